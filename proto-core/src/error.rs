@@ -1,0 +1,84 @@
+//! Why things end: whose fault it was, a fixed code for counters, and words for an operator.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Whose fault an end or a refusal was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// The peer did it: it left, or it broke its protocol.
+    Peer,
+    /// This node did it: it is draining, it was told to, or it has a defect.
+    Local,
+    /// A limit of `limits.rs` was reached.
+    Limit,
+}
+
+/// Why a session, connection or request ended or was refused.
+///
+/// `code` is a fixed snake_case word (a metric label, safe to count by); `text` is a sentence that an operator
+/// understands and may quote what the peer sent, escaped and cut by [`quote`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// Whose fault it was.
+    pub fault: Fault,
+    /// A fixed word for counters and tests.
+    pub code: &'static str,
+    /// What happened and, where there is one, what to do about it.
+    pub text: Cow<'static, str>,
+}
+
+impl Reason {
+    /// The peer's doing.
+    pub fn peer(code: &'static str, text: impl Into<Cow<'static, str>>) -> Reason {
+        Reason { fault: Fault::Peer, code, text: text.into() }
+    }
+
+    /// This node's doing.
+    pub fn local(code: &'static str, text: impl Into<Cow<'static, str>>) -> Reason {
+        Reason { fault: Fault::Local, code, text: text.into() }
+    }
+
+    /// A limit's doing.
+    pub fn limit(code: &'static str, text: impl Into<Cow<'static, str>>) -> Reason {
+        Reason { fault: Fault::Limit, code, text: text.into() }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.text, self.code)
+    }
+}
+
+/// A peer's text made safe for a log line: control characters, quotes and non-ASCII escaped, at most 128
+/// characters of it (abuse A25).
+pub fn quote(text: &str) -> String {
+    const MOST: usize = 128;
+    let mut out = String::with_capacity(text.len().min(MOST) + 2);
+    out.push('"');
+    for (i, c) in text.chars().enumerate() {
+        if i == MOST {
+            out.push('…');
+            break;
+        }
+        if c.is_control() || c == '"' || c == '\\' || !c.is_ascii() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoting_keeps_log_lines_whole() {
+        assert_eq!(quote("a\nb\"\u{1b}[0m"), "\"a\\nb\\\"\\u{1b}[0m\"");
+        assert_eq!(quote(&"x".repeat(500)).chars().count(), 131);
+    }
+}

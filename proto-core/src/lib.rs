@@ -1,0 +1,22 @@
+//! The pure core of Headwater: protocols, media model, hub and cluster as state machines.
+//!
+//! No sockets, files, threads, clocks, ambient randomness or async live here. Bytes, datagrams and time come in;
+//! bytes, datagrams, events and one deadline come out. `ARCHITECTURE.md` at the root of the repository has the map.
+#![forbid(unsafe_code)]
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used))]
+
+pub mod buf;
+pub mod cluster;
+pub mod error;
+pub mod http;
+pub mod hub;
+pub mod limits;
+pub mod machine;
+pub mod media;
+pub mod node;
+pub mod rand;
+pub mod rtc;
+pub mod rtmp;
+pub mod time;
+pub mod wire;

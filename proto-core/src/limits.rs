@@ -1,0 +1,177 @@
+//! Every limit of a node, in one table: the number, its key in the configuration, its meaning and the abuse it
+//! answers. Nothing else in the crate holds a number that bounds what a peer can do.
+
+/// Declares the table: one field, one configuration key (`limits.<field>`), one default, one doc line.
+macro_rules! limits {
+    ($($(#[doc = $doc:literal])+ $name:ident: $ty:ty = $default:expr;)+) => {
+        /// The limits in force. Keys in the configuration are `limits.` and the field's name.
+        #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Limits { $($(#[doc = $doc])+ pub $name: $ty,)+ }
+
+        impl Default for Limits {
+            fn default() -> Self { Limits { $($name: $default,)+ } }
+        }
+
+        impl Limits {
+            /// Name and explanation of each limit, in the table's order.
+            pub const DOCS: &'static [(&'static str, &'static str)] =
+                &[$((stringify!($name), concat!($($doc),+)),)+];
+        }
+    };
+}
+
+limits! {
+    /// A1: whole RTMP handshake, milliseconds.
+    rtmp_handshake_ms: u64 = 10_000;
+    /// A2: chunk streams that one RTMP connection may use.
+    rtmp_chunk_streams: usize = 64;
+    /// A2: RTMP messages that may be partly received at once.
+    rtmp_partial_messages: usize = 8;
+    /// A2: bytes of partly received RTMP messages once publishing is accepted.
+    rtmp_partial_bytes: usize = 4 << 20;
+    /// A2: bytes of partly received RTMP messages before publishing is accepted.
+    rtmp_partial_bytes_before: usize = 24 << 10;
+    /// A5: nesting depth of an AMF value.
+    amf_depth: usize = 16;
+    /// A5: properties of an AMF command in all.
+    amf_properties: usize = 512;
+    /// A5: properties of an AMF command before publish or play is accepted.
+    amf_properties_before: usize = 128;
+    /// A5: bytes of one AMF string.
+    amf_string_bytes: usize = 64 << 10;
+    /// A5: bytes of one AMF command.
+    amf_command_bytes: usize = 256 << 10;
+    /// A5: bytes of one AMF command before publish or play is accepted.
+    amf_command_bytes_before: usize = 16 << 10;
+    /// A7: message streams of one RTMP connection.
+    rtmp_streams: usize = 8;
+    /// A7: commands on an RTMP connection before publish or play is accepted.
+    rtmp_commands_before: u32 = 32;
+    /// A7: commands a second on an RTMP connection after that.
+    rtmp_commands_per_s: u32 = 20;
+    /// RTMP: nothing was heard from a peer that publishes or plays, milliseconds, before it is taken for dead.
+    rtmp_idle_ms: u64 = 30_000;
+    /// A6: bytes that may wait for a slow TCP viewer before it skips to the next key frame.
+    viewer_queue_bytes: usize = 4 << 20;
+    /// A6: seconds of media that may wait for a slow viewer, milliseconds.
+    viewer_queue_ms: u64 = 2_000;
+    /// A6: no byte accepted for this long, milliseconds, and the viewer is closed.
+    viewer_stuck_ms: u64 = 5_000;
+    /// A6: neither a whole key frame nor sound got through for this long, milliseconds, and the viewer is evicted.
+    viewer_starved_ms: u64 = 10_000;
+    /// A6: a newcomer's cached group does not count against it for this long, milliseconds.
+    viewer_newcomer_ms: u64 = 5_000;
+    /// A8: bytes of one HTTP request or header line.
+    http_line_bytes: usize = 8 << 10;
+    /// A8: headers of one HTTP request.
+    http_headers: usize = 64;
+    /// A8: bytes of a whole HTTP head.
+    http_head_bytes: usize = 16 << 10;
+    /// A8: whole HTTP head, milliseconds, from its first byte (or from the connection's start).
+    http_head_ms: u64 = 10_000;
+    /// A21: an idle kept-alive HTTP connection is closed after this, milliseconds.
+    http_idle_ms: u64 = 60_000;
+    /// A9: bytes of an SDP body over HTTP.
+    http_sdp_bytes: usize = 40 << 10;
+    /// A9: bytes of a JSON body.
+    http_json_bytes: usize = 16 << 10;
+    /// A10: bytes that one connection may bring in one turn of the loop.
+    conn_read_per_turn: usize = 64 << 10;
+    /// Bytes that the driver holds for one connection's sending side.
+    conn_write_buffer: usize = 256 << 10;
+    /// A21: connections of one address that neither publish nor play.
+    conns_per_ip: usize = 64;
+    /// A21: connections in all.
+    conns: usize = 16_000;
+    /// A14: WebRTC sessions in all.
+    rtc_sessions: usize = 10_000;
+    /// A15: WebRTC sessions whose handshake has not ended, in all.
+    rtc_handshakes: usize = 4_096;
+    /// A15: WebRTC sessions whose handshake has not ended, per source address.
+    rtc_handshakes_per_ip: usize = 32;
+    /// A15: whole ICE and DTLS handshake, milliseconds.
+    rtc_handshake_ms: u64 = 10_000;
+    /// A15: handshake work in one turn of the loop, microseconds (counted in datagrams at 100 µs each).
+    rtc_handshake_us_per_turn: u64 = 2_000;
+    /// RFC 7675: no authenticated packet for this long, milliseconds, and the WebRTC session is dead.
+    rtc_consent_ms: u64 = 30_000;
+    /// A16: lines of one SDP section.
+    sdp_lines: usize = 512;
+    /// A16: media sections of one SDP.
+    sdp_sections: usize = 32;
+    /// A16: payload types of one media section.
+    sdp_payload_types: usize = 64;
+    /// A16, A17: candidates of one SDP, and remote candidates of one session.
+    sdp_candidates: usize = 64;
+    /// A16: header extensions of one media section.
+    sdp_extmaps: usize = 16;
+    /// A27: SSRCs of one session.
+    rtp_ssrcs: usize = 8;
+    /// A27: sequence numbers that one NACK entry may ask for is fixed by its format (17); key-frame requests a second per stream.
+    key_requests_per_s: u32 = 2;
+    /// A27: share of the sent rate that retransmission may use, percent.
+    rtx_percent: u32 = 25;
+    /// A28: bytes of one access unit.
+    frame_bytes: usize = 4 << 20;
+    /// A28: RTP packets of one access unit.
+    frame_packets: usize = 4_096;
+    /// A28: a reorder buffer holds at most this, milliseconds.
+    jitter_ms: u64 = 2_000;
+    /// A28: a timestamp jump beyond this is a discontinuity, milliseconds.
+    discontinuity_ms: u64 = 10_000;
+    /// Frames that a stream's ring holds.
+    ring_frames: usize = 4_096;
+    /// Bytes that a stream's ring holds.
+    ring_bytes: usize = 32 << 20;
+    /// Seconds of media that a stream's ring holds, milliseconds.
+    ring_ms: u64 = 30_000;
+    /// Tracks of one stream.
+    stream_tracks: usize = 8;
+    /// Streams of one node.
+    streams: usize = 10_000;
+    /// Subscribers of one stream.
+    stream_subscribers: usize = 10_000;
+    /// A stream and its viewers stay for this long without a source, milliseconds.
+    stream_hold_ms: u64 = 30_000;
+    /// A24: a live session that has been silent this long yields its name, milliseconds.
+    stream_silent_ms: u64 = 3_000;
+    /// A29: hops of a relay chain.
+    relay_hops: usize = 4;
+    /// A29: a name that was not found is not asked for again for this long, milliseconds.
+    negative_cache_ms: u64 = 1_000;
+    /// Bytes of one message between nodes.
+    link_message_bytes: usize = 5 << 20;
+    /// Bytes that may wait on a link before relayed frames are skipped to the next key frame.
+    link_queue_bytes: usize = 16 << 20;
+    /// A30: nodes that one manager knows.
+    cluster_nodes: usize = 1_000;
+    /// A30: streams that one manager knows.
+    cluster_streams: usize = 100_000;
+    /// A30: reports a second that a manager takes from one node.
+    cluster_reports_per_s: u32 = 10;
+    /// A node reports its load at this interval, milliseconds.
+    report_ms: u64 = 1_000;
+    /// A node that has not reported for this long is gone, milliseconds.
+    lease_ms: u64 = 3_000;
+    /// A grant that nobody used is forgotten after this, milliseconds.
+    reservation_ms: u64 = 10_000;
+    /// How long a claim, locate or pull waits for its answer, milliseconds.
+    cluster_answer_ms: u64 = 3_000;
+    /// A25: log lines a second with the same reason.
+    log_lines_per_s: u32 = 10;
+    /// A25: label values of one metric.
+    metric_labels: usize = 1_000;
+    /// A33: sessions may finish for this long after SIGTERM, milliseconds.
+    drain_ms: u64 = 30_000;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_is_documented() {
+        assert!(Limits::DOCS.iter().all(|(name, doc)| !name.is_empty() && doc.trim().len() > 10));
+    }
+}

@@ -1,0 +1,6 @@
+//! The one media model: every protocol turns what it receives into [`frame::NewFrame`]s and renders
+//! [`frame::Frame`]s into what it sends. No protocol talks to another protocol.
+
+pub mod frame;
+pub mod key;
+pub mod track;

@@ -1,0 +1,1 @@
+//! Test support: the generic machine harness and tools to drive real clients.
