@@ -10,7 +10,7 @@ use super::{StreamId, SubscriberId};
 use crate::error::Reason;
 use crate::limits::Limits;
 use crate::media::frame::FrameKind;
-use crate::media::track::{Codec, CodecConfig};
+use crate::media::track::{Codec, CodecConfig, TrackId};
 use crate::time::Time;
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,6 +152,13 @@ fn squeezed(nth: u64, (newest, dts): (u64, i64)) -> i64 {
     dts.saturating_sub(back.saturating_mul(MIN_STEP))
 }
 
+/// The configurations of all tracks that a newcomer wants: those that the frames it gets first need.
+fn greeting(stream: &Stream, accepts: CodecSet) -> Vec<(usize, TrackId, Arc<CodecConfig>)> {
+    let active = stream.tracks.iter().enumerate().filter(|(_, t)| t.active);
+    let config = active.filter_map(|(slot, t)| Some((slot, t.id, t.used.clone().or(t.config.clone())?)));
+    config.filter(|(_, _, c)| accepts.has(c.params.codec())).rev().collect()
+}
+
 /// What `next` found.
 pub(super) enum Next {
     /// Something to send.
@@ -170,9 +177,10 @@ pub(super) struct Subscriber {
     cursor: u64,
     /// Bit per track slot: no picture until a key frame. All set at first, so that tracks to come count too.
     needs_key: u64,
-    lagging: bool,
-    /// Track slots whose configuration was given at the start.
-    greeted: usize,
+    /// Why pictures are left out while [`Subscriber::needs_key`] says so.
+    skips: &'static str,
+    /// Configurations to give before anything else, last one first.
+    greeting: Vec<(usize, TrackId, Arc<CodecConfig>)>,
     /// Configuration versions given, per track slot.
     sent: Vec<u32>,
     squeeze: Option<Box<Squeeze>>,
@@ -209,8 +217,8 @@ impl Subscriber {
             from,
             cursor: from,
             needs_key: u64::MAX,
-            lagging: false,
-            greeted: 0,
+            skips: WAITING,
+            greeting: greeting(stream, accepts),
             sent: Vec::new(),
             squeeze: Squeeze::new(stream, from, accepts),
             mark: (stream.ring.total(), stream.ring.edge()),
@@ -240,15 +248,16 @@ impl Subscriber {
         wants_key: &mut bool,
     ) -> Next {
         self.blocked = None;
-        if let Some(item) = self.greet(stream) {
-            return Next::Item(item);
+        if let Some((slot, track, config)) = self.greeting.pop() {
+            self.is_news(slot, &config);
+            return Next::Item(Delivery::Config { track, config });
         }
         loop {
             if self.cursor < stream.ring.first() {
                 let lost = stream.ring.first() - self.cursor;
                 self.leave_out(stream, OVERRUN, lost);
                 self.needs_key = u64::MAX;
-                self.lagging = true;
+                self.skips = LAGGING;
             }
             let Some(entry) = stream.ring.get(self.cursor) else {
                 self.busy = None;
@@ -260,7 +269,7 @@ impl Subscriber {
                 if matches!(kind, FrameKind::Key | FrameKind::Delta) && reason != NOT_WANTED {
                     // What follows up to the next key frame refers to this one.
                     self.needs_key |= bit;
-                    self.lagging |= reason == LAGGING;
+                    self.skips = reason;
                     *wants_key |= reason == WAITING;
                 }
                 self.leave_out(stream, reason, 1);
@@ -286,7 +295,7 @@ impl Subscriber {
             }
             if media.kind == FrameKind::Key {
                 self.needs_key &= !1u64.checked_shl(slot as u32).unwrap_or(0);
-                self.lagging = false;
+                self.skips = WAITING;
             }
             if matches!(media.kind, FrameKind::Key | FrameKind::Audio) {
                 self.served = now;
@@ -299,22 +308,6 @@ impl Subscriber {
             }
             return Next::Item(item);
         }
-    }
-
-    /// The configurations of all tracks that it wants, before anything else: those of the frames that it gets first.
-    fn greet(&mut self, stream: &Stream) -> Option<Delivery> {
-        while let Some(t) = stream.tracks.get(self.greeted) {
-            let slot = self.greeted;
-            self.greeted += 1;
-            let config = t.used.as_ref().or(t.config.as_ref()).filter(|_| t.active);
-            if let Some(config) = config
-                && self.accepts.has(config.params.codec())
-                && self.is_news(slot, config)
-            {
-                return Some(Delivery::Config { track: t.id, config: Arc::clone(config) });
-            }
-        }
-        None
     }
 
     fn is_news(&mut self, slot: usize, config: &CodecConfig) -> bool {
@@ -357,7 +350,7 @@ impl Subscriber {
                 let missing = self.needs_key & 1u64.checked_shl(entry.slot as u32).unwrap_or(0) != 0;
                 let key = media.kind == FrameKind::Key;
                 if missing && !key {
-                    return Err(if self.lagging { LAGGING } else { WAITING });
+                    return Err(self.skips);
                 }
                 if cached.is_some() && newer {
                     return Err(SUPERSEDED);
@@ -384,7 +377,7 @@ impl Subscriber {
             let wanted = t.config.as_ref().is_some_and(|c| self.accepts.has(c.params.codec()));
             t.is_video() && wanted && self.needs_key & 1u64.checked_shl(slot as u32).unwrap_or(0) != 0
         });
-        match (waits, self.lagging) {
+        match (waits, self.skips == LAGGING) {
             (false, _) => SubscriberState::Live,
             (true, false) => SubscriberState::WaitingForKey,
             (true, true) => SubscriberState::Lagging,
