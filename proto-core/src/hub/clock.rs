@@ -188,6 +188,17 @@ mod tests {
     }
 
     #[test]
+    fn a_jump_of_one_track_alone_leaves_the_other_where_it_was() {
+        let mut w = World::new();
+        w.video(5_000, 0);
+        w.audio(5_000, 0);
+        assert_eq!(w.audio(3_020, 20).corrected, Some(JUMP));
+        let v = w.video(5_040, 40);
+        assert_eq!((v.corrected, v.dts), (None, START + 40 * MS));
+        assert_eq!(w.audio(3_040, 40).corrected, None);
+    }
+
+    #[test]
     fn a_small_step_back_is_moved_and_a_large_one_is_a_new_start() {
         let mut w = World::new();
         let first = w.video(1_000, 0);

@@ -166,14 +166,15 @@ impl Hub {
                 ));
             }
             Some(old) => {
-                let reason = Reason::local(
-                    "displaced",
+                let why = if epoch > stream.epoch {
+                    format!("the right to publish {key} passed to another publisher (epoch {epoch})")
+                } else {
                     format!(
-                        "another publisher took over {key} (epoch {epoch}) after this one had been silent for {} \
-                         ms",
+                        "another publisher took over {key} after this one had been silent for {} ms",
                         silence.as_millis()
-                    ),
-                );
+                    )
+                };
+                let reason = Reason::local("displaced", why);
                 self.events.push_back(HubEvent::SourceDisplaced { stream: id, source: old, reason });
             }
             None => self.events.push_back(HubEvent::SourceBack(id)),

@@ -1,16 +1,16 @@
 //! The hub's behaviour, by name. Random operations are in `tests/properties.rs`.
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod properties;
 
 use super::*;
 use crate::media::frame::{FrameKind, NewFrame, Rotation};
-use crate::media::track::CodecParams;
+use crate::media::track::{Codec, CodecParams};
 use bytes::Bytes;
 
 const MS: i64 = 1_000_000;
 const ALL: CodecSet = CodecSet::ALL;
 const BROWSER: CodecSet = CodecSet::NONE.with(Codec::H264).with(Codec::Opus);
-use crate::media::track::Codec;
 
 fn at(ms: u64) -> Time {
     Time::from_millis(ms)
