@@ -1,3 +1,489 @@
 //! The hub: streams, their rings of frames, and the cursors of their subscribers.
+//!
+//! It knows no protocol. Publishers' sessions hand in [`Ingest`]; subscribers' sessions take [`Delivery`] items at
+//! their own pace. A stream has one ring for all subscribers; a subscriber is a cursor into it, so a slow one costs
+//! no memory and delays nobody (abuses A6, A31). A stream outlives its source for a hold time.
+//!
+//! The hub is a data structure with a queue of events: the node calls it, then takes events until there are none.
+//! Work per frame is proportional to the subscribers that have taken everything before; idle and stuck ones cost
+//! nothing.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod clock;
 pub mod delivery;
+mod event;
+mod ring;
+mod stats;
+mod stream;
+mod subscriber;
+#[cfg(test)]
+mod tests;
+
+pub use event::{HubEvent, Notice};
+pub use stats::{Count, Drops, StreamState, StreamStats, SubscriberStats, TrackStats};
+pub use subscriber::{CodecSet, SubscriberState};
+
+use crate::cluster::Epoch;
+use crate::error::Reason;
+use crate::limits::Limits;
+use crate::media::frame::Ingest;
+use crate::media::key::StreamKey;
+use crate::media::track::{CodecConfig, TrackId};
+use crate::time::{Deadline, Time, Timers};
+use delivery::Delivery;
+use slab::Slab;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use stream::Stream;
+use subscriber::{Next, Subscriber};
+
+/// A stream of this hub. Never reused; a name that ended and came again is another stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// A source of a stream, numbered by the node, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(pub u64);
+
+/// A subscriber of this hub. Never reused. Ordered by the time of joining.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriberId {
+    serial: u64,
+    slot: usize,
+}
+
+impl fmt::Display for SubscriberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.serial)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Hold(StreamId),
+    KeyRequest(StreamId),
+    Viewer(SubscriberId),
+}
+
+/// All streams of a node. See the module's text.
+#[derive(Debug)]
+pub struct Hub {
+    limits: Limits,
+    streams: BTreeMap<StreamId, Stream>,
+    names: BTreeMap<StreamKey, StreamId>,
+    subscribers: Slab<Subscriber>,
+    events: VecDeque<HubEvent>,
+    timers: Timers<Timer>,
+    next_stream: u64,
+    next_subscriber: u64,
+    stray: u64,
+}
+
+impl Hub {
+    /// An empty hub.
+    pub fn new(limits: &Limits) -> Hub {
+        Hub {
+            limits: limits.clone(),
+            streams: BTreeMap::new(),
+            names: BTreeMap::new(),
+            subscribers: Slab::new(),
+            events: VecDeque::new(),
+            timers: Timers::default(),
+            next_stream: 0,
+            next_subscriber: 0,
+            stray: 0,
+        }
+    }
+
+    /// Gives a source the right to publish under a name: opens the stream, or takes it over. The stream's clock goes
+    /// on over the pause, and its pictures from the new source's first key frame.
+    ///
+    /// # Errors
+    /// `stale_epoch` if the stream has had a higher epoch; `name_busy` if a source that is not silent has the same
+    /// epoch; `too_many_streams`.
+    pub fn publish(
+        &mut self,
+        key: &StreamKey,
+        epoch: Epoch,
+        source: SourceId,
+        now: Time,
+    ) -> Result<StreamId, Reason> {
+        let id = match self.names.get(key) {
+            Some(id) => *id,
+            None => {
+                if self.streams.len() >= self.limits.streams {
+                    return Err(Reason::limit(
+                        "too_many_streams",
+                        format!(
+                            "this node carries {} streams, its limit; raise limits.streams or add a node",
+                            self.streams.len()
+                        ),
+                    ));
+                }
+                let id = StreamId(self.next_stream);
+                self.next_stream += 1;
+                let mut stream = Stream::new(key.clone(), &self.limits);
+                stream.take_over(epoch, source, now);
+                self.streams.insert(id, stream);
+                self.names.insert(key.clone(), id);
+                return Ok(id);
+            }
+        };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Err(Reason::local(
+                "hub_inconsistent",
+                "a name without a stream: a defect of this server",
+            ));
+        };
+        if epoch < stream.epoch {
+            return Err(Reason::local(
+                "stale_epoch",
+                format!(
+                    "the right to publish {key} (epoch {epoch}) was overtaken by a later one ({}); ask the manager \
+                     again",
+                    stream.epoch
+                ),
+            ));
+        }
+        let silence = now.since(stream.heard);
+        match stream.source {
+            Some(old) if old == source => {
+                stream.epoch = epoch;
+                return Ok(id);
+            }
+            Some(_)
+                if epoch == stream.epoch && silence < Duration::from_millis(self.limits.stream_silent_ms) =>
+            {
+                return Err(Reason::peer(
+                    "name_busy",
+                    format!(
+                        "{key} is being published already; stop the other publisher, or wait until it has been \
+                         silent for {} ms",
+                        self.limits.stream_silent_ms
+                    ),
+                ));
+            }
+            Some(old) => {
+                let why = if epoch > stream.epoch {
+                    format!("the right to publish {key} passed to another publisher (epoch {epoch})")
+                } else {
+                    format!(
+                        "another publisher took over {key} after this one had been silent for {} ms",
+                        silence.as_millis()
+                    )
+                };
+                let reason = Reason::local("displaced", why);
+                self.events.push_back(HubEvent::SourceDisplaced { stream: id, source: old, reason });
+            }
+            None => self.events.push_back(HubEvent::SourceBack(id)),
+        }
+        stream.take_over(epoch, source, now);
+        self.timers.cancel(&Timer::Hold(id));
+        Ok(id)
+    }
+
+    /// Takes what a source sends. Frames that cannot be used are dropped and counted; see [`StreamStats::dropped`].
+    pub fn ingest(&mut self, stream: StreamId, source: SourceId, item: Ingest, now: Time) {
+        let Some(s) = self.streams.get_mut(&stream) else {
+            self.stray += u64::from(matches!(item, Ingest::Frame(_)));
+            return;
+        };
+        let taken = s.take(source, item, now, &self.limits);
+        if taken.key {
+            s.key_requests.pending = false;
+            self.timers.cancel(&Timer::KeyRequest(stream));
+        }
+        if let Some(notice) = taken.notice {
+            self.events.push_back(HubEvent::Notice(stream, notice));
+        }
+        if taken.frame {
+            for id in std::mem::take(&mut s.drained) {
+                if let Some(v) = self.subscribers.get_mut(id.slot).filter(|v| v.id == id) {
+                    v.drained = false;
+                    self.events.push_back(HubEvent::Ready(id));
+                }
+            }
+        }
+        if taken.wants_key {
+            self.request_key_frame(stream, now);
+        }
+    }
+
+    /// A source leaves. The stream is held for `stream_hold_ms`, then it ends. Without effect if the source is not
+    /// the stream's present one.
+    pub fn unpublish(&mut self, stream: StreamId, source: SourceId, now: Time) {
+        let Some(s) = self.streams.get_mut(&stream).filter(|s| s.source == Some(source)) else { return };
+        s.source = None;
+        s.key_requests.pending = false;
+        self.timers.cancel(&Timer::KeyRequest(stream));
+        self.events.push_back(HubEvent::SourceAway(stream));
+        let at = now + Duration::from_millis(self.limits.stream_hold_ms);
+        self.timers.set(Timer::Hold(stream), Deadline::new(at, "hub: hold time of a stream without source"));
+    }
+
+    /// Ends a stream at once: its subscribers are evicted, then it is gone. Without effect on an unknown stream.
+    pub fn end(&mut self, stream: StreamId, reason: Reason, now: Time) {
+        let Some(s) = self.streams.get(&stream) else { return };
+        let subscribers: Vec<SubscriberId> = s.subscribers.iter().copied().collect();
+        for id in subscribers {
+            self.remove(id);
+            self.events.push_back(HubEvent::Evict(id, reason.clone()));
+        }
+        if let Some(s) = self.streams.remove(&stream) {
+            self.names.remove(&s.key);
+            self.timers.cancel(&Timer::Hold(stream));
+            self.timers.cancel(&Timer::KeyRequest(stream));
+            let stats = Box::new(s.stats(now));
+            self.events.push_back(HubEvent::Ended { stream, key: s.key, reason, stats });
+        }
+    }
+
+    /// Adds a subscriber. It gets the configuration of all tracks that it accepts, then the cached group of
+    /// pictures, then what comes. The publisher is asked for a key frame.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such stream; `too_many_subscribers`.
+    pub fn subscribe(
+        &mut self,
+        stream: StreamId,
+        accepts: CodecSet,
+        now: Time,
+    ) -> Result<SubscriberId, Reason> {
+        let Some(s) = self.streams.get_mut(&stream) else {
+            return Err(Reason::peer("not_found", "there is no such stream here"));
+        };
+        if s.subscribers.len() >= self.limits.stream_subscribers {
+            return Err(Reason::limit(
+                "too_many_subscribers",
+                format!(
+                    "{} has {} viewers on this node, the limit; raise limits.stream_subscribers or add an edge",
+                    s.key,
+                    s.subscribers.len()
+                ),
+            ));
+        }
+        let entry = self.subscribers.vacant_entry();
+        let id = SubscriberId { serial: self.next_subscriber, slot: entry.key() };
+        self.next_subscriber += 1;
+        entry.insert(Subscriber::new(id, stream, s, accepts, now));
+        s.subscribers.insert(id);
+        let pictures = s.tracks.iter().any(stream::Track::is_video);
+        self.events.push_back(HubEvent::Ready(id));
+        if pictures {
+            self.request_key_frame(stream, now);
+        }
+        Ok(id)
+    }
+
+    /// Removes a subscriber and answers with its numbers, or `None` if it is gone already.
+    pub fn unsubscribe(&mut self, subscriber: SubscriberId) -> Option<SubscriberStats> {
+        self.remove(subscriber)
+    }
+
+    fn remove(&mut self, id: SubscriberId) -> Option<SubscriberStats> {
+        self.subscribers.get(id.slot).filter(|v| v.id == id)?;
+        let v = self.subscribers.remove(id.slot);
+        self.timers.cancel(&Timer::Viewer(id));
+        let s = self.streams.get_mut(&v.stream)?;
+        s.subscribers.remove(&id);
+        // Names of those who left would pile up while no frame comes.
+        if s.drained.len() > 2 * s.subscribers.len() + 16 {
+            s.drained.retain(|d| s.subscribers.contains(d));
+        }
+        Some(v.stats(s))
+    }
+
+    /// Takes the next item for a subscriber; `None` when it has everything (a `Ready` follows with the next frame)
+    /// or is unknown. To be called only while the session has room for the item.
+    pub fn next(&mut self, subscriber: SubscriberId, now: Time) -> Option<Delivery> {
+        let v = self.subscribers.get_mut(subscriber.slot).filter(|v| v.id == subscriber)?;
+        let id = v.stream;
+        let s = self.streams.get_mut(&id)?;
+        let mut wants_key = false;
+        let item = match v.next(s, now, &self.limits, &mut wants_key) {
+            Next::Item(item) => Some(item),
+            Next::Drained => {
+                if !std::mem::replace(&mut v.drained, true) {
+                    s.drained.push(subscriber);
+                }
+                self.timers.cancel(&Timer::Viewer(subscriber));
+                None
+            }
+        };
+        if wants_key {
+            self.request_key_frame(id, now);
+        }
+        item
+    }
+
+    /// Says that a subscriber's session has no room for another item. Ends with the next call of `next`.
+    pub fn blocked(&mut self, subscriber: SubscriberId, now: Time) {
+        let Some(v) = self.subscribers.get_mut(subscriber.slot).filter(|v| v.id == subscriber) else {
+            return;
+        };
+        if let Some(at) = v.block(now, &self.limits) {
+            self.timers.set(Timer::Viewer(subscriber), Deadline::new(at, "hub: a viewer takes nothing"));
+        }
+    }
+
+    /// Says that a subscriber's peer accepted bytes.
+    pub fn progress(&mut self, subscriber: SubscriberId, bytes: usize, now: Time) {
+        if bytes > 0
+            && let Some(v) = self.subscribers.get_mut(subscriber.slot).filter(|v| v.id == subscriber)
+        {
+            v.progress(now);
+        }
+    }
+
+    /// Asks the stream's source for a key frame, at most `key_requests_per_s` times a second; a request that comes
+    /// too early is kept and forgotten when a key frame comes by itself.
+    pub fn request_key_frame(&mut self, stream: StreamId, now: Time) {
+        let Some(s) = self.streams.get_mut(&stream) else { return };
+        let Some(source) = s.source else { return };
+        let Some(pause) = 1_000_000_000u64.checked_div(u64::from(self.limits.key_requests_per_s)) else {
+            return;
+        };
+        let next = s.key_requests.last.map_or(now, |last| last + Duration::from_nanos(pause));
+        if next <= now {
+            s.key_requests.last = Some(now);
+            s.key_requests.pending = false;
+            self.timers.cancel(&Timer::KeyRequest(stream));
+            self.events.push_back(HubEvent::KeyFrameWanted { stream, source });
+        } else if !std::mem::replace(&mut s.key_requests.pending, true) {
+            self.timers.set(Timer::KeyRequest(stream), Deadline::new(next, "hub: next key frame request"));
+        }
+    }
+
+    /// Takes out the next event.
+    pub fn poll_event(&mut self) -> Option<HubEvent> {
+        loop {
+            let event = self.events.pop_front()?;
+            if let HubEvent::Ready(id) = event
+                && self.subscribers.get(id.slot).is_none_or(|v| v.id != id)
+            {
+                continue;
+            }
+            return Some(event);
+        }
+    }
+
+    /// When the hub wants its next tick.
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.timers.next()
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Time) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Hold(id) => {
+                    let text = format!("no source came back within {} ms", self.limits.stream_hold_ms);
+                    self.end(id, Reason::peer("source_gone", text), now);
+                }
+                Timer::KeyRequest(id) => {
+                    if self.streams.get(&id).is_some_and(|s| s.key_requests.pending) {
+                        self.request_key_frame(id, now);
+                    }
+                }
+                Timer::Viewer(id) => self.look_at(id, now),
+            }
+        }
+    }
+
+    fn look_at(&mut self, id: SubscriberId, now: Time) {
+        let Some(v) = self.subscribers.get(id.slot).filter(|v| v.id == id) else { return };
+        if let Some(reason) = v.verdict(now, &self.limits) {
+            self.remove(id);
+            self.events.push_back(HubEvent::Evict(id, reason));
+        } else if let Some(at) = v.look_again(&self.limits) {
+            self.timers.set(Timer::Viewer(id), Deadline::new(at, "hub: a viewer takes nothing"));
+        }
+    }
+
+    /// The stream of a name.
+    pub fn find(&self, key: &StreamKey) -> Option<StreamId> {
+        self.names.get(key).copied()
+    }
+
+    /// The name of a stream.
+    pub fn key(&self, stream: StreamId) -> Option<&StreamKey> {
+        self.streams.get(&stream).map(|s| &s.key)
+    }
+
+    /// All streams, in the order in which they began.
+    pub fn streams(&self) -> impl Iterator<Item = (StreamId, &StreamKey)> {
+        self.streams.iter().map(|(id, s)| (*id, &s.key))
+    }
+
+    /// Whether a stream has a source, or `None` if it is unknown.
+    pub fn state(&self, stream: StreamId) -> Option<StreamState> {
+        self.streams.get(&stream).map(|s| match s.source {
+            Some(_) => StreamState::Live,
+            None => StreamState::Held,
+        })
+    }
+
+    /// The present source of a stream.
+    pub fn source(&self, stream: StreamId) -> Option<SourceId> {
+        self.streams.get(&stream)?.source
+    }
+
+    /// The latest epoch of a stream.
+    pub fn epoch(&self, stream: StreamId) -> Option<Epoch> {
+        self.streams.get(&stream).map(|s| s.epoch)
+    }
+
+    /// How long nothing was heard from a stream's source (since it left, where it has none).
+    pub fn silent_for(&self, stream: StreamId, now: Time) -> Option<Duration> {
+        self.streams.get(&stream).map(|s| now.since(s.heard))
+    }
+
+    /// The tracks that a stream's present (or last) source announced, with their newest configuration.
+    pub fn tracks(&self, stream: StreamId) -> Vec<(TrackId, Arc<CodecConfig>)> {
+        let Some(s) = self.streams.get(&stream) else { return Vec::new() };
+        s.tracks.iter().filter(|t| t.active).filter_map(|t| Some((t.id, t.config.clone()?))).collect()
+    }
+
+    /// What viewers and the publisher of a stream should know at present.
+    pub fn notices(&self, stream: StreamId) -> &[Notice] {
+        self.streams.get(&stream).map_or(&[], |s| &s.notices)
+    }
+
+    /// Who subscribes to a stream, in the order of joining.
+    pub fn subscribers(&self, stream: StreamId) -> impl Iterator<Item = SubscriberId> {
+        self.streams.get(&stream).into_iter().flat_map(|s| s.subscribers.iter().copied())
+    }
+
+    /// The stream of a subscriber.
+    pub fn stream_of(&self, subscriber: SubscriberId) -> Option<StreamId> {
+        self.subscribers.get(subscriber.slot).filter(|v| v.id == subscriber).map(|v| v.stream)
+    }
+
+    /// A stream's numbers. Costs time in proportion to its subscribers.
+    pub fn stats(&self, stream: StreamId, now: Time) -> Option<StreamStats> {
+        let s = self.streams.get(&stream)?;
+        let mut stats = s.stats(now);
+        for id in &s.subscribers {
+            match self.subscribers.get(id.slot).map(|v| v.state(s)) {
+                Some(SubscriberState::WaitingForKey) => stats.waiting += 1,
+                Some(SubscriberState::Live) => stats.live += 1,
+                Some(SubscriberState::Lagging) => stats.lagging += 1,
+                None => {}
+            }
+        }
+        Some(stats)
+    }
+
+    /// A subscriber's numbers.
+    pub fn subscriber_stats(&self, subscriber: SubscriberId) -> Option<SubscriberStats> {
+        let v = self.subscribers.get(subscriber.slot).filter(|v| v.id == subscriber)?;
+        Some(v.stats(self.streams.get(&v.stream)?))
+    }
+
+    /// Frames handed in for streams that were gone.
+    pub fn stray_frames(&self) -> u64 {
+        self.stray
+    }
+}

@@ -54,6 +54,13 @@ pub struct NewFrame {
     pub payload: Bytes,
 }
 
+impl NewFrame {
+    /// Whether it is a picture.
+    pub fn is_video(&self) -> bool {
+        matches!(self.kind, FrameKind::Key | FrameKind::Delta)
+    }
+}
+
 /// What a publisher's session hands to the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ingest {

@@ -2,5 +2,6 @@
 //! [`frame::Frame`]s into what it sends. No protocol talks to another protocol.
 
 pub mod frame;
+pub mod h264;
 pub mod key;
 pub mod track;

@@ -1,0 +1,228 @@
+//! A stream's own clock. Publishers come, go and jump; the stream's time goes on.
+
+use super::ring::nanos;
+use crate::limits::Limits;
+use crate::time::Time;
+
+/// Pictures and sounds of one track stand at least this far apart: two at the same moment would be one to RTP and
+/// to players, and RTMP counts in milliseconds.
+pub(super) const MIN_STEP: i64 = 1_000_000;
+/// A stream's clock starts here rather than at 0, so that a track whose first frame is a little older than the
+/// other's does not come to stand before the beginning of time.
+const START: i64 = 1_000_000_000;
+/// dts never goes back within a track; muxers' rounding may bend that by a few milliseconds. More than this is a
+/// clock that was set back, and holding time still until it has caught up would stop the picture.
+const BACK: i64 = 500_000_000;
+
+/// Counted when the source's timestamps jumped and its clock was tied to the stream's anew.
+pub(super) const JUMP: &str = "timestamp_jump";
+/// Counted when a timestamp did not rise and was moved.
+pub(super) const NOT_RISING: &str = "timestamp_not_rising";
+/// Counted when pts and dts were farther apart than any reordering explains.
+pub(super) const FAR_PTS: &str = "pts_far_from_dts";
+
+/// One track's part of the clock.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TrackClock {
+    /// dts of the latest frame.
+    pub(super) last: Option<i64>,
+    at: Time,
+    offset: Option<i64>,
+}
+
+impl TrackClock {
+    /// Another source follows: its clock is unrelated.
+    pub(super) fn forget_source(&mut self) {
+        self.offset = None;
+    }
+}
+
+/// The stream's part of the clock.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StreamClock {
+    edge: Option<i64>,
+    at: Time,
+    /// What is added to the source's time. Tracks share it, so that sound and picture stay together.
+    offset: Option<i64>,
+}
+
+/// Where a frame came to stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub(super) dts: i64,
+    pub(super) pts: i64,
+    pub(super) corrected: Option<&'static str>,
+}
+
+impl StreamClock {
+    /// Another source follows: its clock is unrelated.
+    pub(super) fn forget_source(&mut self) {
+        self.offset = None;
+    }
+
+    /// The highest dts given out.
+    pub(super) fn edge(&self) -> i64 {
+        self.edge.unwrap_or(START)
+    }
+
+    /// Gives a frame its place. `min_step` is what dts must at least rise by within the track.
+    pub(super) fn place(
+        &mut self,
+        track: &mut TrackClock,
+        (raw_dts, raw_pts): (i64, i64),
+        min_step: i64,
+        now: Time,
+        limits: &Limits,
+    ) -> Placed {
+        let far = nanos(limits.discontinuity_ms);
+        let mut corrected = None;
+        // Wrapping: raw times have any start, and the sum is right however they wrap.
+        let fits = |offset: i64| {
+            let dts = raw_dts.wrapping_add(offset);
+            let (low, high) = match (track.last, track.offset) {
+                (Some(last), Some(_)) => {
+                    (last.saturating_sub(BACK), last.saturating_add(gap(track.at, now)).saturating_add(far))
+                }
+                // The first frame of a track may be older than the other track's, but the track's own past and
+                // the beginning of time stay behind it.
+                (last, _) => (
+                    self.edge().saturating_sub(far).max(last.map_or(0, |l| l.saturating_sub(BACK))),
+                    self.edge().saturating_add(gap(self.at, now)).saturating_add(far),
+                ),
+            };
+            (low..=high).contains(&dts)
+        };
+        // After a jump of one track the others jump alike: they find the stream's new offset and stay in step.
+        let offset = track.offset.filter(|o| fits(*o)).or(self.offset.filter(|o| fits(*o)));
+        let offset = offset.unwrap_or_else(|| {
+            if self.offset.is_some() {
+                corrected = Some(JUMP);
+            }
+            let on = self.edge.map_or(START, |e| e.saturating_add(gap(self.at, now).max(MIN_STEP)));
+            let offset = on.wrapping_sub(raw_dts);
+            self.offset = Some(offset);
+            offset
+        });
+        let mut dts = raw_dts.wrapping_add(offset);
+        let low = track.last.map_or(i64::MIN, |last| last.saturating_add(min_step));
+        if dts < low {
+            dts = low;
+            corrected = corrected.or(Some(NOT_RISING));
+        }
+        let distance = raw_pts.saturating_sub(raw_dts);
+        let kept = distance.clamp(-far, far);
+        if kept != distance {
+            corrected = corrected.or(Some(FAR_PTS));
+        }
+        track.last = Some(dts);
+        track.at = now;
+        track.offset = Some(offset);
+        if self.edge.is_none_or(|e| dts > e) {
+            self.edge = Some(dts);
+            self.at = now;
+        }
+        Placed { dts, pts: dts.saturating_add(kept), corrected }
+    }
+}
+
+fn gap(from: Time, now: Time) -> i64 {
+    i64::try_from(now.since(from).as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: i64 = 1_000_000;
+
+    struct World {
+        stream: StreamClock,
+        video: TrackClock,
+        audio: TrackClock,
+        limits: Limits,
+    }
+
+    impl World {
+        fn new() -> World {
+            World {
+                stream: StreamClock::default(),
+                video: TrackClock::default(),
+                audio: TrackClock::default(),
+                limits: Limits::default(),
+            }
+        }
+        fn video(&mut self, raw_ms: i64, now_ms: u64) -> Placed {
+            let raw = raw_ms.wrapping_mul(MS);
+            let now = Time::from_millis(now_ms);
+            self.stream.place(&mut self.video, (raw, raw), MIN_STEP, now, &self.limits)
+        }
+        fn audio(&mut self, raw_ms: i64, now_ms: u64) -> Placed {
+            let raw = raw_ms.wrapping_mul(MS);
+            let now = Time::from_millis(now_ms);
+            self.stream.place(&mut self.audio, (raw, raw), MIN_STEP, now, &self.limits)
+        }
+    }
+
+    #[test]
+    fn distances_are_kept_whatever_the_start() {
+        for start in [0, -5_000_000_000, i64::MAX / MS, 77] {
+            let mut w = World::new();
+            let a = w.video(start, 0);
+            let b = w.video(start.wrapping_add(40), 40);
+            let s = w.audio(start.wrapping_add(20), 41);
+            assert_eq!((a.corrected, b.dts - a.dts, s.dts - a.dts), (None, 40 * MS, 20 * MS), "{start}");
+        }
+    }
+
+    #[test]
+    fn after_a_jump_both_tracks_are_in_step_again() {
+        let mut w = World::new();
+        w.video(0, 0);
+        w.audio(0, 0);
+        w.video(40, 40);
+        let v = w.video(500_000, 80);
+        let a = w.audio(500_005, 80);
+        assert_eq!(v.corrected, Some(JUMP));
+        assert_eq!(v.dts, START + 80 * MS);
+        assert_eq!((a.corrected, a.dts - v.dts), (None, 5 * MS));
+    }
+
+    #[test]
+    fn a_jump_of_one_track_alone_leaves_the_other_where_it_was() {
+        let mut w = World::new();
+        w.video(5_000, 0);
+        w.audio(5_000, 0);
+        assert_eq!(w.audio(3_020, 20).corrected, Some(JUMP));
+        let v = w.video(5_040, 40);
+        assert_eq!((v.corrected, v.dts), (None, START + 40 * MS));
+        assert_eq!(w.audio(3_040, 40).corrected, None);
+    }
+
+    #[test]
+    fn a_small_step_back_is_moved_and_a_large_one_is_a_new_start() {
+        let mut w = World::new();
+        let first = w.video(1_000, 0);
+        let moved = w.video(998, 33);
+        assert_eq!((moved.corrected, moved.dts), (Some(NOT_RISING), first.dts + MIN_STEP));
+        let back = w.video(0, 66);
+        assert_eq!((back.corrected, back.dts), (Some(JUMP), moved.dts + 33 * MS));
+    }
+
+    #[test]
+    fn another_source_goes_on_after_the_pause() {
+        let mut w = World::new();
+        let before = w.video(100, 0);
+        w.stream.forget_source();
+        w.video.forget_source();
+        let after = w.video(9_999_999, 4_000);
+        assert_eq!((after.corrected, after.dts - before.dts), (None, 4_000 * MS));
+    }
+
+    #[test]
+    fn a_long_silence_that_the_source_counted_too_is_no_jump() {
+        let mut w = World::new();
+        let a = w.video(0, 0);
+        let b = w.video(60_000, 60_000);
+        assert_eq!((b.corrected, b.dts - a.dts), (None, 60_000 * MS));
+    }
+}

@@ -1,0 +1,82 @@
+//! What the hub tells its node.
+
+use super::stats::StreamStats;
+use super::{SourceId, StreamId, SubscriberId};
+use crate::error::Reason;
+use crate::media::key::StreamKey;
+
+/// One event of the hub.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HubEvent {
+    /// A subscriber that had taken everything has something new. Given once; the node calls `next` until `None`, or
+    /// until the session is full and goes on when there is room, without another event.
+    Ready(SubscriberId),
+    /// The publisher should send a key frame. Already coalesced to `key_requests_per_s`.
+    KeyFrameWanted {
+        /// The stream.
+        stream: StreamId,
+        /// Its present source.
+        source: SourceId,
+    },
+    /// A subscriber was let go; its session must end. It is unknown to the hub from here on.
+    Evict(SubscriberId, Reason),
+    /// Another source took the stream over; the session of the old one must end.
+    SourceDisplaced {
+        /// The stream.
+        stream: StreamId,
+        /// The source that lost it.
+        source: SourceId,
+        /// Why, in words for its publisher.
+        reason: Reason,
+    },
+    /// The source went; the stream and its subscribers stay for the hold time.
+    SourceAway(StreamId),
+    /// A source came to a stream that was held.
+    SourceBack(StreamId),
+    /// The stream is over. Its subscribers were let go by an `Evict` each just before.
+    Ended {
+        /// The stream.
+        stream: StreamId,
+        /// Its name.
+        key: StreamKey,
+        /// Why.
+        reason: Reason,
+        /// The last word on its numbers.
+        stats: Box<StreamStats>,
+    },
+    /// Something that viewers or the publisher should know. Told once per source.
+    Notice(StreamId, Notice),
+}
+
+/// A fact about a stream that explains what viewers see or hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Notice {
+    /// Pictures are shown out of coding order.
+    BFrames,
+    /// The sound is AAC.
+    Aac,
+}
+
+impl Notice {
+    /// A fixed word for counters, APIs and tests.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Notice::BFrames => "b_frames",
+            Notice::Aac => "sound_is_aac",
+        }
+    }
+
+    /// The words for page and log.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Notice::BFrames => {
+                "the stream has B-frames: WebRTC viewers may see the picture jump; publish without them: -bf 0 \
+                 (ffmpeg), bframes=0 (x264), in OBS set 'Max B-frames' to 0"
+            }
+            Notice::Aac => {
+                "the sound is AAC: WebRTC viewers hear nothing, because sound is not converted yet; publish Opus \
+                 to be heard by them (RTMP viewers hear AAC)"
+            }
+        }
+    }
+}

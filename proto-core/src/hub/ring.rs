@@ -1,0 +1,133 @@
+//! The bounded ring of a stream's latest frames: what subscribers' cursors point into, and the cache of groups of
+//! pictures.
+
+use crate::limits::Limits;
+use crate::media::frame::Frame;
+use crate::media::track::CodecConfig;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A frame in the ring, with what is needed to judge a cursor that stands at it without walking.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) frame: Arc<Frame>,
+    /// The configuration that the frame needs; `None` for data.
+    pub(super) config: Option<Arc<CodecConfig>>,
+    /// The track's place in the stream's table.
+    pub(super) slot: usize,
+    /// How many frames of the track came before.
+    pub(super) nth: u64,
+    /// The stream's clock when the frame came: the highest dts so far.
+    pub(super) edge: i64,
+    /// Bytes of all frames that came before.
+    before: u64,
+    weight: u64,
+}
+
+/// The latest frames of one stream, bounded by count, bytes and time.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    entries: VecDeque<Entry>,
+    /// The number of the oldest entry.
+    first: u64,
+    held: u64,
+    total: u64,
+    edge: i64,
+    frames_limit: usize,
+    bytes_limit: u64,
+    nanos_limit: i64,
+}
+
+/// Milliseconds as the nanoseconds of the media clock.
+pub(super) fn nanos(ms: u64) -> i64 {
+    i64::try_from(ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX)
+}
+
+impl Ring {
+    pub(super) fn new(limits: &Limits) -> Ring {
+        Ring {
+            frames_limit: limits.ring_frames.max(1),
+            bytes_limit: limits.ring_bytes as u64,
+            nanos_limit: nanos(limits.ring_ms),
+            ..Ring::default()
+        }
+    }
+
+    /// Appends a frame and lets go of the oldest ones beyond the limits. `extra` are bytes that came with it (a new
+    /// configuration). A frame larger than the whole ring would be its only entry; the stream refuses such frames.
+    pub(super) fn push(
+        &mut self,
+        frame: Frame,
+        config: Option<Arc<CodecConfig>>,
+        slot: usize,
+        nth: u64,
+        edge: i64,
+        extra: u64,
+    ) {
+        let weight = frame.len() as u64 + extra;
+        let entry = Entry { frame: Arc::new(frame), config, slot, nth, edge, before: self.total, weight };
+        self.held += weight;
+        self.total += weight;
+        self.edge = edge;
+        self.entries.push_back(entry);
+        while self.entries.len() > 1 && self.is_over() {
+            if let Some(gone) = self.entries.pop_front() {
+                self.first += 1;
+                self.held -= gone.weight;
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.entries.len() > self.frames_limit
+            || self.held > self.bytes_limit
+            || self.span() > self.nanos_limit
+    }
+
+    /// The entry with a number, if it is still (or already) there.
+    pub(super) fn get(&self, seq: u64) -> Option<&Entry> {
+        let at = usize::try_from(seq.checked_sub(self.first)?).ok()?;
+        self.entries.get(at)
+    }
+
+    /// The number of the oldest entry; equals [`Ring::end`] while the ring is empty.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The number that the next entry gets.
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> u64 {
+        self.held
+    }
+
+    /// Bytes of all frames that ever came.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The stream's clock at the newest entry.
+    pub(super) fn edge(&self) -> i64 {
+        self.edge
+    }
+
+    /// Nanoseconds of media held.
+    pub(super) fn span(&self) -> i64 {
+        self.entries.front().map_or(0, |e| self.edge.saturating_sub(e.edge))
+    }
+
+    /// How far behind the newest frame a cursor at `entry` is: bytes that it still has to take, and nanoseconds of
+    /// media. What came before the mark (bytes, edge) is not counted.
+    pub(super) fn lag(&self, entry: &Entry, mark: Option<(u64, i64)>) -> (u64, i64) {
+        let (bytes, edge) = mark.unwrap_or((0, i64::MIN));
+        (self.total.saturating_sub(entry.before.max(bytes)), self.edge.saturating_sub(entry.edge.max(edge)))
+    }
+}

@@ -1,0 +1,140 @@
+//! The numbers of streams and subscribers. Nothing is dropped without a count (law 5).
+
+use super::event::Notice;
+use super::{SourceId, SubscriberState};
+use crate::cluster::Epoch;
+use crate::media::track::{Codec, TrackId};
+use std::collections::BTreeMap;
+
+/// Frames and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Count {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+}
+
+impl Count {
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.frames += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+/// Frames by the reason why they were dropped.
+pub type Drops = BTreeMap<&'static str, u64>;
+
+/// Whether a stream has a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamState {
+    /// A source publishes it.
+    Live,
+    /// The source went; the stream waits for the next one.
+    Held,
+}
+
+/// One track's numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackStats {
+    /// The track.
+    pub track: TrackId,
+    /// Its codec; `None` for data.
+    pub codec: Option<Codec>,
+    /// Width and height in pixels of a picture track whose parameter sets could be read.
+    pub size: Option<(u32, u32)>,
+    /// What came in and was kept.
+    pub input: Count,
+    /// What was handed to subscribers, all together.
+    pub output: Count,
+}
+
+/// A stream's numbers. `offered == sum of dropped + sum of the tracks' input`, and the latter
+/// `== ring_evicted + ring_frames`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamStats {
+    /// Whether it has a source.
+    pub state: StreamState,
+    /// The source, where there is one.
+    pub source: Option<SourceId>,
+    /// The epoch of the latest source.
+    pub epoch: Epoch,
+    /// Each track's numbers.
+    pub tracks: Vec<TrackStats>,
+    /// Frames that sources handed in, dropped ones included.
+    pub offered: u64,
+    /// Frames dropped on the way in, by reason.
+    pub dropped: Drops,
+    /// Frames whose timestamps were corrected, by reason (they were kept).
+    pub corrected: Drops,
+    /// Frames that were not handed to a subscriber, by reason, over all subscribers that there ever were.
+    pub not_delivered: Drops,
+    /// Frames in the ring.
+    pub ring_frames: u64,
+    /// Bytes in the ring.
+    pub ring_bytes: u64,
+    /// Media in the ring, milliseconds.
+    pub ring_ms: u64,
+    /// Frames that left the ring because newer ones came.
+    pub ring_evicted: u64,
+    /// Subscribers that wait for their first key frame.
+    pub waiting: usize,
+    /// Subscribers that are served.
+    pub live: usize,
+    /// Subscribers that were too slow and wait for the next key frame.
+    pub lagging: usize,
+    /// What came in over the last second or so, bits a second.
+    pub bits_per_s: u64,
+    /// What viewers and the publisher should know.
+    pub notices: Vec<Notice>,
+}
+
+/// A subscriber's numbers. `offered == delivered + sum of dropped + pending`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriberStats {
+    /// Where it stands.
+    pub state: SubscriberState,
+    /// Frames that the stream had for it: the cached group when it joined and all that came since.
+    pub offered: u64,
+    /// What it was handed.
+    pub delivered: Count,
+    /// Frames that it was not handed, by reason.
+    pub dropped: Drops,
+    /// Frames that wait for it in the ring (or left the ring before it came for them, and are not counted as
+    /// dropped yet).
+    pub pending: u64,
+}
+
+/// How fast bytes come, measured over whole seconds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rate {
+    since: crate::time::Time,
+    bytes: u64,
+    last: u64,
+}
+
+impl Rate {
+    const WINDOW: u128 = 1_000_000_000;
+
+    pub(super) fn add(&mut self, bytes: usize, now: crate::time::Time) {
+        let age = now.since(self.since).as_nanos();
+        if age >= Self::WINDOW {
+            // After a silence the old window says nothing.
+            self.last = if age < 2 * Self::WINDOW { Self::per_second(self.bytes, age) } else { 0 };
+            self.since = now;
+            self.bytes = 0;
+        }
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+
+    pub(super) fn bits_per_s(&self, now: crate::time::Time) -> u64 {
+        match now.since(self.since).as_nanos() {
+            age if age < Self::WINDOW && self.last > 0 => self.last,
+            age => Self::per_second(self.bytes, age.max(Self::WINDOW)),
+        }
+    }
+
+    fn per_second(bytes: u64, nanos: u128) -> u64 {
+        u64::try_from(u128::from(bytes) * 8 * Self::WINDOW / nanos.max(1)).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,327 @@
+//! One stream: its source, its tracks, its clock and its ring.
+
+use super::clock::{MIN_STEP, StreamClock, TrackClock};
+use super::event::Notice;
+use super::ring::Ring;
+use super::stats::{Count, Drops, Rate, StreamState, StreamStats, TrackStats};
+use super::{SourceId, SubscriberId};
+use crate::cluster::Epoch;
+use crate::limits::Limits;
+use crate::media::frame::{Frame, FrameKind, Ingest, NewFrame, Renderings};
+use crate::media::h264::BFrameWatch;
+use crate::media::key::StreamKey;
+use crate::media::track::{Codec, CodecConfig, CodecParams, Origin, TrackId};
+use crate::time::Time;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Tracks are kept in bit sets.
+const MOST_TRACKS: usize = 64;
+
+/// One track of a stream. Tracks stay when the source changes.
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) id: TrackId,
+    /// The present source said what it is. Frames before that are dropped.
+    pub(super) active: bool,
+    /// The newest configuration.
+    pub(super) config: Option<Arc<CodecConfig>>,
+    /// The configuration of the newest frame.
+    pub(super) used: Option<Arc<CodecConfig>>,
+    /// The newest key frame's number, in the ring or gone from it.
+    pub(super) last_key: Option<u64>,
+    /// How many frames there were.
+    pub(super) count: u64,
+    pub(super) clock: TrackClock,
+    pub(super) output: Count,
+    input: Count,
+    /// Deltas are dropped until a key frame comes: their references are not there.
+    needs_key: bool,
+}
+
+impl Track {
+    pub(super) fn is_video(&self) -> bool {
+        self.config.as_ref().is_some_and(|c| c.params.codec().is_video())
+    }
+}
+
+/// What became of an item that a source handed in.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// A frame went into the ring.
+    pub(super) frame: bool,
+    /// A key frame went into the ring.
+    pub(super) key: bool,
+    /// Only a key frame helps this track on.
+    pub(super) wants_key: bool,
+    pub(super) notice: Option<Notice>,
+}
+
+/// Paces the requests for key frames.
+#[derive(Debug, Default)]
+pub(super) struct KeyRequests {
+    pub(super) last: Option<Time>,
+    pub(super) pending: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) key: StreamKey,
+    pub(super) epoch: Epoch,
+    pub(super) source: Option<SourceId>,
+    /// When the source was last heard.
+    pub(super) heard: Time,
+    pub(super) tracks: Vec<Track>,
+    pub(super) ring: Ring,
+    pub(super) subscribers: BTreeSet<SubscriberId>,
+    /// Subscribers that have taken everything and are to be told of the next frame. May name some that left.
+    pub(super) drained: Vec<SubscriberId>,
+    pub(super) key_requests: KeyRequests,
+    pub(super) notices: Vec<Notice>,
+    pub(super) not_delivered: Drops,
+    clock: StreamClock,
+    watch: BFrameWatch,
+    offered: u64,
+    dropped: Drops,
+    corrected: Drops,
+    rate: Rate,
+}
+
+impl Stream {
+    pub(super) fn new(key: StreamKey, limits: &Limits) -> Stream {
+        Stream {
+            key,
+            epoch: Epoch::default(),
+            source: None,
+            heard: Time::ZERO,
+            tracks: Vec::new(),
+            ring: Ring::new(limits),
+            subscribers: BTreeSet::new(),
+            drained: Vec::new(),
+            key_requests: KeyRequests::default(),
+            notices: Vec::new(),
+            not_delivered: Drops::new(),
+            clock: StreamClock::default(),
+            watch: BFrameWatch::default(),
+            offered: 0,
+            dropped: Drops::new(),
+            corrected: Drops::new(),
+            rate: Rate::default(),
+        }
+    }
+
+    /// Another source takes over: the clock goes on, pictures wait for a key frame, tracks for their
+    /// configuration.
+    pub(super) fn take_over(&mut self, epoch: Epoch, source: SourceId, now: Time) {
+        self.epoch = epoch;
+        self.source = Some(source);
+        self.heard = now;
+        self.clock.forget_source();
+        for t in &mut self.tracks {
+            t.active = false;
+            t.needs_key = true;
+            t.clock.forget_source();
+        }
+        self.watch = BFrameWatch::default();
+        self.notices.clear();
+        self.key_requests.pending = false;
+    }
+
+    pub(super) fn take(&mut self, source: SourceId, item: Ingest, now: Time, limits: &Limits) -> Taken {
+        let current = self.source == Some(source);
+        match item {
+            Ingest::Config { track, params } => {
+                if !current {
+                    return Taken::default();
+                }
+                self.heard = now;
+                Taken { notice: self.configure(track, params, limits), ..Taken::default() }
+            }
+            Ingest::Frame(frame) => {
+                self.offered += 1;
+                if !current {
+                    return self.refuse("displaced_source", false);
+                }
+                self.heard = now;
+                self.frame(frame, now, limits)
+            }
+        }
+    }
+
+    fn refuse(&mut self, reason: &'static str, wants_key: bool) -> Taken {
+        *self.dropped.entry(reason).or_default() += 1;
+        Taken { wants_key, ..Taken::default() }
+    }
+
+    fn slot(&mut self, id: TrackId, limits: &Limits) -> Option<usize> {
+        if let Some(slot) = self.tracks.iter().position(|t| t.id == id) {
+            return Some(slot);
+        }
+        if self.tracks.len() >= limits.stream_tracks.min(MOST_TRACKS) {
+            return None;
+        }
+        self.tracks.push(Track {
+            id,
+            active: false,
+            config: None,
+            used: None,
+            last_key: None,
+            count: 0,
+            clock: TrackClock::default(),
+            output: Count::default(),
+            input: Count::default(),
+            needs_key: true,
+        });
+        Some(self.tracks.len() - 1)
+    }
+
+    fn configure(&mut self, id: TrackId, params: CodecParams, limits: &Limits) -> Option<Notice> {
+        let Some(track) = self.slot(id, limits).and_then(|s| self.tracks.get_mut(s)) else {
+            *self.corrected.entry("config_of_too_many_tracks").or_default() += 1;
+            return None;
+        };
+        if params_bytes(&params) > limits.frame_bytes as u64 {
+            // What follows cannot be decoded with what was known before.
+            track.active = false;
+            track.needs_key = true;
+            *self.corrected.entry("config_too_large").or_default() += 1;
+            return None;
+        }
+        track.active = true;
+        let aac = params.codec() == Codec::Aac;
+        if track.config.as_ref().is_none_or(|c| c.params != params) {
+            let version = track.config.as_ref().map_or(0, |c| c.version).saturating_add(1);
+            track.config = Some(Arc::new(CodecConfig { version, params, origin: Origin::Ingest }));
+            track.needs_key = true;
+        }
+        if aac { self.note(Notice::Aac) } else { None }
+    }
+
+    fn note(&mut self, notice: Notice) -> Option<Notice> {
+        if self.notices.contains(&notice) {
+            return None;
+        }
+        self.notices.push(notice);
+        Some(notice)
+    }
+
+    fn frame(&mut self, mut media: NewFrame, now: Time, limits: &Limits) -> Taken {
+        let is_data = media.kind == FrameKind::Data;
+        let is_video = media.is_video();
+        let Some(slot) = self.slot(media.track, limits) else { return self.refuse("too_many_tracks", false) };
+        let Some(track) = self.tracks.get_mut(slot) else { return self.refuse("too_many_tracks", false) };
+        let config = if is_data { None } else { track.config.clone().filter(|_| track.active) };
+        match &config {
+            None if !is_data => return self.refuse("no_config", false),
+            Some(c) if c.params.codec().is_video() != is_video => return self.refuse("wrong_kind", false),
+            _ => {}
+        }
+        if media.payload.is_empty() {
+            return self.refuse("empty_frame", false);
+        }
+        let extra = match &config {
+            Some(c) if track.used.as_ref().is_none_or(|u| u.version != c.version) => params_bytes(&c.params),
+            _ => 0,
+        };
+        if media.payload.len() > limits.frame_bytes
+            || media.payload.len() as u64 + extra > limits.ring_bytes as u64
+        {
+            // What refers to this picture cannot be decoded.
+            let breaks = is_video && !media.discardable;
+            track.needs_key |= breaks;
+            return self.refuse("frame_too_large", breaks);
+        }
+        match media.kind {
+            FrameKind::Delta if track.needs_key => return self.refuse("waiting_for_key", true),
+            FrameKind::Key => track.needs_key = false,
+            _ => {}
+        }
+        let min_step = if is_data { 0 } else { MIN_STEP };
+        let placed = self.clock.place(&mut track.clock, (media.dts, media.pts), min_step, now, limits);
+        if let Some(why) = placed.corrected {
+            *self.corrected.entry(why).or_default() += 1;
+        }
+        (media.dts, media.pts) = (placed.dts, placed.pts);
+        let seq = self.ring.end();
+        let nth = track.count;
+        track.count += 1;
+        track.input.add(media.payload.len());
+        let key = media.kind == FrameKind::Key;
+        if key {
+            track.last_key = Some(seq);
+        }
+        if config.is_some() {
+            track.used.clone_from(&config);
+        }
+        self.rate.add(media.payload.len(), now);
+        let is_h264 = config.as_ref().is_some_and(|c| c.params.codec() == Codec::H264);
+        let b_frames = is_h264 && self.watch.observe(&media).is_some();
+        let frame = Frame {
+            seq,
+            epoch: self.epoch,
+            config_version: config.as_ref().map_or(0, |c| c.version),
+            media,
+            renderings: Renderings::default(),
+        };
+        self.ring.push(frame, config, slot, nth, self.clock.edge(), extra);
+        let notice = if b_frames { self.note(Notice::BFrames) } else { None };
+        Taken { frame: true, key, wants_key: false, notice }
+    }
+
+    /// The number at which a newcomer starts: the latest key frame of the picture tracks that it wants (the oldest
+    /// of them where there are several), or the live edge where there is none.
+    pub(super) fn start_for(&self, wants: impl Fn(Codec) -> bool) -> u64 {
+        self.tracks
+            .iter()
+            .filter(|t| t.used.as_ref().is_some_and(|c| wants(c.params.codec())))
+            .filter_map(|t| t.last_key)
+            .filter(|k| *k >= self.ring.first())
+            .min()
+            .unwrap_or(self.ring.end())
+    }
+
+    pub(super) fn stats(&self, now: Time) -> StreamStats {
+        StreamStats {
+            state: if self.source.is_some() { StreamState::Live } else { StreamState::Held },
+            source: self.source,
+            epoch: self.epoch,
+            tracks: self.tracks.iter().map(track_stats).collect(),
+            offered: self.offered,
+            dropped: self.dropped.clone(),
+            corrected: self.corrected.clone(),
+            not_delivered: self.not_delivered.clone(),
+            ring_frames: self.ring.len() as u64,
+            ring_bytes: self.ring.bytes(),
+            ring_ms: u64::try_from(self.ring.span() / 1_000_000).unwrap_or(0),
+            ring_evicted: self.ring.first(),
+            waiting: 0,
+            live: 0,
+            lagging: 0,
+            bits_per_s: self.rate.bits_per_s(now),
+            notices: self.notices.clone(),
+        }
+    }
+}
+
+fn track_stats(t: &Track) -> TrackStats {
+    TrackStats {
+        track: t.id,
+        codec: t.config.as_ref().map(|c| c.params.codec()),
+        size: t.config.as_ref().and_then(|c| match &c.params {
+            CodecParams::H264 { size, .. } => *size,
+            _ => None,
+        }),
+        input: t.input,
+        output: t.output,
+    }
+}
+
+/// What parameters take up, roughly: a peer chooses both the number of sets and their sizes.
+fn params_bytes(params: &CodecParams) -> u64 {
+    const HANDLE: u64 = std::mem::size_of::<bytes::Bytes>() as u64;
+    match params {
+        CodecParams::H264 { sps, pps, .. } => sps.iter().chain(pps).map(|b| b.len() as u64 + HANDLE).sum(),
+        CodecParams::Aac { asc, .. } => asc.len() as u64,
+        CodecParams::Opus { .. } => 0,
+    }
+}

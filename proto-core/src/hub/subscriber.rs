@@ -1,0 +1,447 @@
+//! One subscriber: a cursor into its stream's ring, and the rules by which it is served, skipped ahead or let go
+//! (abuse A6).
+
+use super::clock::MIN_STEP;
+use super::delivery::Delivery;
+use super::ring::{Entry, Ring, nanos};
+use super::stats::{Count, Drops, SubscriberStats};
+use super::stream::Stream;
+use super::{StreamId, SubscriberId};
+use crate::error::Reason;
+use crate::limits::Limits;
+use crate::media::frame::FrameKind;
+use crate::media::track::{Codec, CodecConfig, TrackId};
+use crate::time::Time;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The kinds of track that a subscriber can play. Frames of others are left out and counted as `not_wanted`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodecSet(u8);
+
+impl CodecSet {
+    /// Nothing.
+    pub const NONE: CodecSet = CodecSet(0);
+    /// Every codec, and data.
+    pub const ALL: CodecSet = CodecSet(u8::MAX);
+    const DATA: u8 = 0x80;
+
+    const fn bit(codec: Codec) -> u8 {
+        match codec {
+            Codec::H264 => 1,
+            Codec::Opus => 2,
+            Codec::Aac => 4,
+        }
+    }
+
+    /// These, and a codec.
+    #[must_use]
+    pub const fn with(self, codec: Codec) -> CodecSet {
+        CodecSet(self.0 | Self::bit(codec))
+    }
+
+    /// These, and data messages.
+    #[must_use]
+    pub const fn with_data(self) -> CodecSet {
+        CodecSet(self.0 | Self::DATA)
+    }
+
+    /// Whether a codec is among them.
+    pub const fn has(self, codec: Codec) -> bool {
+        self.0 & Self::bit(codec) != 0
+    }
+
+    /// Whether data messages are among them.
+    pub const fn has_data(self) -> bool {
+        self.0 & Self::DATA != 0
+    }
+}
+
+/// Where a subscriber stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscriberState {
+    /// It has seen no picture yet; sound passes.
+    WaitingForKey,
+    /// It is served.
+    Live,
+    /// It was too slow; pictures up to the next key frame are left out, sound passes.
+    Lagging,
+}
+
+/// No picture of the track is decodable until a key frame comes.
+const WAITING: &str = "waiting_for_key";
+/// The subscriber was too slow.
+const LAGGING: &str = "lagging";
+/// The ring went on before the subscriber came for the frame.
+const OVERRUN: &str = "ring_overrun";
+/// The subscriber cannot play it.
+const NOT_WANTED: &str = "not_wanted";
+/// Sound or data of a newcomer's cached group, older than the squeezed pictures.
+const CACHED: &str = "cached_sound";
+/// A picture of a newcomer's cached group that a newer key frame made useless.
+const SUPERSEDED: &str = "superseded";
+
+/// How the pictures of a cached group are squeezed for a newcomer: per track, its newest cached frame keeps its time
+/// and the ones before stand [`MIN_STEP`] apart, so that a player races through them to the live edge.
+#[derive(Debug)]
+struct Squeeze {
+    /// The ring's end at the time of joining: frames before it are cached ones.
+    until: u64,
+    /// Per track slot: number within the track and dts of its newest cached frame.
+    tracks: Vec<Option<(u64, i64)>>,
+    /// Where the squeezed pictures begin. Sound from before is left out: it cannot be squeezed (it would have to be
+    /// resampled), and played at its own pace it would hold the newcomer back by its whole length.
+    start: i64,
+}
+
+impl Squeeze {
+    fn new(stream: &Stream, from: u64, accepts: CodecSet) -> Option<Box<Squeeze>> {
+        let until = stream.ring.end();
+        let (mut start, mut tracks) = (i64::MAX, Vec::new());
+        for t in &stream.tracks {
+            let key = t.last_key.filter(|k| *k >= from);
+            let entry = key.and_then(|k| stream.ring.get(k));
+            let wanted = t.used.as_ref().is_some_and(|c| accepts.has(c.params.codec()));
+            let newest = match (entry, t.clock.last) {
+                (Some(first), Some(last)) if wanted => {
+                    let nth = t.count.saturating_sub(1);
+                    start = start.min(squeezed(first.nth, (nth, last)));
+                    Some((nth, last))
+                }
+                _ => None,
+            };
+            tracks.push(newest);
+        }
+        (start != i64::MAX).then(|| Box::new(Squeeze { until, tracks, start }))
+    }
+
+    fn newest(&self, slot: usize) -> Option<(u64, i64)> {
+        self.tracks.get(slot).copied().flatten()
+    }
+
+    /// Times of a cached picture. Both pass through one rising map of the native timeline onto the squeezed one
+    /// (coding times are its knots, straight between them, identity from the live edge on), so the order in which
+    /// pictures are shown stays as it was, also across the live edge.
+    fn times(&self, ring: &Ring, seq: u64, entry: &Entry) -> (i64, i64) {
+        /// More pictures than H.264 can reorder (A.3.1: 16) are not looked at.
+        const REORDER: usize = 32;
+        let media = &entry.frame.media;
+        let Some(newest) = self.newest(entry.slot) else { return (media.dts, media.pts) };
+        let dts = squeezed(entry.nth, newest);
+        if media.pts <= media.dts {
+            return (dts, dts);
+        }
+        let mut knot = (media.dts, dts);
+        let later = (seq + 1..self.until).filter_map(|n| ring.get(n)).filter(|e| e.slot == entry.slot);
+        for e in later.take(REORDER) {
+            let next = (e.frame.media.dts, squeezed(e.nth, newest));
+            if next.0 > media.pts {
+                let (run, rise) = (i128::from(next.0 - knot.0).max(1), i128::from(next.1 - knot.1));
+                let step = i128::from(media.pts - knot.0) * rise / run;
+                return (dts, knot.1.saturating_add(i64::try_from(step).unwrap_or(0)));
+            }
+            knot = next;
+        }
+        // From the newest cached picture on the map is the identity.
+        (dts, knot.1.saturating_add(media.pts.saturating_sub(knot.0)))
+    }
+}
+
+fn squeezed(nth: u64, (newest, dts): (u64, i64)) -> i64 {
+    let back = i64::try_from(newest.saturating_sub(nth)).unwrap_or(i64::MAX);
+    dts.saturating_sub(back.saturating_mul(MIN_STEP))
+}
+
+/// The configurations of all tracks that a newcomer wants: those that the frames it gets first need.
+fn greeting(stream: &Stream, accepts: CodecSet) -> Vec<(usize, TrackId, Arc<CodecConfig>)> {
+    let active = stream.tracks.iter().enumerate().filter(|(_, t)| t.active);
+    let config = active.filter_map(|(slot, t)| Some((slot, t.id, t.used.clone().or(t.config.clone())?)));
+    config.filter(|(_, _, c)| accepts.has(c.params.codec())).rev().collect()
+}
+
+/// What `next` found.
+pub(super) enum Next {
+    /// Something to send.
+    Item(Delivery),
+    /// The subscriber has everything.
+    Drained,
+}
+
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    pub(super) id: SubscriberId,
+    pub(super) stream: StreamId,
+    accepts: CodecSet,
+    /// The ring number where it began.
+    from: u64,
+    cursor: u64,
+    /// Bit per track slot: no picture until a key frame. All set at first, so that tracks to come count too.
+    needs_key: u64,
+    /// Why pictures are left out while [`Subscriber::needs_key`] says so.
+    skips: &'static str,
+    /// Configurations to give before anything else, last one first.
+    greeting: Vec<(usize, TrackId, Arc<CodecConfig>)>,
+    /// Configuration versions given, per track slot.
+    sent: Vec<u32>,
+    squeeze: Option<Box<Squeeze>>,
+    /// Bytes and clock of the stream at joining: what a newcomer's lag is counted from.
+    mark: (u64, i64),
+    joined: Time,
+    /// It waits in the stream's list for the next frame.
+    pub(super) drained: bool,
+    /// When the session stopped taking items; `None` while it takes them.
+    blocked: Option<Time>,
+    /// When it was first blocked since it last had everything.
+    busy: Option<Time>,
+    /// When its peer last accepted bytes.
+    progress: Time,
+    /// When a key frame or sound was last handed over.
+    served: Time,
+    delivered: Count,
+    dropped: Drops,
+}
+
+impl Subscriber {
+    pub(super) fn new(
+        id: SubscriberId,
+        stream_id: StreamId,
+        stream: &Stream,
+        accepts: CodecSet,
+        now: Time,
+    ) -> Subscriber {
+        let from = stream.start_for(|c| accepts.has(c));
+        Subscriber {
+            id,
+            stream: stream_id,
+            accepts,
+            from,
+            cursor: from,
+            needs_key: u64::MAX,
+            skips: WAITING,
+            greeting: greeting(stream, accepts),
+            sent: Vec::new(),
+            squeeze: Squeeze::new(stream, from, accepts),
+            mark: (stream.ring.total(), stream.ring.edge()),
+            joined: now,
+            drained: false,
+            blocked: None,
+            busy: None,
+            progress: now,
+            served: now,
+            delivered: Count::default(),
+            dropped: Drops::new(),
+        }
+    }
+
+    fn leave_out(&mut self, stream: &mut Stream, reason: &'static str, frames: u64) {
+        *self.dropped.entry(reason).or_default() += frames;
+        *stream.not_delivered.entry(reason).or_default() += frames;
+        self.cursor += frames;
+    }
+
+    /// Takes the next item. `wants_key` is set where only a key frame would help a newcomer.
+    pub(super) fn next(
+        &mut self,
+        stream: &mut Stream,
+        now: Time,
+        limits: &Limits,
+        wants_key: &mut bool,
+    ) -> Next {
+        self.blocked = None;
+        if let Some((slot, track, config)) = self.greeting.pop() {
+            self.is_news(slot, &config);
+            return Next::Item(Delivery::Config { track, config });
+        }
+        loop {
+            if self.cursor < stream.ring.first() {
+                let lost = stream.ring.first() - self.cursor;
+                self.leave_out(stream, OVERRUN, lost);
+                self.needs_key = u64::MAX;
+                self.skips = LAGGING;
+            }
+            let Some(entry) = stream.ring.get(self.cursor) else {
+                self.busy = None;
+                return Next::Drained;
+            };
+            if let Err(reason) = self.judge(stream, entry, now, limits) {
+                let kind = entry.frame.media.kind;
+                let bit = 1u64.checked_shl(entry.slot as u32).unwrap_or(0);
+                if matches!(kind, FrameKind::Key | FrameKind::Delta) && reason != NOT_WANTED {
+                    // What follows up to the next key frame refers to this one.
+                    self.needs_key |= bit;
+                    self.skips = reason;
+                    *wants_key |= reason == WAITING;
+                }
+                self.leave_out(stream, reason, 1);
+                continue;
+            }
+            let slot = entry.slot;
+            if let Some(config) = entry.config.clone()
+                && self.is_news(slot, &config)
+            {
+                let track = entry.frame.media.track;
+                return Next::Item(Delivery::Config { track, config });
+            }
+            let cached = self.squeeze.as_deref().filter(|s| self.cursor < s.until);
+            let media = &entry.frame.media;
+            let (dts, pts) = match cached {
+                Some(s) if media.is_video() => s.times(&stream.ring, self.cursor, entry),
+                _ => (media.dts, media.pts),
+            };
+            let item =
+                Delivery::Frame { frame: Arc::clone(&entry.frame), dts, pts, cached: cached.is_some() };
+            if cached.is_none() {
+                self.squeeze = None;
+            }
+            if media.kind == FrameKind::Key {
+                self.needs_key &= !1u64.checked_shl(slot as u32).unwrap_or(0);
+                self.skips = WAITING;
+            }
+            if matches!(media.kind, FrameKind::Key | FrameKind::Audio) {
+                self.served = now;
+            }
+            let bytes = media.payload.len();
+            self.delivered.add(bytes);
+            self.cursor += 1;
+            if let Some(t) = stream.tracks.get_mut(slot) {
+                t.output.add(bytes);
+            }
+            return Next::Item(item);
+        }
+    }
+
+    fn is_news(&mut self, slot: usize, config: &CodecConfig) -> bool {
+        if self.sent.len() <= slot {
+            self.sent.resize(slot + 1, 0);
+        }
+        let Some(sent) = self.sent.get_mut(slot) else { return false };
+        std::mem::replace(sent, config.version) != config.version
+    }
+
+    /// Whether the frame at the cursor is to be handed over; else the reason to leave it out.
+    fn judge(&self, stream: &Stream, entry: &Entry, now: Time, limits: &Limits) -> Result<(), &'static str> {
+        let wanted = match &entry.config {
+            Some(c) => self.accepts.has(c.params.codec()),
+            None => self.accepts.has_data(),
+        };
+        if !wanted {
+            return Err(NOT_WANTED);
+        }
+        let cached = self.squeeze.as_deref().filter(|s| self.cursor < s.until);
+        let newcomer = now < self.joined + Duration::from_millis(limits.viewer_newcomer_ms);
+        let (bytes, behind) = stream.ring.lag(entry, newcomer.then_some(self.mark));
+        let over = bytes > limits.viewer_queue_bytes as u64 || behind > nanos(limits.viewer_queue_ms);
+        let media = &entry.frame.media;
+        match media.kind {
+            FrameKind::Audio | FrameKind::Data => {
+                if cached.is_some_and(|s| media.dts < s.start) {
+                    return Err(CACHED);
+                }
+                // Sound is kept while pictures are skipped, for it is small. Where there are no pictures to skip, or
+                // it is so old that the viewer would be evicted had it heard nothing since, it is skipped as well.
+                let alone = !self.wants_pictures(stream);
+                if over && (alone || behind > nanos(limits.viewer_starved_ms)) {
+                    return Err(LAGGING);
+                }
+                Ok(())
+            }
+            FrameKind::Key | FrameKind::Delta => {
+                let newer = stream.tracks.get(entry.slot).and_then(|t| t.last_key) > Some(self.cursor);
+                let missing = self.needs_key & 1u64.checked_shl(entry.slot as u32).unwrap_or(0) != 0;
+                let key = media.kind == FrameKind::Key;
+                if missing && !key {
+                    return Err(self.skips);
+                }
+                if cached.is_some() && newer {
+                    return Err(SUPERSEDED);
+                }
+                // The newest key frame is handed over however late it is: a viewer that gets each next one is
+                // thin, not lost.
+                if over && (newer || !key) {
+                    return Err(LAGGING);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn wants_pictures(&self, stream: &Stream) -> bool {
+        stream
+            .tracks
+            .iter()
+            .any(|t| t.is_video() && t.config.as_ref().is_some_and(|c| self.accepts.has(c.params.codec())))
+    }
+
+    pub(super) fn state(&self, stream: &Stream) -> SubscriberState {
+        let waits = stream.tracks.iter().enumerate().any(|(slot, t)| {
+            let wanted = t.config.as_ref().is_some_and(|c| self.accepts.has(c.params.codec()));
+            t.is_video() && wanted && self.needs_key & 1u64.checked_shl(slot as u32).unwrap_or(0) != 0
+        });
+        match (waits, self.skips == LAGGING) {
+            (false, _) => SubscriberState::Live,
+            (true, false) => SubscriberState::WaitingForKey,
+            (true, true) => SubscriberState::Lagging,
+        }
+    }
+
+    /// The session takes no more. Answers when to look again.
+    pub(super) fn block(&mut self, now: Time, limits: &Limits) -> Option<Time> {
+        self.blocked.get_or_insert(now);
+        self.busy.get_or_insert(now);
+        self.look_again(limits)
+    }
+
+    pub(super) fn progress(&mut self, now: Time) {
+        self.progress = now;
+    }
+
+    fn stuck_at(&self, limits: &Limits) -> Option<Time> {
+        Some(self.blocked?.max(self.progress) + Duration::from_millis(limits.viewer_stuck_ms))
+    }
+
+    fn starved_at(&self, limits: &Limits) -> Option<Time> {
+        Some(self.busy?.max(self.served) + Duration::from_millis(limits.viewer_starved_ms))
+    }
+
+    /// When it is to be let go if nothing changes until then.
+    pub(super) fn look_again(&self, limits: &Limits) -> Option<Time> {
+        match (self.stuck_at(limits), self.starved_at(limits)) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Why it is to be let go now, if it is.
+    pub(super) fn verdict(&self, now: Time, limits: &Limits) -> Option<Reason> {
+        if self.stuck_at(limits).is_some_and(|at| at <= now) {
+            return Some(Reason::limit(
+                "viewer_stuck",
+                format!(
+                    "the viewer accepted no byte for {} ms: its connection hangs, or it stopped reading",
+                    limits.viewer_stuck_ms
+                ),
+            ));
+        }
+        if self.starved_at(limits).is_some_and(|at| at <= now) {
+            return Some(Reason::limit(
+                "viewer_starved",
+                format!(
+                    "neither a whole key frame nor sound got through to the viewer for {} ms: its connection is \
+                     too slow for this stream; publish with a lower bit rate",
+                    limits.viewer_starved_ms
+                ),
+            ));
+        }
+        None
+    }
+
+    pub(super) fn stats(&self, stream: &Stream) -> SubscriberStats {
+        SubscriberStats {
+            state: self.state(stream),
+            offered: stream.ring.end() - self.from,
+            delivered: self.delivered,
+            dropped: self.dropped.clone(),
+            pending: stream.ring.end() - self.cursor,
+        }
+    }
+}

@@ -1,0 +1,543 @@
+//! The hub's behaviour, by name. Random operations are in `tests/properties.rs`.
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod properties;
+
+use super::*;
+use crate::media::frame::{FrameKind, NewFrame, Rotation};
+use crate::media::track::{Codec, CodecParams};
+use bytes::Bytes;
+
+const MS: i64 = 1_000_000;
+const ALL: CodecSet = CodecSet::ALL;
+const BROWSER: CodecSet = CodecSet::NONE.with(Codec::H264).with(Codec::Opus);
+
+fn at(ms: u64) -> Time {
+    Time::from_millis(ms)
+}
+
+fn epoch(count: u64) -> Epoch {
+    Epoch { term: 1, count }
+}
+
+fn h264(version: u8) -> CodecParams {
+    CodecParams::H264 {
+        sps: vec![Bytes::copy_from_slice(&[0x67, version])],
+        pps: vec![Bytes::from_static(&[0x68])],
+        size: Some((640, 360)),
+        reorders: false,
+    }
+}
+
+fn aac() -> CodecParams {
+    CodecParams::Aac { asc: Bytes::from_static(&[0x12, 0x10]), rate: 44_100, channels: 2 }
+}
+
+fn config(track: TrackId, params: CodecParams) -> Ingest {
+    Ingest::Config { track, params }
+}
+
+fn frame(kind: FrameKind, dts_ms: i64, pts_ms: i64, bytes: usize) -> Ingest {
+    let track = match kind {
+        FrameKind::Audio => TrackId::AUDIO,
+        FrameKind::Data => TrackId::DATA,
+        _ => TrackId::VIDEO,
+    };
+    Ingest::Frame(NewFrame {
+        track,
+        dts: dts_ms * MS,
+        pts: pts_ms * MS,
+        kind,
+        discardable: false,
+        temporal_layer: 0,
+        rotation: Rotation::R0,
+        capture: None,
+        payload: Bytes::from(vec![7; bytes]),
+    })
+}
+
+/// A hub with one stream, and a publisher whose clock is that of the test.
+struct World {
+    hub: Hub,
+    stream: StreamId,
+    source: SourceId,
+    now: u64,
+}
+
+/// A delivered item in short: `C` with track and version, or kind with dts and pts in ms on the stream's clock.
+#[derive(Debug, PartialEq, Eq)]
+enum Item {
+    C(u8, u32),
+    K(i64, i64),
+    D(i64, i64),
+    A(i64),
+}
+use Item::{A, C, D, K};
+
+impl World {
+    fn new(limits: &Limits) -> World {
+        let mut hub = Hub::new(limits);
+        let stream = hub.publish(&key(), epoch(1), SourceId(1), at(0)).unwrap();
+        World { hub, stream, source: SourceId(1), now: 0 }
+    }
+
+    fn video(limits: &Limits) -> World {
+        let mut w = World::new(limits);
+        w.put(config(TrackId::VIDEO, h264(1)));
+        w
+    }
+
+    fn put(&mut self, item: Ingest) {
+        self.hub.ingest(self.stream, self.source, item, at(self.now));
+    }
+
+    /// Plays until `until`, a picture each 40 ms (a key frame each `gop` of them) and a sound each 20 ms if wanted.
+    fn play(&mut self, until: u64, gop: u64, bytes: usize, sound: bool) {
+        while self.now < until {
+            let ms = self.now as i64;
+            if self.now.is_multiple_of(40) {
+                let kind =
+                    if (self.now / 40).is_multiple_of(gop) { FrameKind::Key } else { FrameKind::Delta };
+                self.put(frame(kind, ms, ms, bytes));
+            }
+            if sound && self.now.is_multiple_of(20) {
+                self.put(frame(FrameKind::Audio, ms, ms, 100));
+            }
+            self.now += 20;
+            self.hub.tick(at(self.now));
+        }
+    }
+
+    fn join(&mut self, accepts: CodecSet) -> SubscriberId {
+        self.hub.subscribe(self.stream, accepts, at(self.now)).unwrap()
+    }
+
+    fn take(&mut self, sub: SubscriberId, most: usize) -> Vec<Item> {
+        let mut out = Vec::new();
+        while out.len() < most
+            && let Some(d) = self.hub.next(sub, at(self.now))
+        {
+            out.push(match d {
+                Delivery::Config { track, config } => C(track.0, config.version),
+                // The stream's clock starts at one second.
+                Delivery::Frame { frame, dts, pts, .. } => match frame.media.kind {
+                    FrameKind::Key => K(dts / MS - 1000, pts / MS - 1000),
+                    FrameKind::Delta => D(dts / MS - 1000, pts / MS - 1000),
+                    _ => A(dts / MS - 1000),
+                },
+            });
+        }
+        out
+    }
+
+    fn events(&mut self) -> Vec<HubEvent> {
+        std::iter::from_fn(|| self.hub.poll_event()).collect()
+    }
+
+    fn evicted(&mut self, sub: SubscriberId) -> Option<&'static str> {
+        self.events().into_iter().find_map(|e| match e {
+            HubEvent::Evict(id, reason) if id == sub => Some(reason.code),
+            _ => None,
+        })
+    }
+
+    fn dropped(&self, sub: SubscriberId) -> Vec<(&'static str, u64)> {
+        self.hub.subscriber_stats(sub).unwrap().dropped.into_iter().collect()
+    }
+}
+
+fn key() -> StreamKey {
+    StreamKey::parse("live/demo").unwrap()
+}
+
+#[test]
+fn a_newcomer_in_the_middle_of_a_group_races_through_it_to_the_live_edge() {
+    let mut w = World::video(&Limits::default());
+    w.put(config(TrackId::AUDIO, CodecParams::Opus { channels: 2 }));
+    w.play(2_120, 50, 500, true);
+    let sub = w.join(BROWSER);
+    let got = w.take(sub, 100);
+    // Key at 2000, deltas at 2040 and 2080: squeezed to end at the last one's own time; sound only from there on.
+    assert_eq!(got, [C(0, 1), C(1, 1), K(2078, 2078), D(2079, 2079), D(2080, 2080), A(2080), A(2100)]);
+    assert_eq!(w.dropped(sub), [("cached_sound", 4)]);
+    w.play(2_160, 50, 500, true);
+    assert_eq!(w.take(sub, 100), [D(2120, 2120), A(2120), A(2140)]);
+}
+
+#[test]
+fn squeezing_keeps_the_order_of_pictures_with_b_frames_across_the_live_edge() {
+    let mut w = World::video(&Limits::default());
+    // Coding order I P b b P b b ..., shown one frame later than coded.
+    let pts = [40, 160, 80, 120, 280, 200, 240, 400, 320, 360];
+    let mut w2 = |i: usize, kind| {
+        w.now = i as u64 * 40;
+        w.put(frame(kind, i as i64 * 40, pts[i], 10));
+    };
+    w2(0, FrameKind::Key);
+    (1..5).for_each(|i| w2(i, FrameKind::Delta));
+    let sub = w.join(ALL);
+    let mut got = w.take(sub, 100);
+    for (i, shown) in pts.iter().enumerate().skip(5) {
+        w.now = i as u64 * 40;
+        w.put(frame(FrameKind::Delta, i as i64 * 40, *shown, 10));
+    }
+    got.extend(w.take(sub, 100));
+    let shown: Vec<(i64, i64)> = got
+        .iter()
+        .filter_map(|i| match i {
+            K(d, p) | D(d, p) => Some((*d, *p)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(shown.len(), pts.len());
+    assert!(shown.iter().all(|(d, p)| p >= d), "{shown:?}");
+    let order = |v: &[i64]| {
+        let mut by: Vec<usize> = (0..v.len()).collect();
+        by.sort_by_key(|i| v[*i]);
+        by
+    };
+    assert_eq!(order(&shown.iter().map(|s| s.1).collect::<Vec<_>>()), order(&pts));
+    assert_eq!(shown[..5].iter().map(|s| s.0).collect::<Vec<_>>(), [156, 157, 158, 159, 160]);
+    assert_eq!(shown[5..].iter().map(|s| s.1).collect::<Vec<_>>(), &pts[5..]);
+}
+
+#[test]
+fn a_newcomer_before_the_first_key_frame_hears_sound_and_waits_for_the_picture() {
+    let mut w = World::video(&Limits::default());
+    w.put(config(TrackId::AUDIO, CodecParams::Opus { channels: 2 }));
+    let sub = w.join(ALL);
+    assert_eq!(w.take(sub, 9), [C(0, 1), C(1, 1)]);
+    assert_eq!(w.hub.subscriber_stats(sub).unwrap().state, SubscriberState::WaitingForKey);
+    w.put(frame(FrameKind::Audio, 0, 0, 9));
+    w.put(frame(FrameKind::Delta, 0, 0, 9));
+    assert_eq!(w.take(sub, 9), [A(0)]);
+    w.put(frame(FrameKind::Key, 40, 40, 9));
+    assert_eq!(w.take(sub, 9), [K(40, 40)]);
+    assert_eq!(w.hub.subscriber_stats(sub).unwrap().state, SubscriberState::Live);
+    assert_eq!(w.hub.stats(w.stream, at(0)).unwrap().dropped["waiting_for_key"], 1);
+}
+
+#[test]
+fn sound_alone_needs_no_key_frame_and_a_newcomer_starts_at_the_live_edge() {
+    let mut w = World::new(&Limits::default());
+    w.put(config(TrackId::AUDIO, aac()));
+    w.put(frame(FrameKind::Audio, 0, 0, 9));
+    let sub = w.join(ALL);
+    assert_eq!(w.take(sub, 9), [C(1, 1)]);
+    w.put(frame(FrameKind::Audio, 20, 20, 9));
+    assert_eq!(w.take(sub, 9), [A(20)]);
+    assert_eq!(w.hub.subscriber_stats(sub).unwrap().state, SubscriberState::Live);
+}
+
+#[test]
+fn a_slow_viewer_skips_to_the_next_key_frame_and_keeps_the_sound() {
+    let limits = Limits { viewer_newcomer_ms: 0, ..Limits::default() };
+    let mut w = World::video(&limits);
+    w.put(config(TrackId::AUDIO, CodecParams::Opus { channels: 2 }));
+    w.play(80, 25, 500, true);
+    let sub = w.join(ALL);
+    w.take(sub, 100);
+    // 3.6 s pass. The key frame at 1000 is too old by now, the one at 2000 is not.
+    w.play(3_680, 25, 500, true);
+    let got = w.take(sub, 1000);
+    let first_picture = got.iter().find(|i| matches!(i, K(..) | D(..)));
+    assert_eq!(first_picture, Some(&K(2000, 2000)));
+    assert_eq!(got.iter().filter(|i| matches!(i, A(_))).count(), 180);
+    assert_eq!(w.dropped(sub), [("cached_sound", 2), ("lagging", 48)]);
+    assert_eq!(w.hub.subscriber_stats(sub).unwrap().state, SubscriberState::Live);
+    assert_eq!(w.hub.stats(w.stream, at(w.now)).unwrap().not_delivered["lagging"], 48);
+}
+
+#[test]
+fn with_no_newer_key_frame_a_slow_viewer_waits_for_one_without_asking_for_it() {
+    let limits = Limits { viewer_newcomer_ms: 0, ..Limits::default() };
+    let mut w = World::video(&limits);
+    w.play(80, 1_000, 500, false);
+    let sub = w.join(ALL);
+    w.take(sub, 100);
+    w.play(2_680, 1_000, 500, false);
+    w.events();
+    assert_eq!(w.take(sub, 1000), []);
+    assert_eq!(w.hub.subscriber_stats(sub).unwrap().state, SubscriberState::Lagging);
+    // A slow viewer must not make the publisher's stream dearer for all (A31).
+    assert!(!w.events().iter().any(|e| matches!(e, HubEvent::KeyFrameWanted { .. })));
+    w.put(frame(FrameKind::Key, 2_680, 2_680, 9));
+    assert_eq!(w.take(sub, 9), [K(2680, 2680)]);
+}
+
+#[test]
+fn a_thin_viewer_gets_each_newest_key_frame_however_late() {
+    let limits = Limits { viewer_newcomer_ms: 0, viewer_queue_bytes: 2_000, ..Limits::default() };
+    let mut w = World::video(&limits);
+    w.play(40, 25, 1_500, false);
+    let sub = w.join(ALL);
+    w.play(960, 25, 1_500, false);
+    // Far beyond its queue, and yet the newest key frame is handed over; what follows is not.
+    assert_eq!(w.take(sub, 9), [C(0, 1), K(0, 0)]);
+    w.play(1_960, 25, 1_500, false);
+    assert_eq!(w.take(sub, 9), [K(1000, 1000)]);
+}
+
+#[test]
+fn a_newcomers_cached_group_does_not_count_against_it() {
+    let mut w = World::video(&Limits::default());
+    w.play(4_000, 1_000, 500, false);
+    let sub = w.join(ALL);
+    assert_eq!(w.take(sub, 1000).len(), 101);
+    let slow = w.join(ALL);
+    w.take(slow, 10);
+    w.now += 5_001;
+    // After its first five seconds it does.
+    assert_eq!(w.take(slow, 1000), []);
+    assert_eq!(w.hub.subscriber_stats(slow).unwrap().state, SubscriberState::Lagging);
+}
+
+#[test]
+fn a_newer_key_frame_makes_the_rest_of_the_cached_group_useless() {
+    let mut w = World::video(&Limits::default());
+    w.play(1_000, 1_000, 500, false);
+    let sub = w.join(ALL);
+    assert_eq!(w.take(sub, 3).len(), 3);
+    w.put(frame(FrameKind::Key, 1_000, 1_000, 9));
+    assert_eq!(w.take(sub, 9), [K(1000, 1000)]);
+    assert_eq!(w.dropped(sub), [("superseded", 23)]);
+}
+
+#[test]
+fn a_viewer_that_takes_no_byte_is_evicted() {
+    let mut w = World::video(&Limits::default());
+    let sub = w.join(ALL);
+    w.play(1_000, 25, 500, false);
+    w.take(sub, 5);
+    w.hub.blocked(sub, at(w.now));
+    w.hub.progress(sub, 1, at(2_000));
+    w.play(6_980, 25, 500, false);
+    assert_eq!(w.evicted(sub), None);
+    w.play(7_000, 25, 500, false);
+    assert_eq!(w.evicted(sub), Some("viewer_stuck"));
+    assert!(w.hub.next(sub, at(w.now)).is_none());
+    assert_eq!(w.hub.unsubscribe(sub), None);
+}
+
+#[test]
+fn a_viewer_that_trickles_is_evicted_when_nothing_whole_got_through() {
+    let mut w = World::video(&Limits::default());
+    let sub = w.join(ALL);
+    w.play(1_000, 25, 500, false);
+    assert_eq!(w.take(sub, 2), [C(0, 1), K(0, 0)]);
+    w.hub.blocked(sub, at(1_000));
+    for s in 1..10 {
+        w.hub.progress(sub, 1, at(s * 1_000));
+        w.play(s * 1_000 + 980, 25, 500, false);
+        assert_eq!(w.evicted(sub), None, "{s}");
+    }
+    w.hub.progress(sub, 1, at(10_000));
+    w.play(11_000, 25, 500, false);
+    assert_eq!(w.evicted(sub), Some("viewer_starved"));
+}
+
+#[test]
+fn a_viewer_that_keeps_up_is_never_evicted_though_nothing_comes() {
+    let mut w = World::video(&Limits::default());
+    let sub = w.join(ALL);
+    w.play(1_000, 25, 500, false);
+    w.take(sub, 3);
+    w.hub.blocked(sub, at(w.now));
+    w.take(sub, 1000);
+    w.hub.tick(at(3_600_000));
+    assert_eq!(w.evicted(sub), None);
+    assert_eq!(w.hub.deadline(), None);
+}
+
+#[test]
+fn a_second_publisher_is_refused_until_the_first_is_silent_or_fenced() {
+    let mut w = World::video(&Limits::default());
+    w.now = 1_000;
+    w.put(frame(FrameKind::Key, 0, 0, 9));
+    let publish =
+        |w: &mut World, e, s, t| w.hub.publish(&key(), epoch(e), SourceId(s), at(t)).map_err(|r| r.code);
+    assert_eq!(publish(&mut w, 1, 2, 2_000), Err("name_busy"));
+    assert_eq!(publish(&mut w, 0, 2, 60_000), Err("stale_epoch"));
+    assert_eq!(publish(&mut w, 1, 2, 3_999), Err("name_busy"));
+    assert_eq!(publish(&mut w, 1, 2, 4_000), Ok(w.stream));
+    assert_eq!(publish(&mut w, 2, 3, 4_001), Ok(w.stream));
+    let displaced: Vec<u64> = w
+        .events()
+        .into_iter()
+        .filter_map(|e| match e {
+            HubEvent::SourceDisplaced { source, .. } => Some(source.0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(displaced, [1, 2]);
+    w.put(frame(FrameKind::Key, 40, 40, 9));
+    assert_eq!(w.hub.stats(w.stream, at(4_001)).unwrap().dropped["displaced_source"], 1);
+    // The loser's late goodbye changes nothing.
+    w.hub.unpublish(w.stream, SourceId(1), at(4_002));
+    assert_eq!(w.hub.state(w.stream), Some(StreamState::Live));
+}
+
+#[test]
+fn viewers_stay_through_a_hold_and_go_on_from_a_key_frame_on_the_same_timeline() {
+    let mut w = World::video(&Limits::default());
+    let sub = w.join(ALL);
+    w.play(1_000, 25, 500, false);
+    assert_eq!(w.take(sub, 1000).len(), 26);
+    w.hub.unpublish(w.stream, w.source, at(1_000));
+    w.events();
+    w.now = 11_000;
+    w.source = SourceId(2);
+    assert_eq!(w.hub.publish(&key(), epoch(1), w.source, at(w.now)), Ok(w.stream));
+    assert_eq!(w.events(), [HubEvent::SourceBack(w.stream)]);
+    assert_eq!(w.hub.deadline(), None);
+    w.put(frame(FrameKind::Delta, 0, 0, 9));
+    w.put(config(TrackId::VIDEO, h264(1)));
+    w.put(frame(FrameKind::Delta, 0, 0, 9));
+    assert_eq!(w.take(sub, 9), []);
+    w.put(frame(FrameKind::Key, 500_000, 500_000, 9));
+    w.put(frame(FrameKind::Delta, 500_040, 500_040, 9));
+    // The last frame was at 960; its source was last heard then, 10,040 ms ago. The same parameters are no news.
+    assert_eq!(w.take(sub, 9), [K(11_000, 11_000), D(11_040, 11_040)]);
+    let stats = w.hub.stats(w.stream, at(w.now)).unwrap();
+    assert_eq!((stats.dropped["no_config"], stats.dropped["waiting_for_key"]), (1, 1));
+}
+
+#[test]
+fn a_stream_without_source_ends_after_the_hold_time_and_lets_its_viewers_go() {
+    let mut w = World::video(&Limits::default());
+    let sub = w.join(ALL);
+    w.events();
+    w.hub.unpublish(w.stream, w.source, at(1_000));
+    w.hub.tick(at(30_999));
+    assert_eq!(w.events(), [HubEvent::SourceAway(w.stream)]);
+    assert_eq!(w.hub.deadline().map(|d| d.at), Some(at(31_000)));
+    w.hub.tick(at(31_000));
+    let events = w.events();
+    assert!(matches!(&events[0], HubEvent::Evict(id, r) if *id == sub && r.code == "source_gone"));
+    assert!(matches!(&events[1], HubEvent::Ended { key: k, .. } if *k == key()));
+    assert_eq!(events.len(), 2);
+    assert_eq!(w.hub.find(&key()), None);
+    assert_eq!(w.hub.deadline(), None);
+    w.put(frame(FrameKind::Key, 0, 0, 9));
+    assert_eq!(w.hub.stray_frames(), 1);
+}
+
+#[test]
+fn key_frame_requests_are_coalesced_and_forgotten_when_one_comes() {
+    let mut w = World::video(&Limits::default());
+    let wanted =
+        |w: &mut World| w.events().iter().filter(|e| matches!(e, HubEvent::KeyFrameWanted { .. })).count();
+    for _ in 0..100 {
+        w.hub.request_key_frame(w.stream, at(0));
+        w.put(frame(FrameKind::Delta, 0, 0, 9));
+    }
+    assert_eq!(wanted(&mut w), 1);
+    w.hub.tick(at(499));
+    assert_eq!(wanted(&mut w), 0);
+    w.hub.tick(at(500));
+    assert_eq!(wanted(&mut w), 1);
+    w.now = 600;
+    w.join(ALL);
+    assert_eq!(wanted(&mut w), 0);
+    w.put(frame(FrameKind::Key, 0, 0, 9));
+    assert_eq!(w.hub.deadline(), None);
+    w.hub.tick(at(5_000));
+    assert_eq!(wanted(&mut w), 0);
+}
+
+#[test]
+fn a_new_configuration_comes_before_the_first_frame_that_needs_it() {
+    let mut w = World::video(&Limits::default());
+    let sub = w.join(ALL);
+    w.put(frame(FrameKind::Key, 0, 0, 9));
+    w.put(config(TrackId::VIDEO, h264(1)));
+    w.put(frame(FrameKind::Delta, 40, 40, 9));
+    w.put(config(TrackId::VIDEO, h264(2)));
+    w.put(frame(FrameKind::Delta, 80, 80, 9));
+    w.put(frame(FrameKind::Key, 120, 120, 9));
+    assert_eq!(w.take(sub, 9), [C(0, 1), K(0, 0), D(40, 40), C(0, 2), K(120, 120)]);
+}
+
+#[test]
+fn a_browser_gets_no_aac_and_page_and_log_are_told_once() {
+    let mut w = World::video(&Limits::default());
+    w.put(config(TrackId::AUDIO, aac()));
+    w.put(config(TrackId::AUDIO, aac()));
+    let sub = w.join(BROWSER);
+    w.play(80, 25, 9, true);
+    assert_eq!(w.take(sub, 9), [C(0, 1), K(0, 0), D(40, 40)]);
+    assert_eq!(w.dropped(sub), [("not_wanted", 4)]);
+    let told = w.events().into_iter().filter(|e| matches!(e, HubEvent::Notice(..))).collect::<Vec<_>>();
+    assert_eq!(told, [HubEvent::Notice(w.stream, Notice::Aac)]);
+    assert!(w.hub.notices(w.stream)[0].text().contains("publish Opus"));
+}
+
+#[test]
+fn b_frames_are_told_once_and_forgotten_with_their_source() {
+    let mut w = World::video(&Limits::default());
+    for (dts, pts) in [(0, 40), (40, 160), (80, 80), (120, 120), (160, 280), (200, 200)] {
+        w.put(frame(if dts == 0 { FrameKind::Key } else { FrameKind::Delta }, dts, pts, 9));
+    }
+    let told = w.events().into_iter().filter(|e| matches!(e, HubEvent::Notice(..))).count();
+    assert_eq!((told, w.hub.notices(w.stream)), (1, &[Notice::BFrames][..]));
+    w.hub.publish(&key(), epoch(2), SourceId(2), at(0)).unwrap();
+    assert_eq!(w.hub.notices(w.stream), []);
+}
+
+#[test]
+fn a_picture_that_is_too_large_takes_its_followers_with_it() {
+    let limits = Limits { frame_bytes: 100, ..Limits::default() };
+    let mut w = World::video(&limits);
+    let sub = w.join(ALL);
+    for (i, (kind, bytes)) in
+        [(FrameKind::Key, 9), (FrameKind::Delta, 101), (FrameKind::Delta, 9), (FrameKind::Key, 9)]
+            .into_iter()
+            .enumerate()
+    {
+        w.put(frame(kind, i as i64 * 40, i as i64 * 40, bytes));
+    }
+    assert_eq!(w.take(sub, 9), [C(0, 1), K(0, 0), K(120, 120)]);
+    let stats = w.hub.stats(w.stream, at(0)).unwrap();
+    assert_eq!((stats.dropped["frame_too_large"], stats.dropped["waiting_for_key"]), (1, 1));
+}
+
+#[test]
+fn stuck_and_idle_viewers_cost_nothing_per_frame() {
+    let mut w = World::video(&Limits::default());
+    w.play(40, 25, 9, false);
+    let subs: Vec<SubscriberId> = (0..10_000).map(|_| w.join(ALL)).collect();
+    assert_eq!(w.hub.subscribe(w.stream, ALL, at(0)).map_err(|r| r.code), Err("too_many_subscribers"));
+    w.events();
+    // Nobody took anything: they have been told already.
+    w.put(frame(FrameKind::Delta, 40, 40, 9));
+    assert_eq!(w.events(), []);
+    w.take(subs[5], 99);
+    w.take(subs[3], 99);
+    w.put(frame(FrameKind::Delta, 80, 80, 9));
+    assert_eq!(w.events(), [HubEvent::Ready(subs[5]), HubEvent::Ready(subs[3])]);
+    w.put(frame(FrameKind::Delta, 120, 120, 9));
+    assert_eq!(w.events(), []);
+}
+
+#[test]
+fn viewers_who_come_and_go_leave_nothing_behind() {
+    let mut w = World::video(&Limits::default());
+    for _ in 0..1_000 {
+        let sub = w.join(ALL);
+        w.take(sub, 9);
+        w.hub.blocked(sub, at(0));
+        w.hub.unsubscribe(sub);
+    }
+    let s = &w.hub.streams[&w.stream];
+    assert!(s.drained.len() <= 16 && s.subscribers.is_empty() && w.hub.subscribers.is_empty());
+    assert_eq!(w.hub.timers.len(), w.hub.streams[&w.stream].key_requests.pending as usize);
+}
+
+#[test]
+fn the_rate_is_that_of_the_last_second() {
+    let mut w = World::video(&Limits::default());
+    w.play(3_000, 25, 1_000, false);
+    let rate = w.hub.stats(w.stream, at(3_000)).unwrap().bits_per_s;
+    assert!((190_000..=210_000).contains(&rate), "{rate}");
+    assert!(w.hub.stats(w.stream, at(60_000)).unwrap().bits_per_s < 10_000);
+}
