@@ -146,13 +146,15 @@ pub fn error(status: u16, text: &str) -> Response {
 pub fn may_change(request: &Request, remote: IpAddr) -> Result<(), Box<Response>> {
     let refuse = |text| Err(Box::new(error(403, text)));
     if !remote.to_canonical().is_loopback() {
-        return refuse("calls that change something are answered on loopback only; run this on the node's own host");
+        return refuse(
+            "calls that change something are answered on loopback only; run this on the node's own host",
+        );
     }
     let host = request.header("host").unwrap_or_default();
-    let name = host.strip_prefix('[').and_then(|h| h.split_once(']')).map_or_else(
-        || host.rsplit_once(':').map_or(host, |(name, _)| name),
-        |(address, _)| address,
-    );
+    let name = host
+        .strip_prefix('[')
+        .and_then(|h| h.split_once(']'))
+        .map_or_else(|| host.rsplit_once(':').map_or(host, |(name, _)| name), |(address, _)| address);
     if !name.eq_ignore_ascii_case("localhost") && name.parse::<IpAddr>().is_err() {
         return refuse("calls that change something must name this node by its IP address or localhost");
     }

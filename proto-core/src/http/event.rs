@@ -110,7 +110,13 @@ pub struct EventNode {
 impl EventNode {
     /// A node for a stream.
     pub fn new(key: &StreamKey, server_address: String, region: String, urls: EventUrls) -> EventNode {
-        EventNode { name: key.name().to_owned(), scope: format!("/{}", key.app()), server_address, region, urls }
+        EventNode {
+            name: key.name().to_owned(),
+            scope: format!("/{}", key.app()),
+            server_address,
+            region,
+            urls,
+        }
     }
 }
 

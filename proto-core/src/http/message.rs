@@ -368,7 +368,8 @@ mod tests {
 
     #[test]
     fn handlers_cannot_change_the_framing() {
-        let r = Response::text(200, "four").header("content-length", "99").header("Transfer-Encoding", "chunked");
+        let r =
+            Response::text(200, "four").header("content-length", "99").header("Transfer-Encoding", "chunked");
         let head = r.head(true);
         let head = std::str::from_utf8(&head).unwrap();
         assert!(head.contains("Content-Length: 5\r\n") && !head.contains("99") && !head.contains("chunked"));

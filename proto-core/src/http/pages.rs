@@ -14,7 +14,11 @@ struct Asset {
 }
 
 const ASSETS: &[Asset] = &[
-    Asset { name: "headwater.css", media_type: "text/css; charset=utf-8", body: include_str!("pages/headwater.css") },
+    Asset {
+        name: "headwater.css",
+        media_type: "text/css; charset=utf-8",
+        body: include_str!("pages/headwater.css"),
+    },
     Asset { name: "headwater.js", media_type: JS, body: include_str!("pages/headwater.js") },
     Asset { name: "home.js", media_type: JS, body: include_str!("pages/home.js") },
     Asset { name: "watch.js", media_type: JS, body: include_str!("pages/watch.js") },
@@ -57,9 +61,9 @@ fn page(request: &Request, body: &'static str, more_policy: &str) -> Response {
 /// (RFC 9110 section 13.1.2).
 fn revalidated(request: &Request, media_type: &'static str, body: &'static str) -> Response {
     let tag = format!("\"{:016x}\"", fnv1a(body.as_bytes()));
-    let known = request
-        .header("if-none-match")
-        .is_some_and(|tags| tags.split(',').any(|t| t.trim().trim_start_matches("W/") == tag || t.trim() == "*"));
+    let known = request.header("if-none-match").is_some_and(|tags| {
+        tags.split(',').any(|t| t.trim().trim_start_matches("W/") == tag || t.trim() == "*")
+    });
     let response = if known {
         Response::new(304)
     } else {
@@ -113,7 +117,8 @@ mod tests {
     fn a_known_version_is_not_sent_again() {
         let first = asset("headwater.js", &get(vec![]));
         let tag = first.get("etag").unwrap().to_owned();
-        let again = asset("headwater.js", &get(vec![("if-none-match".to_owned(), format!("W/\"x\", {tag}"))]));
+        let again =
+            asset("headwater.js", &get(vec![("if-none-match".to_owned(), format!("W/\"x\", {tag}"))]));
         assert_eq!((again.status, again.body.len()), (304, 0));
         assert_eq!(again.get("etag"), Some(tag.as_str()));
     }

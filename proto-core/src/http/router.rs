@@ -173,7 +173,9 @@ fn stream(rest: &str, route: impl FnOnce(StreamKey) -> Route) -> Route {
 
 fn resource(request: &Request, id: &str, route: impl FnOnce(String) -> Route) -> Route {
     if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_alphanumeric()) {
-        return Route::NotFound("this is no session; use the Location that the offer was answered with".to_owned());
+        return Route::NotFound(
+            "this is no session; use the Location that the offer was answered with".to_owned(),
+        );
     }
     crossing(request, &[Method::Delete, Method::Patch], RESOURCE, || route(id.to_owned()))
 }
@@ -189,9 +191,8 @@ fn event(request: &Request, rest: &str) -> Route {
     };
     let Some(rest) = rest.strip_prefix("api/") else { return unknown() };
     let Some((version, rest)) = rest.split_once('/') else { return unknown() };
-    let known = !version.is_empty()
-        && version.len() <= 5
-        && version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let known =
+        !version.is_empty() && version.len() <= 5 && version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let Some(path) = rest.strip_prefix("event/").filter(|_| known) else { return unknown() };
     crossing(request, &[Method::Get, Method::Head], EVENT, || match EventQuery::parse(path, request) {
         Ok(query) => Route::Event(query),
@@ -269,8 +270,15 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused_in_words() {
-        for path in ["/nothing", "/watch/", "/watch/demo", "/whip/live/../x", "/whip-session/a/b", "/api/v2/x", "/api"]
-        {
+        for path in [
+            "/nothing",
+            "/watch/",
+            "/watch/demo",
+            "/whip/live/../x",
+            "/whip-session/a/b",
+            "/api/v2/x",
+            "/api",
+        ] {
             let Route::NotFound(text) = ask(Method::Get, path) else { panic!("{path}") };
             assert!(text.len() > 20, "{text}");
         }
@@ -285,12 +293,15 @@ mod tests {
             let Route::Event(query) = ask(Method::Get, path) else { panic!("{path}") };
             assert_eq!((query.key, query.action), (key("live/demo"), Action::Subscribe));
         }
-        let Route::BadEvent { status: 400, text } = ask(Method::Get, "/streammanager/api/4.0/event/live/demo")
+        let Route::BadEvent { status: 400, text } =
+            ask(Method::Get, "/streammanager/api/4.0/event/live/demo")
         else {
             panic!()
         };
         assert!(text.contains("action"), "{text}");
-        for path in ["/streammanager/api/x/event/live/demo", "/streammanager/", "/streammanager/api/4.0/admin/x"] {
+        for path in
+            ["/streammanager/api/x/event/live/demo", "/streammanager/", "/streammanager/api/4.0/admin/x"]
+        {
             assert!(matches!(ask(Method::Get, path), Route::BadEvent { status: 404, .. }), "{path}");
         }
     }

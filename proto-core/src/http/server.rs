@@ -202,7 +202,8 @@ impl Server {
                     let body = self.inbox.take(head.length);
                     let (head_only, close) = (head.head_only(), head.close);
                     let request = std::mem::replace(&mut head.request, Request::empty());
-                    self.phase = Phase::Waiting { head_only, close: close || self.inbox.len() > self.caps.pipelined };
+                    self.phase =
+                        Phase::Waiting { head_only, close: close || self.inbox.len() > self.caps.pipelined };
                     if self.inbox.len() > self.caps.pipelined {
                         self.inbox.consume(usize::MAX);
                     }
@@ -244,7 +245,8 @@ impl Server {
                 // It ended while the answer was being made.
                 return;
             }
-            let line = format!("an answer with status {} came without a request; it is dropped", response.status);
+            let line =
+                format!("an answer with status {} came without a request; it is dropped", response.status);
             self.events.push_back(Output::Log(Level::Error, line));
             return;
         };

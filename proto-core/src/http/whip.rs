@@ -21,7 +21,10 @@ pub fn offer(request: &Request) -> Result<&str, Box<Response>> {
     match request.content_type().as_deref() {
         Some(SDP) => {}
         Some(other) => {
-            return refuse(415, format!("the body must be an SDP offer (Content-Type: {SDP}), not {}", quote(other)));
+            return refuse(
+                415,
+                format!("the body must be an SDP offer (Content-Type: {SDP}), not {}", quote(other)),
+            );
         }
         None => return refuse(415, format!("the Content-Type is missing; send an SDP offer as {SDP}")),
     }

@@ -43,6 +43,8 @@ function testPicture() {
   const timer = setInterval(draw, 1000 / 30);
   const media = canvas.captureStream(30);
   const audio = new AudioContext();
+  // Without a press on the page (?start) a browser may keep the tone back until there is one.
+  addEventListener("pointerdown", () => audio.state === "suspended" && audio.resume(), { once: true });
   const tone = audio.createOscillator();
   const gain = audio.createGain();
   gain.gain.value = 0.05;

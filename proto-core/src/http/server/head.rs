@@ -193,8 +193,7 @@ impl Head {
             .map(|h| (h.name.to_ascii_lowercase(), String::from_utf8_lossy(h.value).trim().to_owned()))
             .collect();
         let target = Target::parse(parsed.path.unwrap_or_default(), method)?;
-        let request =
-            Request { method, path: target.path, query: target.query, headers, body: Bytes::new() };
+        let request = Request { method, path: target.path, query: target.query, headers, body: Bytes::new() };
         let mut head = Head { request, length: 0, close: old, expects_continue: false };
         match head.judge(old, target.authority, caps) {
             Ok(()) => Ok(head),
@@ -273,7 +272,8 @@ impl Head {
         match length.parse::<usize>() {
             Ok(n) if n <= cap => Ok(n),
             _ => {
-                let text = format!("the body of {} bytes is larger than the {cap} allowed here", quote(length));
+                let text =
+                    format!("the body of {} bytes is larger than the {cap} allowed here", quote(length));
                 Err(Refusal::limit(413, "http_body_too_large", text))
             }
         }

@@ -170,7 +170,11 @@ fn smuggling_and_malformed_heads_are_refused_with_words() {
         (get("Host: a\r\nX\u{e9}: y"), 400, "http_bad_header"),
         (get(&format!("Host: a\r\nX: {}", "y".repeat(8200))), 431, "http_line_too_long"),
         (get(&format!("Host: a{}", "\r\nX: y".repeat(64))), 431, "http_too_many_headers"),
-        (get(&format!("Host: a{}", format!("\r\nX: {}", "y".repeat(4000)).repeat(5))), 431, "http_head_too_large"),
+        (
+            get(&format!("Host: a{}", format!("\r\nX: {}", "y".repeat(4000)).repeat(5))),
+            431,
+            "http_head_too_large",
+        ),
         (format!("GET /{} HTTP/1.1\r\n", "x".repeat(8200)), 414, "http_line_too_long"),
         ("GET / HTTP/1.1\n\n".to_owned(), 400, "http_bad_head"),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 400, "http_bad_head"),
@@ -401,7 +405,9 @@ fn the_llhttp_vectors() {
         for case in text.split("\n## ").skip(1) {
             let title = case.lines().next().unwrap_or_default();
             let strict = case.contains("\"type\": \"request\"");
-            let Some(http) = case.split("```http\n").nth(1).and_then(|c| c.split("\n```").next()) else { continue };
+            let Some(http) = case.split("```http\n").nth(1).and_then(|c| c.split("\n```").next()) else {
+                continue;
+            };
             // The suite's notation: a line's end is CR LF, `\` at its end joins lines, \r \n \t \f stand for themselves.
             let bytes = http
                 .replace("\\\n", "")
