@@ -76,6 +76,12 @@ limits! {
     http_sdp_bytes: usize = 40 << 10;
     /// A9: bytes of a JSON body.
     http_json_bytes: usize = 16 << 10;
+    /// A21: bytes a second that an HTTP peer must bring while a body is partly received, once `http_head_ms` has passed.
+    http_min_bytes_per_s: u64 = 500;
+    /// A22: bytes of further requests that may wait behind an unanswered one.
+    http_pipelined_bytes: usize = 32 << 10;
+    /// HTTP: after a refusal, input is read and dropped for this long, milliseconds, so that the words arrive.
+    http_linger_ms: u64 = 1_000;
     /// A10: bytes that one connection may bring in one turn of the loop.
     conn_read_per_turn: usize = 64 << 10;
     /// Bytes that the driver holds for one connection's sending side.

@@ -1,0 +1,193 @@
+//! The shapes of `/api/v1/…`, filled by the node and read by the pages, `headwater ctl` and scripts. Fields are only
+//! ever added.
+
+use super::message::{Request, Response};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// `GET /api/v1/nodes`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Nodes {
+    /// The id of the node that answers.
+    pub this: String,
+    /// Whether it sees the whole cluster (it is the manager); else `nodes` holds what it knows, at least itself.
+    pub whole: bool,
+    /// The nodes, by id.
+    pub nodes: Vec<NodeInfo>,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Its name in the cluster.
+    pub id: String,
+    /// `manager`, `origin`, `edge`.
+    pub roles: Vec<String>,
+    /// Its region; empty if none is set.
+    pub region: String,
+    /// The address that clients are told.
+    pub address: String,
+    /// Headwater's version.
+    pub version: String,
+    /// `in_service`, `draining` or `lost` (its lease ended).
+    pub state: String,
+    /// 0 (idle) to 1 (full).
+    pub load: f64,
+    /// Publishers and viewers on it.
+    pub sessions: u64,
+    /// Streams on it.
+    pub streams: u64,
+}
+
+/// `GET /api/v1/streams`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Streams {
+    /// The streams, by key.
+    pub streams: Vec<StreamInfo>,
+}
+
+/// One stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StreamInfo {
+    /// `app/name`
+    pub key: String,
+    /// `live`, or `held` (its publisher went; viewers wait for its return).
+    pub state: String,
+    /// The id of the node that its publisher is on; empty if not known.
+    pub origin: String,
+    /// The publisher's fencing number, `term.count`.
+    pub epoch: String,
+    /// Viewers, as far as the answering node knows.
+    pub viewers: u64,
+    /// Its tracks.
+    pub tracks: Vec<TrackInfo>,
+    /// Kilobits a second that its publisher sends, all tracks together.
+    pub bitrate_kbps: u64,
+    /// Seconds since its publisher was accepted.
+    pub uptime_s: u64,
+    /// How it comes in: `rtmp`, `webrtc`, `relay`.
+    pub source: String,
+    /// Sentences for whoever wonders: B-frames, sound that browsers cannot play …
+    pub notices: Vec<String>,
+}
+
+/// One track.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrackInfo {
+    /// `H.264`, `Opus`, `AAC`.
+    pub codec: String,
+    /// Pixels across.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    /// Pixels down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    /// Samples a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// Audio channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<u8>,
+}
+
+/// `GET /api/v1/sessions`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// The sessions on the node that answers, by id.
+    pub sessions: Vec<SessionInfo>,
+}
+
+/// One publisher or viewer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// Its id in log lines, such as `rtmp-12`.
+    pub id: String,
+    /// `rtmp`, `webrtc`, `relay`.
+    pub protocol: String,
+    /// `publish` or `play`.
+    pub role: String,
+    /// The stream's key; empty before it asked for one.
+    pub stream: String,
+    /// The peer's address and port.
+    pub remote: String,
+    /// Seconds since it came.
+    pub age_s: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Round-trip time, milliseconds, where it is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+    /// Share of packets lost lately, 0 to 1, where it is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// `connecting`, `live`, `waiting` (for the publisher), `ending`.
+    pub state: String,
+}
+
+/// 200 with a value that must not be cached.
+pub fn answer(value: &impl Serialize) -> Response {
+    Response::json(200, value).header("Cache-Control", "no-store")
+}
+
+/// An error of the API: `{"error": "…"}`.
+pub fn error(status: u16, text: &str) -> Response {
+    Response::json(status, &serde_json::json!({ "error": text })).header("Cache-Control", "no-store")
+}
+
+/// Whether a call that changes something may be answered, until authorisation can be configured.
+///
+/// It must come from this host, and not by way of a web page: a page that the operator has open can make the browser
+/// send requests to loopback, with its own `Origin`, or under a name of its own that it resolves to 127.0.0.1.
+///
+/// # Errors
+/// The 403 to send.
+pub fn may_change(request: &Request, remote: IpAddr) -> Result<(), Box<Response>> {
+    let refuse = |text| Err(Box::new(error(403, text)));
+    if !remote.to_canonical().is_loopback() {
+        return refuse(
+            "calls that change something are answered on loopback only; run this on the node's own host",
+        );
+    }
+    let host = request.header("host").unwrap_or_default();
+    let name = host
+        .strip_prefix('[')
+        .and_then(|h| h.split_once(']'))
+        .map_or_else(|| host.rsplit_once(':').map_or(host, |(name, _)| name), |(address, _)| address);
+    if !name.eq_ignore_ascii_case("localhost") && name.parse::<IpAddr>().is_err() {
+        return refuse("calls that change something must name this node by its IP address or localhost");
+    }
+    let own = |origin: &str| origin.split_once("://").is_some_and(|(_, o)| o.eq_ignore_ascii_case(host));
+    if request.header("origin").is_some_and(|origin| !own(origin)) {
+        return refuse("a page of another origin may not change anything here");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::http::message::Method;
+    use bytes::Bytes;
+
+    #[test]
+    fn only_this_host_and_no_foreign_page_may_change_things() {
+        let ask = |remote: &str, host: &str, origin: Option<&str>| {
+            let mut headers = vec![("host".to_owned(), host.to_owned())];
+            headers.extend(origin.map(|o| ("origin".to_owned(), o.to_owned())));
+            let path = "/api/v1/sessions/x".to_owned();
+            let request = Request { method: Method::Delete, path, query: None, headers, body: Bytes::new() };
+            may_change(&request, remote.parse().unwrap()).map_err(|r| r.status)
+        };
+        assert_eq!(ask("127.0.0.1", "127.0.0.1:5080", None), Ok(()));
+        assert_eq!(ask("127.0.0.7", "localhost:5080", Some("http://localhost:5080")), Ok(()));
+        assert_eq!(ask("::1", "[::1]:5080", None), Ok(()));
+        assert_eq!(ask("::ffff:127.0.0.1", "127.0.0.1", None), Ok(()));
+        assert_eq!(ask("192.0.2.1", "127.0.0.1", None), Err(403));
+        assert_eq!(ask("127.0.0.1", "evil.example:5080", None), Err(403));
+        assert_eq!(ask("127.0.0.1", "127.0.0.1:5080", Some("https://evil.example")), Err(403));
+        assert_eq!(ask("127.0.0.1", "127.0.0.1:5080", Some("null")), Err(403));
+    }
+}

@@ -1,0 +1,205 @@
+//! The manager's one question of the stream-manager dialect, first generation: which node shall I go to?
+//!
+//! `GET /streammanager/api/{version}/event/{scope…}/{stream}?action=broadcast|subscribe`
+
+use super::message::{Request, Response};
+use crate::error::quote;
+use crate::media::key::StreamKey;
+use crate::time::WallTime;
+use serde::{Deserialize, Serialize};
+
+/// What the client wants to do with the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Publish it: an origin is wanted.
+    Broadcast,
+    /// Watch it: an edge is wanted.
+    Subscribe,
+}
+
+/// The question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventQuery {
+    /// Which stream.
+    pub key: StreamKey,
+    /// What for.
+    pub action: Action,
+    /// The region to prefer.
+    pub region: Option<String>,
+    /// Rather none than one of another region.
+    pub strict: bool,
+    /// How many nodes are wanted; `None` is not asked (one object), above 1 an array is answered.
+    pub endpoints: Option<u32>,
+}
+
+impl EventQuery {
+    /// Reads the question from the path below `event/` and the query.
+    ///
+    /// # Errors
+    /// A sentence for the client (status 400).
+    pub fn parse(path: &str, request: &Request) -> Result<EventQuery, String> {
+        let key = StreamKey::parse(path)?;
+        let action = match request.query("action").as_deref() {
+            Some("broadcast") => Action::Broadcast,
+            Some("subscribe") => Action::Subscribe,
+            Some(other) => return Err(format!("the action {} is not broadcast or subscribe", quote(other))),
+            None => return Err("the query needs action=broadcast or action=subscribe".to_owned()),
+        };
+        let endpoints = match request.query("endpoints") {
+            None => None,
+            Some(text) => match text.parse::<u32>() {
+                Ok(n) if n > 0 => Some(n),
+                _ => return Err(format!("endpoints={} is not a number above 0", quote(&text))),
+            },
+        };
+        Ok(EventQuery {
+            key,
+            action,
+            region: request.query("region").filter(|r| !r.is_empty()),
+            strict: request.query("strict").is_some_and(|s| s == "true"),
+            endpoints,
+        })
+    }
+}
+
+/// Where the stream can be reached on the node that was chosen, ports included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventUrls {
+    /// `rtmp://host:port/app/stream`
+    pub rtmp: String,
+    /// Standard WHIP endpoint.
+    pub whip: String,
+    /// Standard WHEP endpoint.
+    pub whep: String,
+    /// The player.
+    pub watch: String,
+    /// The publisher.
+    pub publish: String,
+}
+
+impl EventUrls {
+    /// The addresses of `key` on a node: `host` as a client would write it (an IPv6 address in brackets).
+    pub fn new(host: &str, http_port: u16, rtmp_port: u16, key: &StreamKey) -> EventUrls {
+        let http = |what: &str| format!("http://{host}:{http_port}/{what}/{key}");
+        EventUrls {
+            rtmp: format!("rtmp://{host}:{rtmp_port}/{key}"),
+            whip: http("whip"),
+            whep: http("whep"),
+            watch: http("watch"),
+            publish: http("publish"),
+        }
+    }
+}
+
+/// One node that was chosen: the dialect's four fields, and ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventNode {
+    /// The stream's name, without its app.
+    pub name: String,
+    /// The stream's app, with a slash before it, as the dialect's documents have it.
+    pub scope: String,
+    /// The node's address (or name), without port.
+    #[serde(rename = "serverAddress")]
+    pub server_address: String,
+    /// The node's region.
+    pub region: String,
+    /// Addresses with ports.
+    pub urls: EventUrls,
+}
+
+impl EventNode {
+    /// A node for a stream.
+    pub fn new(key: &StreamKey, server_address: String, region: String, urls: EventUrls) -> EventNode {
+        EventNode {
+            name: key.name().to_owned(),
+            scope: format!("/{}", key.app()),
+            server_address,
+            region,
+            urls,
+        }
+    }
+}
+
+/// 200 with the chosen nodes, best first: one object, or an array if more than one was asked for. No node at all is
+/// the caller's error to tell ([`error`]).
+pub fn answer(query: &EventQuery, nodes: &[EventNode]) -> Response {
+    let mut response = match nodes.first() {
+        Some(node) if query.endpoints.is_none_or(|n| n == 1) => Response::json(200, node),
+        _ => Response::json(200, &nodes),
+    };
+    response.set("Cache-Control", "no-store");
+    response
+}
+
+/// The dialect's error: 400 (bad question), 404 (stream not live), 503 (no node is free).
+pub fn error(status: u16, text: &str, now: WallTime) -> Response {
+    let timestamp = now.0 / 1_000_000;
+    let body = serde_json::json!({ "errorMessage": text, "timestamp": timestamp });
+    let mut response = Response::json(status, &body).header("Cache-Control", "no-store");
+    if status == 503 {
+        response.set("Retry-After", "1");
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::http::message::Method;
+    use bytes::Bytes;
+
+    fn ask(query: &str) -> Result<EventQuery, String> {
+        let request = Request {
+            method: Method::Get,
+            path: String::new(),
+            query: Some(query.to_owned()),
+            headers: vec![],
+            body: Bytes::new(),
+        };
+        EventQuery::parse("live/room1/demo", &request)
+    }
+
+    fn node() -> EventNode {
+        let key = StreamKey::parse("live/room1/demo").unwrap();
+        let urls = EventUrls::new("127.0.0.3", 5080, 1935, &key);
+        EventNode::new(&key, "127.0.0.3".to_owned(), "local".to_owned(), urls)
+    }
+
+    #[test]
+    fn one_object_or_an_array_as_was_asked() {
+        for (query, array) in [("", false), ("&endpoints=1", false), ("&endpoints=2", true)] {
+            let query = ask(&format!("action=broadcast{query}")).unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&answer(&query, &[node()]).body).unwrap();
+            let one = if array { &body[0] } else { &body };
+            assert_eq!(one["serverAddress"], "127.0.0.3");
+            assert_eq!(one["scope"], "/live/room1");
+            assert_eq!(one["name"], "demo");
+            assert_eq!(one["urls"]["whip"], "http://127.0.0.3:5080/whip/live/room1/demo");
+            assert_eq!(one["urls"]["rtmp"], "rtmp://127.0.0.3:1935/live/room1/demo");
+        }
+    }
+
+    #[test]
+    fn errors_have_the_dialects_shape() {
+        let response = error(404, "the stream is not live", WallTime(1_455_000_000_123_456_789));
+        let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!(body["errorMessage"], "the stream is not live");
+        assert_eq!(body["timestamp"], 1_455_000_000_123_u64);
+    }
+
+    #[test]
+    fn bad_questions_are_refused_in_words() {
+        for (query, word) in [
+            ("", "action"),
+            ("action=dance", "dance"),
+            ("action=broadcast&endpoints=0", "endpoints"),
+            ("action=broadcast&endpoints=many", "many"),
+        ] {
+            let text = ask(query).unwrap_err();
+            assert!(text.contains(word), "{text}");
+        }
+        let query = ask("action=subscribe&region=eu&strict=true&endpoints=3").unwrap();
+        assert_eq!((query.region.as_deref(), query.strict, query.endpoints), (Some("eu"), true, Some(3)));
+    }
+}

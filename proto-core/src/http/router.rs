@@ -1,0 +1,316 @@
+//! What a request asks for, by method and path. One table; nothing here acts.
+//!
+//! | path | methods |
+//! |---|---|
+//! | `/`, `/watch/{app}/{stream}`, `/publish/{app}/{stream}` | GET |
+//! | `/assets/{name}` | GET |
+//! | `/whip/{app}/{stream}`, `/whep/{app}/{stream}` | POST, OPTIONS |
+//! | `/whip-session/{id}`, `/whep-session/{id}` | DELETE, PATCH, OPTIONS; `id` is the secret that the `Location` of the 201 carried |
+//! | `/streammanager/api/{version}/event/{scope…}/{stream}` | GET, OPTIONS |
+//! | `/api/v1/nodes`, `/api/v1/streams`, `/api/v1/sessions` | GET |
+//! | `/api/v1/sessions/{id}` | DELETE |
+//! | `/metrics`, `/healthz`, `/readyz` | GET |
+//!
+//! HEAD is served wherever GET is. An app may have several segments, so a session has a path of its own instead of one
+//! below its stream's: it could not be told from a stream.
+
+use super::event::EventQuery;
+use super::message::{Method, Request};
+use crate::error::quote;
+use crate::media::key::StreamKey;
+
+/// A call of the API under `/api/v1/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiRoute {
+    /// The nodes of the cluster.
+    Nodes,
+    /// The streams that are live or held.
+    Streams,
+    /// The sessions on this node.
+    Sessions,
+    /// End a session (changes something: see [`super::api::may_change`]).
+    Kick(String),
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The cluster at a glance.
+    Home,
+    /// The player.
+    Watch(StreamKey),
+    /// The publisher.
+    Publish(StreamKey),
+    /// A file that the pages need; see [`super::pages::asset`].
+    Asset(String),
+    /// Publish by WebRTC: the body is an offer.
+    Whip(StreamKey),
+    /// DELETE ends a WHIP session, PATCH brings trickled candidates.
+    WhipResource {
+        /// The session's secret.
+        id: String,
+    },
+    /// Watch by WebRTC: the body is an offer.
+    Whep(StreamKey),
+    /// DELETE ends a WHEP session, PATCH brings trickled candidates.
+    WhepResource {
+        /// The session's secret.
+        id: String,
+    },
+    /// Ask the manager for a node.
+    Event(EventQuery),
+    /// A question to the manager that cannot be answered: answer [`super::event::error`] with this.
+    BadEvent {
+        /// 400 or 404.
+        status: u16,
+        /// What was wrong.
+        text: String,
+    },
+    /// The API.
+    Api(ApiRoute),
+    /// Numbers for Prometheus.
+    Metrics,
+    /// Is the process alive?
+    Healthz,
+    /// Does it take work?
+    Readyz,
+    /// OPTIONS on something that pages of other origins use; answer [`super::cors::options`].
+    Options {
+        /// The methods of the resource.
+        allow: &'static str,
+    },
+    /// Nothing is there; the words say what was expected.
+    NotFound(String),
+    /// It is there, but not for this method.
+    MethodNotAllowed {
+        /// The methods of the resource.
+        allow: &'static str,
+    },
+}
+
+impl Route {
+    /// Whether pages of other origins may read the answer ([`super::cors::allow_any_origin`]).
+    pub fn cross_origin(&self) -> bool {
+        matches!(
+            self,
+            Route::Whip(_)
+                | Route::Whep(_)
+                | Route::WhipResource { .. }
+                | Route::WhepResource { .. }
+                | Route::Event(_)
+                | Route::BadEvent { .. }
+                | Route::Options { .. }
+                | Route::NotFound(_)
+                | Route::MethodNotAllowed { .. }
+        )
+    }
+}
+
+const READ: &str = "GET, HEAD";
+const ENDPOINT: &str = "POST, OPTIONS";
+const RESOURCE: &str = "DELETE, PATCH, OPTIONS";
+const EVENT: &str = "GET, HEAD, OPTIONS";
+
+/// Says what a request asks for.
+pub fn route(request: &Request) -> Route {
+    let path = request.path.as_str();
+    match path {
+        "/" => return read(request, || Route::Home),
+        "/metrics" => return read(request, || Route::Metrics),
+        "/healthz" => return read(request, || Route::Healthz),
+        "/readyz" => return read(request, || Route::Readyz),
+        "*" => return Route::Options { allow: "GET, HEAD, POST, PATCH, DELETE, OPTIONS" },
+        _ => {}
+    }
+    let (top, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_matches('/'), ""));
+    match top {
+        "watch" => stream(rest, |key| read(request, || Route::Watch(key))),
+        "publish" => stream(rest, |key| read(request, || Route::Publish(key))),
+        "assets" => read(request, || Route::Asset(rest.to_owned())),
+        "whip" => stream(rest, |key| crossing(request, &[Method::Post], ENDPOINT, || Route::Whip(key))),
+        "whep" => stream(rest, |key| crossing(request, &[Method::Post], ENDPOINT, || Route::Whep(key))),
+        "whip-session" => resource(request, rest, |id| Route::WhipResource { id }),
+        "whep-session" => resource(request, rest, |id| Route::WhepResource { id }),
+        "streammanager" => event(request, rest),
+        "api" => api(request, rest),
+        _ => Route::NotFound(format!(
+            "there is nothing at {}; try /, /watch/{{app}}/{{stream}} or /publish/{{app}}/{{stream}}",
+            quote(path)
+        )),
+    }
+}
+
+/// Whether a request of this method and path may carry an SDP, which allows a larger body (A9).
+pub fn takes_sdp(method: Method, path: &str) -> bool {
+    matches!(method, Method::Post | Method::Patch)
+        && ["/whip/", "/whep/", "/whip-session/", "/whep-session/"].iter().any(|p| path.starts_with(p))
+}
+
+fn read(request: &Request, route: impl FnOnce() -> Route) -> Route {
+    if request.is_read() { route() } else { Route::MethodNotAllowed { allow: READ } }
+}
+
+/// A resource for pages of any origin: OPTIONS is answered, other methods but `methods` are not allowed.
+fn crossing(
+    request: &Request,
+    methods: &[Method],
+    allow: &'static str,
+    route: impl FnOnce() -> Route,
+) -> Route {
+    match request.method {
+        Method::Options => Route::Options { allow },
+        m if methods.contains(&m) => route(),
+        _ => Route::MethodNotAllowed { allow },
+    }
+}
+
+fn stream(rest: &str, route: impl FnOnce(StreamKey) -> Route) -> Route {
+    match StreamKey::parse(rest) {
+        Ok(key) => route(key),
+        Err(text) => Route::NotFound(text),
+    }
+}
+
+fn resource(request: &Request, id: &str, route: impl FnOnce(String) -> Route) -> Route {
+    if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Route::NotFound(
+            "this is no session; use the Location that the offer was answered with".to_owned(),
+        );
+    }
+    crossing(request, &[Method::Delete, Method::Patch], RESOURCE, || route(id.to_owned()))
+}
+
+/// `api/{version}/event/{scope…}/{stream}` of the stream-manager dialect; every version has the same shape.
+fn event(request: &Request, rest: &str) -> Route {
+    let unknown = || Route::BadEvent {
+        status: 404,
+        text: format!(
+            "there is nothing at {}; the manager answers /streammanager/api/4.0/event/{{scope}}/{{stream}}",
+            quote(&request.path)
+        ),
+    };
+    let Some(rest) = rest.strip_prefix("api/") else { return unknown() };
+    let Some((version, rest)) = rest.split_once('/') else { return unknown() };
+    let known =
+        !version.is_empty() && version.len() <= 5 && version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let Some(path) = rest.strip_prefix("event/").filter(|_| known) else { return unknown() };
+    crossing(request, &[Method::Get, Method::Head], EVENT, || match EventQuery::parse(path, request) {
+        Ok(query) => Route::Event(query),
+        Err(text) => Route::BadEvent { status: 400, text },
+    })
+}
+
+fn api(request: &Request, rest: &str) -> Route {
+    match rest {
+        "v1/nodes" => read(request, || Route::Api(ApiRoute::Nodes)),
+        "v1/streams" => read(request, || Route::Api(ApiRoute::Streams)),
+        "v1/sessions" => read(request, || Route::Api(ApiRoute::Sessions)),
+        _ => match rest.strip_prefix("v1/sessions/") {
+            Some(id) if !id.is_empty() && id.len() <= 64 && !id.contains('/') => match request.method {
+                Method::Delete => Route::Api(ApiRoute::Kick(id.to_owned())),
+                _ => Route::MethodNotAllowed { allow: "DELETE" },
+            },
+            _ => Route::NotFound(
+                "the API has /api/v1/nodes, /api/v1/streams, /api/v1/sessions and DELETE /api/v1/sessions/{id}"
+                    .to_owned(),
+            ),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::super::event::Action;
+    use super::*;
+    use bytes::Bytes;
+
+    fn ask(method: Method, target: &str) -> Route {
+        let (path, query) = match target.split_once('?') {
+            Some((p, q)) => (p, Some(q.to_owned())),
+            None => (target, None),
+        };
+        route(&Request { method, path: path.to_owned(), query, headers: vec![], body: Bytes::new() })
+    }
+
+    fn key(s: &str) -> StreamKey {
+        StreamKey::parse(s).unwrap()
+    }
+
+    #[test]
+    fn every_path_of_the_interface_has_its_route() {
+        use Method::*;
+        for (method, path, expected) in [
+            (Get, "/", Route::Home),
+            (Head, "/", Route::Home),
+            (Get, "/watch/live/demo", Route::Watch(key("live/demo"))),
+            (Get, "/publish/live/room1/demo", Route::Publish(key("live/room1/demo"))),
+            (Get, "/assets/headwater.js", Route::Asset("headwater.js".to_owned())),
+            (Post, "/whip/live/demo", Route::Whip(key("live/demo"))),
+            (Post, "/whep/live/room1/demo", Route::Whep(key("live/room1/demo"))),
+            (Options, "/whep/live/demo", Route::Options { allow: ENDPOINT }),
+            (Get, "/whip/live/demo", Route::MethodNotAllowed { allow: ENDPOINT }),
+            (Delete, "/whip-session/Ab1", Route::WhipResource { id: "Ab1".to_owned() }),
+            (Patch, "/whep-session/Ab1", Route::WhepResource { id: "Ab1".to_owned() }),
+            (Post, "/whep-session/Ab1", Route::MethodNotAllowed { allow: RESOURCE }),
+            (Options, "/streammanager/api/4.0/event/live/demo", Route::Options { allow: EVENT }),
+            (Get, "/api/v1/nodes", Route::Api(ApiRoute::Nodes)),
+            (Get, "/api/v1/streams", Route::Api(ApiRoute::Streams)),
+            (Get, "/api/v1/sessions", Route::Api(ApiRoute::Sessions)),
+            (Delete, "/api/v1/sessions/rtmp-12", Route::Api(ApiRoute::Kick("rtmp-12".to_owned()))),
+            (Options, "/api/v1/sessions/rtmp-12", Route::MethodNotAllowed { allow: "DELETE" }),
+            (Get, "/metrics", Route::Metrics),
+            (Get, "/healthz", Route::Healthz),
+            (Get, "/readyz", Route::Readyz),
+            (Delete, "/readyz", Route::MethodNotAllowed { allow: READ }),
+        ] {
+            assert_eq!(ask(method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_in_words() {
+        for path in [
+            "/nothing",
+            "/watch/",
+            "/watch/demo",
+            "/whip/live/../x",
+            "/whip-session/a/b",
+            "/api/v2/x",
+            "/api",
+        ] {
+            let Route::NotFound(text) = ask(Method::Get, path) else { panic!("{path}") };
+            assert!(text.len() > 20, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_dialect_takes_scopes_with_and_without_a_slash_and_every_version() {
+        for path in [
+            "/streammanager/api/4.0/event/live/demo?action=subscribe",
+            "/streammanager/api/3.1/event//live/demo?action=subscribe",
+        ] {
+            let Route::Event(query) = ask(Method::Get, path) else { panic!("{path}") };
+            assert_eq!((query.key, query.action), (key("live/demo"), Action::Subscribe));
+        }
+        let Route::BadEvent { status: 400, text } =
+            ask(Method::Get, "/streammanager/api/4.0/event/live/demo")
+        else {
+            panic!()
+        };
+        assert!(text.contains("action"), "{text}");
+        for path in
+            ["/streammanager/api/x/event/live/demo", "/streammanager/", "/streammanager/api/4.0/admin/x"]
+        {
+            assert!(matches!(ask(Method::Get, path), Route::BadEvent { status: 404, .. }), "{path}");
+        }
+    }
+
+    #[test]
+    fn only_sdp_paths_get_the_large_body() {
+        assert!(takes_sdp(Method::Post, "/whip/live/demo"));
+        assert!(takes_sdp(Method::Patch, "/whep-session/x"));
+        assert!(!takes_sdp(Method::Post, "/api/v1/nodes"));
+        assert!(!takes_sdp(Method::Get, "/whip/live/demo"));
+    }
+}

@@ -1,0 +1,414 @@
+//! The HTTP/1.1 server machine (RFC 9112): bytes in, whole requests out; responses in, bytes out.
+//!
+//! It is stricter than the RFC asks where leniency lets two readers of the same bytes see different messages
+//! (abuses A8, A9, A22): a bare LF or CR, NUL, folded lines, a blank before the colon, any transfer coding, a second
+//! `Content-Length` or `Host` are refused, and a refusal always ends the connection. What it does is a function of the
+//! bytes, never of how they were cut into reads.
+
+mod head;
+
+use super::message::{Request, Response};
+use super::{cors, router};
+use crate::buf::{Inbox, Outbox};
+use crate::error::{Fault, Reason};
+use crate::limits::Limits;
+use crate::machine::Machine;
+use crate::node::io::Level;
+use crate::time::{Deadline, Time};
+use bytes::Bytes;
+use head::{Head, Scan, Scanner};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What the server machine is told.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// Bytes arrived.
+    Received(&'a [u8]),
+    /// The driver would take this many bytes now (replaces what it said before).
+    Writable(usize),
+    /// The peer sends no more, but may still read.
+    PeerFinished,
+    /// Time passed.
+    Tick,
+    /// The answer to the last [`Output::Request`].
+    Respond(Response),
+}
+
+/// What the server machine says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Bytes for the peer, never more than the last `Writable` allowed.
+    Send(Bytes),
+    /// A whole request. Exactly one [`Input::Respond`] is owed; no further request comes before it.
+    Request(Request),
+    /// It is over: everything that had to leave has left. The last output; later inputs are ignored. Codes that begin
+    /// with `http_` and a fault of the peer or a limit deserve a log line, `http_done` and `peer_closed` do not.
+    Closed(Reason),
+    /// A line for the operator.
+    Log(Level, String),
+}
+
+/// The part of the limits that one connection needs.
+#[derive(Clone, Debug)]
+struct Caps {
+    head_ms: u64,
+    idle_ms: u64,
+    linger_ms: u64,
+    stuck_ms: u64,
+    min_bytes_per_s: u64,
+    pipelined: usize,
+    head: head::HeadCaps,
+}
+
+/// A refusal: what the peer is answered and why the connection ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Refusal {
+    status: u16,
+    fault: Fault,
+    code: &'static str,
+    text: String,
+    /// The answer is JSON because the path belongs to an API.
+    json: bool,
+    /// A HEAD asked: the answer has no body.
+    head_only: bool,
+}
+
+impl Refusal {
+    fn peer(status: u16, code: &'static str, text: impl Into<String>) -> Refusal {
+        Refusal { status, fault: Fault::Peer, code, text: text.into(), json: false, head_only: false }
+    }
+
+    fn limit(status: u16, code: &'static str, text: impl Into<String>) -> Refusal {
+        Refusal { fault: Fault::Limit, ..Refusal::peer(status, code, text) }
+    }
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Between requests, or in the middle of a head since `started`.
+    Head { started: Option<Time> },
+    /// The head stands; its body is arriving since `started`.
+    Body { head: Box<Head>, started: Time },
+    /// A request was given out; its answer is owed.
+    Waiting { head_only: bool, close: bool },
+    /// Nothing more is read; what waits leaves, then it ends.
+    Flushing { reason: Reason, linger: bool },
+    /// The refusal has left; input is dropped until the peer has finished, so that no reset overtakes the words.
+    Lingering { reason: Reason, until: Time },
+    /// Over.
+    Closed,
+}
+
+/// One connection, server side.
+#[derive(Debug)]
+pub struct Server {
+    caps: Caps,
+    phase: Phase,
+    scanner: Scanner,
+    inbox: Inbox,
+    outbox: Outbox,
+    events: VecDeque<Output>,
+    /// The peer sends no more.
+    finished: bool,
+    /// At least one request was answered.
+    served: bool,
+    /// Since when nothing of a next request has come.
+    idle_since: Time,
+    /// When bytes last left, or the first of what waits was queued.
+    progress_at: Time,
+    now: Time,
+}
+
+impl Server {
+    /// A server for a connection that was accepted at `now`.
+    pub fn new(limits: &Limits, now: Time) -> Server {
+        let head = head::HeadCaps::new(limits);
+        let largest = limits.http_head_bytes + limits.http_sdp_bytes.max(limits.http_json_bytes);
+        Server {
+            caps: Caps {
+                head_ms: limits.http_head_ms,
+                idle_ms: limits.http_idle_ms,
+                linger_ms: limits.http_linger_ms,
+                stuck_ms: limits.viewer_stuck_ms,
+                min_bytes_per_s: limits.http_min_bytes_per_s.max(1),
+                pipelined: limits.http_pipelined_bytes,
+                head,
+            },
+            phase: Phase::Head { started: None },
+            scanner: Scanner::default(),
+            inbox: Inbox::new(largest.max(limits.http_pipelined_bytes)),
+            outbox: Outbox::default(),
+            events: VecDeque::new(),
+            finished: false,
+            served: false,
+            idle_since: now,
+            progress_at: now,
+            now,
+        }
+    }
+
+    /// Whether a request was given out and its answer is owed.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { .. })
+    }
+
+    fn received(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if let Phase::Waiting { close, .. } = &mut self.phase {
+                if self.inbox.len() + bytes.len() > self.caps.pipelined {
+                    // The answer to the request before still leaves; what came after it is not acted on.
+                    *close = true;
+                    self.inbox.consume(usize::MAX);
+                    return;
+                }
+            } else if !matches!(self.phase, Phase::Head { .. } | Phase::Body { .. }) {
+                return;
+            }
+            let taken = self.inbox.fill(bytes);
+            bytes = bytes.get(taken..).unwrap_or_default();
+            self.advance();
+            if taken == 0 && !self.is_waiting() {
+                return;
+            }
+        }
+    }
+
+    /// Makes what it can of the bytes at hand.
+    fn advance(&mut self) {
+        loop {
+            match &mut self.phase {
+                Phase::Head { started } => {
+                    if self.inbox.is_empty() {
+                        break;
+                    }
+                    started.get_or_insert(self.now);
+                    match self.scanner.scan(self.inbox.peek(), &self.caps.head) {
+                        Ok(Scan::More) => break,
+                        Ok(Scan::Head(len)) => {
+                            let head = self.inbox.peek().get(..len).unwrap_or_default();
+                            match Head::parse(head, &self.caps.head) {
+                                Ok(head) => self.begin_body(head, len),
+                                Err(refusal) => self.refuse(refusal, true),
+                            }
+                        }
+                        Err(refusal) => self.refuse(refusal, true),
+                    }
+                }
+                Phase::Body { head, .. } => {
+                    if self.inbox.len() < head.length {
+                        break;
+                    }
+                    let body = self.inbox.take(head.length);
+                    let (head_only, close) = (head.head_only(), head.close);
+                    let request = std::mem::replace(&mut head.request, Request::empty());
+                    self.phase =
+                        Phase::Waiting { head_only, close: close || self.inbox.len() > self.caps.pipelined };
+                    if self.inbox.len() > self.caps.pipelined {
+                        self.inbox.consume(usize::MAX);
+                    }
+                    self.events.push_back(Output::Request(Request { body, ..request }));
+                }
+                _ => return,
+            }
+        }
+        if self.finished {
+            self.end_of_input();
+        }
+    }
+
+    fn begin_body(&mut self, head: Head, len: usize) {
+        self.inbox.consume(len);
+        self.scanner = Scanner::default();
+        if head.expects_continue && head.length > 0 {
+            self.push(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
+        }
+        self.phase = Phase::Body { head: Box::new(head), started: self.now };
+    }
+
+    /// The peer finished and nothing that it sent makes a further request.
+    fn end_of_input(&mut self) {
+        match self.phase {
+            Phase::Head { .. } if self.inbox.is_empty() => {
+                self.end(Reason::peer("peer_closed", "the peer closed the connection"), false);
+            }
+            Phase::Head { .. } | Phase::Body { .. } => {
+                self.end(Reason::peer("http_truncated", "the peer closed in the middle of a request"), false);
+            }
+            _ => {}
+        }
+    }
+
+    fn respond(&mut self, response: Response) {
+        let Phase::Waiting { head_only, close } = self.phase else {
+            if !matches!(self.phase, Phase::Head { .. } | Phase::Body { .. }) {
+                // It ended while the answer was being made.
+                return;
+            }
+            let line =
+                format!("an answer with status {} came without a request; it is dropped", response.status);
+            self.events.push_back(Output::Log(Level::Error, line));
+            return;
+        };
+        self.push(response.head(close));
+        if !head_only && response.may_have_body() {
+            self.push(response.body);
+        }
+        self.served = true;
+        self.idle_since = self.now;
+        if close {
+            self.end(Reason::peer("http_done", "the connection was for one request"), false);
+        } else {
+            self.phase = Phase::Head { started: None };
+            self.advance();
+        }
+    }
+
+    /// Answers a refusal and ends the connection after it.
+    fn refuse(&mut self, refusal: Refusal, linger: bool) {
+        let mut response = if refusal.json {
+            // Both names, so that clients of either API find the words.
+            let words = serde_json::json!({ "error": refusal.text, "errorMessage": refusal.text });
+            Response::json(refusal.status, &words)
+        } else {
+            Response::text(refusal.status, &refusal.text)
+        };
+        cors::allow_any_origin(&mut response);
+        self.push(response.head(true));
+        if !refusal.head_only {
+            self.push(response.body);
+        }
+        self.end(Reason { fault: refusal.fault, code: refusal.code, text: refusal.text.into() }, linger);
+    }
+
+    fn end(&mut self, reason: Reason, linger: bool) {
+        self.inbox.consume(usize::MAX);
+        self.phase = Phase::Flushing { reason, linger };
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        if self.outbox.is_empty() {
+            self.progress_at = self.now;
+        }
+        self.outbox.push(bytes);
+    }
+
+    fn phase_deadline(&self) -> Option<Deadline> {
+        let after = |t: Time, ms: u64, why| Some(Deadline::new(t + Duration::from_millis(ms), why));
+        match &self.phase {
+            Phase::Head { started: Some(t) } => after(*t, self.caps.head_ms, "http head"),
+            Phase::Head { started: None } if self.served => {
+                after(self.idle_since, self.caps.idle_ms, "http idle")
+            }
+            Phase::Head { started: None } => after(self.idle_since, self.caps.head_ms, "http first byte"),
+            Phase::Body { started, .. } => {
+                let earned = (self.inbox.len() as u64).saturating_mul(1000) / self.caps.min_bytes_per_s;
+                after(*started, self.caps.head_ms.saturating_add(earned), "http body")
+            }
+            Phase::Lingering { until, .. } => Some(Deadline::new(*until, "http linger")),
+            Phase::Waiting { .. } | Phase::Flushing { .. } | Phase::Closed => None,
+        }
+    }
+
+    fn stuck_deadline(&self) -> Option<Deadline> {
+        let at = self.progress_at + Duration::from_millis(self.caps.stuck_ms);
+        (!self.outbox.is_empty() && !matches!(self.phase, Phase::Closed))
+            .then(|| Deadline::new(at, "http slow reader"))
+    }
+
+    /// Does what time alone calls for.
+    fn expire(&mut self) {
+        if self.stuck_deadline().is_some_and(|d| d.at <= self.now) {
+            self.outbox.clear();
+            let text = format!("the peer took no byte of its answer for {} ms", self.caps.stuck_ms);
+            self.end(Reason::limit("http_slow_reader", text), false);
+            return;
+        }
+        if self.phase_deadline().is_none_or(|d| d.at > self.now) {
+            return;
+        }
+        match std::mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Head { started: Some(_) } => {
+                let text = format!("the head of the request was not complete after {} ms", self.caps.head_ms);
+                self.refuse(Refusal::limit(408, "http_head_timeout", text), false);
+            }
+            Phase::Head { started: None } => {
+                let reason = Reason::limit("http_idle", "no request came for too long");
+                self.end(reason, false);
+            }
+            Phase::Body { head, .. } => {
+                let text = format!(
+                    "the body came too slowly: {} of {} bytes, less than {} bytes a second",
+                    self.inbox.len(),
+                    head.length,
+                    self.caps.min_bytes_per_s
+                );
+                self.refuse(head.shape(Refusal::limit(408, "http_body_timeout", text)), false);
+            }
+            Phase::Lingering { reason, .. } => self.end(reason, false),
+            other => self.phase = other,
+        }
+    }
+}
+
+impl Machine for Server {
+    type Input<'a> = Input<'a>;
+    type Output = Output;
+
+    fn handle(&mut self, input: Input<'_>, now: Time) {
+        self.now = now;
+        self.expire();
+        match input {
+            Input::Received(bytes) => self.received(bytes),
+            Input::Writable(free) => {
+                if free > 0 {
+                    self.progress_at = now;
+                }
+                self.outbox.set_credit(free);
+            }
+            Input::PeerFinished => {
+                self.finished = true;
+                self.advance();
+            }
+            Input::Tick => {}
+            Input::Respond(response) => self.respond(response),
+        }
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        if let Some(bytes) = self.outbox.pop() {
+            return Some(Output::Send(bytes));
+        }
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        if !self.outbox.is_empty() {
+            return None;
+        }
+        match std::mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Flushing { reason, linger: true } if !self.finished => {
+                let until = self.now + Duration::from_millis(self.caps.linger_ms);
+                self.phase = Phase::Lingering { reason, until };
+                None
+            }
+            Phase::Flushing { reason, .. } => Some(Output::Closed(reason)),
+            Phase::Lingering { reason, .. } if self.finished => Some(Output::Closed(reason)),
+            other => {
+                self.phase = other;
+                None
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        Deadline::earliest(self.stuck_deadline(), self.phase_deadline())
+    }
+}
+
+/// The most bytes of a body that a request may bring.
+fn body_cap(request: &Request, caps: &head::HeadCaps) -> usize {
+    if router::takes_sdp(request.method, &request.path) { caps.sdp_bytes } else { caps.json_bytes }
+}
+
+#[cfg(test)]
+mod tests;
