@@ -166,6 +166,10 @@ impl Listeners {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => listener.ready = false,
                 Err(e) if out_of_fds(&e) => {
                     let refused = refuse(listener, &mut self.spare);
+                    if refused == 0 && !listener.ready {
+                        // Linux looks for a descriptor before it looks for a connection, and there was none.
+                        continue;
+                    }
                     counters.accept_refused.add(refused as u64);
                     self.refused += refused;
                     self.pause(now, alarms);

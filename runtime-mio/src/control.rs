@@ -77,6 +77,8 @@ macro_rules! counters {
 counters! {
     /// Turns of the loop.
     turns,
+    /// Nanoseconds in which the loop did not sleep.
+    busy_nanos,
     /// Connections that listeners took.
     accepted,
     /// Connections that were closed unheard because the process had no file descriptor left.

@@ -23,6 +23,8 @@ pub(crate) fn run<N: Drive>(poll: &mut Poll, io: &mut Io, node: &mut N) -> ExitR
     driver.start();
     loop {
         if let Some(reason) = driver.io.ended() {
+            // What was staged by the last reports, such as goodbyes over UDP.
+            driver.io.flush();
             return reason;
         }
         match poll.poll(&mut events, driver.io.timeout(driver.node.deadline())) {
@@ -35,7 +37,7 @@ pub(crate) fn run<N: Drive>(poll: &mut Poll, io: &mut Io, node: &mut N) -> ExitR
             }
             Ok(()) => {}
         }
-        driver.io.counters().turns.add(1);
+        let woken = driver.io.now();
         for event in &events {
             driver.io.note(event);
         }
@@ -47,6 +49,7 @@ pub(crate) fn run<N: Drive>(poll: &mut Poll, io: &mut Io, node: &mut N) -> ExitR
         driver.feed(Input::Tick);
         driver.io.flush();
         driver.report();
+        driver.io.count_turn(woken);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::accept::Listeners;
 use crate::asks::Asks;
-use crate::control::{Counters, RemoteControl};
+use crate::control::RemoteControl;
 use crate::fds::SpareFd;
 use crate::tcp::Tcp;
 use crate::udp::Udp;
@@ -103,8 +103,11 @@ impl Io {
         Time::from_nanos(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.control.counters
+    /// Counts a turn that began at `woken`.
+    pub(crate) fn count_turn(&self, woken: Time) {
+        let busy = self.now().since(woken).as_nanos();
+        self.control.counters.turns.add(1);
+        self.control.counters.busy_nanos.add(u64::try_from(busy).unwrap_or(u64::MAX));
     }
 
     /// How long the loop may sleep when the node wants to be woken at `deadline`; `None` is for ever.
@@ -132,13 +135,16 @@ impl Io {
 
     /// Takes one output of the node. Nothing is sent before [`Io::flush`].
     pub(crate) fn stage(&mut self, output: Output) {
-        let now = self.now();
         match output {
             Output::Send { conn, bytes } => self.tcp.send(conn, bytes),
             Output::Datagrams(batch) => self.udp.stage(batch, &self.registry, &mut self.reports),
-            Output::Close { conn, now: at_once } => self.tcp.close(conn, at_once, now, &mut self.alarms),
+            Output::Close { conn, now: at_once } => {
+                let now = self.now();
+                self.tcp.close(conn, at_once, now, &mut self.alarms);
+            }
             Output::Reading { conn, on } => self.tcp.reading(conn, on),
             Output::Dial { conn, to } => {
+                let now = self.now();
                 self.tcp.dial(conn, to, &self.registry, now, &mut self.alarms, &mut self.reports);
             }
             Output::OpenUdp { socket, bind } => {
@@ -149,6 +155,7 @@ impl Io {
             Output::Log(line) => (self.log)(&line),
             Output::Fatal(reason) => self.ending = Some(ExitReason::Fatal(reason)),
             Output::Drained => {
+                let now = self.now();
                 self.alarms.set(
                     Alarm::DrainAnyway,
                     Deadline::new(now + LAST_WORDS, "connections say goodbye before the process ends"),

@@ -366,9 +366,11 @@ impl Tcp {
         conn.in_ready = false;
         if !conn.reading() {
             // Queued because of an error that no read will come across.
-            return match conn.io.take_error() {
-                Ok(None) => Read::Nothing,
-                Ok(Some(e)) | Err(e) => self.fail(key, broken(&e), alarms),
+            let failed = conn.write_failed.take();
+            let failed = failed.or_else(|| conn.io.take_error().unwrap_or_else(Some).map(|e| broken(&e)));
+            return match failed {
+                Some(reason) => self.fail(key, reason, alarms),
+                None => Read::Nothing,
             };
         }
         match conn.io.read(buffer) {

@@ -45,6 +45,8 @@ pub(crate) struct Turn {
     bound: SocketAddr,
     messages: usize,
     bytes: usize,
+    /// Nothing is left in the kernel.
+    drained: bool,
 }
 
 impl RecvBuffers {
@@ -172,10 +174,17 @@ impl Udp {
         let key = self.ready.pop_front()?;
         let Some(socket) = self.sockets.get_mut(key) else {
             // Closed meanwhile: a turn in which nothing is received.
-            return Some(Turn { key, socket: SocketId(0), bound: ([0; 4], 0).into(), messages: 0, bytes: 0 });
+            return Some(Turn {
+                key,
+                socket: SocketId(0),
+                bound: ([0; 4], 0).into(),
+                messages: 0,
+                bytes: 0,
+                drained: false,
+            });
         };
         socket.in_ready = false;
-        Some(Turn { key, socket: socket.id, bound: socket.bound, messages: 0, bytes: 0 })
+        Some(Turn { key, socket: socket.id, bound: socket.bound, messages: 0, bytes: 0, drained: false })
     }
 
     /// Receives some messages into `buffers`. Answers whether there may be something to look at; a socket that has
@@ -185,6 +194,9 @@ impl Udp {
         let Some(socket) = self.sockets.get_mut(turn.key).filter(|s| s.id == turn.socket) else {
             return false;
         };
+        if turn.drained {
+            return false;
+        }
         if turn.messages >= MESSAGES_PER_TURN || turn.bytes >= BYTES_PER_TURN {
             if !socket.in_ready {
                 socket.in_ready = true;
@@ -201,6 +213,8 @@ impl Udp {
                 buffers.count = count;
                 turn.messages += count.max(1);
                 turn.bytes += bytes;
+                // Less than asked for means that nothing is left; what comes later has an event of its own.
+                turn.drained = count < MESSAGES;
                 self.counters.udp_messages_in.add(count as u64);
                 self.counters.udp_bytes_in.add(bytes as u64);
                 true

@@ -2,6 +2,7 @@
 //! each with a time limit that only a failure reaches.
 
 mod ends;
+mod fds;
 mod tcp;
 mod udp;
 
@@ -122,9 +123,15 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn start(behaviour: impl FnMut(&Input<'_>, &mut Says) + Send + 'static) -> Running {
+        Running::start_with(&Limits::default(), behaviour)
+    }
+
+    pub(super) fn start_with(
+        limits: &Limits,
+        behaviour: impl FnMut(&Input<'_>, &mut Says) + Send + 'static,
+    ) -> Running {
         let (tell, saw) = channel();
-        let mut runtime =
-            Runtime::new(Options::new(&Limits::default(), |line| eprintln!("{line:?}"))).unwrap();
+        let mut runtime = Runtime::new(Options::new(limits, |line| eprintln!("{line:?}"))).unwrap();
         let addr = runtime.bind(Service::Rtmp, "127.0.0.1:0".parse().unwrap()).unwrap();
         let control = runtime.handle();
         let mut probe = Probe { says: Says::default(), behaviour: Box::new(behaviour), saw: tell };

@@ -72,20 +72,41 @@ fn a_flooding_connection_does_not_starve_another() {
         assert_eq!(&pong, b"ping");
     }
     let saw = run.stop();
-    thread.join().unwrap();
     let most = saw.iter().map(|s| if let Saw::Received(_, n) = s { *n } else { 0 }).max();
     assert!(most <= Some(64 << 10), "one input brought {most:?} bytes");
-    let mut in_a_row = 0;
-    let mut waiting = false;
-    for s in &saw {
-        match s {
-            Saw::Received(c, _) if *c == flooding => in_a_row += usize::from(waiting),
-            Saw::Accepted(..) => waiting = true,
-            _ => (in_a_row, waiting) = (0, false),
+    // The last write of the flood meets the end of the loop.
+    thread.join().unwrap();
+}
+
+#[test]
+fn connections_with_much_to_read_take_turns() {
+    const ROUNDS: usize = 8;
+    let limits = Limits { conn_read_per_turn: 1000, ..Limits::default() };
+    let mut first = Vec::new();
+    let run = Running::start_with(&limits, move |input, says| {
+        if let Input::Accepted { conn, .. } = input {
+            let on = first.len() == 2;
+            first.push(*conn);
+            // The third one lets the others go on.
+            for &conn in if on { &first[..2] } else { &first[first.len() - 1..] } {
+                says.outputs.push_back(Output::Reading { conn, on });
+            }
         }
+    });
+    let mut full: Vec<TcpStream> = (0..2).map(|_| run.connect()).collect();
+    let accepted = || run.wait(|s| if let Saw::Accepted(conn, ..) = s { Some(*conn) } else { None });
+    let ids = [accepted(), accepted()];
+    for stream in &mut full {
+        stream.write_all(&[0; ROUNDS * 1000]).unwrap();
     }
-    // A flood of any length may come while nobody else wants anything; that is not what is measured here.
-    assert!(in_a_row < saw.len());
+    let _third = run.connect();
+    accepted();
+    let mut got = [0_usize; 2];
+    while got != [ROUNDS * 1000; 2] {
+        let Saw::Received(conn, n) = run.next() else { panic!("something else than bytes") };
+        got[usize::from(conn == ids[1])] += n;
+        assert!(got[0].abs_diff(got[1]) <= 1000, "{got:?}");
+    }
 }
 
 #[test]
