@@ -12,6 +12,8 @@ use std::io::ErrorKind;
 
 /// Events taken from the kernel in one turn; more wait for the next.
 const EVENTS: usize = 1024;
+/// Connections read in one turn; more wait for the next, so that timers and datagrams are never late by much.
+const CONNS: usize = 256;
 
 /// Drives `node` until something ends it. In every turn: sleep until something is ready or due, tell the node about
 /// it (staging its outputs after each input), let time pass, then hand the staged outputs to the kernel.
@@ -134,9 +136,9 @@ impl<N: Drive> Driver<'_, N> {
         }
     }
 
-    /// Gives every connection with something to read one turn. What has more is queued again behind the others.
+    /// Gives connections with something to read one turn each. What has more is queued again behind the others.
     fn read_streams(&mut self, buffer: &mut [u8]) {
-        for _ in 0..self.io.tcp.ready_to_read() {
+        for _ in 0..self.io.tcp.ready_to_read().min(CONNS) {
             match self.io.tcp.read_next(buffer, &mut self.io.alarms) {
                 Read::Nothing => {}
                 Read::Bytes(conn, n) => {

@@ -412,3 +412,64 @@ fn bind_failed(bind: SocketAddr, error: &io::Error) -> Reason {
     };
     Reason::local("udp_bind_failed", format!("cannot open a UDP socket on {bind}: {why}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll};
+    use std::time::Duration;
+
+    #[test]
+    fn a_socket_without_room_keeps_a_bounded_queue_and_goes_on_when_there_is_room() {
+        // Loopback never runs out of room, so the state is set by hand and the kernel undoes it.
+        let mut poll = Poll::new().unwrap();
+        let registry = poll.registry().try_clone().unwrap();
+        let to = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        to.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let (mut udp, mut reports) = (Udp::new(Arc::default()), Reports::new());
+        let id = SocketId(9);
+        udp.open(id, "127.0.0.1:0".parse().unwrap(), &registry, &mut reports);
+        assert!(matches!(reports.pop_front(), Some(Input::UdpOpened { max_segments: 1.., .. })));
+        let key = udp.by_id[&id];
+        udp.sockets[key].blocked = true;
+        assert!(udp.sockets[key].watch(&registry, true));
+        for i in 0..QUEUED_BATCHES + 6 {
+            let mut batch = Box::new(Batch::new(id));
+            batch.push(None, to.local_addr().unwrap(), &[i as u8], 1);
+            udp.stage(batch, &registry, &mut reports);
+        }
+        udp.flush(&registry, &mut reports);
+        assert_eq!(reports.len(), 6);
+        assert!(reports.drain(..).all(|r| matches!(r, Input::Sent { refused: 1, .. })));
+        assert!(!udp.has_work(), "a loop with a blocked socket sleeps");
+
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, Some(Duration::from_secs(30))).unwrap();
+        events.iter().for_each(|event| udp.note(key, event));
+        assert!(udp.has_work());
+        udp.flush(&registry, &mut reports);
+        assert_eq!(reports.len(), QUEUED_BATCHES);
+        assert!(reports.drain(..).all(|r| matches!(r, Input::Sent { refused: 0, .. })));
+        for i in 0..QUEUED_BATCHES {
+            let mut buf = [0; 10];
+            assert_eq!((to.recv(&mut buf).unwrap(), buf[0]), (1, i as u8));
+        }
+        let socket = &udp.sockets[key];
+        assert_eq!((socket.queued_bytes, socket.watched, socket.blocked), (0, false, false));
+    }
+
+    #[test]
+    fn closing_a_socket_gives_back_what_waits() {
+        let poll = Poll::new().unwrap();
+        let (mut udp, mut reports) = (Udp::new(Arc::default()), Reports::new());
+        let id = SocketId(1);
+        udp.open(id, "127.0.0.1:0".parse().unwrap(), poll.registry(), &mut reports);
+        let mut batch = Box::new(Batch::new(id));
+        batch.push(None, "127.0.0.1:9".parse().unwrap(), b"never sent", 1);
+        udp.stage(batch, poll.registry(), &mut reports);
+        reports.clear();
+        udp.close(id, poll.registry(), &mut reports);
+        assert!(matches!(reports.pop_front(), Some(Input::Sent { refused: 1, .. })));
+        assert!(!udp.is_open(id));
+    }
+}
