@@ -106,8 +106,9 @@ fn every_batch_comes_back_and_bad_transmits_are_refused_without_harm_to_the_rest
         Input::UdpOpened { max_segments, .. } => tell_gso.send(*max_segments).unwrap(),
         Input::Datagram { socket, .. } => {
             let mut batch = Box::new(Batch::new(*socket));
-            // An address that this host does not have; then good ones; then bytes that are not there.
-            batch.push(Some("192.0.2.7".parse().unwrap()), dst, b"from nowhere", 8);
+            // A source that the kernel calls invalid, with the error that quinn-udp takes for a lack of GSO; then
+            // good ones; then bytes that are not there.
+            batch.push(Some("224.0.0.7".parse().unwrap()), dst, b"from nowhere", 8);
             batch.push(None, dst, b"one", 8);
             batch.push(None, dst, b"two", 8);
             batch.items.push(Transmit { src: None, dst, start: 1000, len: 5, segment_size: 5 });
