@@ -122,7 +122,7 @@ impl<N: Drive> Driver<'_, N> {
                     }
                 }
                 Taken::OutOfFds { refused } => self.io.say(Level::Error, format!(
-                    "no file descriptors are left: {refused} connections were closed unheard; raise the limit on open \
+                    "no file descriptors are left (connections closed unheard: {refused}); raise the limit on open \
                      files (ulimit -n) or lower limits.conns"
                 )),
             }

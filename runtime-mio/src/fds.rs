@@ -50,3 +50,26 @@ impl SpareFd {
 pub(crate) fn out_of_fds(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_raised_once_and_then_stays() {
+        let raised = raise_file_limit().unwrap();
+        assert!(raised > 0);
+        assert_eq!(raise_file_limit().unwrap(), raised);
+    }
+
+    #[test]
+    fn the_reserve_is_given_up_for_the_work_and_taken_back() {
+        let mut spare = SpareFd::new().unwrap();
+        for _ in 0..2 {
+            assert_eq!(spare.lend(|| 7), Some(7));
+            assert!(spare.0.is_some());
+        }
+        assert!(out_of_fds(&io::Error::from_raw_os_error(libc::EMFILE)));
+        assert!(!out_of_fds(&io::Error::from_raw_os_error(libc::EAGAIN)));
+    }
+}

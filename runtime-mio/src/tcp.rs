@@ -571,9 +571,9 @@ fn write(conn: &mut Conn) -> io::Result<usize> {
             Err(e) => return Err(e),
         }
     }
-    if conn.queue.is_empty() {
-        // An idle connection keeps no buffer.
-        conn.queue.shrink_to(8);
+    if conn.queue.is_empty() && conn.queue.capacity() > SLICES {
+        // A burst's memory is not kept for the life of the connection.
+        conn.queue.shrink_to(SLICES);
     }
     Ok(written)
 }
