@@ -7,7 +7,7 @@ use crate::udp::RecvBuffers;
 use crate::{Drive, ExitReason};
 use mio::{Events, Poll};
 use proto_core::error::Reason;
-use proto_core::node::io::{Input, Level};
+use proto_core::node::io::{ConnId, Input, Level};
 use std::io::ErrorKind;
 
 /// Events taken from the kernel in one turn; more wait for the next.
@@ -121,16 +121,19 @@ impl<N: Drive> Driver<'_, N> {
                         self.grant(conn);
                     }
                 }
-                Taken::OutOfFds { refused } => self.io.say(Level::Error, format!(
-                    "no file descriptors are left (connections closed unheard: {refused}); raise the limit on open \
-                     files (ulimit -n) or lower limits.conns"
-                )),
+                Taken::OutOfFds { refused } => {
+                    let text = format!(
+                        "no file descriptors are left (connections closed unheard: {refused}); \
+                         raise the limit on open files (ulimit -n) or lower limits.conns"
+                    );
+                    self.io.say(Level::Error, text);
+                }
             }
         }
     }
 
     /// Tells the node how much may be sent, if it has not closed the connection already.
-    fn grant(&mut self, conn: proto_core::node::io::ConnId) {
+    fn grant(&mut self, conn: ConnId) {
         if let Some(writable) = self.io.tcp.grant(conn) {
             self.feed(writable);
         }
