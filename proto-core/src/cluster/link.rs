@@ -308,7 +308,8 @@ impl Link {
             Ok(Some(message)) => message,
             Ok(None) => {
                 if !std::mem::replace(&mut self.skipped_logged, true) {
-                    let text = format!("{} sends messages that this version does not know; skipped", self.remote);
+                    let text =
+                        format!("{} sends messages that this version does not know; skipped", self.remote);
                     self.events.push_back(Output::Log(Level::Debug, text));
                 }
                 return;
@@ -361,7 +362,10 @@ impl Link {
 
     fn proved(&mut self, hmac: &[u8; 32], now: Time) {
         if self.proof(self.side.other()).verify_slice(hmac).is_err() {
-            let text = format!("{} does not have this cluster's key; set the same cluster.key on every node", self.remote);
+            let text = format!(
+                "{} does not have this cluster's key; set the same cluster.key on every node",
+                self.remote
+            );
             return self.refuse("link_key", text);
         }
         if self.side == Side::Listener {
@@ -392,7 +396,10 @@ impl Link {
         let limits = &self.config.limits;
         match self.state {
             State::Up => Deadline::new(self.heard + Duration::from_millis(limits.lease_ms), "link silent"),
-            _ => Deadline::new(self.started + Duration::from_millis(limits.link_handshake_ms), "link handshake"),
+            _ => Deadline::new(
+                self.started + Duration::from_millis(limits.link_handshake_ms),
+                "link handshake",
+            ),
         }
     }
 
@@ -410,7 +417,10 @@ impl Link {
                     self.close(Reason::peer("link_silent", text), true);
                 }
                 State::Hello | State::Proof(_) => {
-                    let text = format!("{remote} did not finish the handshake within {} ms", limits.link_handshake_ms);
+                    let text = format!(
+                        "{remote} did not finish the handshake within {} ms",
+                        limits.link_handshake_ms
+                    );
                     self.close(Reason::peer("link_handshake_timeout", text), true);
                 }
             }

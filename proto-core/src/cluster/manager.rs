@@ -171,7 +171,10 @@ impl Manager {
         if self.last.term > 0 && epoch > self.last {
             let term = self.least_term;
             self.last = Epoch { term, count: 0 };
-            self.log(Level::Info, format!("a node holds epoch {epoch}; the manager's term is {term} from now on"));
+            self.log(
+                Level::Info,
+                format!("a node holds epoch {epoch}; the manager's term is {term} from now on"),
+            );
         }
     }
 
@@ -190,7 +193,9 @@ impl Manager {
         let Some(node) = self.registry.node_at(link).cloned() else {
             match message {
                 Message::Claim { req, .. } => self.refuse(link, req, "not_registered", not_registered()),
-                Message::Locate { req, key } => self.out.push_back(Output::ToLink(link, Message::NotFound { req, key })),
+                Message::Locate { req, key } => {
+                    self.out.push_back(Output::ToLink(link, Message::NotFound { req, key }))
+                }
                 _ => {}
             }
             return;
@@ -205,7 +210,10 @@ impl Manager {
                 self.answer_waiting_for(&key, now);
             }
             Message::Release { key, epoch } => {
-                let ours = self.registry.stream(&key).is_some_and(|s| s.epoch == epoch && s.owner.as_ref() == Some(&node));
+                let ours = self
+                    .registry
+                    .stream(&key)
+                    .is_some_and(|s| s.epoch == epoch && s.owner.as_ref() == Some(&node));
                 if ours {
                     self.registry.hold(&key, now);
                 }
@@ -234,7 +242,10 @@ impl Manager {
                 }
                 if !orphans.is_empty() {
                     let n = orphans.len();
-                    self.log(Level::Warn, format!("that node was restarted; {n} streams wait for their publishers"));
+                    self.log(
+                        Level::Warn,
+                        format!("that node was restarted; {n} streams wait for their publishers"),
+                    );
                 }
                 let term = self.last.term;
                 self.out.push_back(Output::ToLink(link, Message::Registered { term }));
@@ -262,7 +273,8 @@ impl Manager {
         let lease = Duration::from_millis(self.limits.lease_ms);
         let Some(entry) = self.registry.node(node) else { return };
         if !entry.owns.is_empty() {
-            let reported: std::collections::BTreeSet<&StreamKey> = report.streams.iter().map(|s| &s.key).collect();
+            let reported: std::collections::BTreeSet<&StreamKey> =
+                report.streams.iter().map(|s| &s.key).collect();
             let old = |key: &&StreamKey| self.registry.stream(key).is_some_and(|s| s.since + lease <= now);
             let missing: Vec<StreamKey> =
                 entry.owns.iter().filter(|k| !reported.contains(k)).filter(old).cloned().collect();
@@ -305,7 +317,9 @@ impl Manager {
     fn announced(&mut self, node: &NodeId, key: &StreamKey, epoch: Epoch, identity: &str, now: Time) {
         let Some(stream) = self.registry.stream(key) else {
             if self.registry.streams_full() {
-                let text = format!("{key} is not tracked: the manager knows too many streams (limits.cluster_streams)");
+                let text = format!(
+                    "{key} is not tracked: the manager knows too many streams (limits.cluster_streams)"
+                );
                 return self.log(Level::Warn, text);
             }
             self.heard(epoch);
@@ -319,7 +333,10 @@ impl Manager {
         } else {
             self.log(
                 Level::Warn,
-                format!("node {} serves {key} under epoch {epoch}, but {highest} was granted; fenced", quote(&node.0)),
+                format!(
+                    "node {} serves {key} under epoch {epoch}, but {highest} was granted; fenced",
+                    quote(&node.0)
+                ),
             );
             self.to_node(node, Message::Fence { key: key.clone(), epoch: highest });
         }
@@ -362,13 +379,16 @@ impl Manager {
             return self.answer(question, now);
         }
         if self.waiting.len() >= self.limits.cluster_waiting {
-            let text = "the manager has just started and has too many questions waiting; try again in two seconds";
+            let text =
+                "the manager has just started and has too many questions waiting; try again in two seconds";
             return match question {
                 Question::Pair { req, .. } => {
                     let result = Err(Refusal::new("manager_starting", 503, text));
                     self.out.push_back(Output::Paired { req, result });
                 }
-                Question::Claim { link, req, .. } => self.refuse(link, req, "manager_starting", text.to_owned()),
+                Question::Claim { link, req, .. } => {
+                    self.refuse(link, req, "manager_starting", text.to_owned())
+                }
                 Question::Locate { link, req, key } => {
                     self.out.push_back(Output::ToLink(link, Message::NotFound { req, key }));
                 }
@@ -401,7 +421,9 @@ impl Manager {
                         let line = format!("{key}: {action:?} goes to {}: {}", quote(&p.node.id.0), p.why);
                         self.log(Level::Debug, line);
                     }
-                    Err(r) => self.log(Level::Debug, format!("{key}: {action:?} refused: {} ({})", r.text, r.code)),
+                    Err(r) => {
+                        self.log(Level::Debug, format!("{key}: {action:?} refused: {} ({})", r.text, r.code))
+                    }
                 }
                 self.out.push_back(Output::Paired { req, result });
             }
@@ -477,7 +499,9 @@ impl Manager {
                 let text = "the cluster has as many streams as the manager may know (limits.cluster_streams)";
                 return self.refuse(link, req, "cluster_streams", text.to_owned());
             }
-            Some(stream) if stream.state != StreamState::Held && stream.owner.as_ref().is_some_and(|o| *o != node) => {
+            Some(stream)
+                if stream.state != StreamState::Held && stream.owner.as_ref().is_some_and(|o| *o != node) =>
+            {
                 let same = !identity.is_empty() && stream.identity == identity;
                 if !same && stream.state != StreamState::Silent {
                     return self.refuse(link, req, "name_busy", busy(key));
@@ -490,7 +514,11 @@ impl Manager {
                     );
                     return self.refuse(link, req, "takeover_limited", text);
                 }
-                taken_over = Some(if same { "the same publisher connected there" } else { "its publisher was silent" });
+                taken_over = Some(if same {
+                    "the same publisher connected there"
+                } else {
+                    "its publisher was silent"
+                });
             }
             _ => {}
         }
@@ -502,7 +530,10 @@ impl Manager {
             if let Some(stream) = self.registry.stream_mut(key) {
                 stream.taken_over = Some(now);
             }
-            self.log(Level::Info, format!("{key} moves to node {} under epoch {epoch}: {why}", quote(&node.0)));
+            self.log(
+                Level::Info,
+                format!("{key} moves to node {} under epoch {epoch}: {why}", quote(&node.0)),
+            );
         }
         self.out.push_back(Output::ToLink(link, Message::Claimed { req, key: key.clone(), epoch }));
     }
@@ -540,10 +571,13 @@ impl Manager {
             match lapsed {
                 Lapsed::Node(node, orphans) => {
                     let (name, n) = (quote(&node.0), orphans.len());
-                    let text = format!("node {name} is gone (its lease ran out); {n} streams wait for a new origin");
+                    let text =
+                        format!("node {name} is gone (its lease ran out); {n} streams wait for a new origin");
                     self.log(Level::Warn, text);
                 }
-                Lapsed::Stream(key) => self.log(Level::Debug, format!("{key} was not published again; forgotten")),
+                Lapsed::Stream(key) => {
+                    self.log(Level::Debug, format!("{key} was not published again; forgotten"))
+                }
             }
         }
         if !self.settled && now >= self.settle_at {

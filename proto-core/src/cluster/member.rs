@@ -409,12 +409,16 @@ impl Member {
             }
             _ => {}
         }
-        let late: Vec<u64> = self.pending.iter().filter(|(_, p)| p.until <= now).map(|(req, _)| *req).collect();
+        let late: Vec<u64> =
+            self.pending.iter().filter(|(_, p)| p.until <= now).map(|(req, _)| *req).collect();
         for req in late {
             if let Some(pending) = self.pending.remove(&req) {
                 let place = if self.manager.is_empty() { "in this process" } else { &self.manager };
                 let text = match self.is_registered() {
-                    true => format!("the manager ({place}) did not answer within {} ms", self.limits.cluster_answer_ms),
+                    true => format!(
+                        "the manager ({place}) did not answer within {} ms",
+                        self.limits.cluster_answer_ms
+                    ),
                     false => format!("no manager reachable ({place}); the node keeps trying"),
                 };
                 self.fail(req, &pending, Reason::local("no_manager", text));

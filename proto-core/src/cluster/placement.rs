@@ -4,7 +4,7 @@
 //! (rendezvous hashing with bounded load), so that a stream is pulled to few edges however many there are.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::cluster::NodeId;
 use crate::media::key::StreamKey;
@@ -143,9 +143,11 @@ fn eligible<'a>(
                 503,
                 format!("no {word} can be used now: {} gone, {} draining", p.dead, p.draining),
             ),
-            (_, n) => {
-                Refusal::new(full, 503, format!("every {word} is at its capacity ({n} of {} full)", why.known))
-            }
+            (_, n) => Refusal::new(
+                full,
+                503,
+                format!("every {word} is at its capacity ({n} of {} full)", why.known),
+            ),
         });
     }
     for region in regions {
@@ -205,7 +207,10 @@ pub fn pick_edge<'a>(
     let within = fit.iter().position(|c| c.used_ppm.saturating_add(c.step_ppm) <= bound);
     // Where one step is larger than the bound nobody fits it; then load alone decides.
     let chosen = within.or_else(|| {
-        fit.iter().enumerate().min_by_key(|(i, c)| (c.used_ppm.saturating_add(c.step_ppm), *i)).map(|(i, _)| i)
+        fit.iter()
+            .enumerate()
+            .min_by_key(|(i, c)| (c.used_ppm.saturating_add(c.step_ppm), *i))
+            .map(|(i, _)| i)
     });
     let Some((at, best)) = chosen.and_then(|i| fit.get(i).map(|c| (i, c))) else {
         return Err(Refusal::new("no_edge", 503, "no edge can be used now"));

@@ -54,7 +54,8 @@ pub struct Node {
 impl Node {
     /// What one more session adds to its use, parts per million.
     fn step_ppm(&self, limits: &Limits) -> u64 {
-        let by_rate = limits.reservation_kbps.saturating_mul(1_000) / u64::from(self.info.capacity_mbps).max(1);
+        let by_rate =
+            limits.reservation_kbps.saturating_mul(1_000) / u64::from(self.info.capacity_mbps).max(1);
         let by_count = match self.load.session_limit {
             0 => 0,
             most => FULL_PPM.div_ceil(u64::from(most)),
@@ -291,8 +292,12 @@ impl Registry {
         }
         // Sessions that are new in this report are taken for those that were sent there.
         let arrived = report.sessions.saturating_sub(node.load.sessions) as usize;
-        let landed: Vec<StreamKey> =
-            node.owns.iter().filter(|k| self.reservations.get(*k).is_some_and(|r| r.landed)).cloned().collect();
+        let landed: Vec<StreamKey> = node
+            .owns
+            .iter()
+            .filter(|k| self.reservations.get(*k).is_some_and(|r| r.landed))
+            .cloned()
+            .collect();
         let viewers = arrived.saturating_sub(landed.len()).min(node.viewers_due.len());
         node.viewers_due.drain(..viewers);
         while node.viewers_due.front().is_some_and(|until| *until <= now) {
@@ -319,7 +324,14 @@ impl Registry {
     }
 
     /// Gives a stream to a node under an epoch, from now on live. Answers the owner before.
-    pub fn grant(&mut self, key: &StreamKey, node: &NodeId, epoch: Epoch, identity: &str, now: Time) -> Option<NodeId> {
+    pub fn grant(
+        &mut self,
+        key: &StreamKey,
+        node: &NodeId,
+        epoch: Epoch,
+        identity: &str,
+        now: Time,
+    ) -> Option<NodeId> {
         let stream = self.streams.entry(key.clone()).or_insert_with(|| Stream {
             epoch,
             owner: None,
@@ -335,7 +347,8 @@ impl Registry {
         identity.clone_into(&mut stream.identity);
         stream.state = StreamState::Live;
         stream.since = now;
-        if let Some(old) = before.as_ref().filter(|old| *old != node).and_then(|old| self.nodes.get_mut(old)) {
+        if let Some(old) = before.as_ref().filter(|old| *old != node).and_then(|old| self.nodes.get_mut(old))
+        {
             old.owns.remove(key);
         }
         if let Some(new) = self.nodes.get_mut(node) {

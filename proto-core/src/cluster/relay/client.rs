@@ -226,7 +226,10 @@ impl PullClient {
         self.state = State::Backoff { until: now + Self::ms(wait) };
         self.dry_since.get_or_insert(now);
         if was_pulling {
-            self.out.push_back(Output::Log(Level::Warn, format!("pull of {} broke: {reason}; trying again", self.key)));
+            self.out.push_back(Output::Log(
+                Level::Warn,
+                format!("pull of {} broke: {reason}; trying again", self.key),
+            ));
         }
         if self.ever {
             self.set_away(true);
@@ -254,11 +257,13 @@ impl PullClient {
         match result {
             Err(reason) => self.fail(reason, now),
             Ok(source) if source.node == self.own => {
-                let text = format!("this node itself is the origin of {}, but nobody publishes it here", self.key);
+                let text =
+                    format!("this node itself is the origin of {}, but nobody publishes it here", self.key);
                 self.fail(Reason::local("relay_loop", text), now);
             }
             Ok(source) if source.epoch < self.epoch => {
-                let text = format!("the manager still names the superseded origin {} of {}", source.node, self.key);
+                let text =
+                    format!("the manager still names the superseded origin {} of {}", source.node, self.key);
                 self.fail(Reason::local("stale_origin", text), now);
             }
             Ok(source) => self.connect(source, now),
@@ -277,7 +282,9 @@ impl PullClient {
         }
         self.epoch = source.epoch;
         match &mut self.state {
-            State::Dialling { source: old, .. } | State::Pulling { source: old } if old.node == source.node => {
+            State::Dialling { source: old, .. } | State::Pulling { source: old }
+                if old.node == source.node =>
+            {
                 // The same node goes on under a higher epoch; its frames say so themselves.
                 *old = source;
             }
@@ -312,7 +319,8 @@ impl PullClient {
         match message {
             Message::Tracks { pull, path, configs } if self.is_for(pull) => {
                 if path.contains(&self.own) || path.len() > self.limits.relay_hops {
-                    let text = format!("{} from {} would go round in a circle", self.key, quote(&source.node.0));
+                    let text =
+                        format!("{} from {} would go round in a circle", self.key, quote(&source.node.0));
                     self.out.push_back(Output::Send(Message::CancelPull { pull }));
                     return self.fail(Reason::peer("relay_loop", text), now);
                 }
@@ -368,9 +376,15 @@ impl PullClient {
         self.epoch = frame.epoch;
         if self.continues.as_ref().is_none_or(|(n, e)| n != node || *e != frame.epoch) {
             // Another publisher or another node: its numbers mean nothing here.
+            let publisher = self.continues.as_ref().is_some_and(|(_, e)| *e != frame.epoch);
             self.continues = Some((node.clone(), frame.epoch));
-            for track in self.tracks.values_mut() {
+            for (id, track) in &mut self.tracks {
                 (track.last, track.joined) = (None, false);
+                if publisher {
+                    // The hub may have forgotten the former publisher's tracks.
+                    let ingest = Ingest::Config { track: *id, params: track.config.config.params.clone() };
+                    self.out.push_back(Output::Ingest { epoch: frame.epoch, ingest });
+                }
             }
         }
         let media = frame.media;
@@ -445,7 +459,8 @@ impl PullClient {
             return;
         }
         if self.linger_end().is_some_and(|at| at <= now) {
-            return self.end(Reason::local("no_viewers", format!("nobody watches {} here any more", self.key)));
+            return self
+                .end(Reason::local("no_viewers", format!("nobody watches {} here any more", self.key)));
         }
         if self.dry_end().is_some_and(|at| at <= now) {
             let text = format!("nothing came of {} for {} ms", self.key, self.limits.stream_hold_ms);
@@ -458,7 +473,8 @@ impl PullClient {
                     self.fail(Reason::local("no_manager", "no answer about where the stream is"), now);
                 }
                 State::Dialling { source, .. } => {
-                    let text = format!("node {} at {} does not answer", quote(&source.node.0), source.link_addr);
+                    let text =
+                        format!("node {} at {} does not answer", quote(&source.node.0), source.link_addr);
                     self.fail(Reason::peer("dial_timeout", text), now);
                 }
                 State::Pulling { .. } | State::Ended => {}
