@@ -150,6 +150,31 @@ limits! {
     link_message_bytes: usize = 5 << 20;
     /// Bytes that may wait on a link before relayed frames are skipped to the next key frame.
     link_queue_bytes: usize = 16 << 20;
+    /// Bytes of one message between nodes before the other end has proved that it knows the shared key.
+    link_message_bytes_before: usize = 4 << 10;
+    /// Whole handshake of a link between nodes, milliseconds.
+    link_handshake_ms: u64 = 5_000;
+    /// The first wait before a lost manager is dialled again, milliseconds; doubles with each failure.
+    link_dial_min_ms: u64 = 250;
+    /// The longest wait before a lost manager is dialled again, milliseconds. Shorter than the two report intervals
+    /// for which a restarted manager waits before it calls a name free, so that no node comes back too late.
+    link_dial_max_ms: u64 = 1_500;
+    /// An attempt to reach a manager or an origin that did not end by itself is given up after this, milliseconds.
+    link_dial_timeout_ms: u64 = 5_000;
+    /// The first wait before a broken pull is tried again, milliseconds; doubles with each failure.
+    relay_retry_min_ms: u64 = 100;
+    /// The longest wait before a broken pull is tried again, milliseconds.
+    relay_retry_max_ms: u64 = 2_000;
+    /// A pull whose last viewer left goes on for this long, milliseconds.
+    relay_linger_ms: u64 = 5_000;
+    /// A29: names that a node remembers as not found.
+    negative_cache_names: usize = 1_000;
+    /// Claims and look-ups that a node keeps open, and questions that a manager keeps waiting while it relearns.
+    cluster_waiting: usize = 10_000;
+    /// L9: a name that changed hands between live publishers does not do so again for this long, milliseconds.
+    takeover_ms: u64 = 3_000;
+    /// What a session that was given out but has not connected yet counts for, kilobits a second.
+    reservation_kbps: u64 = 4_000;
     /// A30: nodes that one manager knows.
     cluster_nodes: usize = 1_000;
     /// A30: streams that one manager knows.

@@ -1,6 +1,25 @@
 //! The cluster: who is there, who owns which stream, who is given out, and how frames pass between nodes.
 
+pub mod link;
+pub mod manager;
+pub mod member;
+pub mod placement;
+pub mod registry;
+pub mod relay;
+#[cfg(test)]
+mod world;
+
+use crate::node::io::ConnId;
 use std::fmt;
+
+/// Where a message between nodes goes to or came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkId {
+    /// This process: manager and member pass messages in memory.
+    Local,
+    /// Another process, over a connection.
+    Conn(ConnId),
+}
 
 /// A fencing number for the right to publish a stream: the manager's term first, then a count within it.
 ///

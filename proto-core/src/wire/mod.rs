@@ -3,3 +3,4 @@
 
 pub mod h264;
 pub mod h264_sps;
+pub mod link;

@@ -1,0 +1,622 @@
+//! The manager: pairs names with origins and viewers with edges, and grants the right to publish.
+//!
+//! Every grant carries an [`Epoch`]; the highest one wins everywhere. The state is soft ([`Registry`]): after a
+//! restart the nodes announce what they serve, and until they had two report intervals to do so, questions about
+//! names that are not known yet wait. Only where this process is the whole cluster is there nobody to wait for.
+
+#[cfg(test)]
+mod tests;
+
+use crate::cluster::placement::{Refusal, Why, pick_edge, pick_origin};
+use crate::cluster::registry::{Lapsed, Registry, Stream, StreamState};
+use crate::cluster::{Epoch, LinkId, NodeId};
+use crate::error::quote;
+use crate::limits::Limits;
+use crate::machine::Machine;
+use crate::media::key::StreamKey;
+use crate::node::io::Level;
+use crate::time::{Deadline, Time, WallTime};
+use crate::wire::link::{Message, NodeInfo, Report, StreamReport};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a client wants with a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Publish it.
+    Broadcast,
+    /// Play it.
+    Subscribe,
+}
+
+/// Who is given out, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The node to go to.
+    pub node: NodeInfo,
+    /// The stream's highest epoch; none for a name that was never granted.
+    pub epoch: Option<Epoch>,
+    /// Why this node.
+    pub why: Why,
+}
+
+/// What a manager can be told.
+#[derive(Debug)]
+pub enum Input {
+    /// A node said this over its link (or in memory).
+    Link(LinkId, Message),
+    /// A link broke.
+    LinkDown(LinkId),
+    /// A client asks for a node.
+    Pair {
+        /// Number for the answer.
+        req: u64,
+        /// What it wants.
+        action: Action,
+        /// The stream.
+        key: StreamKey,
+        /// The region that it prefers.
+        region: Option<String>,
+        /// Refuse rather than give a node of another region.
+        strict: bool,
+    },
+    /// Time passed.
+    Tick,
+    /// What the wall clock reads. The first one starts the manager's term; nothing is granted before.
+    WallClock(WallTime),
+}
+
+/// What a manager says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send this to a node.
+    ToLink(LinkId, Message),
+    /// The answer to [`Input::Pair`].
+    Paired {
+        /// The question's number.
+        req: u64,
+        /// The node, or why there is none.
+        result: Result<Box<Placement>, Refusal>,
+    },
+    /// A line for the operator.
+    Log(Level, String),
+}
+
+/// A question that waits until the nodes had time to come back.
+#[derive(Debug)]
+enum Question {
+    Pair { req: u64, action: Action, key: StreamKey, region: Option<String>, strict: bool },
+    Claim { link: LinkId, req: u64, key: StreamKey, identity: String },
+    Locate { link: LinkId, req: u64, key: StreamKey },
+}
+
+impl Question {
+    fn key(&self) -> &StreamKey {
+        match self {
+            Question::Pair { key, .. } | Question::Claim { key, .. } | Question::Locate { key, .. } => key,
+        }
+    }
+}
+
+/// The manager. See the module's text.
+#[derive(Debug)]
+pub struct Manager {
+    limits: Arc<Limits>,
+    registry: Registry,
+    /// This process has every role: as long as no other node ever registered, it is the whole cluster.
+    complete: bool,
+    strangers: bool,
+    settle_at: Time,
+    settled: bool,
+    /// The last epoch granted; its term is 0 until the wall clock was read.
+    last: Epoch,
+    /// Above every term heard.
+    least_term: u64,
+    waiting: VecDeque<Question>,
+    out: VecDeque<Output>,
+}
+
+impl Manager {
+    /// A manager that knows nothing yet. `complete`: this process is manager, origin and edge itself.
+    pub fn new(limits: Arc<Limits>, complete: bool, now: Time) -> Manager {
+        let settle = Duration::from_millis(limits.report_ms.saturating_mul(2));
+        Manager {
+            registry: Registry::new(Arc::clone(&limits)),
+            limits,
+            complete,
+            strangers: false,
+            settle_at: now + settle,
+            settled: false,
+            last: Epoch::default(),
+            least_term: 1,
+            waiting: VecDeque::new(),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// What it knows, for the API and metrics.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Its term; 0 until the wall clock was read.
+    pub fn term(&self) -> u64 {
+        self.last.term
+    }
+
+    /// Whether a name that is not in the books may be called free.
+    fn knows_all(&self) -> bool {
+        self.last.term > 0 && (self.settled || (self.complete && !self.strangers))
+    }
+
+    fn log(&mut self, level: Level, text: String) {
+        self.out.push_back(Output::Log(level, text));
+    }
+
+    fn to_node(&mut self, node: &NodeId, message: Message) {
+        if let Some(link) = self.registry.node(node).and_then(|n| n.link) {
+            self.out.push_back(Output::ToLink(link, message));
+        }
+    }
+
+    fn next_epoch(&mut self) -> Epoch {
+        self.last.count += 1;
+        self.last
+    }
+
+    /// An epoch that an earlier manager granted must never be granted again.
+    fn heard(&mut self, epoch: Epoch) {
+        self.least_term = self.least_term.max(epoch.term.saturating_add(1));
+        if self.last.term > 0 && epoch > self.last {
+            let term = self.least_term;
+            self.last = Epoch { term, count: 0 };
+            self.log(
+                Level::Info,
+                format!("a node holds epoch {epoch}; the manager's term is {term} from now on"),
+            );
+        }
+    }
+
+    fn wall_clock(&mut self, wall: WallTime, now: Time) {
+        if self.last.term == 0 {
+            let seconds = wall.0 / 1_000_000_000;
+            self.last = Epoch { term: seconds.max(self.least_term), count: 0 };
+            self.answer_waiting(now);
+        }
+    }
+
+    fn message(&mut self, link: LinkId, message: Message, now: Time) {
+        if let Message::Register(info) = message {
+            return self.register(link, *info, now);
+        }
+        let Some(node) = self.registry.node_at(link).cloned() else {
+            match message {
+                Message::Claim { req, .. } => self.refuse(link, req, "not_registered", not_registered()),
+                Message::Locate { req, key } => {
+                    self.out.push_back(Output::ToLink(link, Message::NotFound { req, key }))
+                }
+                _ => {}
+            }
+            return;
+        };
+        match message {
+            Message::Report(report) => self.report(&node, &report, now),
+            Message::Claim { req, key, identity } => {
+                self.ask(Question::Claim { link, req, key, identity }, now);
+            }
+            Message::Announce { key, epoch, identity } => {
+                self.announced(&node, &key, epoch, &identity, now);
+                self.answer_waiting_for(&key, now);
+            }
+            Message::Release { key, epoch } => {
+                let ours = self
+                    .registry
+                    .stream(&key)
+                    .is_some_and(|s| s.epoch == epoch && s.owner.as_ref() == Some(&node));
+                if ours {
+                    self.registry.hold(&key, now);
+                }
+            }
+            Message::Locate { req, key } => self.ask(Question::Locate { link, req, key }, now),
+            // The rest is between nodes, or of a newer version.
+            _ => {}
+        }
+    }
+
+    fn register(&mut self, link: LinkId, info: NodeInfo, now: Time) {
+        let known = self.registry.node_at(link) == Some(&info.id);
+        let line = format!(
+            "node {} registered: version {}, region {}, {} Mbit/s, links at {}",
+            quote(&info.id.0),
+            quote(&info.version),
+            quote(&info.region),
+            info.capacity_mbps,
+            info.advertised.link_addr()
+        );
+        match self.registry.register(link, info, now) {
+            Ok(orphans) => {
+                self.strangers |= link != LinkId::Local;
+                if !known {
+                    self.log(Level::Info, line);
+                }
+                if !orphans.is_empty() {
+                    let n = orphans.len();
+                    self.log(
+                        Level::Warn,
+                        format!("that node was restarted; {n} streams wait for their publishers"),
+                    );
+                }
+                let term = self.last.term;
+                self.out.push_back(Output::ToLink(link, Message::Registered { term }));
+            }
+            Err((code, text)) => {
+                self.log(Level::Warn, format!("a node was refused: {text}"));
+                self.refuse(link, 0, code, text);
+            }
+        }
+    }
+
+    fn refuse(&mut self, link: LinkId, req: u64, code: &str, text: String) {
+        self.out.push_back(Output::ToLink(link, Message::Refused { req, code: code.to_owned(), text }));
+    }
+
+    fn report(&mut self, node: &NodeId, report: &Report, now: Time) {
+        if !self.registry.report(node, report, now) {
+            self.log(Level::Debug, format!("node {} reports too often; left out", quote(&node.0)));
+            return;
+        }
+        for stream in &report.streams {
+            self.reported(node, stream, now);
+        }
+        // What it was granted a while ago and does not report, it does not have.
+        let lease = Duration::from_millis(self.limits.lease_ms);
+        let Some(entry) = self.registry.node(node) else { return };
+        if !entry.owns.is_empty() {
+            let reported: std::collections::BTreeSet<&StreamKey> =
+                report.streams.iter().map(|s| &s.key).collect();
+            let old = |key: &&StreamKey| self.registry.stream(key).is_some_and(|s| s.since + lease <= now);
+            let missing: Vec<StreamKey> =
+                entry.owns.iter().filter(|k| !reported.contains(k)).filter(old).cloned().collect();
+            for key in missing {
+                self.registry.hold(&key, now);
+            }
+        }
+    }
+
+    fn reported(&mut self, node: &NodeId, report: &StreamReport, now: Time) {
+        let key = &report.key;
+        let lease = Duration::from_millis(self.limits.lease_ms);
+        if let Some(stream) = self.registry.stream_mut(key)
+            && stream.owner.as_ref() == Some(node)
+        {
+            if report.epoch == stream.epoch {
+                stream.viewers = report.viewers;
+                let state = stream.state;
+                match (report.live, report.silent) {
+                    (false, _) => self.registry.hold(key, now),
+                    (true, _) if state == StreamState::Held => self.adopt(node, key, report.epoch, "", now),
+                    (true, true) => stream.state = StreamState::Silent,
+                    (true, false) => stream.state = StreamState::Live,
+                }
+                return;
+            }
+            // A grant may be on its way to the node while the report is on its way here.
+            if report.epoch < stream.epoch && now < stream.since + lease {
+                return;
+            }
+        }
+        self.announced(node, key, report.epoch, "", now);
+        let ours = |s: &Stream| s.epoch == report.epoch && s.owner.as_ref() == Some(node);
+        if !report.live && self.registry.stream(key).is_some_and(ours) {
+            self.registry.hold(key, now);
+        }
+    }
+
+    /// A node says that it serves a stream under an epoch that it was granted before.
+    fn announced(&mut self, node: &NodeId, key: &StreamKey, epoch: Epoch, identity: &str, now: Time) {
+        let Some(stream) = self.registry.stream(key) else {
+            if self.registry.streams_full() {
+                let text = format!(
+                    "{key} is not tracked: the manager knows too many streams (limits.cluster_streams)"
+                );
+                return self.log(Level::Warn, text);
+            }
+            self.heard(epoch);
+            return self.adopt(node, key, epoch, identity, now);
+        };
+        let highest = stream.epoch;
+        let same = stream.owner.as_ref().is_none_or(|owner| owner == node);
+        if epoch > highest || (epoch == highest && same) {
+            self.heard(epoch);
+            self.adopt(node, key, epoch, identity, now);
+        } else {
+            self.log(
+                Level::Warn,
+                format!(
+                    "node {} serves {key} under epoch {epoch}, but {highest} was granted; fenced",
+                    quote(&node.0)
+                ),
+            );
+            self.to_node(node, Message::Fence { key: key.clone(), epoch: highest });
+        }
+    }
+
+    /// Writes an owner into the books and tells those whom it concerns. An empty identity keeps the known one.
+    fn adopt(&mut self, node: &NodeId, key: &StreamKey, epoch: Epoch, identity: &str, now: Time) {
+        let before = self.registry.stream(key).map(|s| (s.epoch, s.owner.clone(), s.identity.clone()));
+        let kept = before.as_ref().filter(|_| identity.is_empty()).map(|(_, _, known)| known.clone());
+        self.registry.grant(key, node, epoch, kept.as_deref().unwrap_or(identity), now);
+        let Some((old_epoch, old_owner, _)) = before else { return };
+        if let Some(old) = old_owner.as_ref().filter(|old| *old != node) {
+            self.to_node(old, Message::Fence { key: key.clone(), epoch });
+        }
+        if old_epoch == epoch && old_owner.as_ref() == Some(node) {
+            return;
+        }
+        let Some(link_addr) = self.registry.node(node).map(|n| n.info.advertised.link_addr()) else { return };
+        let gone: Vec<NodeId> = match self.registry.stream(key) {
+            Some(s) => s.askers.iter().filter(|a| self.registry.node(a).is_none()).cloned().collect(),
+            None => Vec::new(),
+        };
+        let askers = match self.registry.stream_mut(key) {
+            Some(s) => {
+                s.askers.retain(|a| !gone.contains(a));
+                s.askers.clone()
+            }
+            None => return,
+        };
+        for asker in askers.iter().filter(|a| *a != node) {
+            let moved = Message::Moved { key: key.clone(), epoch, node: node.clone(), link_addr };
+            self.to_node(asker, moved);
+        }
+    }
+
+    /// Answers at once, or later if too little is known yet.
+    fn ask(&mut self, question: Question, now: Time) {
+        let known = self.last.term > 0 && self.registry.stream(question.key()).is_some();
+        if known || self.knows_all() {
+            return self.answer(question, now);
+        }
+        if self.waiting.len() >= self.limits.cluster_waiting {
+            let text =
+                "the manager has just started and has too many questions waiting; try again in two seconds";
+            return match question {
+                Question::Pair { req, .. } => {
+                    let result = Err(Refusal::new("manager_starting", 503, text));
+                    self.out.push_back(Output::Paired { req, result });
+                }
+                Question::Claim { link, req, .. } => {
+                    self.refuse(link, req, "manager_starting", text.to_owned())
+                }
+                Question::Locate { link, req, key } => {
+                    self.out.push_back(Output::ToLink(link, Message::NotFound { req, key }));
+                }
+            };
+        }
+        self.waiting.push_back(question);
+    }
+
+    fn answer_waiting(&mut self, now: Time) {
+        for question in std::mem::take(&mut self.waiting) {
+            self.ask(question, now);
+        }
+    }
+
+    fn answer_waiting_for(&mut self, key: &StreamKey, now: Time) {
+        if self.waiting.iter().any(|q| q.key() == key) {
+            self.answer_waiting(now);
+        }
+    }
+
+    fn answer(&mut self, question: Question, now: Time) {
+        match question {
+            Question::Pair { req, action, key, region, strict } => {
+                let result = match action {
+                    Action::Broadcast => self.pair_publisher(&key, region.as_deref(), strict, now),
+                    Action::Subscribe => self.pair_viewer(&key, region.as_deref(), strict, now),
+                };
+                match &result {
+                    Ok(p) => {
+                        let line = format!("{key}: {action:?} goes to {}: {}", quote(&p.node.id.0), p.why);
+                        self.log(Level::Debug, line);
+                    }
+                    Err(r) => {
+                        self.log(Level::Debug, format!("{key}: {action:?} refused: {} ({})", r.text, r.code))
+                    }
+                }
+                self.out.push_back(Output::Paired { req, result });
+            }
+            Question::Claim { link, req, key, identity } => self.claim(link, req, &key, &identity, now),
+            Question::Locate { link, req, key } => self.locate(link, req, key),
+        }
+    }
+
+    fn placement(&self, node: &NodeId, key: &StreamKey, why: Why) -> Result<Box<Placement>, Refusal> {
+        let epoch = self.registry.stream(key).map(|s| s.epoch);
+        match self.registry.node(node) {
+            Some(n) => Ok(Box::new(Placement { node: n.info.clone(), epoch, why })),
+            None => Err(Refusal::new("no_origin", 503, "the node has just gone; try again")),
+        }
+    }
+
+    fn pair_publisher(
+        &mut self,
+        key: &StreamKey,
+        region: Option<&str>,
+        strict: bool,
+        now: Time,
+    ) -> Result<Box<Placement>, Refusal> {
+        let stream = self.registry.stream(key);
+        if stream.is_some_and(|s| s.state == StreamState::Live) {
+            return Err(Refusal::new("name_busy", 409, busy(key)));
+        }
+        let regions: Vec<&str> = region.into_iter().collect();
+        let held = stream.and_then(|s| s.owner.clone());
+        let reserved = self.registry.reserved(key).cloned();
+        let candidates = self.registry.candidates(now);
+        // A name stays where it is (or was just sent) while that node can take it and stands where it is wanted.
+        for (node, rule) in [(held, "was published there"), (reserved, "was given out already")] {
+            let Some(node) = node else { continue };
+            let mine: Vec<_> = candidates.iter().filter(|c| *c.node == node).copied().collect();
+            if let Ok((_, mut why)) = pick_origin(key, &mine, &regions, region.is_some()) {
+                why.rule = rule;
+                self.registry.reserve(key, &node, now);
+                return self.placement(&node, key, why);
+            }
+        }
+        let (node, why) = pick_origin(key, &candidates, &regions, strict)?;
+        let node = node.clone();
+        self.registry.reserve(key, &node, now);
+        self.placement(&node, key, why)
+    }
+
+    fn pair_viewer(
+        &mut self,
+        key: &StreamKey,
+        region: Option<&str>,
+        strict: bool,
+        now: Time,
+    ) -> Result<Box<Placement>, Refusal> {
+        if self.registry.stream(key).is_none() {
+            return Err(Refusal::new("not_found", 404, format!("nobody publishes {key}")));
+        }
+        let regions: Vec<&str> = region.into_iter().collect();
+        let candidates = self.registry.candidates(now);
+        let (node, why) = pick_edge(key, &candidates, &regions, strict)?;
+        let node = node.clone();
+        self.registry.expect_viewer(&node, now);
+        self.placement(&node, key, why)
+    }
+
+    fn claim(&mut self, link: LinkId, req: u64, key: &StreamKey, identity: &str, now: Time) {
+        let Some(node) = self.registry.node_at(link).cloned() else {
+            return self.refuse(link, req, "not_registered", not_registered());
+        };
+        let mut taken_over = None;
+        match self.registry.stream(key) {
+            None if self.registry.streams_full() => {
+                let text = "the cluster has as many streams as the manager may know (limits.cluster_streams)";
+                return self.refuse(link, req, "cluster_streams", text.to_owned());
+            }
+            Some(stream)
+                if stream.state != StreamState::Held && stream.owner.as_ref().is_some_and(|o| *o != node) =>
+            {
+                let same = !identity.is_empty() && stream.identity == identity;
+                if !same && stream.state != StreamState::Silent {
+                    return self.refuse(link, req, "name_busy", busy(key));
+                }
+                let again = Duration::from_millis(self.limits.takeover_ms);
+                if stream.taken_over.is_some_and(|at| now < at + again) {
+                    let text = format!(
+                        "{key} has just changed hands; wait {} seconds, and make sure that only one encoder publishes it",
+                        again.as_secs()
+                    );
+                    return self.refuse(link, req, "takeover_limited", text);
+                }
+                taken_over = Some(if same {
+                    "the same publisher connected there"
+                } else {
+                    "its publisher was silent"
+                });
+            }
+            _ => {}
+        }
+        let epoch = self.next_epoch();
+        // An empty identity is a new publisher's, not "as before".
+        self.registry.stream_mut(key).into_iter().for_each(|s| s.identity.clear());
+        self.adopt(&node, key, epoch, identity, now);
+        if let Some(why) = taken_over {
+            if let Some(stream) = self.registry.stream_mut(key) {
+                stream.taken_over = Some(now);
+            }
+            self.log(
+                Level::Info,
+                format!("{key} moves to node {} under epoch {epoch}: {why}", quote(&node.0)),
+            );
+        }
+        self.out.push_back(Output::ToLink(link, Message::Claimed { req, key: key.clone(), epoch }));
+    }
+
+    fn locate(&mut self, link: LinkId, req: u64, key: StreamKey) {
+        let Some(asker) = self.registry.node_at(link).cloned() else { return };
+        if let Some(stream) = self.registry.stream_mut(&key) {
+            // Also where nobody owns it now: whoever claims it next is told to the asker at once.
+            stream.askers.insert(asker);
+        }
+        let found = self.registry.stream(&key).and_then(|s| Some((s.epoch, s.owner.clone()?)));
+        let answer = match found {
+            // An owner whose link to us broke but whose lease runs may well be within the asker's reach.
+            Some((epoch, node)) => match self.registry.node(&node) {
+                Some(n) => {
+                    let link_addr = n.info.advertised.link_addr();
+                    Message::Located { req, key, epoch, node, link_addr }
+                }
+                None => Message::NotFound { req, key },
+            },
+            None => Message::NotFound { req, key },
+        };
+        self.out.push_back(Output::ToLink(link, answer));
+    }
+
+    fn link_down(&mut self, link: LinkId) {
+        if let Some(node) = self.registry.link_down(link) {
+            let text = format!("lost the link to node {}; its lease runs on", quote(&node.0));
+            self.log(Level::Warn, text);
+        }
+    }
+
+    fn tick(&mut self, now: Time) {
+        while let Some(lapsed) = self.registry.pop_due(now) {
+            match lapsed {
+                Lapsed::Node(node, orphans) => {
+                    let (name, n) = (quote(&node.0), orphans.len());
+                    let text =
+                        format!("node {name} is gone (its lease ran out); {n} streams wait for a new origin");
+                    self.log(Level::Warn, text);
+                }
+                Lapsed::Stream(key) => {
+                    self.log(Level::Debug, format!("{key} was not published again; forgotten"))
+                }
+            }
+        }
+        if !self.settled && now >= self.settle_at {
+            self.settled = true;
+            self.answer_waiting(now);
+        }
+    }
+}
+
+fn busy(key: &StreamKey) -> String {
+    format!("{key} is being published already; stop that publisher or use another name")
+}
+
+fn not_registered() -> String {
+    "this node is not registered with the manager yet; try again".to_owned()
+}
+
+impl Machine for Manager {
+    type Input<'a> = Input;
+    type Output = Output;
+
+    fn handle(&mut self, input: Input, now: Time) {
+        match input {
+            Input::Link(link, message) => self.message(link, message, now),
+            Input::LinkDown(link) => self.link_down(link),
+            Input::Pair { req, action, key, region, strict } => {
+                self.ask(Question::Pair { req, action, key, region, strict }, now);
+            }
+            Input::Tick => self.tick(now),
+            Input::WallClock(wall) => self.wall_clock(wall, now),
+        }
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        let settle = (!self.settled).then(|| Deadline::new(self.settle_at, "manager relearns"));
+        Deadline::earliest(settle, self.registry.deadline())
+    }
+}

@@ -1,0 +1,408 @@
+use super::*;
+use crate::cluster::placement::tests::info;
+use crate::cluster::world::{World, key};
+use crate::node::config::Role;
+use crate::node::io::ConnId;
+
+const ORIGIN: &[Role] = &[Role::Origin];
+const EDGE: &[Role] = &[Role::Edge];
+
+/// Two origins and an edge, registered, and the manager past its time of waiting.
+fn world() -> World {
+    let mut w = World::new();
+    w.add("origin-a", ORIGIN);
+    w.add("origin-b", ORIGIN);
+    w.add("edge-a", EDGE);
+    w.run(2_500);
+    w
+}
+
+fn epoch(w: &World, node: usize, req: u64) -> Epoch {
+    *w.nodes[node].claimed[&req].as_ref().unwrap()
+}
+
+fn code(w: &World, node: usize, req: u64) -> &'static str {
+    w.nodes[node].claimed[&req].as_ref().unwrap_err().code
+}
+
+#[test]
+fn nodes_register_and_are_given_out_for_their_roles() {
+    let mut w = world();
+    assert!(w.nodes.iter().all(|n| n.member.is_registered()));
+    w.pair(1, Action::Subscribe, "x");
+    w.pair(2, Action::Broadcast, "x");
+    w.run(100);
+    assert_eq!(w.paired[&1].as_ref().unwrap_err().status, 404);
+    let placed = w.paired[&2].as_ref().unwrap().node.id.clone();
+    let i = w.nodes.iter().position(|n| n.info.id == placed).unwrap();
+    assert!(w.nodes[i].info.has_role(Role::Origin));
+    w.claim(i, 1, "x", "");
+    w.run(100);
+    epoch(&w, i, 1);
+    w.pair(3, Action::Subscribe, "x");
+    w.pair(4, Action::Broadcast, "x");
+    w.run(100);
+    assert_eq!(w.paired[&3].as_ref().unwrap().node.id.0, "edge-a");
+    assert_eq!(w.paired[&4].as_ref().unwrap_err().code, "name_busy");
+}
+
+#[test]
+fn a_pairing_is_stable_while_it_is_not_used_and_is_forgotten_later() {
+    let mut w = world();
+    for req in 0..5 {
+        w.pair(req, Action::Broadcast, "x");
+        w.run(2_000);
+    }
+    assert!((1..5).all(|r| w.paired[&r].as_ref().unwrap().node.id == w.paired[&0].as_ref().unwrap().node.id));
+    assert!(w.manager.as_ref().unwrap().registry().reserved(&key("x")).is_some());
+    w.run(11_000);
+    assert!(w.manager.as_ref().unwrap().registry().reserved(&key("x")).is_none());
+}
+
+#[test]
+fn a_live_name_is_refused_and_a_silent_one_changes_hands_with_a_fence() {
+    let mut w = world();
+    w.claim(0, 1, "x", "alice");
+    w.run(1_500);
+    w.claim(1, 2, "x", "bob");
+    w.run(1_500);
+    assert_eq!(code(&w, 1, 2), "name_busy");
+    w.nodes[0].publishing.get_mut(&key("x")).unwrap().silent = true;
+    w.run(1_500);
+    w.claim(1, 3, "x", "bob");
+    w.run(100);
+    assert!(epoch(&w, 1, 3) > epoch(&w, 0, 1));
+    assert_eq!(w.nodes[0].fenced, [(key("x"), epoch(&w, 1, 3))]);
+}
+
+#[test]
+fn the_same_publisher_takes_over_at_once_but_two_do_not_play_ping_pong() {
+    let mut w = world();
+    w.claim(0, 1, "x", "alice");
+    w.run(100);
+    w.claim(1, 2, "x", "alice");
+    w.run(100);
+    assert!(epoch(&w, 1, 2) > epoch(&w, 0, 1));
+    w.claim(0, 3, "x", "alice");
+    w.run(100);
+    assert_eq!(code(&w, 0, 3), "takeover_limited");
+    w.run(3_000);
+    w.claim(0, 4, "x", "alice");
+    w.run(100);
+    assert!(epoch(&w, 0, 4) > epoch(&w, 1, 2));
+}
+
+#[test]
+fn a_publisher_that_left_may_return_anywhere_and_a_held_name_is_forgotten() {
+    let mut w = world();
+    w.claim(0, 1, "x", "");
+    w.claim(1, 2, "y", "");
+    w.run(100);
+    w.release(0, "x");
+    w.release(1, "y");
+    w.run(100);
+    w.pair(1, Action::Broadcast, "x");
+    w.pair(2, Action::Subscribe, "x");
+    w.run(100);
+    assert_eq!(w.paired[&1].as_ref().unwrap().node.id.0, "origin-a", "it goes back to where its viewers are");
+    assert!(w.paired[&2].is_ok(), "a held stream exists");
+    w.claim(1, 3, "x", "");
+    w.run(100);
+    assert!(epoch(&w, 1, 3) > epoch(&w, 0, 1));
+    assert_eq!(w.nodes[0].fenced.len(), 1);
+    w.nodes[1].publishing.remove(&key("y"));
+    w.run(32_000);
+    w.pair(3, Action::Subscribe, "y");
+    w.run(100);
+    assert_eq!(w.paired[&3].as_ref().unwrap_err().code, "not_found");
+}
+
+#[test]
+fn a_restarted_manager_relearns_and_epochs_go_on_rising_even_if_its_clock_is_behind() {
+    let mut w = world();
+    w.claim(0, 1, "x", "");
+    w.run(1_500);
+    w.kill_manager();
+    w.run(700);
+    w.start_manager(3_600);
+    // Asked before the nodes are back: the answer waits and is right.
+    w.claim(1, 2, "x", "");
+    w.pair(1, Action::Broadcast, "x");
+    w.pair(2, Action::Subscribe, "x");
+    w.run(2_000);
+    assert_eq!(code(&w, 1, 2), "name_busy");
+    assert_eq!(w.paired[&1].as_ref().unwrap_err().code, "name_busy");
+    assert!(w.paired[&2].is_ok());
+    assert!(w.nodes[0].fenced.is_empty() && w.nodes[0].publishing[&key("x")].live);
+    w.claim(0, 3, "z", "");
+    w.run(100);
+    assert!(epoch(&w, 0, 3) > epoch(&w, 0, 1));
+}
+
+#[test]
+fn nodes_come_back_within_the_time_that_a_manager_waits_however_long_it_was_gone() {
+    let mut w = world();
+    w.claim(0, 1, "x", "");
+    w.run(100);
+    w.kill_manager();
+    w.run(60_000);
+    assert!(w.nodes[0].dials < 100);
+    assert!(w.nodes[0].logs.len() <= 8, "{:?}", w.nodes[0].logs);
+    w.start_manager(0);
+    w.pair(1, Action::Subscribe, "x");
+    w.run(2_050);
+    assert!(w.paired[&1].is_ok());
+}
+
+#[test]
+fn a_dead_origins_name_goes_to_another_and_the_dead_is_fenced_when_it_returns() {
+    let mut w = world();
+    w.claim(0, 1, "x", "");
+    w.run(1_500);
+    // A partition: the origin still has its publisher.
+    w.cut(0);
+    w.claim(1, 2, "x", "");
+    w.run(500);
+    assert_eq!(code(&w, 1, 2), "name_busy", "it may be back within its lease");
+    w.pair(1, Action::Broadcast, "other");
+    w.run(4_000);
+    assert_eq!(
+        w.paired[&1].as_ref().unwrap().node.id.0,
+        "origin-b",
+        "a node without a link is not given out"
+    );
+    w.claim(1, 3, "x", "");
+    w.run(100);
+    assert!(epoch(&w, 1, 3) > epoch(&w, 0, 1));
+    w.nodes[0].cut = false;
+    w.run(3_000);
+    assert_eq!(w.nodes[0].fenced, [(key("x"), epoch(&w, 1, 3))]);
+    assert!(w.nodes[0].publishing.is_empty() && w.nodes[1].publishing[&key("x")].live);
+}
+
+#[test]
+fn a_short_break_changes_nothing() {
+    let mut w = world();
+    w.claim(0, 1, "x", "");
+    w.run(1_500);
+    w.cut(0);
+    w.run(300);
+    w.nodes[0].cut = false;
+    w.run(10_000);
+    assert!(w.nodes[0].fenced.is_empty());
+    let m = w.manager.as_ref().unwrap();
+    assert_eq!(m.registry().stream(&key("x")).unwrap().state, StreamState::Live);
+}
+
+#[test]
+fn an_origin_that_is_back_after_its_lease_gets_its_name_back_if_nobody_took_it() {
+    let mut w = world();
+    w.claim(0, 1, "x", "");
+    w.run(100);
+    w.cut(0);
+    w.run(6_000);
+    assert_eq!(w.manager.as_ref().unwrap().registry().stream(&key("x")).unwrap().owner, None);
+    w.nodes[0].cut = false;
+    w.run(3_000);
+    let stream = w.manager.as_ref().unwrap().registry().stream(&key("x")).unwrap();
+    assert_eq!(
+        (stream.owner.as_ref().map(|n| n.0.as_str()), stream.epoch),
+        (Some("origin-a"), epoch(&w, 0, 1))
+    );
+    assert!(w.nodes[0].fenced.is_empty());
+}
+
+#[test]
+fn viewers_follow_a_stream_to_its_new_origin_in_time() {
+    let mut w = world();
+    // The edge has a viewer before there is an origin.
+    w.watch(2, "x");
+    w.run(700);
+    w.claim(0, 1, "x", "");
+    w.run(2_500);
+    let count = |w: &World| w.nodes[2].received.get(&key("x")).map_or(0, Vec::len);
+    for _ in 0..10 {
+        w.packet(0, "x");
+        w.run(20);
+    }
+    assert!(count(&w) >= 9, "{}", count(&w));
+    w.kill(0);
+    w.run(20);
+    assert_eq!(w.nodes[2].away.get(&key("x")), Some(&true));
+    w.run(3_100);
+    w.claim(1, 2, "x", "");
+    w.run(100);
+    for _ in 0..100 {
+        w.packet(1, "x");
+        w.run(20);
+    }
+    assert_eq!(w.nodes[2].away.get(&key("x")), Some(&false));
+    assert!(w.nodes[2].received[&key("x")].iter().filter(|(e, _)| *e == epoch(&w, 1, 2)).count() >= 95);
+    assert!(w.nodes[2].ended.is_empty());
+}
+
+#[test]
+fn a_superseded_origin_is_never_relayed_even_while_it_is_cut_off() {
+    let mut w = world();
+    w.claim(0, 1, "x", "");
+    w.run(100);
+    w.watch(2, "x");
+    w.run(300);
+    w.packet(0, "x");
+    w.run(100);
+    w.cut(0);
+    w.run(3_500);
+    w.claim(1, 2, "x", "");
+    w.run(200);
+    for _ in 0..20 {
+        w.packet(0, "x");
+        w.packet(1, "x");
+        w.run(20);
+    }
+    let got = &w.nodes[2].received[&key("x")];
+    assert_eq!(got.iter().filter(|(e, _)| *e == epoch(&w, 0, 1)).count(), 1);
+    assert!(got.iter().filter(|(e, _)| *e == epoch(&w, 1, 2)).count() >= 18);
+}
+
+#[test]
+fn a_restarted_origin_loses_its_streams_at_once_not_after_its_lease() {
+    let mut w = world();
+    w.claim(0, 1, "x", "");
+    w.run(1_000);
+    w.kill(0);
+    w.restart(0);
+    w.run(500);
+    w.claim(0, 2, "x", "");
+    w.run(200);
+    assert!(epoch(&w, 0, 2) > epoch(&w, 0, 1));
+}
+
+#[test]
+fn messages_that_take_their_time_do_not_confuse_anyone() {
+    let mut w = World::new();
+    w.delay = Duration::from_millis(400);
+    w.add("origin-a", ORIGIN);
+    w.add("origin-b", ORIGIN);
+    w.run(4_000);
+    for round in 0..20 {
+        w.claim(0, round * 2, "x", "p");
+        w.run(1_700);
+        w.claim(1, round * 2 + 1, "x", "p");
+        w.run(1_900);
+    }
+    let live = |i: usize| w.nodes[i].publishing.get(&key("x")).is_some_and(|p| p.live);
+    assert!(live(0) != live(1));
+}
+
+#[test]
+fn an_origin_that_its_report_forgets_is_not_believed_for_ever() {
+    let mut w = world();
+    w.claim(0, 1, "x", "");
+    w.run(100);
+    w.nodes[0].publishing.clear();
+    w.run(5_000);
+    assert_eq!(w.manager.as_ref().unwrap().registry().stream(&key("x")).unwrap().state, StreamState::Held);
+}
+
+fn alone(complete: bool) -> Manager {
+    let mut m = Manager::new(Arc::default(), complete, Time::ZERO);
+    let roles = [Role::Manager, Role::Origin, Role::Edge];
+    m.handle(
+        Input::Link(LinkId::Local, Message::Register(Box::new(info("all", &roles, "eu", 100)))),
+        Time::ZERO,
+    );
+    m
+}
+
+fn pairs(m: &mut Manager) -> Vec<Result<String, &'static str>> {
+    let mut out = Vec::new();
+    while let Some(o) = m.poll() {
+        if let Output::Paired { result, .. } = o {
+            out.push(result.map(|p| p.node.id.0).map_err(|r| r.code));
+        }
+    }
+    out
+}
+
+fn broadcast(m: &mut Manager, name: &str, region: Option<&str>, strict: bool, now: Time) {
+    let region = region.map(str::to_owned);
+    m.handle(Input::Pair { req: 0, action: Action::Broadcast, key: key(name), region, strict }, now);
+}
+
+#[test]
+fn only_where_one_process_is_the_whole_cluster_is_the_first_answer_immediate() {
+    let mut m = alone(true);
+    broadcast(&mut m, "x", None, false, Time::ZERO);
+    assert_eq!(pairs(&mut m), [], "no term yet");
+    m.handle(Input::WallClock(WallTime(1_700_000_000_000_000_000)), Time::ZERO);
+    assert_eq!((pairs(&mut m), m.term()), (vec![Ok("all".to_owned())], 1_700_000_000));
+    let other = Message::Register(Box::new(info("other", &[Role::Origin], "eu", 100)));
+    m.handle(Input::Link(LinkId::Conn(ConnId::accepted(1)), other), Time::ZERO);
+    broadcast(&mut m, "y", None, false, Time::ZERO);
+    assert_eq!(pairs(&mut m), []);
+    m.handle(Input::Tick, Time::from_millis(2_000));
+    assert_eq!(pairs(&mut m).len(), 1);
+    broadcast(&mut m, "z", Some("mars"), true, Time::from_millis(2_000));
+    broadcast(&mut m, "z", Some("mars"), false, Time::from_millis(2_000));
+    assert!(matches!(&pairs(&mut m)[..], [Err("no_region"), Ok(_)]));
+}
+
+#[test]
+fn two_nodes_of_one_name_do_not_take_turns() {
+    let mut m = alone(false);
+    let register = |m: &mut Manager, conn: u64, instance: u64, at: u64| {
+        let info = NodeInfo { instance, ..info("twin", &[Role::Origin], "eu", 100) };
+        let link = LinkId::Conn(ConnId::accepted(conn));
+        m.handle(Input::Link(link, Message::Register(Box::new(info))), Time::from_millis(at));
+        let mut said = Vec::new();
+        while let Some(o) = m.poll() {
+            if let Output::ToLink(to, message) = o
+                && to == link
+            {
+                said.push(message);
+            }
+        }
+        said
+    };
+    assert!(matches!(&register(&mut m, 1, 1, 0)[..], [Message::Registered { .. }]));
+    assert!(
+        matches!(&register(&mut m, 2, 2, 100)[..], [Message::Refused { code, .. }] if code == "node_name_taken")
+    );
+    assert!(
+        matches!(&register(&mut m, 3, 1, 200)[..], [Message::Registered { .. }]),
+        "the same run, reconnected"
+    );
+    assert!(matches!(&register(&mut m, 4, 2, 3_300)[..], [Message::Registered { .. }]), "the first is gone");
+}
+
+#[test]
+fn a_flood_of_reports_does_not_count() {
+    let mut m = alone(true);
+    let report = |sessions| Message::Report(Report { sessions, ..Report::default() });
+    for n in 0..50 {
+        m.handle(Input::Link(LinkId::Local, report(n)), Time::from_millis(5));
+    }
+    assert_eq!(m.registry().nodes()[&NodeId("all".to_owned())].load.sessions, 9);
+}
+
+#[test]
+fn a_stranger_without_registration_gets_nothing() {
+    let mut m = alone(true);
+    m.handle(Input::WallClock(WallTime(1_000_000_000)), Time::ZERO);
+    while m.poll().is_some() {}
+    let link = LinkId::Conn(ConnId::accepted(9));
+    m.handle(
+        Input::Link(link, Message::Claim { req: 7, key: key("x"), identity: String::new() }),
+        Time::ZERO,
+    );
+    assert!(matches!(m.poll(), Some(Output::ToLink(_, Message::Refused { req: 7, .. }))));
+    m.handle(
+        Input::Link(
+            link,
+            Message::Announce { key: key("x"), epoch: Epoch { term: 9, count: 9 }, identity: String::new() },
+        ),
+        Time::ZERO,
+    );
+    m.handle(Input::Link(link, Message::Report(Report::default())), Time::ZERO);
+    assert!(m.registry().streams().is_empty());
+}

@@ -1,0 +1,163 @@
+use super::*;
+use crate::cluster::placement::tests::info;
+use crate::cluster::world::key;
+use crate::node::config::Role;
+
+fn member(manager: &str) -> Member {
+    let info = info("n", &[Role::Origin], "eu", 100);
+    Member::new(Arc::default(), info, manager.to_owned(), Rng::new([1; 32]), Time::ZERO)
+}
+
+fn drain(m: &mut Member) -> Vec<Output> {
+    std::iter::from_fn(|| m.poll()).collect()
+}
+
+fn registered() -> Member {
+    let mut m = member("");
+    m.handle(Input::ManagerUp(LinkId::Local), Time::ZERO);
+    m.handle(Input::Message(Message::Registered { term: 1 }), Time::ZERO);
+    assert!(matches!(drain(&mut m)[..], [Output::ToManager(Message::Register(_)), Output::WantReport]));
+    m
+}
+
+const E1: Epoch = Epoch { term: 1, count: 1 };
+const E2: Epoch = Epoch { term: 1, count: 2 };
+
+fn claim(req: u64) -> Input {
+    Input::Claim { req, key: key("x"), identity: "i".to_owned() }
+}
+
+#[test]
+fn a_lost_manager_is_dialled_again_and_again_ever_more_slowly_and_said_so_now_and_then() {
+    let mut m = member("m:5090");
+    let (mut dials, mut logs) = (Vec::new(), 0);
+    let mut now = Time::ZERO;
+    while now < Time::from_millis(60_000) {
+        now = m.deadline().unwrap().at;
+        m.handle(Input::Tick, now);
+        for o in drain(&mut m) {
+            match o {
+                Output::DialManager => {
+                    dials.push(now);
+                    m.handle(Input::ManagerDown(Reason::peer("dial_failed", "connection refused")), now);
+                }
+                Output::Log(_, text) => {
+                    assert!(text.starts_with("no manager reachable at m:5090: connection refused"), "{text}");
+                    logs += 1;
+                }
+                o => panic!("{o:?}"),
+            }
+        }
+        logs += drain(&mut m).len();
+    }
+    let gaps: Vec<u64> = dials.windows(2).map(|w| w[1].since(w[0]).as_millis() as u64).collect();
+    assert!(gaps[0] <= 250 && gaps.iter().all(|g| (125..=1_500).contains(g)), "{gaps:?}");
+    assert!((5..=7).contains(&logs), "{logs}");
+}
+
+#[test]
+fn a_dial_that_never_ends_is_given_up() {
+    let mut m = member("m");
+    m.handle(Input::Tick, Time::ZERO);
+    assert_eq!(drain(&mut m), [Output::DialManager]);
+    m.handle(Input::Tick, Time::from_millis(5_000));
+    assert!(matches!(drain(&mut m)[..], [Output::Log(..)]));
+    m.handle(Input::Tick, m.deadline().unwrap().at);
+    assert_eq!(drain(&mut m), [Output::DialManager]);
+}
+
+#[test]
+fn without_a_manager_a_claim_is_refused_in_words_after_a_while() {
+    let mut m = member("m:5090");
+    m.handle(claim(4), Time::ZERO);
+    m.handle(Input::Tick, Time::from_millis(2_999));
+    drain(&mut m);
+    m.handle(Input::Tick, Time::from_millis(3_000));
+    let said = drain(&mut m);
+    assert!(
+        matches!(&said[..], [Output::Claimed { req: 4, result: Err(r) }] if r.code == "no_manager"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_claim_made_while_the_manager_is_away_is_asked_when_it_is_back_and_what_runs_is_announced() {
+    let mut m = registered();
+    m.handle(claim(1), Time::ZERO);
+    m.handle(Input::Message(Message::Claimed { req: 1, key: key("x"), epoch: E1 }), Time::ZERO);
+    m.handle(Input::ManagerDown(Reason::peer("reset", "reset")), Time::ZERO);
+    m.handle(Input::Claim { req: 2, key: key("y"), identity: String::new() }, Time::ZERO);
+    m.handle(Input::ManagerUp(LinkId::Local), Time::from_millis(500));
+    drain(&mut m);
+    m.handle(Input::Message(Message::Registered { term: 2 }), Time::from_millis(500));
+    let said = drain(&mut m);
+    assert!(
+        matches!(
+            &said[..],
+            [
+                Output::ToManager(Message::Announce { epoch: E1, .. }),
+                Output::ToManager(Message::Claim { req: 2, .. }),
+                Output::WantReport
+            ]
+        ),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_grant_that_comes_too_late_is_given_back() {
+    let mut m = registered();
+    m.handle(claim(1), Time::ZERO);
+    m.handle(Input::Tick, Time::from_millis(3_000));
+    drain(&mut m);
+    m.handle(Input::Message(Message::Claimed { req: 1, key: key("x"), epoch: E1 }), Time::from_millis(3_001));
+    assert_eq!(drain(&mut m), [Output::ToManager(Message::Release { key: key("x"), epoch: E1 })]);
+    assert_eq!(m.owned(&key("x")), None);
+}
+
+#[test]
+fn only_a_higher_epoch_fences_and_only_the_current_one_is_released() {
+    let mut m = registered();
+    m.handle(claim(1), Time::ZERO);
+    m.handle(Input::Message(Message::Claimed { req: 1, key: key("x"), epoch: E2 }), Time::ZERO);
+    drain(&mut m);
+    m.handle(Input::Message(Message::Fence { key: key("x"), epoch: E1 }), Time::ZERO);
+    m.handle(Input::Released { key: key("x"), epoch: E1 }, Time::ZERO);
+    assert_eq!(drain(&mut m), []);
+    let e3 = Epoch { term: 2, count: 0 };
+    m.handle(Input::Message(Message::Fence { key: key("x"), epoch: e3 }), Time::ZERO);
+    assert_eq!(drain(&mut m), [Output::Fenced { key: key("x"), epoch: e3 }]);
+    assert_eq!(m.owned(&key("x")), None);
+}
+
+#[test]
+fn a_name_that_was_not_found_is_not_asked_for_again_for_a_second() {
+    let mut m = registered();
+    let locate = |req| Input::Locate { req, key: key("x") };
+    m.handle(locate(1), Time::ZERO);
+    m.handle(Input::Message(Message::NotFound { req: 1, key: key("x") }), Time::ZERO);
+    drain(&mut m);
+    m.handle(locate(2), Time::from_millis(999));
+    let said = drain(&mut m);
+    assert!(matches!(&said[..], [Output::Located { req: 2, result: Err(r) }] if r.code == "not_found"));
+    m.handle(locate(3), Time::from_millis(1_000));
+    assert!(matches!(drain(&mut m)[..], [Output::ToManager(Message::Locate { req: 3, .. })]));
+}
+
+#[test]
+fn a_refused_registration_is_said_once_and_tried_again() {
+    let mut m = member("m");
+    m.handle(Input::ManagerUp(LinkId::Local), Time::ZERO);
+    drain(&mut m);
+    let refused =
+        || Message::Refused { req: 0, code: "node_name_taken".to_owned(), text: "taken".to_owned() };
+    m.handle(Input::Message(refused()), Time::ZERO);
+    m.handle(Input::Tick, Time::from_millis(1_000));
+    m.handle(Input::Message(refused()), Time::from_millis(1_010));
+    assert!(matches!(
+        drain(&mut m)[..],
+        [Output::Log(Level::Error, _), Output::ToManager(Message::Register(_))]
+    ));
+    m.handle(Input::Tick, Time::from_millis(1_010));
+    assert_eq!(drain(&mut m), [], "a tick too early changes nothing");
+}

@@ -1,0 +1,526 @@
+//! The puller's side of one stream: finds the origin, pulls, and starts over when the origin or the way to it fails.
+//!
+//! Each attempt asks the manager anew where the stream is, for it may have moved. Frames of an epoch lower than the
+//! highest one heard of are never passed on. After a break the new pull begins with the source's cached group of
+//! pictures; what was had already is recognised, so that viewers see each frame once.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use crate::cluster::member::Source;
+use crate::cluster::{Epoch, NodeId};
+use crate::error::{Reason, quote};
+use crate::limits::Limits;
+use crate::machine::Machine;
+use crate::media::frame::{FrameKind, Ingest};
+use crate::media::key::StreamKey;
+use crate::media::track::TrackId;
+use crate::node::io::Level;
+use crate::rand::Rng;
+use crate::time::{Deadline, Time};
+use crate::wire::link::{Message, RelayFrame, TrackConfig};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a pull can be told.
+#[derive(Debug)]
+pub enum Input {
+    /// Whether anybody on this node watches the stream. Starts as "yes".
+    Wanted(bool),
+    /// The answer to [`Output::Locate`].
+    Located(Result<Source, Reason>),
+    /// The stream has a new origin or epoch (from [`crate::cluster::member::Output::Moved`]).
+    Moved(Source),
+    /// The link that [`Output::Connect`] asked for stands.
+    LinkUp,
+    /// It could not be had, or broke.
+    LinkDown(Reason),
+    /// The source said this about the current pull (see [`PullClient::is_for`]).
+    Message(Message),
+    /// A viewer needs a key frame.
+    KeyWanted,
+    /// Time passed.
+    Tick,
+}
+
+/// What a pull says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Ask the member where the stream is, then say [`Input::Located`].
+    Locate,
+    /// Have a link to that node (an open one will do), then say `LinkUp` or `LinkDown`. Replaces an earlier wish.
+    Connect {
+        /// The node.
+        node: NodeId,
+        /// Where it takes links.
+        addr: SocketAddr,
+    },
+    /// Send this over that link.
+    Send(Message),
+    /// Hand this to the hub.
+    Ingest {
+        /// The epoch under which its publisher was accepted.
+        epoch: Epoch,
+        /// Configuration or frame.
+        ingest: Ingest,
+    },
+    /// No frames come for now: the publisher left, or the way to its origin is broken.
+    Away,
+    /// Frames come (again).
+    Back,
+    /// An attempt failed before anything was ever received. Those who wait for the stream may be told; it is tried
+    /// again as long as it is wanted.
+    Unavailable(Reason),
+    /// It is over and the machine does nothing more: nobody watches, or nothing came for `stream_hold_ms`.
+    Ended(Reason),
+    /// A line for the operator.
+    Log(Level, String),
+}
+
+#[derive(Debug)]
+enum State {
+    Locating { since: Time },
+    Dialling { since: Time, source: Source },
+    Pulling { source: Source },
+    Backoff { until: Time },
+    Ended,
+}
+
+/// What a track's frames have shown so far.
+#[derive(Debug)]
+struct Track {
+    /// The newest configuration passed on to the hub.
+    config: TrackConfig,
+    /// The last frame passed on, in the epoch and from the node of `PullClient::continues`.
+    last: Option<u64>,
+    /// This pull has shown `last` again (or began with it), so that what follows connects to it.
+    joined: bool,
+}
+
+/// One stream that this node pulls. See the module's text.
+#[derive(Debug)]
+pub struct PullClient {
+    id: u64,
+    key: StreamKey,
+    own: NodeId,
+    limits: Arc<Limits>,
+    rng: Rng,
+    state: State,
+    attempt: u16,
+    failures: u32,
+    /// The highest epoch heard of.
+    epoch: Epoch,
+    /// Whose sequence numbers `Track::last` speaks of.
+    continues: Option<(NodeId, Epoch)>,
+    tracks: BTreeMap<TrackId, Track>,
+    path: Vec<NodeId>,
+    ever: bool,
+    away: bool,
+    /// Since when nothing came (from the start, or from the last break).
+    dry_since: Option<Time>,
+    unwanted_since: Option<Time>,
+    key_asked: Option<Time>,
+    key_due: bool,
+    stale: u64,
+    repeated: u64,
+    unusable: u64,
+    out: VecDeque<Output>,
+}
+
+/// Attempts are numbered in the low bits of a pull's number.
+const ATTEMPT_BITS: u32 = 16;
+
+impl PullClient {
+    /// Begins to pull `key`. `id` is below 2⁴⁸ and unlike that of any other pull of this node, now or before;
+    /// `own` is this node.
+    pub fn new(id: u64, key: StreamKey, own: NodeId, limits: Arc<Limits>, rng: Rng, now: Time) -> PullClient {
+        PullClient {
+            id,
+            key,
+            own,
+            limits,
+            rng,
+            state: State::Locating { since: now },
+            attempt: 0,
+            failures: 0,
+            epoch: Epoch::default(),
+            continues: None,
+            tracks: BTreeMap::new(),
+            path: Vec::new(),
+            ever: false,
+            away: false,
+            dry_since: Some(now),
+            unwanted_since: None,
+            key_asked: None,
+            key_due: false,
+            stale: 0,
+            repeated: 0,
+            unusable: 0,
+            out: VecDeque::from([Output::Locate]),
+        }
+    }
+
+    /// The stream.
+    pub fn key(&self) -> &StreamKey {
+        &self.key
+    }
+
+    /// The number of the current attempt, as messages carry it.
+    pub fn pull(&self) -> u64 {
+        self.id << ATTEMPT_BITS | u64::from(self.attempt)
+    }
+
+    /// Whether a message with this pull number concerns the current attempt.
+    pub fn is_for(&self, pull: u64) -> bool {
+        self.pull() == pull
+    }
+
+    /// The `id` of the [`PullClient`] that a pull number belongs to.
+    pub const fn id_of(pull: u64) -> u64 {
+        pull >> ATTEMPT_BITS
+    }
+
+    /// The nodes that the frames came through, the origin first; empty before anything came.
+    pub fn path(&self) -> &[NodeId] {
+        &self.path
+    }
+
+    /// The node that it pulls from or dials now.
+    pub fn source(&self) -> Option<&NodeId> {
+        match &self.state {
+            State::Dialling { source, .. } | State::Pulling { source } => Some(&source.node),
+            _ => None,
+        }
+    }
+
+    /// Whether a pull is under way.
+    pub fn is_pulling(&self) -> bool {
+        matches!(self.state, State::Pulling { .. })
+    }
+
+    /// Frames left out: of a superseded epoch, seen before, and without the configuration or the frames they need.
+    pub fn left_out(&self) -> (u64, u64, u64) {
+        (self.stale, self.repeated, self.unusable)
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn end(&mut self, reason: Reason) {
+        if self.is_pulling() {
+            self.out.push_back(Output::Send(Message::CancelPull { pull: self.pull() }));
+        }
+        self.state = State::Ended;
+        self.out.push_back(Output::Ended(reason));
+    }
+
+    /// The attempt is over; another follows after a wait.
+    fn fail(&mut self, reason: Reason, now: Time) {
+        let was_pulling = self.is_pulling();
+        let least = self.limits.relay_retry_min_ms;
+        let most = self.limits.relay_retry_max_ms.max(least);
+        let wait = least.saturating_mul(1 << self.failures.min(16)).min(most);
+        let wait = wait - u64::from(self.rng.below(u32::try_from(wait / 2).unwrap_or(u32::MAX)));
+        self.failures = self.failures.saturating_add(1);
+        self.state = State::Backoff { until: now + Self::ms(wait) };
+        self.dry_since.get_or_insert(now);
+        if was_pulling {
+            self.out.push_back(Output::Log(
+                Level::Warn,
+                format!("pull of {} broke: {reason}; trying again", self.key),
+            ));
+        }
+        if self.ever {
+            self.set_away(true);
+        } else {
+            self.out.push_back(Output::Unavailable(reason));
+        }
+    }
+
+    fn set_away(&mut self, away: bool) {
+        if std::mem::replace(&mut self.away, away) != away {
+            self.out.push_back(if away { Output::Away } else { Output::Back });
+        }
+    }
+
+    fn begin(&mut self, now: Time) {
+        self.attempt = self.attempt.wrapping_add(1);
+        self.state = State::Locating { since: now };
+        self.out.push_back(Output::Locate);
+    }
+
+    fn located(&mut self, result: Result<Source, Reason>, now: Time) {
+        if !matches!(self.state, State::Locating { .. }) {
+            return;
+        }
+        match result {
+            Err(reason) => self.fail(reason, now),
+            Ok(source) if source.node == self.own => {
+                let text =
+                    format!("this node itself is the origin of {}, but nobody publishes it here", self.key);
+                self.fail(Reason::local("relay_loop", text), now);
+            }
+            Ok(source) if source.epoch < self.epoch => {
+                let text =
+                    format!("the manager still names the superseded origin {} of {}", source.node, self.key);
+                self.fail(Reason::local("stale_origin", text), now);
+            }
+            Ok(source) => self.connect(source, now),
+        }
+    }
+
+    fn connect(&mut self, source: Source, now: Time) {
+        self.epoch = self.epoch.max(source.epoch);
+        self.out.push_back(Output::Connect { node: source.node.clone(), addr: source.link_addr });
+        self.state = State::Dialling { since: now, source };
+    }
+
+    fn moved(&mut self, source: Source, now: Time) {
+        if source.epoch < self.epoch || matches!(self.state, State::Ended) {
+            return;
+        }
+        self.epoch = source.epoch;
+        match &mut self.state {
+            State::Dialling { source: old, .. } | State::Pulling { source: old }
+                if old.node == source.node =>
+            {
+                // The same node goes on under a higher epoch; its frames say so themselves.
+                *old = source;
+            }
+            _ if source.node == self.own => {}
+            _ => {
+                if self.is_pulling() {
+                    self.out.push_back(Output::Send(Message::CancelPull { pull: self.pull() }));
+                    self.set_away(true);
+                    self.dry_since.get_or_insert(now);
+                }
+                let text = format!("{} has moved to node {}", self.key, quote(&source.node.0));
+                self.out.push_back(Output::Log(Level::Info, text));
+                self.attempt = self.attempt.wrapping_add(1);
+                self.failures = 0;
+                self.connect(source, now);
+            }
+        }
+    }
+
+    fn link_up(&mut self) {
+        let State::Dialling { source, .. } = &self.state else { return };
+        self.state = State::Pulling { source: source.clone() };
+        for track in self.tracks.values_mut() {
+            track.joined = false;
+        }
+        let (pull, key, hops) = (self.pull(), self.key.clone(), vec![self.own.clone()]);
+        self.out.push_back(Output::Send(Message::Pull { pull, key, hops }));
+    }
+
+    fn message(&mut self, message: Message, now: Time) {
+        let State::Pulling { source } = &self.state else { return };
+        match message {
+            Message::Tracks { pull, path, configs } if self.is_for(pull) => {
+                if path.contains(&self.own) || path.len() > self.limits.relay_hops {
+                    let text =
+                        format!("{} from {} would go round in a circle", self.key, quote(&source.node.0));
+                    self.out.push_back(Output::Send(Message::CancelPull { pull }));
+                    return self.fail(Reason::peer("relay_loop", text), now);
+                }
+                self.path = path;
+                for config in configs {
+                    self.config(config);
+                }
+            }
+            Message::Frame(frame) if self.is_for(frame.pull) => {
+                let node = source.node.clone();
+                self.frame(*frame, &node);
+            }
+            Message::SourceAway { pull } if self.is_for(pull) => {
+                self.dry_since.get_or_insert(now);
+                self.set_away(true);
+            }
+            Message::SourceBack { pull } if self.is_for(pull) => {
+                self.dry_since = None;
+                self.set_away(false);
+            }
+            Message::End { pull, code, text } if self.is_for(pull) => {
+                let text = format!("{} ended it: {} ({})", quote(&source.node.0), quote(&text), quote(&code));
+                self.fail(Reason::peer("pull_ended", text), now);
+            }
+            _ => {}
+        }
+    }
+
+    fn config(&mut self, config: TrackConfig) {
+        let id = config.track;
+        let known = self.tracks.get(&id).is_some_and(|t| t.config.config.params == config.config.params);
+        if !known {
+            if !self.tracks.contains_key(&id) && self.tracks.len() >= self.limits.stream_tracks {
+                return;
+            }
+            let params = config.config.params.clone();
+            let ingest = Ingest::Config { track: id, params };
+            self.out.push_back(Output::Ingest { epoch: self.epoch, ingest });
+        }
+        match self.tracks.get_mut(&id) {
+            Some(track) => track.config = config,
+            None => {
+                self.tracks.insert(id, Track { config, last: None, joined: false });
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: RelayFrame, node: &NodeId) {
+        if frame.epoch < self.epoch {
+            self.stale += 1;
+            return;
+        }
+        self.epoch = frame.epoch;
+        if self.continues.as_ref().is_none_or(|(n, e)| n != node || *e != frame.epoch) {
+            // Another publisher or another node: its numbers mean nothing here.
+            let publisher = self.continues.as_ref().is_some_and(|(_, e)| *e != frame.epoch);
+            self.continues = Some((node.clone(), frame.epoch));
+            for (id, track) in &mut self.tracks {
+                (track.last, track.joined) = (None, false);
+                if publisher {
+                    // The hub may have forgotten the former publisher's tracks.
+                    let ingest = Ingest::Config { track: *id, params: track.config.config.params.clone() };
+                    self.out.push_back(Output::Ingest { epoch: frame.epoch, ingest });
+                }
+            }
+        }
+        let media = frame.media;
+        match self.tracks.get_mut(&media.track) {
+            Some(track) => {
+                if track.last.is_some_and(|last| frame.seq <= last) {
+                    track.joined |= track.last == Some(frame.seq);
+                    self.repeated += 1;
+                    return;
+                }
+                // Never a picture whose reference is missing.
+                let starts = media.kind != FrameKind::Delta;
+                if frame.config_version > track.config.config.version || !(starts || track.joined) {
+                    self.unusable += 1;
+                    return;
+                }
+                (track.last, track.joined) = (Some(frame.seq), true);
+            }
+            // Data needs no configuration.
+            None if media.kind == FrameKind::Data => {}
+            None => {
+                self.unusable += 1;
+                return;
+            }
+        }
+        self.ever = true;
+        self.failures = 0;
+        self.dry_since = None;
+        self.set_away(false);
+        self.out.push_back(Output::Ingest { epoch: frame.epoch, ingest: Ingest::Frame(media) });
+    }
+
+    fn key_wanted(&mut self, now: Time) {
+        self.key_due = true;
+        self.send_key_request(now);
+    }
+
+    fn key_request_at(&self) -> Option<Time> {
+        let every = Self::ms(1_000 / u64::from(self.limits.key_requests_per_s.max(1)));
+        (self.key_due && self.is_pulling()).then(|| self.key_asked.map_or(Time::ZERO, |at| at + every))
+    }
+
+    fn send_key_request(&mut self, now: Time) {
+        if self.key_request_at().is_some_and(|at| at <= now) {
+            (self.key_due, self.key_asked) = (false, Some(now));
+            self.out.push_back(Output::Send(Message::KeyRequest { pull: self.pull() }));
+        }
+    }
+
+    fn linger_end(&self) -> Option<Time> {
+        self.unwanted_since.map(|at| at + Self::ms(self.limits.relay_linger_ms))
+    }
+
+    fn dry_end(&self) -> Option<Time> {
+        self.dry_since.map(|at| at + Self::ms(self.limits.stream_hold_ms))
+    }
+
+    /// When the step that is under way is given up or followed by the next.
+    fn step(&self) -> Option<Deadline> {
+        let answer = Self::ms(self.limits.cluster_answer_ms.saturating_add(self.limits.report_ms));
+        let dial = Self::ms(self.limits.link_dial_timeout_ms);
+        match &self.state {
+            State::Locating { since } => Some(Deadline::new(*since + answer, "locate")),
+            State::Dialling { since, .. } => Some(Deadline::new(*since + dial, "dial the origin")),
+            State::Backoff { until } => Some(Deadline::new(*until, "pull again")),
+            State::Pulling { .. } | State::Ended => None,
+        }
+    }
+
+    fn tick(&mut self, now: Time) {
+        if matches!(self.state, State::Ended) {
+            return;
+        }
+        if self.linger_end().is_some_and(|at| at <= now) {
+            return self
+                .end(Reason::local("no_viewers", format!("nobody watches {} here any more", self.key)));
+        }
+        if self.dry_end().is_some_and(|at| at <= now) {
+            let text = format!("nothing came of {} for {} ms", self.key, self.limits.stream_hold_ms);
+            return self.end(Reason::peer("source_gone", text));
+        }
+        if self.step().is_some_and(|d| d.at <= now) {
+            match &self.state {
+                State::Backoff { .. } => self.begin(now),
+                State::Locating { .. } => {
+                    self.fail(Reason::local("no_manager", "no answer about where the stream is"), now);
+                }
+                State::Dialling { source, .. } => {
+                    let text =
+                        format!("node {} at {} does not answer", quote(&source.node.0), source.link_addr);
+                    self.fail(Reason::peer("dial_timeout", text), now);
+                }
+                State::Pulling { .. } | State::Ended => {}
+            }
+        }
+        self.send_key_request(now);
+    }
+}
+
+impl Machine for PullClient {
+    type Input<'a> = Input;
+    type Output = Output;
+
+    fn handle(&mut self, input: Input, now: Time) {
+        match input {
+            Input::Wanted(true) => self.unwanted_since = None,
+            Input::Wanted(false) => {
+                self.unwanted_since.get_or_insert(now);
+            }
+            Input::Located(result) => self.located(result, now),
+            Input::Moved(source) => self.moved(source, now),
+            Input::LinkUp => self.link_up(),
+            Input::LinkDown(reason) => {
+                if matches!(self.state, State::Dialling { .. } | State::Pulling { .. }) {
+                    self.fail(reason, now);
+                }
+            }
+            Input::Message(message) => self.message(message, now),
+            Input::KeyWanted => self.key_wanted(now),
+            Input::Tick => self.tick(now),
+        }
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        if matches!(self.state, State::Ended) {
+            return None;
+        }
+        let timed = [
+            self.linger_end().map(|at| Deadline::new(at, "no viewers")),
+            self.dry_end().map(|at| Deadline::new(at, "nothing comes")),
+            self.key_request_at().map(|at| Deadline::new(at, "key request")),
+        ];
+        timed.into_iter().fold(self.step(), Deadline::earliest)
+    }
+}
