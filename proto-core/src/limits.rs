@@ -50,6 +50,8 @@ limits! {
     rtmp_commands_before: u32 = 32;
     /// A7: commands a second on an RTMP connection after that.
     rtmp_commands_per_s: u32 = 20;
+    /// RTMP: acknowledgements stand at least this many received bytes apart, whatever window a peer asks for.
+    rtmp_ack_bytes: u32 = 64 << 10;
     /// RTMP: nothing was heard from a peer that publishes or plays, milliseconds, before it is taken for dead.
     rtmp_idle_ms: u64 = 30_000;
     /// A6: bytes that may wait for a slow TCP viewer before it skips to the next key frame.

@@ -1,6 +1,11 @@
 //! Codecs without state: what stands on the wire, parsed and emitted. Nothing here panics on any input.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod aac;
+pub mod amf0;
+pub mod flv;
 pub mod h264;
 pub mod h264_sps;
 pub mod link;
+pub mod rtmp_chunk;
+pub mod rtmp_message;
