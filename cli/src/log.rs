@@ -26,7 +26,8 @@ pub(crate) struct Log {
 impl Log {
     /// A log as configured. Colour only where a person looks on and has not asked for none (no-color.org).
     pub(crate) fn new(config: &LogConfig) -> Log {
-        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        let colour =
+            std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         let level = match config.level {
             LogLevel::Error => Level::Error,
             LogLevel::Warn => Level::Warn,
@@ -64,7 +65,8 @@ impl Log {
     }
 
     fn text(&self, line: &LogLine, ts: &str) -> String {
-        let (session, stream) = (line.session.as_deref().unwrap_or("-"), line.stream.as_deref().unwrap_or("-"));
+        let (session, stream) =
+            (line.session.as_deref().unwrap_or("-"), line.stream.as_deref().unwrap_or("-"));
         let word = level_name(line.level).to_uppercase();
         let (on, off) = match (self.colour, line.level) {
             (false, _) => ("", ""),
@@ -155,7 +157,10 @@ mod tests {
     #[test]
     fn stamps_are_utc_with_milliseconds_and_all_of_one_length() {
         assert_eq!(stamp(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00.000Z");
-        assert_eq!(stamp(SystemTime::UNIX_EPOCH + Duration::from_secs(951_782_400)), "2000-02-29T00:00:00.000Z");
+        assert_eq!(
+            stamp(SystemTime::UNIX_EPOCH + Duration::from_secs(951_782_400)),
+            "2000-02-29T00:00:00.000Z"
+        );
         assert_eq!(stamp(moment()), "2026-11-23T01:02:03.050Z");
     }
 
@@ -165,7 +170,8 @@ mod tests {
             log(LogFormat::Text).render(&line(), moment()),
             "2026-11-23T01:02:03.050Z INFO  rtmp    rtmp-12  live/demo  publisher accepted: H.264\\nforged \"line\"\n"
         );
-        let bare = LogLine { session: None, stream: None, level: Level::Error, target: "cluster", text: "x".into() };
+        let bare =
+            LogLine { session: None, stream: None, level: Level::Error, target: "cluster", text: "x".into() };
         assert_eq!(
             log(LogFormat::Text).of_node("edge").render(&bare, moment()),
             "2026-11-23T01:02:03.050Z ERROR edge      cluster -        -          x\n"

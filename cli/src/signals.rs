@@ -9,7 +9,10 @@ use std::thread;
 ///
 /// # Errors
 /// If the handlers or the thread cannot be had.
-pub(crate) fn watch(drain: impl FnOnce() + Send + 'static, stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub(crate) fn watch(
+    drain: impl FnOnce() + Send + 'static,
+    stop: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut arrived = signals.forever();

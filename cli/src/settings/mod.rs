@@ -302,3 +302,9 @@ fn broken(text: &str) -> Problem {
         text: format!("cannot be read back: {text}; this is a defect of headwater"),
     }
 }
+
+/// What would keep a node with this configuration from starting, in words.
+pub(crate) fn faults(config: &Config) -> Vec<String> {
+    let found = check::check(config).into_iter().filter(|f| !f.harmless);
+    found.map(|f| format!("{}: {}", f.key, f.text)).collect()
+}
