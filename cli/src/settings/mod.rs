@@ -221,6 +221,11 @@ impl Loader {
         let (Some(known), Some(default)) =
             (self.keys.iter().find(|k| k.name == key), keys::get(&self.defaults, key))
         else {
+            if self.is_section(key) {
+                return Err(format!(
+                    "{key} is a section; its keys are written below [{key}] in a file, as {key}.… elsewhere"
+                ));
+            }
             let hint =
                 keys::nearest(key, &self.keys).map(|k| format!("; did you mean {k}?")).unwrap_or_default();
             return Err(format!("there is no such key{hint} (`headwater config` prints all)"));

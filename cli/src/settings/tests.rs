@@ -95,7 +95,7 @@ fn what_is_no_toml_is_blamed_by_line() {
     assert_eq!(
         complaints(|l| l.file_text("hw.toml", "http = 5")),
         [
-            "hw.toml:1: http = 5: there is no such key; did you mean http.port? (`headwater config` prints all)"
+            "hw.toml:1: http = 5: http is a section; its keys are written below [http] in a file, as http.… elsewhere"
         ]
     );
 }
