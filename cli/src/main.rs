@@ -1,3 +1,105 @@
-//! The `headwater` binary.
+//! The `headwater` binary: arguments, configuration, log and signals around nodes that `proto-core` and
+//! `runtime-mio` make.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "files, clocks and threads live out here"
+)]
 
-fn main() {}
+mod args;
+mod ctl;
+mod demo;
+mod failure;
+mod listen;
+mod log;
+mod run;
+mod settings;
+mod signals;
+
+use args::{Cli, Command, ConfigCommand, CtlCommand};
+use clap::Parser as _;
+use ctl::List;
+use failure::Failure;
+use log::Log;
+use proto_core::node::config::Config;
+use proto_core::node::io::Level;
+use settings::Loader;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(args) => serve(&args),
+        Command::Demo(args) => demo::run(&args, run::start, run::client),
+        Command::Config(args) => match args.command {
+            None => settings::print(&Config::default()).map_err(Failure::Running).and_then(|text| say(&text)),
+            Some(ConfigCommand::Check { file }) => check(&file),
+        },
+        Command::Ctl(args) => control(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nobody is left to be told that standard error is gone.
+            let _ = std::io::stderr().write_all(failure.words().as_bytes());
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn serve(args: &args::Serve) -> Result<(), Failure> {
+    let mut loader = Loader::new()?;
+    if let Some(path) = &args.config {
+        loader.file(path);
+    }
+    loader.environment(std::env::vars_os());
+    args.set.iter().for_each(|pair| loader.set(pair));
+    let flags = [
+        ("--roles", "node.roles", &args.roles),
+        ("--manager", "cluster.manager", &args.manager),
+        ("--bind", "bind", &args.bind),
+    ];
+    for (flag, key, value) in flags {
+        if let Some(value) = value {
+            loader.flag(flag, key, value);
+        }
+    }
+    let loaded = loader.finish()?;
+    let log = Log::new(&loaded.config.log);
+    for warning in &loaded.warnings {
+        log.say(Level::Warn, warning.to_string());
+    }
+    let node = run::start(&loaded.config, log.clone())?;
+    run::until_all_end(vec![("node", node)], &log)
+}
+
+fn check(file: &Path) -> Result<(), Failure> {
+    let mut loader = Loader::new()?;
+    loader.file(file);
+    let loaded = loader.finish()?;
+    let mut text: String = loaded.warnings.iter().map(|w| format!("doubtful: {w}\n")).collect();
+    text.push_str(&format!("{}: good\n", file.display()));
+    say(&text)
+}
+
+fn control(args: &args::Ctl) -> Result<(), Failure> {
+    let url = &args.url;
+    let text = match &args.command {
+        CtlCommand::Nodes => ctl::list(url, List::Nodes, args.json),
+        CtlCommand::Streams => ctl::list(url, List::Streams, args.json),
+        CtlCommand::Sessions => ctl::list(url, List::Sessions, args.json),
+        CtlCommand::Kick { session } => ctl::kick(url, session),
+    };
+    say(&text.map_err(Failure::Running)?)
+}
+
+/// Prints to standard output. A reader that has seen enough (`headwater config | head`) is no failure.
+fn say(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Running(format!("cannot write to standard output: {e}")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,177 @@
+//! The demo's three nodes: who they are and on which ports.
+
+use proto_core::node::config::{Config, Role};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// One node of the demo.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    /// The word that its log lines begin with.
+    pub(crate) label: &'static str,
+    /// Its whole configuration.
+    pub(crate) config: Config,
+}
+
+/// Keys that the demo sets for each node and that nobody else may set.
+pub(crate) const OWN_KEYS: [&str; 9] = [
+    "bind",
+    "node.name",
+    "node.roles",
+    "http.port",
+    "rtmp.port",
+    "webrtc.port",
+    "cluster.port",
+    "cluster.manager",
+    "cluster.key",
+];
+
+/// Ports of HTTP, RTMP, WebRTC and the cluster for manager, origin and edge. Those of the manager are the ones that a
+/// single node has; 1936, 5443, 8554 and 8555 stay free for protocols to come.
+const PORTS: [(&str, Role, [u16; 4]); 3] = [
+    ("manager", Role::Manager, [5080, 1935, 8189, 5090]),
+    ("origin", Role::Origin, [5081, 1937, 8190, 5091]),
+    ("edge", Role::Edge, [5082, 1938, 8191, 5092]),
+];
+
+/// Manager, origin and edge on one address with different ports, each made from `base`.
+///
+/// `shift` is added to every port. `key` is the secret that the three share.
+///
+/// # Errors
+/// A sentence if `shift` moves a port out of range.
+pub(crate) fn plan(base: &Config, bind: IpAddr, shift: u16, key: &str) -> Result<[Planned; 3], String> {
+    let local = reachable(bind);
+    let mut planned = Vec::new();
+    for (label, role, ports) in PORTS {
+        let [http, rtmp, webrtc, cluster] = ports.map(|p| p.checked_add(shift));
+        let too_far = || format!("--port-offset {shift} moves a port beyond 65535; take a smaller one");
+        let mut config = base.clone();
+        config.bind = bind;
+        config.node.name = label.to_owned();
+        config.node.roles = vec![role];
+        config.http.port = http.ok_or_else(too_far)?;
+        config.rtmp.port = rtmp.ok_or_else(too_far)?;
+        config.webrtc.port = webrtc.ok_or_else(too_far)?;
+        config.cluster.port = cluster.ok_or_else(too_far)?;
+        config.cluster.key = key.to_owned();
+        // The nodes reach each other on this host, whatever address viewers use.
+        config.advertise.private = local.to_string();
+        planned.push(Planned { label, config });
+    }
+    let mut nodes: [Planned; 3] = planned.try_into().map_err(|_| "the demo has three nodes".to_owned())?;
+    let [manager, others @ ..] = &mut nodes;
+    for node in others {
+        node.config.cluster.manager = SocketAddr::new(local, manager.config.cluster.port).to_string();
+    }
+    Ok(nodes)
+}
+
+/// The address at which this host reaches a listener that is bound to `bind`.
+pub(crate) fn reachable(bind: IpAddr) -> IpAddr {
+    match bind {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    }
+}
+
+/// What the demo tells its user at the start: where to look, how to publish, how to end it.
+pub(crate) fn welcome([manager, origin, edge]: &[Planned; 3]) -> String {
+    let bind = manager.config.bind;
+    let host = match bind {
+        _ if bind.is_unspecified() => "localhost".to_owned(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    let (http, rtmp) = (manager.config.http.port, origin.config.rtmp.port);
+    let line = |node: &Planned| {
+        let c = &node.config;
+        format!(
+            "    {:<8} http {}, rtmp {}, webrtc {}/udp, cluster {}\n",
+            node.label, c.http.port, c.rtmp.port, c.webrtc.port, c.cluster.port
+        )
+    };
+    format!(
+        "\n\
+         Headwater demo: a manager, an origin and an edge, and a clip that is published through them.\n\
+         \n\
+         Watch it:        http://{host}:{http}/watch/live/demo\n\
+         \n\
+         Publish your own, then watch http://{host}:{http}/watch/live/mine\n\
+         with a browser:  http://{host}:{http}/publish/live/mine\n\
+         with ffmpeg:     ffmpeg -re -i FILE -c:v libx264 -preset veryfast -bf 0 -g 60 -c:a aac \\\n\
+         {:17}-f flv rtmp://{host}:{rtmp}/live/mine\n\
+         \n\
+         The nodes:\n{}{}{}\
+         Ctrl-C ends it; a second Ctrl-C ends it at once.\n\n",
+        "",
+        line(manager),
+        line(origin),
+        line(edge),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn planned(bind: &str) -> [Planned; 3] {
+        plan(&Config::default(), bind.parse().unwrap(), 0, "0123456789abcdef").unwrap()
+    }
+
+    #[test]
+    fn no_port_is_used_twice_and_none_is_reserved() {
+        let mut seen = BTreeSet::new();
+        for node in planned("0.0.0.0") {
+            let c = &node.config;
+            for port in [c.http.port, c.rtmp.port, c.webrtc.port, c.cluster.port] {
+                assert!(seen.insert(port), "{port} twice");
+                assert!(![1936, 5443, 8081, 8083, 8554, 8555].contains(&port), "{port}");
+            }
+        }
+        assert_eq!(seen.len(), 12);
+    }
+
+    #[test]
+    fn each_node_would_also_start_by_itself() {
+        for bind in ["0.0.0.0", "127.0.0.3", "::1"] {
+            for node in planned(bind) {
+                assert_eq!(
+                    crate::settings::faults(&node.config),
+                    Vec::<String>::new(),
+                    "{bind} {}",
+                    node.label
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn origin_and_edge_find_the_manager() {
+        let [manager, origin, edge] = planned("0.0.0.0");
+        assert_eq!(manager.config.cluster.manager, "");
+        assert_eq!(origin.config.cluster.manager, "127.0.0.1:5090");
+        assert_eq!(edge.config.cluster.manager, "127.0.0.1:5090");
+        assert_eq!(edge.config.advertise.private, "127.0.0.1");
+        assert_eq!(planned("::")[1].config.cluster.manager, "[::1]:5090");
+        assert_eq!(planned("127.0.0.3")[2].config.advertise.private, "127.0.0.3");
+    }
+
+    #[test]
+    fn ports_can_be_moved_but_not_out_of_range() {
+        let bind = "127.0.0.1".parse().unwrap();
+        let moved = plan(&Config::default(), bind, 1_000, "k").unwrap();
+        assert_eq!(moved[2].config.http.port, 6082);
+        assert_eq!(moved[1].config.cluster.manager, "127.0.0.1:6090");
+        assert!(plan(&Config::default(), bind, 60_000, "k").unwrap_err().contains("--port-offset"));
+    }
+
+    #[test]
+    fn the_welcome_names_page_and_way_to_publish() {
+        let text = welcome(&planned("0.0.0.0"));
+        assert!(text.contains("http://localhost:5080/watch/live/demo"), "{text}");
+        assert!(text.contains("rtmp://localhost:1937/live/mine"), "{text}");
+        assert!(welcome(&planned("::1")).contains("http://[::1]:5080/watch/live/demo"));
+    }
+}

@@ -1,0 +1,366 @@
+//! The demo's publisher: asks the manager where to publish, connects there by RTMP, sends the clip in real time, and
+//! begins again whenever that ends. It uses no way in that a stranger would not have.
+
+use super::clip::{Clip, Due};
+use crate::log::Log;
+use bytes::Bytes;
+use proto_core::error::Reason;
+use proto_core::limits::Limits;
+use proto_core::media::frame::Ingest;
+use proto_core::media::key::StreamKey;
+use proto_core::node::io::{Level, LogLine};
+use proto_core::time::{Deadline, Time};
+use serde_json::Value;
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::iter::Peekable;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long the publisher waits before it begins again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long the manager, a connection attempt or a stuck connection may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What the machine is told that fits into the connection. Writing blocks, so the number only bounds one write.
+const ROOM: usize = 256 << 10;
+/// The longest sleep: so soon the publisher notices that the demo ends.
+const NAP: Duration = Duration::from_millis(200);
+
+/// The RTMP client machine, as far as the publisher needs it.
+pub(crate) trait Client: Send {
+    /// Bytes came from the server.
+    fn received(&mut self, bytes: &[u8], now: Time);
+    /// So many bytes could be sent now.
+    fn writable(&mut self, free: usize, now: Time);
+    /// Something to publish; only once [`Said::Ready`] was said.
+    fn media(&mut self, ingest: Ingest, now: Time);
+    /// Time passed.
+    fn tick(&mut self, now: Time);
+    /// Take leave: unpublish, then close.
+    fn finish(&mut self, now: Time);
+    /// What the machine says, until `None`.
+    fn poll(&mut self) -> Option<Said>;
+    /// When the machine wants a tick.
+    fn deadline(&self) -> Option<Deadline>;
+}
+
+/// What a [`Client`] says.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// Send these bytes.
+    Send(Bytes),
+    /// The server accepted: media may be sent.
+    Ready,
+    /// It is over.
+    Closed(Reason),
+    /// A line for the operator.
+    Log(Level, String),
+}
+
+/// Makes a client for a target; the seed is fresh for each connection.
+pub(crate) type MakeClient = fn(&Target, &Limits, [u8; 32]) -> Result<Box<dyn Client>, String>;
+
+/// Where to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Host name or address, without brackets.
+    pub(crate) host: String,
+    /// TCP port.
+    pub(crate) port: u16,
+    /// App and stream.
+    pub(crate) key: StreamKey,
+}
+
+/// What the publisher is to do.
+pub(crate) struct Job {
+    /// The manager's HTTP address.
+    pub(crate) manager: SocketAddr,
+    /// The stream's name, `app/name`.
+    pub(crate) stream: &'static str,
+    /// What to publish.
+    pub(crate) clip: Clip,
+    /// Limits for the client machine.
+    pub(crate) limits: Limits,
+    /// Where client machines come from.
+    pub(crate) client: MakeClient,
+}
+
+/// Publishes from a thread of its own until the sender of `ended` is dropped.
+///
+/// # Errors
+/// If there is no thread to be had.
+pub(crate) fn spawn(job: Job, ended: Receiver<()>, log: Log) -> io::Result<()> {
+    thread::Builder::new().name("publisher".to_owned()).spawn(move || {
+        // The same complaint every second would only hide what else is said.
+        let mut told = None;
+        loop {
+            let why = match publish(&job, &ended, &log) {
+                Ok(()) => return,
+                Err(why) => why,
+            };
+            if told.as_ref() != Some(&why) {
+                say(
+                    &log,
+                    job.stream,
+                    Level::Info,
+                    format!("not publishing: {why}; trying again each second"),
+                );
+                told = Some(why);
+            }
+            match ended.recv_timeout(AGAIN) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn say(log: &Log, stream: &str, level: Level, text: String) {
+    log.line(&LogLine { level, target: "demo", session: None, stream: Some(stream.to_owned()), text });
+}
+
+/// Publishes once. `Ok` if the demo ends, else why publishing did.
+fn publish(job: &Job, ended: &Receiver<()>, log: &Log) -> Result<(), String> {
+    let target = ask_manager(job.manager, job.stream)?;
+    let seed = crate::run::seed().map_err(|failure| failure.words())?;
+    let mut client = (job.client)(&target, &job.limits, seed)?;
+    let place = (target.host.as_str(), target.port);
+    let addr = place
+        .to_socket_addrs()
+        .map_err(|e| format!("the origin's name {} is not known: {e}", target.host))?
+        .next()
+        .ok_or_else(|| format!("the origin's name {} has no address", target.host))?;
+    let socket =
+        TcpStream::connect_timeout(&addr, PATIENCE).map_err(|e| format!("no connection to {addr}: {e}"))?;
+    let setup = || {
+        socket.set_nodelay(true)?;
+        socket.set_write_timeout(Some(PATIENCE))
+    };
+    setup().map_err(|e| format!("the connection to {addr} cannot be set up: {e}"))?;
+    let say = |level, text| say(log, job.stream, level, text);
+    pump(client.as_mut(), &socket, &job.clip, ended, &say).map_err(|e| format!("{addr}: {e}"))
+}
+
+/// Asks the manager where to publish, by the call that every client of the dialect uses.
+fn ask_manager(manager: SocketAddr, stream: &str) -> Result<Target, String> {
+    let agent = ureq::Agent::new_with_config(
+        ureq::Agent::config_builder()
+            .proxy(None)
+            .http_status_as_error(false)
+            .timeout_global(Some(PATIENCE))
+            .build(),
+    );
+    let url = format!("http://{manager}/streammanager/api/4.0/event/{stream}?action=broadcast");
+    let silent = |e: ureq::Error| format!("the manager at {manager} does not answer: {e}");
+    let mut response = agent.get(&url).call().map_err(silent)?;
+    let body = response.body_mut().read_to_string().map_err(silent)?;
+    let answer: Value =
+        serde_json::from_str(&body).map_err(|e| format!("the manager's answer is no JSON: {e}"))?;
+    if let Some(error) = answer.get("errorMessage").and_then(Value::as_str) {
+        return Err(format!("the manager says: {error}"));
+    }
+    let url = answer.pointer("/urls/rtmp").and_then(Value::as_str);
+    target(url.ok_or_else(|| format!("the manager's answer has no urls.rtmp: {body}"))?)
+}
+
+/// Takes `rtmp://HOST[:PORT]/APP/NAME` apart.
+fn target(url: &str) -> Result<Target, String> {
+    let bad = || format!("{url} is no address of the form rtmp://HOST:PORT/APP/NAME");
+    let uri: ureq::http::Uri = url.parse().map_err(|_| bad())?;
+    if uri.scheme_str() != Some("rtmp") {
+        return Err(bad());
+    }
+    let host = uri.host().ok_or_else(bad)?.trim_start_matches('[').trim_end_matches(']').to_owned();
+    Ok(Target { host, port: uri.port_u16().unwrap_or(1935), key: StreamKey::parse(uri.path())? })
+}
+
+/// Carries bytes between machine and socket, and gives the machine each frame when it is due. The wait for the next
+/// frame is the time limit of reading, so one thread does both.
+fn pump(
+    client: &mut dyn Client,
+    mut socket: &TcpStream,
+    clip: &Clip,
+    ended: &Receiver<()>,
+    say: &dyn Fn(Level, String),
+) -> Result<(), String> {
+    let start = Instant::now();
+    let now = || Time::ZERO + start.elapsed();
+    let mut playing: Option<(Time, Peekable<_>)> = None;
+    let mut leaving = false;
+    let mut buffer = vec![0; 16 << 10];
+    client.writable(ROOM, now());
+    loop {
+        while let Some(said) = client.poll() {
+            match said {
+                Said::Send(bytes) => {
+                    socket.write_all(&bytes).map_err(|e| format!("cannot send: {e}"))?;
+                    client.writable(ROOM, now());
+                }
+                Said::Ready => {
+                    say(Level::Info, "publishing the clip".to_owned());
+                    playing = Some((now(), clip.play().peekable()));
+                }
+                Said::Closed(_) if leaving => return Ok(()),
+                Said::Closed(reason) => return Err(reason.to_string()),
+                Said::Log(level, text) => say(level, text),
+            }
+        }
+        if !leaving && !matches!(ended.try_recv(), Err(TryRecvError::Empty)) {
+            leaving = true;
+            client.finish(now());
+            continue;
+        }
+        let moment = now();
+        let next = match &mut playing {
+            Some((since, frames)) if !leaving => {
+                if let Some(due) = frames.next_if(|due: &Due| *since + due.at <= moment) {
+                    client.media(due.ingest, moment);
+                    continue;
+                }
+                frames.peek().map(|due| Deadline::new(*since + due.at, "next frame"))
+            }
+            _ => None,
+        };
+        let wake = Deadline::earliest(client.deadline(), next).map_or(NAP, |d| d.at.since(moment).min(NAP));
+        // A limit of zero would mean none at all.
+        let wake = wake.max(Duration::from_millis(1));
+        socket.set_read_timeout(Some(wake)).map_err(|e| format!("cannot wait: {e}"))?;
+        match socket.read(&mut buffer) {
+            Ok(0) if leaving => return Ok(()),
+            Ok(0) => return Err("the origin closed the connection".to_owned()),
+            Ok(n) => client.received(buffer.get(..n).unwrap_or_default(), now()),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) => {}
+            Err(e) => return Err(format!("cannot receive: {e}")),
+        }
+        client.tick(now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto_core::media::frame::FrameKind;
+    use std::collections::VecDeque;
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    #[test]
+    fn addresses_are_taken_apart() {
+        let t = target("rtmp://127.0.0.3:1937/live/room1/demo").unwrap();
+        assert_eq!((t.host.as_str(), t.port, t.key.as_str()), ("127.0.0.3", 1937, "live/room1/demo"));
+        assert_eq!(target("rtmp://[::1]/live/demo").unwrap().host, "::1");
+        assert_eq!(target("rtmp://h/live/demo").unwrap().port, 1935);
+        for bad in ["", "http://h/live/demo", "rtmp://h/demo", "rtmp:///live/demo", "live/demo"] {
+            assert!(target(bad).is_err(), "{bad}");
+        }
+    }
+
+    fn manager(answer: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut conn, _) = listener.accept().unwrap();
+            let mut head = [0; 4096];
+            let n = conn.read(&mut head).unwrap();
+            let asked =
+                head[..n].starts_with(b"GET /streammanager/api/4.0/event/live/demo?action=broadcast ");
+            let answer = if asked { answer } else { "{\"errorMessage\":\"wrong call\"}" };
+            write!(conn, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len()).unwrap();
+        });
+        addr
+    }
+
+    #[test]
+    fn the_manager_is_asked_and_its_refusal_quoted() {
+        let good = manager("{\"name\":\"demo\",\"urls\":{\"rtmp\":\"rtmp://127.0.0.1:1937/live/demo\"}}");
+        assert_eq!(ask_manager(good, "live/demo").unwrap().port, 1937);
+        let refusing = manager("{\"errorMessage\":\"no origin is registered yet\"}");
+        assert_eq!(
+            ask_manager(refusing, "live/demo").unwrap_err(),
+            "the manager says: no origin is registered yet"
+        );
+        assert!(ask_manager(manager("{}"), "live/demo").unwrap_err().contains("no urls.rtmp"));
+    }
+
+    /// Says hello, is ready when it hears `ok`, sends one byte for each item of media, and `bye` at the end.
+    #[derive(Default)]
+    struct Fake {
+        said: VecDeque<Said>,
+    }
+
+    impl Client for Fake {
+        fn received(&mut self, bytes: &[u8], _: Time) {
+            match bytes {
+                b"ok" => self.said.push_back(Said::Ready),
+                other => self.said.push_back(Said::Closed(Reason::peer("odd", format!("heard {other:?}")))),
+            }
+        }
+        fn writable(&mut self, _: usize, now: Time) {
+            if now < Time::from_millis(1) && self.said.is_empty() {
+                self.said.push_back(Said::Log(Level::Debug, "hello".to_owned()));
+            }
+        }
+        fn media(&mut self, ingest: Ingest, _: Time) {
+            let letter = match ingest {
+                Ingest::Config { .. } => b"c",
+                Ingest::Frame(f) if f.kind != FrameKind::Audio => b"v",
+                Ingest::Frame(_) => b"a",
+            };
+            self.said.push_back(Said::Send(Bytes::from_static(letter)));
+        }
+        fn tick(&mut self, _: Time) {}
+        fn finish(&mut self, _: Time) {
+            self.said.push_back(Said::Send(Bytes::from_static(b"bye")));
+            self.said.push_back(Said::Closed(Reason::local("finished", "done")));
+        }
+        fn poll(&mut self) -> Option<Said> {
+            self.said.pop_front()
+        }
+        fn deadline(&self) -> Option<Deadline> {
+            None
+        }
+    }
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn media_flows_in_order_after_ready_and_leaves_with_a_goodbye() {
+        let (near, mut far) = pair();
+        let (go_on, ended) = mpsc::channel();
+        let clip = Clip::built_in().unwrap();
+        let publisher = thread::spawn(move || pump(&mut Fake::default(), &near, &clip, &ended, &|_, _| {}));
+        far.write_all(b"ok").unwrap();
+        let mut heard = [0; 8];
+        far.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"ccvaavaa", "picture and sound of 0, 20 (sound only), 40 and 60 ms");
+        drop(go_on);
+        let mut rest = Vec::new();
+        far.read_to_end(&mut rest).unwrap();
+        assert!(rest.ends_with(b"bye"));
+        assert_eq!(publisher.join().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn an_end_from_the_other_side_is_told() {
+        let clip = Clip::built_in().unwrap();
+        let (_go_on, ended) = mpsc::channel();
+        let (near, far) = pair();
+        drop(far);
+        let end = pump(&mut Fake::default(), &near, &clip, &ended, &|_, _| {});
+        assert_eq!(end, Err("the origin closed the connection".to_owned()));
+        let (near, mut far) = pair();
+        far.write_all(b"no").unwrap();
+        let end = pump(&mut Fake::default(), &near, &clip, &ended, &|_, _| {});
+        assert!(end.unwrap_err().contains("(odd)"));
+    }
+}

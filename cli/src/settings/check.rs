@@ -1,0 +1,317 @@
+//! What a configuration must satisfy beyond the types of its values.
+
+use proto_core::node::config::{Config, Role};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// Something wrong or doubtful with one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// The key.
+    pub(crate) key: String,
+    /// What is wrong and what to do.
+    pub(crate) text: String,
+    /// Whether the node may start nevertheless.
+    pub(crate) harmless: bool,
+}
+
+/// The port on which a manager listens unless something else is said.
+pub(crate) const CLUSTER_PORT: u16 = 5090;
+
+/// Everything that is wrong with a configuration whose values have the right types.
+pub(crate) fn check(config: &Config) -> Vec<Finding> {
+    let mut found = Findings::default();
+    ports(config, &mut found);
+    names(config, &mut found);
+    addresses(config, &mut found);
+    cluster(config, &mut found);
+    limits(config, &mut found);
+    found.0
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn wrong(&mut self, key: impl Into<String>, text: impl Into<String>) {
+        self.0.push(Finding { key: key.into(), text: text.into(), harmless: false });
+    }
+
+    fn odd(&mut self, key: impl Into<String>, text: impl Into<String>) {
+        self.0.push(Finding { key: key.into(), text: text.into(), harmless: true });
+    }
+}
+
+fn ports(config: &Config, found: &mut Findings) {
+    let tcp = [
+        ("http.port", config.http.port),
+        ("rtmp.port", config.rtmp.port),
+        ("cluster.port", config.cluster.port),
+    ];
+    let mut taken: BTreeMap<u16, &str> = BTreeMap::new();
+    for (key, port) in tcp {
+        if let Some(other) = taken.insert(port, key).filter(|_| port != 0) {
+            found.wrong(key, format!("{other} has port {port} already; give each a port of its own"));
+        }
+    }
+    for (key, port) in tcp.into_iter().chain([("webrtc.port", config.webrtc.port)]) {
+        if port == 0 {
+            found.wrong(key, "must be a port from 1 to 65535; others are told this number");
+        }
+    }
+    if matches!(config.http.port, 8081 | 8083) {
+        found.odd(
+            "http.port",
+            "old clients of the stream-manager dialect rewrite ports 8081 and 8083; take another",
+        );
+    }
+}
+
+fn names(config: &Config, found: &mut Findings) {
+    if !config.node.name.is_empty() && !is_name(&config.node.name) {
+        found.wrong("node.name", "must be empty or at most 63 of the characters A-Z a-z 0-9 . _ -");
+    }
+    if !is_name(&config.node.region) {
+        found.wrong("node.region", "must be 1 to 63 of the characters A-Z a-z 0-9 . _ -, such as eu-west");
+    }
+    if !config.advertise.name.is_empty() && !is_dns_name(&config.advertise.name) {
+        found.wrong(
+            "advertise.name",
+            "is no DNS name; give the bare name, such as live.example.com, without scheme, port or path",
+        );
+    }
+}
+
+fn addresses(config: &Config, found: &mut Findings) {
+    if config.bind.is_multicast() {
+        found.wrong("bind", "is a multicast address; give an address of this host, or 0.0.0.0 for all");
+    }
+    for (key, value) in
+        [("advertise.public", &config.advertise.public), ("advertise.private", &config.advertise.private)]
+    {
+        if value == "auto" {
+            continue;
+        }
+        match value.parse::<IpAddr>() {
+            Ok(ip) if ip.is_unspecified() || ip.is_multicast() => {
+                found.wrong(
+                    key,
+                    "is no address that others could reach; give one of this host's addresses or `auto`",
+                );
+            }
+            Ok(_) => {}
+            Err(_) => found.wrong(
+                key,
+                "must be `auto` or an IP address without a port (a DNS name belongs into advertise.name)",
+            ),
+        }
+    }
+}
+
+fn cluster(config: &Config, found: &mut Findings) {
+    let roles = &config.node.roles;
+    if roles.is_empty() {
+        found.wrong("node.roles", "is empty; give at least one of manager, origin and edge");
+    }
+    if roles.iter().enumerate().any(|(i, role)| roles.iter().take(i).any(|r| r == role)) {
+        found.wrong("node.roles", "names a role twice; name each once");
+    }
+    if config.node.capacity_mbps == 0 {
+        found.wrong(
+            "node.capacity_mbps",
+            "must be above 0; with 0 the manager would give this node nothing to do",
+        );
+    }
+    let is_manager = config.has_role(Role::Manager);
+    let manager = &config.cluster.manager;
+    match (is_manager, manager.is_empty()) {
+        (true, false) => found.wrong(
+            "cluster.manager",
+            "names a manager, but this node has the manager role itself; leave one of the two out \
+             (for a node that registers elsewhere: --roles origin,edge)",
+        ),
+        (false, true) if !roles.is_empty() => found.wrong(
+            "cluster.manager",
+            "is needed, because this node has no manager role; say where to register with --manager HOST",
+        ),
+        _ => {}
+    }
+    if !manager.is_empty() {
+        match host_port(manager, CLUSTER_PORT) {
+            Err(why) => found.wrong("cluster.manager", why),
+            Ok((host, _)) if config.cluster.key.is_empty() => without_key(&host, found),
+            Ok(_) => {}
+        }
+    }
+    let length = config.cluster.key.chars().count();
+    if (1..16).contains(&length) {
+        found.odd(
+            "cluster.key",
+            format!("has {length} characters and can be guessed; take 16 or more, the same on all nodes"),
+        );
+    }
+}
+
+fn without_key(host: &str, found: &mut Findings) {
+    const TEXT: &str = "without a key, a manager accepts nodes from loopback addresses only; set the same \
+                        cluster.key on all nodes";
+    match host.parse::<IpAddr>() {
+        Ok(ip) if ip.is_loopback() => {}
+        Ok(_) => found.wrong("cluster.key", TEXT),
+        Err(_) if host.eq_ignore_ascii_case("localhost") => {}
+        // What the name resolves to is not known before the node runs.
+        Err(_) => found.odd("cluster.key", TEXT),
+    }
+}
+
+fn limits(config: &Config, found: &mut Findings) {
+    // Only the serialised form can be walked; a limit that is no number would have failed to load.
+    if let Ok(table) = toml::Table::try_from(&config.limits) {
+        for (name, value) in &table {
+            if value.as_integer().is_some_and(|n| n <= 0) {
+                found.wrong(format!("limits.{name}"), "must be above 0; a limit cannot be switched off");
+            }
+        }
+    }
+    let limits = &config.limits;
+    if limits.lease_ms < limits.report_ms.saturating_mul(2) {
+        found.wrong(
+            "limits.lease_ms",
+            "must be at least twice limits.report_ms, else one late report makes a node vanish",
+        );
+    }
+    if limits.rtx_percent > 100 {
+        found.wrong("limits.rtx_percent", "must be at most 100");
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=63).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
+fn is_dns_name(text: &str) -> bool {
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
+/// Host and port of `HOST`, `HOST:PORT`, `IPV6` or `[IPV6]:PORT`.
+///
+/// # Errors
+/// The end of a sentence that begins with the key.
+pub(crate) fn host_port(text: &str, default_port: u16) -> Result<(String, u16), String> {
+    const FORM: &str =
+        "must be HOST or HOST:PORT, such as 10.0.0.5, manager.example.com:5090 or [fd00::5]:5090";
+    if text.contains("://") || text.contains('/') {
+        return Err(format!("{FORM}; without scheme and path"));
+    }
+    let (host, port) = if let Ok(ip) = text.parse::<IpAddr>() {
+        (ip.to_string(), default_port)
+    } else if let Ok(addr) = text.parse::<SocketAddr>() {
+        (addr.ip().to_string(), addr.port())
+    } else {
+        match text.split_once(':') {
+            None => (text.to_owned(), default_port),
+            Some((host, port)) => {
+                let port =
+                    port.parse().map_err(|_| format!("{FORM}; the port is a number from 1 to 65535"))?;
+                (host.to_owned(), port)
+            }
+        }
+    };
+    match host.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() || ip.is_multicast() => {
+            return Err("is no address that a node can connect to; give the manager's own".to_owned());
+        }
+        Err(_) if !is_dns_name(&host) => return Err(FORM.to_owned()),
+        _ => {}
+    }
+    if port == 0 {
+        return Err(format!("{FORM}; the port is a number from 1 to 65535"));
+    }
+    Ok((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong_keys(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = Config::default();
+        change(&mut config);
+        check(&config).into_iter().filter(|f| !f.harmless).map(|f| f.key).collect()
+    }
+
+    #[test]
+    fn the_defaults_are_good() {
+        assert_eq!(check(&Config::default()), []);
+    }
+
+    #[test]
+    fn ports_are_told_apart() {
+        assert_eq!(wrong_keys(|c| c.rtmp.port = 5080), ["rtmp.port"]);
+        assert_eq!(wrong_keys(|c| c.cluster.port = 0), ["cluster.port"]);
+        assert_eq!(wrong_keys(|c| c.webrtc.port = 5080), Vec::<String>::new(), "UDP and TCP do not collide");
+        let mut config = Config::default();
+        config.http.port = 8081;
+        assert!(check(&config).iter().all(|f| f.harmless && f.key == "http.port"));
+    }
+
+    #[test]
+    fn a_node_knows_exactly_one_manager() {
+        use Role::{Edge, Manager, Origin};
+        assert_eq!(wrong_keys(|c| c.node.roles = vec![Edge]), ["cluster.manager"]);
+        assert_eq!(wrong_keys(|c| c.cluster.manager = "127.0.0.1".into()), ["cluster.manager"]);
+        assert_eq!(wrong_keys(|c| c.node.roles = vec![]), ["node.roles"]);
+        assert_eq!(wrong_keys(|c| c.node.roles = vec![Manager, Edge, Manager]), ["node.roles"]);
+        let edge = |manager: &str, key: &str| {
+            wrong_keys(|c| {
+                c.node.roles = vec![Origin, Edge];
+                c.cluster.manager = manager.into();
+                c.cluster.key = key.into();
+            })
+        };
+        assert!(edge("127.0.0.1:5090", "").is_empty());
+        assert!(edge("localhost", "").is_empty());
+        assert_eq!(edge("10.0.0.5", ""), ["cluster.key"]);
+        assert!(edge("10.0.0.5", "0123456789abcdef").is_empty());
+        assert_eq!(edge("http://10.0.0.5", "0123456789abcdef"), ["cluster.manager"]);
+    }
+
+    #[test]
+    fn addresses_and_names_are_read_as_what_they_are() {
+        assert_eq!(wrong_keys(|c| c.advertise.public = "live.example.com".into()), ["advertise.public"]);
+        assert_eq!(wrong_keys(|c| c.advertise.private = "0.0.0.0".into()), ["advertise.private"]);
+        assert!(wrong_keys(|c| c.advertise.public = "2001:db8::1".into()).is_empty());
+        assert_eq!(wrong_keys(|c| c.advertise.name = "https://x".into()), ["advertise.name"]);
+        assert!(wrong_keys(|c| c.advertise.name = "live.example.com".into()).is_empty());
+        assert_eq!(wrong_keys(|c| c.node.name = "a b".into()), ["node.name"]);
+        assert_eq!(wrong_keys(|c| c.node.region = String::new()), ["node.region"]);
+        assert_eq!(wrong_keys(|c| c.bind = "224.0.0.1".parse().unwrap()), ["bind"]);
+    }
+
+    #[test]
+    fn limits_cannot_be_zero_or_contradict() {
+        assert_eq!(wrong_keys(|c| c.limits.conns = 0), ["limits.conns"]);
+        assert_eq!(wrong_keys(|c| c.limits.lease_ms = 1_500), ["limits.lease_ms"]);
+        assert_eq!(wrong_keys(|c| c.limits.rtx_percent = 101), ["limits.rtx_percent"]);
+        assert_eq!(wrong_keys(|c| c.node.capacity_mbps = 0), ["node.capacity_mbps"]);
+    }
+
+    #[test]
+    fn hosts_come_with_or_without_a_port() {
+        let good = |t| host_port(t, 5090).unwrap();
+        assert_eq!(good("10.0.0.5"), ("10.0.0.5".into(), 5090));
+        assert_eq!(good("m.example.com:5999"), ("m.example.com".into(), 5999));
+        assert_eq!(good("fd00::5"), ("fd00::5".into(), 5090));
+        assert_eq!(good("[fd00::5]:1"), ("fd00::5".into(), 1));
+        for bad in ["", ":5090", "a:b", "a:0", "a:70000", "a b", "0.0.0.0", "[::]:5090", "-a", "a:1:2", "x/y"]
+        {
+            assert!(host_port(bad, 5090).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Every key of the configuration with its meaning, and the configuration as a file to start from.
+
+use proto_core::limits::Limits;
+use proto_core::node::config::Config;
+use std::fmt::Write as _;
+
+/// One key of the configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Key {
+    /// Section and name, such as `http.port`.
+    pub(crate) name: String,
+    /// What it sets.
+    pub(crate) doc: &'static str,
+    /// What it may be, as the end of the sentence "must be …".
+    pub(crate) allowed: &'static str,
+}
+
+const PORT: &str = "a port from 1 to 65535";
+const ADDRESS: &str = "`auto` or an IP address";
+const NAME: &str = "at most 63 of the characters A-Z a-z 0-9 . _ -";
+
+/// Name, meaning and permitted values of each key except the limits, whose table documents itself.
+const KEYS: &[(&str, &str, &str)] = &[
+    (
+        "bind",
+        "The IP address that all listeners bind to. 0.0.0.0 means every IPv4 address of this host.",
+        "an IP address, such as 0.0.0.0, 127.0.0.2 or ::",
+    ),
+    (
+        "node.name",
+        "This node's name in the cluster. Empty: made from a role and a random part at each start.",
+        NAME,
+    ),
+    (
+        "node.roles",
+        "What this node does for the cluster: any mix of manager, origin (takes publishers) and edge (takes viewers). \
+         Every node speaks every protocol; roles decide what the manager gives out.",
+        "a list of manager, origin and edge",
+    ),
+    ("node.region", "The region that this node stands in. Clients may ask the manager for one.", NAME),
+    (
+        "node.capacity_mbps",
+        "What this node can send in all, megabits a second. The manager measures load against it.",
+        "a whole number from 1 to 4294967295",
+    ),
+    ("http.port", "TCP port of pages, API, WHIP (publish) and WHEP (play).", PORT),
+    ("rtmp.port", "TCP port of RTMP.", PORT),
+    ("webrtc.port", "UDP port of all WebRTC sessions. Must be open to viewers and publishers.", PORT),
+    ("cluster.port", "TCP port on which other nodes reach this one.", PORT),
+    (
+        "cluster.manager",
+        "The manager that this node registers with, HOST or HOST:PORT (port 5090 if left out). Empty: this node's \
+         own manager role.",
+        "HOST or HOST:PORT",
+    ),
+    (
+        "cluster.key",
+        "The secret that all nodes of a cluster share. Empty: other nodes are accepted from loopback addresses only.",
+        "a text, at best 16 characters or more",
+    ),
+    (
+        "advertise.public",
+        "The address that publishers and viewers are told. auto: the bound address, else the host's first.",
+        ADDRESS,
+    ),
+    (
+        "advertise.private",
+        "The address that other nodes are told. auto: the bound address, else the host's first.",
+        ADDRESS,
+    ),
+    ("advertise.name", "A DNS name for URLs in place of the public address. Empty: none.", "a DNS name"),
+    ("log.format", "text for people, json for machines (one object a line).", "text or json"),
+    (
+        "log.level",
+        "How much is logged: error, warn, info or debug; each includes those before it.",
+        "error, warn, info or debug",
+    ),
+];
+
+/// Every key, in the order in which they are printed.
+pub(crate) fn all() -> Vec<Key> {
+    let named = KEYS.iter().map(|&(name, doc, allowed)| Key { name: name.to_owned(), doc, allowed });
+    let limits = Limits::DOCS.iter().map(|&(name, doc)| Key {
+        name: format!("limits.{name}"),
+        doc: doc.trim(),
+        allowed: "a whole number above 0",
+    });
+    named.chain(limits).collect()
+}
+
+/// The environment variable that sets a key: `http.port` is `HEADWATER_HTTP_PORT`.
+pub(crate) fn variable(key: &str) -> String {
+    format!("{VARIABLE_PREFIX}{}", key.replace('.', "_").to_uppercase())
+}
+
+/// What the names of all our environment variables begin with.
+pub(crate) const VARIABLE_PREFIX: &str = "HEADWATER_";
+
+/// The known key that an unknown one was most likely meant to be.
+pub(crate) fn nearest<'a>(unknown: &str, keys: &'a [Key]) -> Option<&'a str> {
+    let unknown = unknown.to_lowercase();
+    let distance = |key: &str| {
+        let whole = strsim::damerau_levenshtein(&unknown, key);
+        // Whoever leaves the section out still means the key.
+        let tail = key.rsplit_once('.').filter(|_| !unknown.contains('.'));
+        tail.map_or(whole, |(_, name)| whole.min(strsim::damerau_levenshtein(&unknown, name)))
+    };
+    let (far, key) = keys.iter().map(|k| (distance(&k.name), k.name.as_str())).min()?;
+    (far <= (unknown.len() / 3).max(2)).then_some(key)
+}
+
+/// The whole configuration as a TOML file, each key with a comment that says what it means.
+///
+/// # Errors
+/// A sentence if a value cannot be written as TOML, which no configuration that was loaded can cause.
+pub(crate) fn print(config: &Config) -> Result<String, String> {
+    let table =
+        toml::Table::try_from(config).map_err(|e| format!("the configuration cannot be printed: {e}"))?;
+    let mut out = String::from(
+        "# The configuration of Headwater, every key with its default. A file needs to name only what differs.\n\
+         # Any key can also be given as `--set KEY=VALUE` or in the environment: http.port is HEADWATER_HTTP_PORT.\n\
+         # A flag beats --set, --set beats the environment, the environment beats the file.\n",
+    );
+    let mut section = "";
+    let keys = all();
+    for key in &keys {
+        let (in_section, name) = key.name.split_once('.').unwrap_or(("", &key.name));
+        if in_section != section {
+            section = in_section;
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\n\n[{section}]");
+        }
+        out.push('\n');
+        for line in wrap(key.doc, 108) {
+            let _ = write!(out, "\n# {line}");
+        }
+        let value = get(&table, &key.name).ok_or_else(|| format!("the key {} has no value", key.name))?;
+        let _ = write!(out, "\n{name} = {value}");
+    }
+    out.push('\n');
+    Ok(out)
+}
+
+/// The value of a key such as `http.port` in a table of sections.
+pub(crate) fn get<'a>(table: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
+    match key.split_once('.') {
+        Some((section, name)) => table.get(section)?.as_table()?.get(name),
+        None => table.get(key),
+    }
+}
+
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + 1 + word.len() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn keys_of(config: &Config) -> BTreeSet<String> {
+        let table = toml::Table::try_from(config).unwrap();
+        let mut keys = BTreeSet::new();
+        for (name, value) in &table {
+            match value.as_table() {
+                Some(section) => keys.extend(section.keys().map(|k| format!("{name}.{k}"))),
+                None => _ = keys.insert(name.clone()),
+            }
+        }
+        keys
+    }
+
+    #[test]
+    fn exactly_the_keys_that_exist_are_documented() {
+        let documented: Vec<String> = all().into_iter().map(|k| k.name).collect();
+        let unique: BTreeSet<String> = documented.iter().cloned().collect();
+        assert_eq!(unique.len(), documented.len(), "a key is documented twice");
+        assert_eq!(unique, keys_of(&Config::default()));
+    }
+
+    #[test]
+    fn what_is_printed_is_the_defaults_again() {
+        let text = print(&Config::default()).unwrap();
+        assert_eq!(toml::from_str::<Config>(&text).unwrap(), Config::default());
+        for line in text.lines() {
+            assert!(line.chars().count() <= 110, "{line}");
+        }
+        let comments = text.lines().filter(|l| l.starts_with('#')).count();
+        assert!(comments >= all().len());
+    }
+
+    #[test]
+    fn no_two_keys_share_a_variable() {
+        let variables: BTreeSet<String> = all().iter().map(|k| variable(&k.name)).collect();
+        assert_eq!(variables.len(), all().len());
+        assert!(variables.contains("HEADWATER_NODE_CAPACITY_MBPS"));
+    }
+
+    #[test]
+    fn a_slip_of_the_finger_finds_its_key() {
+        let keys = all();
+        assert_eq!(nearest("http.prot", &keys), Some("http.port"));
+        assert_eq!(nearest("HTTP.Port", &keys), Some("http.port"));
+        assert_eq!(nearest("region", &keys), Some("node.region"));
+        assert_eq!(nearest("limit.lease_ms", &keys), Some("limits.lease_ms"));
+        assert_eq!(nearest("completely.different_matter", &keys), None);
+    }
+}
