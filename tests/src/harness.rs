@@ -382,7 +382,10 @@ impl<S: Subject> Harness<S> {
             let most = self.free_outputs + self.outputs_per_byte * given;
             if run.outputs.len() > most {
                 let (now, all) = (run.outputs.len() - before, run.outputs.len());
-                return Err(("flood", format!("{all} outputs for {given} bytes, {now} for the last {piece:02x?}")));
+                return Err((
+                    "flood",
+                    format!("{all} outputs for {given} bytes, {now} for the last {piece:02x?}"),
+                ));
             }
         }
         let mut met = Vec::new();

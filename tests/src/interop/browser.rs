@@ -35,7 +35,8 @@ impl Browser {
     /// Starts chromedriver and a Chromium. Panics with what to install if one is missing.
     pub fn start() -> Browser {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let driver = first_that_exists(&["chromedriver"]).expect("chromedriver is not installed; run ./check");
+        let driver =
+            first_that_exists(&["chromedriver"]).expect("chromedriver is not installed; run ./check");
         let chromium = first_that_exists(&["chromium", "chromium-browser", "google-chrome"])
             .expect("chromium is not installed; run ./check");
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -107,7 +108,11 @@ impl Browser {
         if got.status == 200 {
             return Ok(value);
         }
-        Err(format!("{}: {}", value["error"].as_str().unwrap_or("?"), value["message"].as_str().unwrap_or("?")))
+        Err(format!(
+            "{}: {}",
+            value["error"].as_str().unwrap_or("?"),
+            value["message"].as_str().unwrap_or("?")
+        ))
     }
 
     /// Opens a page and puts the functions of `js/page.js` into it.

@@ -140,7 +140,8 @@ impl Node {
         let child = self.child.as_mut().unwrap_or_else(|| panic!("{} does not run", self.name));
         let look = || child.try_wait().map_err(|e| e.to_string())?.ok_or_else(|| "it still runs".to_owned());
         let status = wait::try_until(within, look);
-        let status = status.unwrap_or_else(|e| panic!("{} did not end: {e}\n{}", self.name, self.log.tail(30)));
+        let status =
+            status.unwrap_or_else(|e| panic!("{} did not end: {e}\n{}", self.name, self.log.tail(30)));
         self.child = None;
         status
     }
@@ -196,7 +197,12 @@ impl Node {
             let stat = std::fs::read_to_string(format!("{dir}/stat")).expect("a running process has a stat");
             // After the name in brackets: state is field 3, utime 14, stime 15, in hundredths of a second.
             let after = stat.rsplit_once(") ").expect("stat names the program").1;
-            after.split(' ').skip(11).take(2).map(|t| t.parse::<u64>().expect("a count of ticks")).sum::<u64>()
+            after
+                .split(' ')
+                .skip(11)
+                .take(2)
+                .map(|t| t.parse::<u64>().expect("a count of ticks"))
+                .sum::<u64>()
                 * 10_000_000
         })
     }

@@ -95,7 +95,9 @@ impl Ffmpeg {
 
     fn run(what: String, args: &[String]) -> Ffmpeg {
         let mut child = Command::new("ffmpeg")
-            .args("-hide_banner -nostdin -nostats -loglevel info -stats_period 0.1 -progress pipe:1".split(' '))
+            .args(
+                "-hide_banner -nostdin -nostats -loglevel info -stats_period 0.1 -progress pipe:1".split(' '),
+            )
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -120,7 +122,11 @@ impl Ffmpeg {
         let (from, goal) = (self.progress.mark(), self.frames() + n);
         if self.progress.wait(from, within, |l| frame_count(l).is_some_and(|f| f >= goal)).is_none() {
             let (got, ended) = (self.frames(), self.child.try_wait());
-            panic!("{}: {got} of {goal} pictures within {within:?} ({ended:?})\n{}", self.what, self.log.tail(30));
+            panic!(
+                "{}: {got} of {goal} pictures within {within:?} ({ended:?})\n{}",
+                self.what,
+                self.log.tail(30)
+            );
         }
     }
 
