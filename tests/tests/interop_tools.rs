@@ -20,7 +20,12 @@ fn toy_page() -> String {
             let mut lines = BufReader::new(&stream).lines();
             while matches!(lines.next(), Some(Ok(line)) if !line.is_empty()) {}
             let page = "<!doctype html><title>toy</title><p>toy</p>";
-            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length:";
+            // As strict a policy as our own pages may have: it must not stand in the tools' way.
+            let policy =
+                "Content-Security-Policy: default-src 'none'; script-src 'self'; media-src blob:\r\n";
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n{policy}Connection: close\r\nContent-Length:"
+            );
             drop(write!(&stream, "{head} {}\r\n\r\n{page}", page.len()));
         }
     });

@@ -29,6 +29,8 @@ pub struct Clip {
     pub b_frames: u32,
     /// The sound.
     pub sound: Sound,
+    /// Noise in the picture, so that it needs about 2 MB a second: fills the buffers of one who does not read.
+    pub heavy: bool,
     /// Seconds until the clip ends by itself; 0: never.
     pub seconds: u32,
 }
@@ -36,7 +38,7 @@ pub struct Clip {
 impl Default for Clip {
     /// 25 pictures a second, a key frame each 4 s, no B-frames, AAC, without end.
     fn default() -> Self {
-        Clip { fps: 25, gop: 100, b_frames: 0, sound: Sound::Aac, seconds: 0 }
+        Clip { fps: 25, gop: 100, b_frames: 0, sound: Sound::Aac, heavy: false, seconds: 0 }
     }
 }
 
@@ -60,14 +62,19 @@ impl Ffmpeg {
         if rtmp {
             add("-re");
         }
-        add(&format!("-f lavfi -i testsrc2=size=320x180:rate={}", clip.fps));
+        if clip.heavy {
+            add(&format!("-f lavfi -i testsrc2=size=640x360:rate={},noise=alls=40:allf=t", clip.fps));
+        } else {
+            add(&format!("-f lavfi -i testsrc2=size=320x180:rate={}", clip.fps));
+        }
         if clip.sound != Sound::None {
             if rtmp {
                 add("-re");
             }
             add("-f lavfi -i sine=frequency=440:sample_rate=48000");
         }
-        add("-c:v libx264 -preset ultrafast -pix_fmt yuv420p -profile:v main -b:v 400k");
+        let rate = if clip.heavy { "16M" } else { "400k" };
+        add(&format!("-c:v libx264 -preset ultrafast -pix_fmt yuv420p -profile:v main -b:v {rate}"));
         add(&format!("-g {0} -keyint_min {0} -sc_threshold 0 -bf {1}", clip.gop, clip.b_frames));
         if clip.b_frames == 0 {
             add("-tune zerolatency");

@@ -44,7 +44,7 @@ pub fn one_way(path: &str, text: &str) -> Vec<Problem> {
         let name = used.split("::").next().unwrap_or_default();
         let fits =
             |o: &&str| used == **o || used.starts_with(&format!("{o}::")) || (used == name && *name == **o);
-        if name != room && !BASE.contains(&name) && !open.iter().any(|o| fits(&o)) && is_room(name) {
+        if name != room && !BASE.contains(&name) && !open.iter().any(fits) && is_room(name) {
             let text = format!("{room} must not use {used}: imports point down the map of ARCHITECTURE.md");
             problems.push(Problem::new(path, line_of(&code, at), text));
         }

@@ -156,7 +156,7 @@ pub fn words<'a>(code: &'a str, needle: &'a str) -> impl Iterator<Item = (usize,
     code.match_indices(needle).filter_map(move |(at, _)| {
         let (before, after) = (code[..at].chars().next_back(), code[at + needle.len()..].chars().next());
         let (first, last) = (needle.chars().next(), needle.chars().next_back());
-        let whole = !(word(first) && word(before)) && !(word(last) && word(after));
+        let whole = !(word(first) && word(before) || word(last) && word(after));
         whole.then(|| (line_of(code, at), at))
     })
 }
