@@ -1,1 +1,10 @@
-//! Test support: the generic machine harness and tools to drive real clients.
+//! Test support: the generic machine harness, the tidy rules, and tools that drive a real cluster with real clients.
+//!
+//! Nothing here waits for time: every wait is for a condition, with an overall deadline that names what was awaited.
+#![forbid(unsafe_code)]
+// A test drives real processes, sockets and clocks; the bans of clippy.toml are for the core.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod harness;
+pub mod interop;
+pub mod tidy;

@@ -1,0 +1,194 @@
+//! ffmpeg as publisher and player, ffprobe as witness.
+
+use super::cluster::signal;
+use super::log::Log;
+use super::wait;
+use serde_json::Value;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// The sound that a publisher sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sound {
+    /// None.
+    None,
+    /// A tone as AAC.
+    Aac,
+    /// A tone as Opus (only into containers that can hold it).
+    Opus,
+}
+
+/// What a publisher sends: a moving test picture in H.264 in real time.
+#[derive(Clone, Copy, Debug)]
+pub struct Clip {
+    /// Pictures a second.
+    pub fps: u32,
+    /// Pictures from one key frame to the next.
+    pub gop: u32,
+    /// B-frames in a row; 0 as WebRTC needs it.
+    pub b_frames: u32,
+    /// The sound.
+    pub sound: Sound,
+    /// Noise in the picture, so that it needs about 2 MB a second: fills the buffers of one who does not read.
+    pub heavy: bool,
+    /// Seconds until the clip ends by itself; 0: never.
+    pub seconds: u32,
+}
+
+impl Default for Clip {
+    /// 25 pictures a second, a key frame each 4 s, no B-frames, AAC, without end.
+    fn default() -> Self {
+        Clip { fps: 25, gop: 100, b_frames: 0, sound: Sound::Aac, heavy: false, seconds: 0 }
+    }
+}
+
+/// A running ffmpeg; it is killed when this is dropped.
+#[derive(Debug)]
+pub struct Ffmpeg {
+    /// What it says.
+    pub log: Log,
+    /// Its counters, as `frame=12`.
+    progress: Log,
+    child: Child,
+    what: String,
+}
+
+impl Ffmpeg {
+    /// Publishes a clip to an `rtmp://` URL (as FLV), or writes it to a path (container by its ending).
+    pub fn publish(to: &str, clip: Clip) -> Ffmpeg {
+        let mut args: Vec<String> = Vec::new();
+        let mut add = |words: &str| args.extend(words.split_whitespace().map(str::to_owned));
+        let rtmp = to.starts_with("rtmp://");
+        if rtmp {
+            add("-re");
+        }
+        if clip.heavy {
+            add(&format!("-f lavfi -i testsrc2=size=640x360:rate={},noise=alls=40:allf=t", clip.fps));
+        } else {
+            add(&format!("-f lavfi -i testsrc2=size=320x180:rate={}", clip.fps));
+        }
+        if clip.sound != Sound::None {
+            if rtmp {
+                add("-re");
+            }
+            add("-f lavfi -i sine=frequency=440:sample_rate=48000");
+        }
+        let rate = if clip.heavy { "16M" } else { "400k" };
+        add(&format!("-c:v libx264 -preset ultrafast -pix_fmt yuv420p -profile:v main -b:v {rate}"));
+        add(&format!("-g {0} -keyint_min {0} -sc_threshold 0 -bf {1}", clip.gop, clip.b_frames));
+        if clip.b_frames == 0 {
+            add("-tune zerolatency");
+        }
+        match clip.sound {
+            Sound::None => add("-an"),
+            Sound::Aac => add("-c:a aac -b:a 64k"),
+            Sound::Opus => add("-c:a libopus -b:a 48k"),
+        }
+        if clip.seconds > 0 {
+            add(&format!("-t {}", clip.seconds));
+        }
+        if rtmp {
+            add("-f flv");
+        }
+        args.extend(["-y".to_owned(), to.to_owned()]);
+        Ffmpeg::run(format!("ffmpeg that publishes to {to}"), &args)
+    }
+
+    /// Plays the pictures of a URL or file: decodes and counts them.
+    pub fn play(from: &str) -> Ffmpeg {
+        let args = ["-i", from, "-map", "0:v", "-fps_mode", "passthrough", "-f", "null", "-"];
+        Ffmpeg::run(format!("ffmpeg that plays {from}"), &args.map(str::to_owned))
+    }
+
+    fn run(what: String, args: &[String]) -> Ffmpeg {
+        let mut child = Command::new("ffmpeg")
+            .args(
+                "-hide_banner -nostdin -nostats -loglevel info -stats_period 0.1 -progress pipe:1".split(' '),
+            )
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("ffmpeg is not installed; run ./check");
+        let (log, progress) = (Log::default(), Log::default());
+        progress.capture(child.stdout.take().expect("stdout is piped"));
+        log.capture(child.stderr.take().expect("stderr is piped"));
+        Ffmpeg { log, progress, child, what }
+    }
+
+    /// Pictures that it has encoded or decoded so far.
+    pub fn frames(&self) -> u64 {
+        let mut most = 0;
+        self.progress.each(|line| most = frame_count(line).unwrap_or(most));
+        most
+    }
+
+    /// Waits until it has done `n` more pictures than at the call.
+    pub fn wait_more_frames(&mut self, n: u64, within: Duration) {
+        let (from, goal) = (self.progress.mark(), self.frames() + n);
+        if self.progress.wait(from, within, |l| frame_count(l).is_some_and(|f| f >= goal)).is_none() {
+            let (got, ended) = (self.frames(), self.child.try_wait());
+            panic!(
+                "{}: {got} of {goal} pictures within {within:?} ({ended:?})\n{}",
+                self.what,
+                self.log.tail(30)
+            );
+        }
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait_exit(&mut self, within: Duration) -> ExitStatus {
+        let child = &mut self.child;
+        let look = || child.try_wait().map_err(|e| e.to_string())?.ok_or_else(|| "it still runs".to_owned());
+        wait::try_until(within, look)
+            .unwrap_or_else(|e| panic!("{} did not end: {e}\n{}", self.what, self.log.tail(30)))
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Stops its clock (SIGSTOP): the connection stays, and nothing comes or goes.
+    pub fn freeze(&self) {
+        signal(self.child.id(), "STOP");
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) {
+        signal(self.child.id(), "CONT");
+    }
+
+    /// Kills it (SIGKILL).
+    pub fn kill(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Drop for Ffmpeg {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- the end of {}:\n{}", self.what, self.log.tail(20));
+        }
+    }
+}
+
+fn frame_count(line: &str) -> Option<u64> {
+    line.strip_prefix("frame=")?.trim().parse().ok()
+}
+
+/// What ffprobe sees: the object with `streams` and `format`.
+pub fn probe(from: &str) -> Result<Value, String> {
+    let got = Command::new("ffprobe")
+        .args(["-v", "error", "-of", "json", "-show_streams", "-show_format", from])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("ffprobe is not installed; run ./check ({e})"))?;
+    if !got.status.success() {
+        return Err(String::from_utf8_lossy(&got.stderr).into_owned());
+    }
+    serde_json::from_slice(&got.stdout).map_err(|e| e.to_string())
+}

@@ -1,0 +1,8 @@
+//! Real processes and real clients: nodes of a cluster, ffmpeg, Chromium.
+
+pub mod browser;
+pub mod cluster;
+pub mod ffmpeg;
+pub mod http;
+pub mod log;
+pub mod wait;
