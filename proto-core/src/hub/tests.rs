@@ -276,6 +276,11 @@ fn a_thin_viewer_gets_each_newest_key_frame_however_late() {
     assert_eq!(w.take(sub, 9), [C(0, 1), K(0, 0)]);
     w.play(1_960, 25, 1_500, false);
     assert_eq!(w.take(sub, 9), [K(1000, 1000)]);
+    // It is told so, once.
+    w.play(2_960, 25, 1_500, false);
+    assert_eq!(w.take(sub, 9), [K(2000, 2000)]);
+    let slow = w.events().into_iter().filter(|e| matches!(e, HubEvent::Slow(id, _) if *id == sub)).count();
+    assert_eq!(slow, 1);
 }
 
 #[test]
