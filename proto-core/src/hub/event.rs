@@ -18,6 +18,9 @@ pub enum HubEvent {
         /// Its present source.
         source: SourceId,
     },
+    /// A subscriber turned out too slow for its stream and is skipped ahead. Told once per subscriber, for its page
+    /// and the log; it stays.
+    Slow(SubscriberId, Reason),
     /// A subscriber was let go; its session must end. It is unknown to the hub from here on.
     Evict(SubscriberId, Reason),
     /// Another source took the stream over; the session of the old one must end.

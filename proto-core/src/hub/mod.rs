@@ -312,6 +312,9 @@ impl Hub {
                 None
             }
         };
+        if let Some(reason) = v.tell() {
+            self.events.push_back(HubEvent::Slow(subscriber, reason));
+        }
         if wants_key {
             self.request_key_frame(id, now);
         }

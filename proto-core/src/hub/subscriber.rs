@@ -199,6 +199,7 @@ pub(super) struct Subscriber {
     served: Time,
     delivered: Count,
     dropped: Drops,
+    told: bool,
 }
 
 impl Subscriber {
@@ -230,7 +231,21 @@ impl Subscriber {
             served: now,
             delivered: Count::default(),
             dropped: Drops::new(),
+            told: false,
         }
+    }
+
+    /// Once, when the first frame was left out because the viewer is too slow: the words for it.
+    pub(super) fn tell(&mut self) -> Option<Reason> {
+        let slow = !self.told && self.dropped.contains_key(LAGGING);
+        self.told |= slow;
+        slow.then(|| {
+            Reason::limit(
+                "viewer_slow",
+                "the viewer's connection is slower than the stream: it is skipped ahead to key frames and keeps the \
+                 sound; publish with a lower bit rate",
+            )
+        })
     }
 
     fn leave_out(&mut self, stream: &mut Stream, reason: &'static str, frames: u64) {

@@ -276,6 +276,11 @@ fn a_thin_viewer_gets_each_newest_key_frame_however_late() {
     assert_eq!(w.take(sub, 9), [C(0, 1), K(0, 0)]);
     w.play(1_960, 25, 1_500, false);
     assert_eq!(w.take(sub, 9), [K(1000, 1000)]);
+    // It is told so, once.
+    w.play(2_960, 25, 1_500, false);
+    assert_eq!(w.take(sub, 9), [K(2000, 2000)]);
+    let slow = w.events().into_iter().filter(|e| matches!(e, HubEvent::Slow(id, _) if *id == sub)).count();
+    assert_eq!(slow, 1);
 }
 
 #[test]
@@ -540,4 +545,29 @@ fn the_rate_is_that_of_the_last_second() {
     let rate = w.hub.stats(w.stream, at(3_000)).unwrap().bits_per_s;
     assert!((190_000..=210_000).contains(&rate), "{rate}");
     assert!(w.hub.stats(w.stream, at(60_000)).unwrap().bits_per_s < 10_000);
+}
+
+#[test]
+fn what_a_stuck_viewer_does_changes_nothing_for_the_others() {
+    let trace = |evil: bool| {
+        let mut w = World::video(&Limits::default());
+        w.put(config(TrackId::AUDIO, aac()));
+        let innocent = w.join(ALL);
+        let stuck = evil.then(|| w.join(ALL));
+        let mut seen = Vec::new();
+        for s in 1..40 {
+            w.play(s * 500, 25, 20_000, true);
+            if let Some(v) = stuck.filter(|_| s < 4) {
+                w.take(v, 1);
+                w.hub.blocked(v, at(w.now));
+            }
+            seen.extend(w.take(innocent, 1_000));
+        }
+        let evicted = stuck.map(|v| w.evicted(v));
+        let stats = w.hub.stats(w.stream, at(w.now)).unwrap();
+        (seen, stats.ring_bytes, stats.dropped, evicted)
+    };
+    let (alone, with) = (trace(false), trace(true));
+    assert_eq!((alone.0, alone.1, alone.2), (with.0, with.1, with.2));
+    assert_eq!(with.3, Some(Some("viewer_stuck")));
 }
