@@ -416,6 +416,13 @@ impl Manager {
                     Action::Broadcast => self.pair_publisher(&key, region.as_deref(), strict, now),
                     Action::Subscribe => self.pair_viewer(&key, region.as_deref(), strict, now),
                 };
+                if !self.knows_all()
+                    && self.waiting.len() < self.limits.cluster_waiting
+                    && result.as_ref().is_err_and(|r| r.status == 503)
+                {
+                    // The nodes that could take it may not be back yet.
+                    return self.waiting.push_back(Question::Pair { req, action, key, region, strict });
+                }
                 match &result {
                     Ok(p) => {
                         let line = format!("{key}: {action:?} goes to {}: {}", quote(&p.node.id.0), p.why);

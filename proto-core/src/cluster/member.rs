@@ -92,7 +92,8 @@ pub enum Output {
         /// The origin, or why there is none.
         result: Result<Source, Reason>,
     },
-    /// The name was granted to somebody else: end its publisher here, and pull the stream if it has viewers.
+    /// The name was granted to somebody else: end its publisher here, and pull the stream if it has viewers. May come
+    /// more than once for the same epoch.
     Fenced {
         /// The name.
         key: StreamKey,
