@@ -413,3 +413,13 @@ fn a_stranger_without_registration_gets_nothing() {
     m.handle(Input::Link(link, Message::Report(Report::default())), Time::ZERO);
     assert!(m.registry().streams().is_empty());
 }
+
+#[test]
+fn an_epoch_that_no_manager_can_have_granted_is_not_believed() {
+    let mut m = alone(true);
+    m.handle(Input::WallClock(WallTime(1_000_000_000)), Time::ZERO);
+    let epoch = Epoch { term: u64::MAX, count: u64::MAX };
+    let announce = Message::Announce { key: key("x"), epoch, identity: String::new() };
+    m.handle(Input::Link(LinkId::Local, announce), Time::ZERO);
+    assert_eq!((m.term(), m.registry().streams().len()), (1, 0));
+}
