@@ -21,6 +21,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The highest term that is believed: seconds since 1970 reach it in 34,000 years, and above it there is still room to
+/// count.
+const TERM_MAX: u64 = 1 << 40;
+
 /// What a client wants with a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -154,7 +158,7 @@ impl Manager {
         self.out.push_back(Output::Log(level, text));
     }
 
-    fn to_node(&mut self, node: &NodeId, message: Message) {
+    fn tell(&mut self, node: &NodeId, message: Message) {
         if let Some(link) = self.registry.node(node).and_then(|n| n.link) {
             self.out.push_back(Output::ToLink(link, message));
         }
@@ -315,6 +319,13 @@ impl Manager {
 
     /// A node says that it serves a stream under an epoch that it was granted before.
     fn announced(&mut self, node: &NodeId, key: &StreamKey, epoch: Epoch, identity: &str, now: Time) {
+        if epoch.term > TERM_MAX {
+            let text = format!(
+                "node {} announces {key} under epoch {epoch}, which no manager can have granted",
+                quote(&node.0)
+            );
+            return self.log(Level::Warn, text);
+        }
         let Some(stream) = self.registry.stream(key) else {
             if self.registry.streams_full() {
                 let text = format!(
@@ -338,7 +349,7 @@ impl Manager {
                     quote(&node.0)
                 ),
             );
-            self.to_node(node, Message::Fence { key: key.clone(), epoch: highest });
+            self.tell(node, Message::Fence { key: key.clone(), epoch: highest });
         }
     }
 
@@ -349,7 +360,7 @@ impl Manager {
         self.registry.grant(key, node, epoch, kept.as_deref().unwrap_or(identity), now);
         let Some((old_epoch, old_owner, _)) = before else { return };
         if let Some(old) = old_owner.as_ref().filter(|old| *old != node) {
-            self.to_node(old, Message::Fence { key: key.clone(), epoch });
+            self.tell(old, Message::Fence { key: key.clone(), epoch });
         }
         if old_epoch == epoch && old_owner.as_ref() == Some(node) {
             return;
@@ -368,7 +379,7 @@ impl Manager {
         };
         for asker in askers.iter().filter(|a| *a != node) {
             let moved = Message::Moved { key: key.clone(), epoch, node: node.clone(), link_addr };
-            self.to_node(asker, moved);
+            self.tell(asker, moved);
         }
     }
 
@@ -416,6 +427,13 @@ impl Manager {
                     Action::Broadcast => self.pair_publisher(&key, region.as_deref(), strict, now),
                     Action::Subscribe => self.pair_viewer(&key, region.as_deref(), strict, now),
                 };
+                if !self.knows_all()
+                    && self.waiting.len() < self.limits.cluster_waiting
+                    && result.as_ref().is_err_and(|r| r.status == 503)
+                {
+                    // The nodes that could take it may not be back yet.
+                    return self.waiting.push_back(Question::Pair { req, action, key, region, strict });
+                }
                 match &result {
                     Ok(p) => {
                         let line = format!("{key}: {action:?} goes to {}: {}", quote(&p.node.id.0), p.why);

@@ -6,6 +6,7 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 
 use crate::cluster::{Epoch, LinkId, NodeId};
@@ -92,7 +93,8 @@ pub enum Output {
         /// The origin, or why there is none.
         result: Result<Source, Reason>,
     },
-    /// The name was granted to somebody else: end its publisher here, and pull the stream if it has viewers.
+    /// The name was granted to somebody else: end its publisher here, and pull the stream if it has viewers. May come
+    /// more than once for the same epoch.
     Fenced {
         /// The name.
         key: StreamKey,
@@ -341,11 +343,8 @@ impl Member {
                 }
             }
             Message::Located { req, key, epoch, node, link_addr } => {
-                if self.take(req, false).is_some() {
-                    self.absent.remove(&key);
-                    let result = Ok(Source { epoch, node, link_addr });
-                    self.out.push_back(Output::Located { req, result });
-                }
+                let asked = self.take(req, false).is_some();
+                self.located(req, &key, Source { epoch, node, link_addr }, asked);
             }
             Message::NotFound { req, key } => {
                 if let Some(pending) = self.take(req, false) {
@@ -357,14 +356,23 @@ impl Member {
                 self.absent.remove(&key);
                 self.out.push_back(Output::Moved { key, source: Source { epoch, node, link_addr } });
             }
-            Message::Fence { key, epoch } => {
-                if self.owned.get(&key).is_none_or(|(ours, _)| *ours < epoch) {
-                    self.owned.remove(&key);
-                    self.out.push_back(Output::Fenced { key, epoch });
-                }
-            }
+            Message::Fence { key, epoch } => self.fenced(key, epoch),
             // The rest goes the other way, is between nodes, or of a newer version.
             _ => {}
+        }
+    }
+
+    fn located(&mut self, req: u64, key: &StreamKey, source: Source, asked: bool) {
+        if asked {
+            self.absent.remove(key);
+            self.out.push_back(Output::Located { req, result: Ok(source) });
+        }
+    }
+
+    fn fenced(&mut self, key: StreamKey, epoch: Epoch) {
+        if self.owned.get(&key).is_none_or(|(ours, _)| *ours < epoch) {
+            self.owned.remove(&key);
+            self.out.push_back(Output::Fenced { key, epoch });
         }
     }
 

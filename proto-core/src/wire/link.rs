@@ -5,11 +5,14 @@
 //! signed ones zigzag first), lists repeat their tag, and what is zero or empty is left out. A receiver skips types
 //! and tags that it does not know, so versions N and N−1 understand each other.
 
-mod codec;
+mod read;
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
+mod write;
 
-pub use codec::{Encoded, Malformed, decode, encode, split};
+pub use read::{Malformed, decode, split};
+pub use write::{Encoded, encode};
 
 use crate::cluster::{Epoch, NodeId};
 use crate::media::frame::NewFrame;

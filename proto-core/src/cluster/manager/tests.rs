@@ -21,6 +21,13 @@ fn epoch(w: &World, node: usize, req: u64) -> Epoch {
     *w.nodes[node].claimed[&req].as_ref().unwrap()
 }
 
+/// Fences that a node got, repetitions left out.
+fn fenced(w: &World, node: usize) -> Vec<(StreamKey, Epoch)> {
+    let mut all = w.nodes[node].fenced.clone();
+    all.dedup();
+    all
+}
+
 fn code(w: &World, node: usize, req: u64) -> &'static str {
     w.nodes[node].claimed[&req].as_ref().unwrap_err().code
 }
@@ -72,7 +79,7 @@ fn a_live_name_is_refused_and_a_silent_one_changes_hands_with_a_fence() {
     w.claim(1, 3, "x", "bob");
     w.run(100);
     assert!(epoch(&w, 1, 3) > epoch(&w, 0, 1));
-    assert_eq!(w.nodes[0].fenced, [(key("x"), epoch(&w, 1, 3))]);
+    assert_eq!(fenced(&w, 0), [(key("x"), epoch(&w, 1, 3))]);
 }
 
 #[test]
@@ -109,7 +116,7 @@ fn a_publisher_that_left_may_return_anywhere_and_a_held_name_is_forgotten() {
     w.claim(1, 3, "x", "");
     w.run(100);
     assert!(epoch(&w, 1, 3) > epoch(&w, 0, 1));
-    assert_eq!(w.nodes[0].fenced.len(), 1);
+    assert_eq!(fenced(&w, 0).len(), 1);
     w.nodes[1].publishing.remove(&key("y"));
     w.run(32_000);
     w.pair(3, Action::Subscribe, "y");
@@ -176,7 +183,7 @@ fn a_dead_origins_name_goes_to_another_and_the_dead_is_fenced_when_it_returns() 
     assert!(epoch(&w, 1, 3) > epoch(&w, 0, 1));
     w.nodes[0].cut = false;
     w.run(3_000);
-    assert_eq!(w.nodes[0].fenced, [(key("x"), epoch(&w, 1, 3))]);
+    assert_eq!(fenced(&w, 0), [(key("x"), epoch(&w, 1, 3))]);
     assert!(w.nodes[0].publishing.is_empty() && w.nodes[1].publishing[&key("x")].live);
 }
 
@@ -405,4 +412,14 @@ fn a_stranger_without_registration_gets_nothing() {
     );
     m.handle(Input::Link(link, Message::Report(Report::default())), Time::ZERO);
     assert!(m.registry().streams().is_empty());
+}
+
+#[test]
+fn an_epoch_that_no_manager_can_have_granted_is_not_believed() {
+    let mut m = alone(true);
+    m.handle(Input::WallClock(WallTime(1_000_000_000)), Time::ZERO);
+    let epoch = Epoch { term: u64::MAX, count: u64::MAX };
+    let announce = Message::Announce { key: key("x"), epoch, identity: String::new() };
+    m.handle(Input::Link(LinkId::Local, announce), Time::ZERO);
+    assert_eq!((m.term(), m.registry().streams().len()), (1, 0));
 }
