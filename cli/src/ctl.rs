@@ -136,7 +136,7 @@ fn call(url: &str, method: &str, path: &str) -> Result<String, String> {
     let said = said
         .as_ref()
         .and_then(|v| ["error", "errorMessage", "message"].iter().find_map(|k| v.get(k)?.as_str()));
-    let said = said.map_or_else(|| body.lines().next().unwrap_or_default(), |s| s);
+    let said = said.unwrap_or_else(|| body.lines().next().unwrap_or_default());
     Err(format!("the node at {base} answered {} to {method} {path}: {}", status.as_u16(), clean(said)))
 }
 

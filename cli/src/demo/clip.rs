@@ -42,11 +42,6 @@ impl Clip {
         Ok(Clip { params: [config(TrackId::VIDEO, video), config(TrackId::AUDIO, audio)], round, length })
     }
 
-    /// How long one round takes.
-    pub(crate) fn length(&self) -> Duration {
-        self.length
-    }
-
     /// Pictures and sound from the beginning and round and round, each with the moment at which it is due. Times go on
     /// from round to round.
     pub(crate) fn play(&self) -> Play<'_> {
@@ -218,7 +213,7 @@ mod tests {
     #[test]
     fn the_clip_is_what_the_issue_asks_for() {
         let clip = Clip::built_in().unwrap();
-        assert_eq!(clip.length(), Duration::from_secs(10));
+        assert_eq!(clip.length, Duration::from_secs(10));
         let size =
             include_bytes!("../../assets/demo.h264").len() + include_bytes!("../../assets/demo.opus").len();
         assert!(size <= 1 << 20, "{size} bytes");
@@ -277,11 +272,11 @@ mod tests {
 
     #[test]
     fn opus_durations_follow_the_toc_byte() {
-        assert_eq!(duration(&[0b11111_0_00]), Some(Duration::from_millis(20)));
-        assert_eq!(duration(&[0b10000_0_01]), Some(Duration::from_millis(5)));
-        assert_eq!(duration(&[0b00011_0_11, 2]), Some(Duration::from_millis(120)));
-        assert_eq!(duration(&[0b01101_0_00]), Some(Duration::from_millis(20)));
-        assert_eq!(duration(&[0b00000_0_11]), None);
+        assert_eq!(duration(&[31 << 3]), Some(Duration::from_millis(20)));
+        assert_eq!(duration(&[(16 << 3) | 1]), Some(Duration::from_millis(5)));
+        assert_eq!(duration(&[(3 << 3) | 3, 2]), Some(Duration::from_millis(120)));
+        assert_eq!(duration(&[13 << 3]), Some(Duration::from_millis(20)));
+        assert_eq!(duration(&[3]), None);
         assert_eq!(duration(&[]), None);
     }
 }

@@ -76,10 +76,10 @@ pub(crate) fn run(args: &args::Demo, start: Start, client: MakeClient) -> Result
 /// In the demo, ports are moved together.
 fn told_by_offset(failure: Failure, offset: u16) -> Failure {
     match failure {
-        Failure::Running(text) => {
+        Failure::Running(text) if text.contains("address in use") => {
             Failure::Running(format!("{text} (in the demo: --port-offset {})", offset.saturating_add(1_000)))
         }
-        wrong => wrong,
+        other => other,
     }
 }
 
@@ -108,12 +108,12 @@ mod tests {
         let args = args::Demo { bind: [127, 0, 0, 1].into(), port_offset: 1_000, set: vec![] };
         let failed = run(
             &args,
-            |config, _| Err(Failure::Running(format!("no luck with {}", config.http.port))),
+            |config, _| Err(Failure::Running(format!("{}: address in use", config.http.port))),
             no_client,
         );
         assert_eq!(
             failed,
-            Err(Failure::Running("no luck with 6080 (in the demo: --port-offset 2000)".to_owned()))
+            Err(Failure::Running("6080: address in use (in the demo: --port-offset 2000)".to_owned()))
         );
     }
 }
