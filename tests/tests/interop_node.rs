@@ -48,13 +48,15 @@ fn an_idle_daemon_costs_next_to_nothing() {
     let node = whole();
     // Starting is not idling: wait until a whole second has cost less than the allowance of ten.
     let mut last = (Instant::now(), node.cpu_nanos());
+    let mut busy = String::from("no second has passed yet");
     wait::until("the daemon to come to rest", LONG, || {
         let (past, used) = (last.0.elapsed(), node.cpu_nanos() - last.1);
         if past < Duration::from_secs(1) {
-            return Err("no second has passed".to_owned());
+            return Err(busy.clone());
         }
         last = (Instant::now(), node.cpu_nanos());
-        wait::yes(used < 10_000_000, format!("{used} ns in {past:?}"))
+        busy = format!("{used} ns of CPU in {past:?}");
+        wait::yes(used < 10_000_000, busy.clone())
     });
     let (began, before) = (Instant::now(), node.cpu_nanos());
     wait::until("ten seconds to pass", LONG, || {

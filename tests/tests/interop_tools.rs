@@ -5,6 +5,7 @@
 use headwater_tests::interop::browser::Browser;
 use headwater_tests::interop::cluster::turn;
 use headwater_tests::interop::ffmpeg::{Clip, Ffmpeg, Sound, probe};
+use headwater_tests::interop::wait;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::time::Duration;
@@ -111,4 +112,39 @@ fn a_player_of_nothing_fails_and_says_so() {
     assert!(!player.wait_exit(LONG).success());
     assert_eq!(player.frames(), 0);
     assert!(player.log.tail(20).contains("refused"), "{}", player.log.tail(20));
+}
+
+#[test]
+fn a_publisher_speaks_rtmp_and_can_be_frozen_woken_and_killed() {
+    let _turn = turn();
+    for clip in [Clip::default(), Clip { heavy: true, b_frames: 2, ..Clip::default() }] {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = format!("rtmp://127.0.0.1:{port}/live/toy");
+        let mut server = Ffmpeg::listen(&url);
+        let mut publisher = wait::until("the server to listen", LONG, || {
+            let mut ffmpeg = Ffmpeg::publish(&url, clip);
+            let up = wait::try_until(LONG, || match (ffmpeg.frames() > 0, ffmpeg.runs()) {
+                (true, true) => Ok(true),
+                (_, false) => Ok(false),
+                _ => Err(()),
+            });
+            if up == Ok(true) { Ok(ffmpeg) } else { Err(ffmpeg.log.tail(3)) }
+        });
+        server.wait_more_frames(30, LONG);
+        publisher.freeze();
+        // What was under way arrives; then nothing more does for 25 looks, though the connection stands.
+        let (mut last, mut still) = (server.frames(), 0);
+        wait::until("the pictures to stop", LONG, || {
+            let now = server.frames();
+            still = if now == last { still + 1 } else { 0 };
+            last = now;
+            wait::yes(still == 25, format!("{now} pictures"))
+        });
+        assert!(server.runs());
+        publisher.thaw();
+        server.wait_more_frames(25, LONG);
+        publisher.kill();
+        server.wait_exit(LONG);
+        assert!(!publisher.runs());
+    }
 }

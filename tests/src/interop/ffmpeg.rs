@@ -100,6 +100,13 @@ impl Ffmpeg {
         Ffmpeg::run(format!("ffmpeg that plays {from}"), &args.map(str::to_owned))
     }
 
+    /// Listens on an `rtmp://` URL as a server for one publisher, and decodes and counts what comes: an independent
+    /// peer for our clients.
+    pub fn listen(on: &str) -> Ffmpeg {
+        let args = ["-listen", "1", "-i", on, "-map", "0:v", "-fps_mode", "passthrough", "-f", "null", "-"];
+        Ffmpeg::run(format!("ffmpeg that listens on {on}"), &args.map(str::to_owned))
+    }
+
     fn run(what: String, args: &[String]) -> Ffmpeg {
         let mut child = Command::new("ffmpeg")
             .args(
