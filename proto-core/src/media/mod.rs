@@ -3,4 +3,6 @@
 
 pub mod frame;
 pub mod key;
+pub mod payload;
+pub mod reorder;
 pub mod track;

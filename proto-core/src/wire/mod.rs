@@ -2,3 +2,6 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod h264;
+pub mod opus;
+pub mod rtp;
+pub mod stun;
