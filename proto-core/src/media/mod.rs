@@ -4,4 +4,6 @@
 pub mod frame;
 pub mod h264;
 pub mod key;
+pub mod payload;
+pub mod reorder;
 pub mod track;

@@ -1,1 +1,14 @@
 //! WebRTC: sessions on str0m, one UDP port, our own demux, DTLS provider and egress.
+
+mod clock;
+pub mod dtls;
+pub mod egress;
+pub mod endpoint;
+pub mod path;
+mod peer;
+mod publisher;
+pub mod sdp;
+
+pub use dtls::Identity;
+pub use endpoint::{Drops, Endpoint, EndpointConfig, Input, Offer, Output, Playing, SessionId};
+pub use peer::{PeerEvent, SessionStats};

@@ -9,3 +9,6 @@ pub mod h264_sps;
 pub mod link;
 pub mod rtmp_chunk;
 pub mod rtmp_message;
+pub mod opus;
+pub mod rtp;
+pub mod stun;

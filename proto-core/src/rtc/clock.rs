@@ -1,0 +1,145 @@
+//! One clock for a publisher's tracks: RTP timestamps to nanoseconds, put side by side by RTCP sender reports.
+
+use crate::time::Time;
+use crate::wire::rtp::TimestampUnwrapper;
+use std::time::Duration;
+
+/// A correction moves a track by at most this share of the media time that passes, so that it is not heard.
+const SLEW: i64 = 10;
+/// A correction beyond this is made at once: the picture is worse off out of step than with a jump.
+const SLEW_MAX: i64 = 1_000_000_000;
+
+/// What is common to the tracks of one publisher.
+#[derive(Debug, Default)]
+pub(super) struct SharedClock {
+    /// Media clock minus the publisher's NTP clock, nanoseconds; set by the first sender report.
+    from_ntp: Option<i128>,
+}
+
+/// The clock of one track.
+#[derive(Debug)]
+pub(super) struct TrackClock {
+    rate: i64,
+    discontinuity: Duration,
+    unwrapper: TimestampUnwrapper,
+    anchor: Option<Anchor>,
+    last: Option<i64>,
+    discontinuities: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Anchor {
+    /// Media time = ticks + `offset`, nanoseconds.
+    offset: i64,
+    /// Where the offset is heading.
+    target: i64,
+    last_ticks_ns: i64,
+}
+
+impl TrackClock {
+    /// A clock of `rate` ticks a second, which takes a step of more than `discontinuity` for a new start.
+    pub(super) fn new(rate: u32, discontinuity: Duration) -> TrackClock {
+        TrackClock {
+            rate: i64::from(rate.max(1)),
+            discontinuity,
+            unwrapper: TimestampUnwrapper::default(),
+            anchor: None,
+            last: None,
+            discontinuities: 0,
+        }
+    }
+
+    fn nanos(&self, ticks: i64) -> i64 {
+        (i128::from(ticks) * 1_000_000_000 / i128::from(self.rate)) as i64
+    }
+
+    /// The media time of a frame that arrived at `now`, nanoseconds. Never goes back.
+    pub(super) fn time(&mut self, timestamp: u32, now: Time) -> i64 {
+        let arrival = now.as_nanos() as i64;
+        let ticks = self.unwrapper.unwrap(timestamp);
+        let ticks_ns = self.nanos(ticks);
+        let limit = self.discontinuity.as_nanos() as i64;
+        let anchor = match &mut self.anchor {
+            Some(anchor) if (ticks_ns - anchor.last_ticks_ns).abs() <= limit => anchor,
+            anchor => {
+                if anchor.is_some() {
+                    self.discontinuities += 1;
+                }
+                let offset = arrival - ticks_ns;
+                anchor.insert(Anchor { offset, target: offset, last_ticks_ns: ticks_ns })
+            }
+        };
+        let passed = (ticks_ns - anchor.last_ticks_ns).max(0);
+        anchor.last_ticks_ns = ticks_ns;
+        let wanted = anchor.target - anchor.offset;
+        anchor.offset += if wanted.abs() > SLEW_MAX { wanted } else { wanted.clamp(-passed / SLEW, passed / SLEW) };
+        let time = (ticks_ns + anchor.offset).max(self.last.map_or(i64::MIN, |l| l + 1));
+        self.last = Some(time);
+        time
+    }
+
+    /// A sender report says that `timestamp` was sampled at `ntp` (nanoseconds on the publisher's wall clock).
+    pub(super) fn sender_report(&mut self, timestamp: u32, ntp: i128, shared: &mut SharedClock) {
+        let ticks_ns = self.nanos(self.unwrapper.near(timestamp));
+        let Some(anchor) = &mut self.anchor else { return };
+        if (ticks_ns - anchor.last_ticks_ns).unsigned_abs() > self.discontinuity.as_nanos() as u64 {
+            // About a stretch of time that this track no longer plays.
+            return;
+        }
+        let from_ntp = *shared.from_ntp.get_or_insert(i128::from(ticks_ns + anchor.offset) - ntp);
+        if let Ok(target) = i64::try_from(ntp + from_ntp - i128::from(ticks_ns)) {
+            anchor.target = target;
+        }
+    }
+
+    /// How often the timestamps jumped.
+    pub(super) fn discontinuities(&self) -> u64 {
+        self.discontinuities
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: i64 = 1_000_000;
+
+    fn clock(rate: u32) -> TrackClock {
+        TrackClock::new(rate, Duration::from_secs(10))
+    }
+
+    #[test]
+    fn time_follows_the_timestamps_over_the_wrap_and_never_goes_back() {
+        let mut c = clock(90_000);
+        assert_eq!(c.time(u32::MAX - 89_999, Time::from_millis(500)), 500 * MS);
+        assert_eq!(c.time(0, Time::from_millis(9_999)), 1_500 * MS);
+        let third = c.time(u32::MAX - 44_999, Time::from_millis(9_999));
+        assert_eq!(third, 1_500 * MS + 1, "an earlier timestamp");
+    }
+
+    #[test]
+    fn a_jump_of_the_timestamps_starts_anew_at_the_arrival() {
+        let mut c = clock(48_000);
+        c.time(0, Time::from_millis(0));
+        assert_eq!(c.time(48_000 * 60, Time::from_millis(20)), 20 * MS);
+        assert_eq!(c.discontinuities(), 1);
+    }
+
+    #[test]
+    fn sender_reports_bring_sound_and_picture_together_without_a_jump() {
+        let (mut video, mut audio, mut shared) = (clock(90_000), clock(48_000), SharedClock::default());
+        // Both sampled at the same moment, but the sound arrived 80 ms later.
+        video.time(1_000, Time::from_millis(100));
+        audio.time(5_000, Time::from_millis(180));
+        video.sender_report(1_000, 7_000_000_000, &mut shared);
+        audio.sender_report(5_000, 7_000_000_000, &mut shared);
+        let mut last = 0;
+        for n in 1..=100u32 {
+            let a = audio.time(5_000 + n * 960, Time::from_millis(180 + u64::from(n) * 20));
+            assert!(last == 0 || (17 * MS..=20 * MS).contains(&(a - last)), "step of {}", a - last);
+            last = a;
+        }
+        let v = video.time(1_000 + 180_000, Time::from_millis(2_100));
+        assert_eq!(v, last, "2 s after the common sample");
+    }
+}

@@ -1,0 +1,200 @@
+//! DTLS for WebRTC: one configuration for all sessions of a node, and a handshake that unauthenticated datagrams
+//! cannot end.
+//!
+//! str0m's own provider builds a configuration per session, and each build runs a self-test of the whole
+//! cryptographic provider, which costs more than the handshake itself.
+
+use crate::error::Reason;
+use dimpl::Dtls;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use str0m::config::{DtlsCert, DtlsVersion};
+use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion};
+use str0m::crypto::{CryptoError, CryptoProvider};
+
+/// First retransmission of a handshake flight. dimpl's own second is longer than a viewer waits for a picture.
+const FLIGHT_RTO: Duration = Duration::from_millis(300);
+/// The largest DTLS datagram that we send: within every path's MTU.
+const DTLS_MTU: usize = 1_150;
+
+/// Who this node is towards WebRTC peers, and the cryptography that it uses: one certificate for all sessions.
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Identity {
+    certificate: DtlsCert,
+    crypto: Arc<CryptoProvider>,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identity(..)")
+    }
+}
+
+impl Identity {
+    /// Makes a certificate and checks the cryptographic library. For drivers, once per process: it draws from the
+    /// operating system, and what is shared by all sessions stays allocated until the process ends.
+    ///
+    /// # Errors
+    /// If the library's self-test or the making of the certificate fails.
+    pub fn generate() -> Result<Identity, Reason> {
+        let stock = str0m::crypto::from_feature_flags();
+        let certificate = stock.dtls_provider.generate_certificate().ok_or_else(|| {
+            Reason::local("no_certificate", "the certificate for WebRTC could not be made; WebRTC cannot run")
+        })?;
+        Identity::new(certificate)
+    }
+
+    /// As [`Identity::generate`], with a certificate that exists already.
+    ///
+    /// # Errors
+    /// If the library's self-test fails.
+    pub fn new(certificate: DtlsCert) -> Result<Identity, Reason> {
+        let config = dimpl::Config::builder()
+            .with_crypto_provider(dimpl::crypto::aws_lc_rs::default_provider())
+            // ICE has proven the return path before the first DTLS record is looked at.
+            .use_server_cookie(false)
+            .flight_start_rto(FLIGHT_RTO)
+            .flight_retries(6)
+            .mtu(DTLS_MTU)
+            .build()
+            .map_err(|e| {
+                Reason::local(
+                    "crypto_self_test",
+                    format!("the cryptographic library failed its self-test ({e}); WebRTC cannot run"),
+                )
+            })?;
+        // str0m takes providers as static references; one small allocation per identity is the price.
+        let dtls: &'static Provider = Box::leak(Box::new(Provider { config: Arc::new(config) }));
+        let crypto = CryptoProvider { dtls_provider: dtls, ..str0m::crypto::from_feature_flags() };
+        Ok(Identity { certificate, crypto: Arc::new(crypto) })
+    }
+
+    pub(super) fn certificate(&self) -> DtlsCert {
+        self.certificate.clone()
+    }
+
+    pub(super) fn crypto(&self) -> &Arc<CryptoProvider> {
+        &self.crypto
+    }
+}
+
+#[derive(Debug)]
+struct Provider {
+    config: Arc<dimpl::Config>,
+}
+
+impl DtlsProvider for Provider {
+    fn generate_certificate(&self) -> Option<DtlsCert> {
+        str0m::crypto::from_feature_flags().dtls_provider.generate_certificate()
+    }
+
+    fn new_dtls(
+        &self,
+        cert: &DtlsCert,
+        now: Instant,
+        _version: DtlsVersion,
+        _mtu: Option<usize>,
+    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+        Ok(Box::new(Session::new(self.config.clone(), cert.clone(), now)))
+    }
+}
+
+/// One handshake and what follows it. Errors before the handshake has ended are forgiven: nothing that arrives by
+/// then is authenticated, so anybody could have sent it. The limit on a handshake's time ends a hopeless one.
+struct Session {
+    config: Arc<dimpl::Config>,
+    certificate: DtlsCert,
+    dtls: Dtls,
+    active: Option<bool>,
+    now: Instant,
+    connected: bool,
+    closing: bool,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("connected", &self.connected).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    fn new(config: Arc<dimpl::Config>, certificate: DtlsCert, now: Instant) -> Session {
+        let dtls = Dtls::new_12(config.clone(), certificate.clone(), now);
+        Session { config, certificate, dtls, active: None, now, connected: false, closing: false }
+    }
+
+    fn forgive(&mut self, result: Result<(), DtlsImplError>) -> Result<(), DtlsImplError> {
+        match result {
+            Err(_) if !self.connected && !self.closing => {
+                if self.dtls.is_closed() || self.dtls.is_closing() {
+                    self.restart()?;
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Begins the handshake anew; the peer's retransmissions carry it on.
+    fn restart(&mut self) -> Result<(), DtlsImplError> {
+        self.dtls = Dtls::new_12(self.config.clone(), self.certificate.clone(), self.now);
+        if let Some(active) = self.active {
+            self.dtls.set_active(active);
+        }
+        self.dtls.handle_timeout(self.now)
+    }
+}
+
+impl DtlsInstance for Session {
+    fn set_active(&mut self, active: bool) {
+        self.active = Some(active);
+        self.dtls.set_active(active);
+    }
+
+    fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
+        let result = self.dtls.handle_packet(packet);
+        self.forgive(result)
+    }
+
+    fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
+        let output = self.dtls.poll_output(buf);
+        self.connected |= matches!(output, DtlsOutput::Connected);
+        output
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
+        self.now = now;
+        match self.dtls.handle_timeout(now) {
+            // A flight ran out of retries: a stalled handshake is begun anew for as long as the session may try.
+            Err(_) if !self.connected && !self.closing => self.restart(),
+            other => other,
+        }
+    }
+
+    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
+        self.dtls.send_application_data(data)
+    }
+
+    fn is_active(&self) -> bool {
+        self.dtls.is_active()
+    }
+
+    fn protocol_version(&self) -> Option<ProtocolVersion> {
+        self.dtls.protocol_version()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.dtls.is_closing()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.dtls.is_closed()
+    }
+
+    fn close(&mut self) -> Result<(), DtlsImplError> {
+        self.closing = true;
+        self.dtls.close()
+    }
+}

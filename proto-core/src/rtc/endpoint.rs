@@ -1,0 +1,571 @@
+//! All WebRTC sessions of one loop behind one UDP port: who a datagram is for, how much may be spent on strangers,
+//! and what a session's end costs the others (nothing).
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use super::dtls::Identity;
+use super::path::Path;
+use super::peer::{Peer, PeerEvent, Setup, Verdict};
+use super::sdp::{self, Wish};
+use crate::error::Reason;
+use crate::hub::delivery::Delivery;
+use crate::limits::Limits;
+use crate::machine::Machine;
+use crate::media::track::{Codec, CodecConfig, TrackId};
+use crate::node::io::{Batch, SocketId};
+use crate::rand::Rng;
+use crate::time::{Deadline, Time, Timers};
+use crate::wire::rtp::Multiplexed;
+use crate::wire::stun::BindingRequest;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use str0m::IceCreds;
+
+/// What one handshake datagram is taken to cost, microseconds (`rtc_handshake_us_per_turn` is counted in these).
+const HANDSHAKE_US: u64 = 100;
+/// Handshake datagrams that wait for the next turn at most; DTLS sends again what is dropped.
+const HANDSHAKE_QUEUE: usize = 512;
+/// Batches kept for reuse.
+const POOL: usize = 8;
+/// A path passes to another session only if its owner has been silent for so long.
+const PATH_SILENCE: Duration = Duration::from_secs(2);
+
+/// A WebRTC session of this node. Never reused. The top byte is the loop that serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+impl std::fmt::Display for SessionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "rtc-{}.{}", self.0 >> 56, self.0 & 0x00ff_ffff_ffff_ffff)
+    }
+}
+
+/// What an [`Endpoint`] is made of.
+#[derive(Debug)]
+pub struct EndpointConfig {
+    /// The limits in force.
+    pub limits: Limits,
+    /// Where ICE credentials, first sequence numbers and session ids come from.
+    pub rng: Rng,
+    /// The moment that is [`Time::ZERO`], for libraries that know `Instant` only.
+    pub start: Instant,
+    /// Certificate and cryptography.
+    pub identity: Identity,
+    /// The loop that this endpoint belongs to; goes into session ids and ICE user names.
+    pub loop_index: u8,
+}
+
+/// An offer as it came over HTTP.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
+    /// The SDP.
+    pub sdp: &'a str,
+    /// The address that sent it; unfinished handshakes are counted by it.
+    pub from: IpAddr,
+    /// The addresses to answer with, the most preferred first.
+    pub candidates: &'a [SocketAddr],
+}
+
+/// A viewer's session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Playing {
+    /// The session.
+    pub session: SessionId,
+    /// The SDP answer.
+    pub answer: String,
+    /// Why the viewer will hear nothing although the stream has sound, in words for page and log.
+    pub no_sound: Option<String>,
+}
+
+/// What an endpoint is told.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// Time passed, or a turn of the loop ended. Handshakes that exceeded their share go on.
+    Tick,
+    /// The UDP socket stands.
+    UdpOpened {
+        /// The socket.
+        socket: SocketId,
+        /// The most segments of one GSO message.
+        max_segments: usize,
+    },
+    /// Datagrams of equal size (the last may be shorter) from one peer.
+    Datagram {
+        /// The socket.
+        socket: SocketId,
+        /// The address that was asked.
+        local: SocketAddr,
+        /// Who asks.
+        remote: SocketAddr,
+        /// Bytes of each datagram.
+        stride: usize,
+        /// All bytes.
+        bytes: &'a [u8],
+    },
+    /// Something for a viewer.
+    Deliver {
+        /// The viewer.
+        session: SessionId,
+        /// What to send.
+        delivery: &'a Delivery,
+    },
+    /// Ask a publisher for a key frame.
+    RequestKeyFrame {
+        /// The publisher.
+        session: SessionId,
+    },
+    /// End a session.
+    Close {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        reason: Reason,
+    },
+    /// A batch comes back.
+    Recycle(Box<Batch>),
+}
+
+/// What an endpoint says.
+#[derive(Debug)]
+pub enum Output {
+    /// Datagrams to send.
+    Datagrams(Box<Batch>),
+    /// A session's word.
+    Event(SessionId, PeerEvent),
+}
+
+/// Datagrams (and sessions, for `panics`) dropped, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// No protocol of this port, or cut short.
+    pub unknown_protocol: u64,
+    /// STUN that is no check with a user name: responses, indications, anonymous requests.
+    pub not_a_check: u64,
+    /// A check for a user that does not exist (any more).
+    pub unknown_user: u64,
+    /// A check without the password.
+    pub unauthentic: u64,
+    /// DTLS, RTP or RTCP from an address that no session has proven to be its own.
+    pub unknown_path: u64,
+    /// A check from yet another address of a session that has enough.
+    pub too_many_paths: u64,
+    /// Handshake datagrams beyond what may wait.
+    pub handshake_queue: u64,
+    /// Datagrams that were to leave before the socket stood.
+    pub no_socket: u64,
+    /// Sessions ended by a defect of ours.
+    pub panics: u64,
+}
+
+struct Session {
+    peer: Box<Peer>,
+    from: IpAddr,
+    ufrag: String,
+    paths: Vec<Path>,
+    handshaking: bool,
+}
+
+struct Waiting {
+    path: Path,
+    bytes: Vec<u8>,
+}
+
+/// All WebRTC sessions of one loop. A [`Machine`], plus two calls that answer at once: [`Endpoint::publish`] and
+/// [`Endpoint::play`].
+pub struct Endpoint {
+    limits: Arc<Limits>,
+    rng: Rng,
+    start: Instant,
+    identity: Identity,
+    loop_index: u8,
+    next_id: u64,
+    sessions: BTreeMap<SessionId, Session>,
+    by_ufrag: HashMap<String, SessionId>,
+    by_path: HashMap<Path, SessionId>,
+    handshakes: BTreeMap<IpAddr, usize>,
+    handshaking: usize,
+    timers: Timers<SessionId>,
+    outputs: VecDeque<Output>,
+    socket: Option<(SocketId, usize)>,
+    batch: Option<Box<Batch>>,
+    pool: Vec<Box<Batch>>,
+    waiting: VecDeque<Waiting>,
+    budget: u64,
+    drops: Drops,
+    now: Time,
+}
+
+impl Endpoint {
+    /// An endpoint without sessions.
+    ///
+    /// # Errors
+    /// None today; the signature leaves room for what an identity may lack.
+    pub fn new(config: EndpointConfig) -> Result<Endpoint, Reason> {
+        let EndpointConfig { limits, rng, start, identity, loop_index } = config;
+        let budget = limits.rtc_handshake_us_per_turn / HANDSHAKE_US;
+        Ok(Endpoint {
+            limits: Arc::new(limits),
+            rng,
+            start,
+            identity,
+            loop_index,
+            next_id: 0,
+            sessions: BTreeMap::new(),
+            by_ufrag: HashMap::new(),
+            by_path: HashMap::new(),
+            handshakes: BTreeMap::new(),
+            handshaking: 0,
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+            socket: None,
+            batch: None,
+            pool: Vec::new(),
+            waiting: VecDeque::new(),
+            budget,
+            drops: Drops::default(),
+            now: Time::ZERO,
+        })
+    }
+
+    /// Opens a publisher's session (WHIP) and answers its offer.
+    ///
+    /// # Errors
+    /// A limit was reached, or the offer cannot be answered; the reason says which.
+    pub fn publish(&mut self, offer: Offer<'_>, now: Time) -> Result<(SessionId, String), Reason> {
+        self.open(offer, Wish::Publish, &[], now)
+    }
+
+    /// Opens a viewer's session (WHEP) for a stream with these tracks (none: not known yet) and answers its offer.
+    ///
+    /// # Errors
+    /// A limit was reached, or the offer cannot be answered; the reason says which.
+    pub fn play(
+        &mut self,
+        offer: Offer<'_>,
+        tracks: &[(TrackId, Arc<CodecConfig>)],
+        now: Time,
+    ) -> Result<Playing, Reason> {
+        let has = |codec| tracks.iter().any(|(_, c)| c.params.codec() == codec);
+        let wish = Wish::Play {
+            video: tracks.is_empty() || has(Codec::H264),
+            audio: tracks.is_empty() || has(Codec::Opus),
+        };
+        let no_sound = (has(Codec::Aac) && !has(Codec::Opus)).then(|| {
+            "the stream's sound is AAC, which WebRTC cannot carry; publish with Opus to be heard here".to_owned()
+        });
+        if wish == (Wish::Play { video: false, audio: false }) {
+            return Err(Reason::local(
+                "nothing_to_play",
+                "the stream has neither H.264 nor Opus, so there is nothing that WebRTC could carry",
+            ));
+        }
+        let (session, answer) = self.open(offer, wish, tracks, now)?;
+        Ok(Playing { session, answer, no_sound })
+    }
+
+    fn open(
+        &mut self,
+        offer: Offer<'_>,
+        wish: Wish,
+        tracks: &[(TrackId, Arc<CodecConfig>)],
+        now: Time,
+    ) -> Result<(SessionId, String), Reason> {
+        self.now = now;
+        let limits = self.limits.clone();
+        let full = |what: &str, most: usize, key: &str| {
+            Reason::limit(
+                "too_many_sessions",
+                format!("this node has {most} {what} and takes no more (limits.{key}); try another or later"),
+            )
+        };
+        if self.sessions.len() >= limits.rtc_sessions {
+            return Err(full("WebRTC sessions", limits.rtc_sessions, "rtc_sessions"));
+        }
+        if self.handshaking >= limits.rtc_handshakes {
+            return Err(full("unfinished WebRTC handshakes", limits.rtc_handshakes, "rtc_handshakes"));
+        }
+        let of_ip = self.handshakes.get(&offer.from).copied().unwrap_or(0);
+        if of_ip >= limits.rtc_handshakes_per_ip {
+            let most = limits.rtc_handshakes_per_ip;
+            return Err(full("unfinished WebRTC handshakes from this address", most, "rtc_handshakes_per_ip"));
+        }
+        if offer.candidates.is_empty() {
+            return Err(Reason::local(
+                "no_candidates",
+                "this node knows no address of its own that WebRTC peers could reach; set advertise.public",
+            ));
+        }
+        let prepared = sdp::prepare(offer.sdp, wish, &limits)?;
+
+        let id = SessionId(u64::from(self.loop_index) << 56 | self.next_id);
+        self.next_id += 1;
+        let mut rng = self.rng.fork("rtc session", id.0);
+        // 14 characters of 5.95 bits: 83 bits, well above the 24 that RFC 8839 asks for; the password has 190.
+        let ufrag = format!("{:02x}{}", self.loop_index, rng.token(14));
+        let creds = IceCreds { ufrag: ufrag.clone(), pass: rng.token(32) };
+        let setup = Setup {
+            prepared: &prepared,
+            wish,
+            identity: &self.identity,
+            limits,
+            candidates: offer.candidates,
+            creds,
+            base: self.start,
+            now,
+        };
+        let opened = catch_unwind(AssertUnwindSafe(|| Peer::open(setup, &mut rng)));
+        let (mut peer, answer) = match opened {
+            Ok(result) => result?,
+            Err(panic) => {
+                self.drops.panics += 1;
+                return Err(panicked(panic.as_ref()));
+            }
+        };
+        peer.tracks(tracks);
+        let answer = prepared.answer(&answer, rng.u64());
+        self.by_ufrag.insert(ufrag.clone(), id);
+        *self.handshakes.entry(offer.from).or_default() += 1;
+        self.handshaking += 1;
+        let session =
+            Session { peer: Box::new(peer), from: offer.from, ufrag, paths: Vec::new(), handshaking: true };
+        self.sessions.insert(id, session);
+        self.with(id, now, |_| ());
+        Ok((id, answer))
+    }
+
+    /// What was dropped so far.
+    pub fn drops(&self) -> Drops {
+        self.drops
+    }
+
+    /// How many sessions there are, and how many of them have not connected yet.
+    pub fn sessions(&self) -> (usize, usize) {
+        (self.sessions.len(), self.handshaking)
+    }
+
+    /// Runs `f` on one session and takes out what follows. A panic in there ends this session and no other.
+    fn with<R>(&mut self, id: SessionId, now: Time, f: impl FnOnce(&mut Peer) -> R) -> Option<R> {
+        let session = self.sessions.get_mut(&id)?;
+        let peer = &mut session.peer;
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let result = f(peer);
+            peer.drain(now);
+            result
+        }));
+        let result = match result {
+            Ok(result) => result,
+            Err(panic) => {
+                self.drops.panics += 1;
+                let reason = panicked(panic.as_ref());
+                self.remove(id);
+                self.outputs.push_back(Output::Event(id, PeerEvent::Closed(reason)));
+                return None;
+            }
+        };
+        let (closed, connected, deadline) = (peer.closed(), peer.connected(), peer.deadline());
+        for event in peer.events.drain(..) {
+            self.outputs.push_back(Output::Event(id, event));
+        }
+        let sent = std::mem::take(&mut peer.sent);
+        if connected && std::mem::take(&mut session.handshaking) {
+            let from = session.from;
+            self.handshake_over(from);
+        }
+        self.stage(sent);
+        if closed {
+            self.remove(id);
+        } else {
+            self.timers.update(id, deadline);
+        }
+        Some(result)
+    }
+
+    fn stage(&mut self, sent: VecDeque<super::peer::Sent>) {
+        let Some((socket, max_segments)) = self.socket else {
+            self.drops.no_socket += sent.len() as u64;
+            return;
+        };
+        for (source, destination, bytes) in sent {
+            let batch = self.batch.get_or_insert_with(|| {
+                self.pool.pop().unwrap_or_else(|| Box::new(Batch::new(socket)))
+            });
+            batch.socket = socket;
+            batch.push(Some(source.ip()), destination, &bytes, max_segments);
+        }
+    }
+
+    fn handshake_over(&mut self, from: IpAddr) {
+        self.handshaking = self.handshaking.saturating_sub(1);
+        if let Some(count) = self.handshakes.get_mut(&from) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.handshakes.remove(&from);
+            }
+        }
+    }
+
+    fn remove(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.by_ufrag.remove(&session.ufrag);
+        for path in session.paths {
+            if self.by_path.get(&path) == Some(&id) {
+                self.by_path.remove(&path);
+            }
+        }
+        if session.handshaking {
+            self.handshake_over(session.from);
+        }
+        self.timers.cancel(&id);
+    }
+
+    fn datagram(&mut self, path: Path, bytes: &[u8], now: Time) {
+        match Multiplexed::of(bytes) {
+            None => self.drops.unknown_protocol += 1,
+            Some(Multiplexed::Stun) => self.check(path, bytes, now),
+            Some(_) => {
+                let Some(id) = self.by_path.get(&path).copied() else {
+                    self.drops.unknown_path += 1;
+                    return;
+                };
+                if self.sessions.get(&id).is_some_and(|s| s.handshaking) {
+                    if self.budget == 0 || !self.waiting.is_empty() {
+                        if self.waiting.len() < HANDSHAKE_QUEUE {
+                            self.waiting.push_back(Waiting { path, bytes: bytes.to_vec() });
+                        } else {
+                            self.drops.handshake_queue += 1;
+                        }
+                        return;
+                    }
+                    self.budget -= 1;
+                }
+                self.give(id, path, bytes, now);
+            }
+        }
+    }
+
+    fn give(&mut self, id: SessionId, path: Path, bytes: &[u8], now: Time) {
+        match self.with(id, now, |p| p.datagram(path.local(), path.remote(), bytes, now)) {
+            Some(Verdict::NoSuchPath) => self.drops.unknown_path += 1,
+            Some(Verdict::Unauthentic) => self.drops.unknown_protocol += 1,
+            _ => {}
+        }
+    }
+
+    /// An ICE check goes to the session whose user name it carries, wherever it comes from; only the right
+    /// password makes its path that session's.
+    fn check(&mut self, path: Path, bytes: &[u8], now: Time) {
+        let Ok(request) = BindingRequest::parse(bytes) else {
+            self.drops.not_a_check += 1;
+            return;
+        };
+        let Some(id) = self.by_ufrag.get(request.local_ufrag).copied() else {
+            self.drops.unknown_user += 1;
+            return;
+        };
+        let known = self.by_path.get(&path).copied() == Some(id);
+        let room = known
+            || self.sessions.get(&id).is_some_and(|s| s.paths.len() < self.limits.sdp_candidates);
+        match self.with(id, now, |p| p.check(path.local(), path.remote(), room, bytes, now)) {
+            Some(Verdict::Authentic) if !known => self.claim(id, path, now),
+            Some(Verdict::Unauthentic) => self.drops.unauthentic += 1,
+            Some(Verdict::TooManyPaths) => self.drops.too_many_paths += 1,
+            Some(Verdict::NoSuchPath) => self.drops.unknown_path += 1,
+            _ => {}
+        }
+    }
+
+    fn claim(&mut self, id: SessionId, path: Path, now: Time) {
+        let owner = self.by_path.get(&path).and_then(|owner| self.sessions.get(owner));
+        if owner.is_some_and(|o| now.since(o.peer.heard()) < PATH_SILENCE) {
+            return;
+        }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.paths.push(path);
+            self.by_path.insert(path, id);
+        }
+    }
+
+    fn turn(&mut self, now: Time) {
+        self.budget = self.limits.rtc_handshake_us_per_turn / HANDSHAKE_US;
+        while self.budget > 0
+            && let Some(Waiting { path, bytes }) = self.waiting.pop_front()
+        {
+            self.budget -= 1;
+            match self.by_path.get(&path).copied() {
+                Some(id) => self.give(id, path, &bytes, now),
+                None => self.drops.unknown_path += 1,
+            }
+        }
+        while let Some(id) = self.timers.pop_due(now) {
+            self.with(id, now, |p| p.tick(now));
+            if self.timers.next().is_some_and(|d| d.at <= now) && self.outputs.len() > 4_096 {
+                break;
+            }
+        }
+    }
+}
+
+impl Machine for Endpoint {
+    type Input<'a> = Input<'a>;
+    type Output = Output;
+
+    fn handle(&mut self, input: Input<'_>, now: Time) {
+        self.now = now;
+        match input {
+            Input::Tick => self.turn(now),
+            Input::UdpOpened { socket, max_segments } => self.socket = Some((socket, max_segments.max(1))),
+            Input::Datagram { socket, local, remote, stride, bytes } => {
+                let path = Path::Udp { socket, local, remote };
+                for datagram in bytes.chunks(stride.max(1)) {
+                    self.datagram(path, datagram, now);
+                }
+            }
+            Input::Deliver { session, delivery } => {
+                self.with(session, now, |p| p.deliver(delivery, now));
+            }
+            Input::RequestKeyFrame { session } => {
+                self.with(session, now, Peer::request_key_frame);
+            }
+            Input::Close { session, reason } => {
+                self.with(session, now, |p| p.close(reason));
+            }
+            Input::Recycle(mut batch) => {
+                batch.clear();
+                if self.pool.len() < POOL {
+                    self.pool.push(batch);
+                }
+            }
+        }
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        let batch = self.batch.take()?;
+        Some(Output::Datagrams(batch))
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        let waiting = (!self.waiting.is_empty()).then(|| Deadline::new(self.now, "handshakes"));
+        Deadline::earliest(waiting, self.timers.next())
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Reason {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    Reason::local(
+        "panic",
+        format!("a defect of this node ended the session ({text}); please report it with the log around this line"),
+    )
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

@@ -1,0 +1,554 @@
+//! One WebRTC session on str0m: a publisher (WHIP) or a viewer (WHEP).
+//!
+//! What str0m still draws for itself, from a generator that is not cryptographic: SSRCs, `msid` and `cname` texts,
+//! the first RTX sequence number, the ICE tie breaker. None of them is a secret. Key exchange and certificates draw
+//! from the operating system.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use super::dtls::Identity;
+use super::egress::{Egress, Lane, Written};
+use super::publisher::Publisher;
+use super::sdp::{Prepared, Wish};
+use crate::error::Reason;
+use crate::hub::delivery::Delivery;
+use crate::limits::Limits;
+use crate::media::frame::Ingest;
+use crate::media::track::TrackId;
+use crate::node::io::Level;
+use crate::rand::Rng;
+use crate::time::{Deadline, Time};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use str0m::change::SdpOffer;
+use str0m::config::CryptoProvider;
+use str0m::format::{Codec, FormatParams};
+use str0m::media::{Frequency, KeyframeRequestKind, Mid, Pt};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::{Extension, ExtensionMap};
+use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
+
+/// How often a session's numbers are reported.
+const STATS_INTERVAL: Duration = Duration::from_secs(5);
+/// Packets that a viewer's retransmission cache holds: at least a second of a broadcast.
+const RTX_PACKETS: usize = 1_024;
+/// How long a sent packet may be asked for again. Later than this a player has skipped it.
+const RTX_AGE: Duration = Duration::from_secs(1);
+
+/// A session's numbers since its start, where they are counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SessionStats {
+    /// Bytes received, all datagrams.
+    pub bytes_in: u64,
+    /// Bytes sent, all datagrams.
+    pub bytes_out: u64,
+    /// Round-trip time, where the peer's reports tell it.
+    pub rtt: Option<Duration>,
+    /// Share of packets lost on the way to us since the last report, 0 to 1.
+    pub loss_in: Option<f32>,
+    /// Share of packets lost on the way to the peer since the last report, 0 to 1.
+    pub loss_out: Option<f32>,
+    /// RTP packets of a publisher given up as lost, after retransmission had its chance.
+    pub packets_lost: u64,
+    /// RTP packets of a publisher that came after they were given up.
+    pub packets_late: u64,
+    /// Access units of a publisher left out because packets of theirs were lost or made no sense.
+    pub frames_damaged: u64,
+    /// Access units of a publisher left out because what they refer to is missing.
+    pub frames_undecodable: u64,
+    /// Access units of a publisher left out because they passed a limit.
+    pub frames_too_large: u64,
+    /// Frames not sent to a viewer: its session was not connected, does not carry the track, or waits for a key
+    /// frame.
+    pub frames_unsent: u64,
+    /// Jumps of a publisher's timestamps.
+    pub discontinuities: u64,
+}
+
+/// What a session says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PeerEvent {
+    /// ICE and DTLS stand; a viewer may be sent frames from now on.
+    Connected {
+        /// Where the peer is.
+        remote: SocketAddr,
+    },
+    /// A publisher's media.
+    Media(Ingest),
+    /// A viewer asks for a key frame.
+    KeyFrameWanted,
+    /// Numbers, every few seconds.
+    Stats(SessionStats),
+    /// The session is over; nothing follows.
+    Closed(Reason),
+    /// A line for the operator.
+    Log(Level, String),
+}
+
+/// What became of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// A check with our password: its path is the peer's.
+    Authentic,
+    /// Taken.
+    Taken,
+    /// Broken, or a check without our password.
+    Unauthentic,
+    /// Not STUN, and from an address without a check that succeeded.
+    NoSuchPath,
+    /// The session has as many addresses as it may.
+    TooManyPaths,
+}
+
+/// A datagram that leaves: from which of our addresses, where to, what.
+pub(super) type Sent = (SocketAddr, SocketAddr, Vec<u8>);
+
+#[derive(Debug)]
+enum Role {
+    Publisher(Box<Publisher>),
+    Viewer(Egress),
+}
+
+pub(super) struct Peer {
+    rtc: Rtc,
+    role: Role,
+    base: Instant,
+    limits: Arc<Limits>,
+    crypto: Arc<CryptoProvider>,
+    password: String,
+    candidates: Vec<SocketAddr>,
+    /// (peer, our candidate, the address that was really asked), where the two differ: behind NAT, or advertised.
+    aliases: Vec<(SocketAddr, SocketAddr, SocketAddr)>,
+    rtc_deadline: Time,
+    opened: Time,
+    heard: Time,
+    connected: bool,
+    closing: Option<Reason>,
+    closed: bool,
+    remote: Option<SocketAddr>,
+    stats: SessionStats,
+    pub(super) sent: VecDeque<Sent>,
+    pub(super) events: VecDeque<PeerEvent>,
+    #[cfg(test)]
+    pub(super) explode: bool,
+}
+
+/// What a new session needs.
+pub(super) struct Setup<'a> {
+    pub(super) prepared: &'a Prepared,
+    pub(super) wish: Wish,
+    pub(super) identity: &'a Identity,
+    pub(super) limits: Arc<Limits>,
+    pub(super) candidates: &'a [SocketAddr],
+    pub(super) creds: IceCreds,
+    pub(super) base: Instant,
+    pub(super) now: Time,
+}
+
+fn instant(base: Instant, now: Time) -> Instant {
+    base.checked_add(Duration::from_nanos(now.as_nanos())).unwrap_or(base)
+}
+
+impl Peer {
+    /// Opens a session and answers the offer (in str0m's words; [`Prepared::answer`] makes it the peer's).
+    pub(super) fn open(setup: Setup<'_>, rng: &mut Rng) -> Result<(Peer, String), Reason> {
+        let Setup { prepared, wish, identity, limits, candidates, creds, base, now } = setup;
+        let password = creds.pass.clone();
+        let mut config = RtcConfig::new()
+            .set_crypto_provider(identity.crypto().clone())
+            .set_dtls_cert(identity.certificate())
+            .set_local_ice_credentials(creds)
+            .set_ice_lite(true)
+            .set_rtp_mode(true)
+            .clear_codecs()
+            .set_extension_map(extensions(wish))
+            .set_stats_interval(Some(STATS_INTERVAL));
+        for f in &prepared.h264 {
+            config.codec_config().add_h264(f.pt.into(), f.rtx.map(Pt::from), true, f.profile_level_id);
+        }
+        if let Some(pt) = prepared.opus {
+            let format =
+                FormatParams { min_p_time: Some(10), use_inband_fec: Some(true), ..Default::default() };
+            config.codec_config().add_config(
+                pt.into(),
+                None,
+                Codec::Opus,
+                Frequency::FORTY_EIGHT_KHZ,
+                Some(2),
+                format,
+            );
+        }
+        let mut rtc = config.build(instant(base, now));
+        for address in candidates {
+            let candidate = Candidate::host(*address, "udp").map_err(|e| {
+                Reason::local(
+                    "bad_candidate",
+                    format!("{address} cannot be offered to WebRTC peers ({e}); set advertise.public"),
+                )
+            })?;
+            rtc.add_local_candidate(candidate);
+        }
+        let refused = |e: String| Reason::peer("bad_sdp", format!("the SDP offer cannot be answered: {e}"));
+        let offer = SdpOffer::from_sdp_string(&prepared.offer).map_err(|e| refused(e.to_string()))?;
+        let answer = rtc.sdp_api().accept_offer(offer).map_err(|e| refused(e.to_string()))?;
+        let lane = |mid: &Option<String>, codec: Codec, rate: u32| {
+            let mid = Mid::from(mid.as_deref()?);
+            let taken = rtc.media(mid)?.remote_pts();
+            let pt = rtc.codec_config().params().iter().find(|p| {
+                p.spec().codec == codec && taken.contains(&p.pt())
+            })?;
+            Some(Lane { mid, pt: pt.pt(), rate })
+        };
+        let video = lane(&prepared.video_mid, Codec::H264, 90_000);
+        let audio = lane(&prepared.audio_mid, Codec::Opus, 48_000);
+        if video.is_none() && (prepared.video_mid.is_some() || audio.is_none()) {
+            return Err(Reason::peer(
+                "no_common_codec",
+                "none of the offered H.264 profiles is one that is known here (Baseline, Main, High)",
+            ));
+        }
+        let role = match wish {
+            Wish::Publish => Role::Publisher(Box::new(Publisher::new(
+                video.map(|l| l.mid),
+                audio.map(|l| l.mid),
+                prepared,
+                &limits,
+            ))),
+            Wish::Play { .. } => {
+                if let Some(lane) = video {
+                    let cap = limits.rtx_percent as f32 / 100.0;
+                    if let Some(stream) = rtc.direct_api().stream_tx_by_mid(lane.mid, None) {
+                        stream.set_rtx_cache(RTX_PACKETS, RTX_AGE, Some(cap));
+                    }
+                }
+                Role::Viewer(Egress::new(video, audio, rng))
+            }
+        };
+        let peer = Peer {
+            rtc,
+            role,
+            base,
+            limits,
+            crypto: identity.crypto().clone(),
+            password,
+            candidates: candidates.to_vec(),
+            aliases: Vec::new(),
+            rtc_deadline: now,
+            opened: now,
+            heard: now,
+            connected: false,
+            closing: None,
+            closed: false,
+            remote: None,
+            stats: SessionStats::default(),
+            sent: VecDeque::new(),
+            events: VecDeque::new(),
+            #[cfg(test)]
+            explode: false,
+        };
+        Ok((peer, answer.to_sdp_string()))
+    }
+
+    pub(super) fn connected(&self) -> bool {
+        self.connected
+    }
+
+    pub(super) fn closed(&self) -> bool {
+        self.closed
+    }
+
+    /// When anything authenticated came last.
+    pub(super) fn heard(&self) -> Time {
+        self.heard
+    }
+
+    /// The candidate under which str0m knows the address that a peer sends to.
+    fn candidate_for(&mut self, remote: SocketAddr, local: SocketAddr) -> Option<SocketAddr> {
+        if self.candidates.contains(&local) {
+            return Some(local);
+        }
+        let candidate = *self.candidates.iter().find(|c| c.is_ipv4() == local.is_ipv4())?;
+        if !self.aliases.contains(&(remote, candidate, local)) {
+            self.aliases.retain(|(r, c, _)| (*r, *c) != (remote, candidate));
+            if self.aliases.len() >= self.limits.sdp_candidates {
+                self.aliases.remove(0);
+            }
+            self.aliases.push((remote, candidate, local));
+        }
+        Some(candidate)
+    }
+
+    /// Takes a STUN message whose user name is ours.
+    pub(super) fn check(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        room: bool,
+        datagram: &[u8],
+        now: Time,
+    ) -> Verdict {
+        let hmac = |key: &[u8], parts: &[&[u8]]| self.crypto.sha1_hmac_provider.sha1_hmac(key, parts);
+        let authentic = is::stun::StunMessage::parse(datagram)
+            .is_ok_and(|m| m.is_binding_request() && m.verify(self.password.as_bytes(), hmac));
+        if !authentic {
+            return Verdict::Unauthentic;
+        }
+        if !room {
+            return Verdict::TooManyPaths;
+        }
+        self.heard = now;
+        self.stats.bytes_in += datagram.len() as u64;
+        let Some(candidate) = self.candidate_for(remote, local) else { return Verdict::NoSuchPath };
+        match Receive::new(Protocol::Udp, remote, candidate, datagram) {
+            Ok(receive) => {
+                self.input(Input::Receive(instant(self.base, now), receive));
+                Verdict::Authentic
+            }
+            Err(_) => Verdict::Unauthentic,
+        }
+    }
+
+    /// Takes DTLS, RTP or RTCP from a path that the peer has proven to be its own.
+    pub(super) fn datagram(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        datagram: &[u8],
+        now: Time,
+    ) -> Verdict {
+        #[cfg(test)]
+        assert!(!self.explode, "told to");
+        let Some(candidate) = self.candidate_for(remote, local) else { return Verdict::NoSuchPath };
+        let Ok(receive) = Receive::new(Protocol::Udp, remote, candidate, datagram) else {
+            return Verdict::Unauthentic;
+        };
+        let input = Input::Receive(instant(self.base, now), receive);
+        if !self.rtc.accepts(&input) {
+            return Verdict::NoSuchPath;
+        }
+        self.remote = Some(remote);
+        self.stats.bytes_in += datagram.len() as u64;
+        self.input(input);
+        Verdict::Taken
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        if let Err(e) = self.rtc.handle_input(input) {
+            self.fail(&e);
+        }
+    }
+
+    fn fail(&mut self, error: &str0m::RtcError) {
+        self.closing.get_or_insert_with(|| {
+            Reason::peer("webrtc_error", format!("the WebRTC session broke: {error}"))
+        });
+        self.closed = true;
+    }
+
+    /// Sends what the hub delivers.
+    pub(super) fn deliver(&mut self, delivery: &Delivery, now: Time) {
+        let Role::Viewer(egress) = &mut self.role else { return };
+        match delivery {
+            Delivery::Config { track, config } => {
+                egress.config(*track, config.clone());
+            }
+            Delivery::Frame { frame, pts, .. } => {
+                if !self.connected || self.closing.is_some() {
+                    self.stats.frames_unsent += 1;
+                    return;
+                }
+                let at = instant(self.base, now);
+                match egress.write(&mut self.rtc, frame, *pts, at) {
+                    Written::Packets(_) => self.input(Input::Timeout(at)),
+                    Written::NoTrack | Written::BeforeKey => self.stats.frames_unsent += 1,
+                }
+            }
+        }
+    }
+
+    /// Asks a publisher for a key frame, as soon as the limit on such requests allows.
+    pub(super) fn request_key_frame(&mut self) {
+        if let Role::Publisher(publisher) = &mut self.role {
+            publisher.want_key();
+        }
+    }
+
+    /// Ends the session: says goodbye, then `Closed`.
+    pub(super) fn close(&mut self, reason: Reason) {
+        self.closing.get_or_insert(reason);
+        if self.rtc.close().is_err() {
+            self.closed = true;
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self, now: Time) {
+        let limits = &self.limits;
+        if !self.connected && now.since(self.opened).as_millis() as u64 >= limits.rtc_handshake_ms {
+            let heard = if self.heard > self.opened {
+                "ICE reached this node, but DTLS did not finish; a firewall may let small datagrams through only"
+            } else {
+                "no ICE check arrived; is the UDP port open, and are the advertised addresses right?"
+            };
+            self.closing.get_or_insert(Reason::limit(
+                "handshake_timeout",
+                format!("the peer did not connect within {} s: {heard}", limits.rtc_handshake_ms / 1000),
+            ));
+            self.closed = true;
+        } else if now.since(self.heard).as_millis() as u64 >= limits.rtc_consent_ms {
+            self.closing.get_or_insert(Reason::peer(
+                "silent",
+                format!(
+                    "nothing authenticated came from the peer for {} s: it is gone, or its network is",
+                    limits.rtc_consent_ms / 1000
+                ),
+            ));
+            self.closed = true;
+        } else if self.rtc_deadline <= now {
+            self.input(Input::Timeout(instant(self.base, now)));
+        }
+    }
+
+    /// Takes everything out of str0m. Called after every input.
+    pub(super) fn drain(&mut self, now: Time) {
+        loop {
+            self.drain_rtc(now);
+            let Role::Publisher(publisher) = &mut self.role else { break };
+            publisher.run(now, &mut self.stats, &mut self.events);
+            if self.closing.is_none()
+                && let Some(mid) = publisher.key_request_due(now)
+                && let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(mid, None)
+            {
+                stream.request_keyframe(KeyframeRequestKind::Pli);
+                publisher.key_requested(now);
+                self.input(Input::Timeout(instant(self.base, now)));
+                continue;
+            }
+            break;
+        }
+        if self.closed
+            && let Some(reason) = &self.closing
+        {
+            if self.stats != SessionStats::default() {
+                self.events.push_back(PeerEvent::Stats(self.stats));
+            }
+            self.events.push_back(PeerEvent::Closed(reason.clone()));
+        }
+    }
+
+    fn drain_rtc(&mut self, now: Time) {
+        while !self.closed {
+            match self.rtc.poll_output() {
+                Ok(Output::Timeout(at)) => {
+                    self.rtc_deadline =
+                        Time::from_nanos(at.saturating_duration_since(self.base).as_nanos() as u64);
+                    // By now the goodbyes have left, whether or not the peer answers them.
+                    self.closed = self.closing.is_some() || !self.rtc.is_alive();
+                    if self.closed {
+                        self.closing.get_or_insert_with(peer_closed);
+                    }
+                    return;
+                }
+                Ok(Output::Transmit(t)) => {
+                    let source = self
+                        .aliases
+                        .iter()
+                        .find(|(r, c, _)| (*r, *c) == (t.destination, t.source))
+                        .map_or(t.source, |(_, _, local)| *local);
+                    self.stats.bytes_out += t.contents.len() as u64;
+                    self.sent.push_back((source, t.destination, t.contents.into()));
+                }
+                Ok(Output::Event(event)) => self.event(event, now),
+                Err(e) => self.fail(&e),
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event, now: Time) {
+        match event {
+            Event::Connected => {
+                self.connected = true;
+                self.heard = now;
+                if let Some(remote) = self.remote {
+                    self.events.push_back(PeerEvent::Connected { remote });
+                }
+            }
+            Event::RtpPacket(packet) => {
+                self.heard = now;
+                if let Role::Publisher(publisher) = &mut self.role {
+                    publisher.packet(packet, now, &mut self.stats);
+                }
+            }
+            Event::SenderFeedback(report) => {
+                self.heard = now;
+                if let Role::Publisher(publisher) = &mut self.role {
+                    publisher.sender_report(report.mid, &report.sender_info);
+                }
+            }
+            Event::KeyframeRequest(_) => {
+                self.heard = now;
+                self.events.push_back(PeerEvent::KeyFrameWanted);
+            }
+            Event::MediaEgressStats(s) => {
+                if let Some(loss) = s.loss {
+                    // There is one only if the viewer's reports came (and were authentic) since the last time.
+                    self.heard = now;
+                    self.stats.loss_out = Some(loss);
+                }
+                self.stats.rtt = s.rtt.or(self.stats.rtt);
+            }
+            Event::MediaIngressStats(s) => self.stats.rtt = s.rtt.or(self.stats.rtt),
+            Event::PeerStats(s) => {
+                self.stats.loss_in = s.ingress_loss_fraction;
+                self.stats.rtt = s.rtt.or(self.stats.rtt);
+                self.events.push_back(PeerEvent::Stats(self.stats));
+            }
+            Event::Closed => {
+                self.closing.get_or_insert_with(peer_closed);
+            }
+            _ => {}
+        }
+    }
+
+    /// When time alone changes something, and why.
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        let consent = self.heard + Duration::from_millis(self.limits.rtc_consent_ms);
+        let mut next = Some(Deadline::new(self.rtc_deadline, "webrtc"));
+        next = Deadline::earliest(next, Some(Deadline::new(consent, "consent")));
+        if !self.connected {
+            let end = self.opened + Duration::from_millis(self.limits.rtc_handshake_ms);
+            next = Deadline::earliest(next, Some(Deadline::new(end, "handshake")));
+        }
+        if let Role::Publisher(publisher) = &self.role {
+            next = Deadline::earliest(next, publisher.deadline());
+        }
+        next
+    }
+
+    /// Tells a viewer's sender about the tracks that are known when it opens.
+    pub(super) fn tracks(&mut self, tracks: &[(TrackId, Arc<crate::media::track::CodecConfig>)]) {
+        if let Role::Viewer(egress) = &mut self.role {
+            for (track, config) in tracks {
+                egress.config(*track, config.clone());
+            }
+        }
+    }
+}
+
+fn peer_closed() -> Reason {
+    Reason::peer("peer_closed", "the peer ended the WebRTC session")
+}
+
+/// The header extensions that are taken of an offer. Transport-wide feedback is for publishers, who adapt to it; a
+/// viewer of a broadcast would only cost work by it.
+fn extensions(wish: Wish) -> ExtensionMap {
+    let mut map = ExtensionMap::empty();
+    map.set(4, Extension::RtpMid);
+    if wish == Wish::Publish {
+        map.set(2, Extension::AbsoluteSendTime);
+        map.set(3, Extension::TransportSequenceNumber);
+        map.set(13, Extension::VideoOrientation);
+    }
+    map
+}

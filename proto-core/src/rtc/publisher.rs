@@ -1,0 +1,282 @@
+//! A publisher's RTP into frames: reorder, assemble, put on one clock.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use super::clock::{SharedClock, TrackClock};
+use super::peer::{PeerEvent, SessionStats};
+use super::sdp::Prepared;
+use crate::limits::Limits;
+use crate::media::frame::{FrameKind, Ingest, NewFrame, Rotation};
+use crate::media::payload::h264_depay::H264Depay;
+use crate::media::reorder::{Inserted, Popped, Reorder};
+use crate::media::track::{CodecParams, TrackId};
+use crate::time::{Deadline, Time};
+use crate::wire::opus::OpusPacket;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use str0m::media::Mid;
+use str0m::rtp::rtcp::SenderInfo;
+use str0m::rtp::{RtpPacket, Ssrc, VideoOrientation};
+
+/// How long a missing packet of a picture is waited for: time for about two retransmissions on a long path. A
+/// decoder that waits longer has stopped anyway.
+const VIDEO_WAIT: Duration = Duration::from_millis(300);
+/// How long a missing packet of sound is waited for. Sound is not retransmitted; this is for disorder only.
+const AUDIO_WAIT: Duration = Duration::from_millis(100);
+/// Packets of sound that wait behind a gap at most.
+const AUDIO_PACKETS: usize = 256;
+/// A second SSRC on a section is followed once the first has been silent for so long.
+const SSRC_SILENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+struct Held {
+    timestamp: u32,
+    marker: bool,
+    rotation: Option<Rotation>,
+    payload: Arc<[u8]>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    mid: Mid,
+    payload_types: Vec<u8>,
+    ssrc: Option<(Ssrc, Time)>,
+    reorder: Reorder<Held>,
+    clock: TrackClock,
+}
+
+impl Lane {
+    fn takes(&self, payload_type: u8) -> bool {
+        self.payload_types.contains(&payload_type)
+    }
+
+    /// Whether packets of `ssrc` are taken, and whether it is a new one.
+    fn follow(&mut self, ssrc: Ssrc, now: Time) -> (bool, bool) {
+        match &mut self.ssrc {
+            Some((known, last)) if *known == ssrc => {
+                *last = now;
+                (true, false)
+            }
+            Some((_, last)) if now.since(*last) < SSRC_SILENCE => (false, false),
+            other => {
+                let changed = other.is_some();
+                *other = Some((ssrc, now));
+                (true, changed)
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Publisher {
+    video: Option<(Lane, H264Depay, Rotation)>,
+    audio: Option<Lane>,
+    audio_configured: bool,
+    shared: SharedClock,
+    key_interval: Duration,
+    key_wanted: bool,
+    key_asked: Option<Time>,
+}
+
+impl Publisher {
+    pub(super) fn new(video: Option<Mid>, audio: Option<Mid>, p: &Prepared, limits: &Limits) -> Publisher {
+        let jitter = Duration::from_millis(limits.jitter_ms);
+        let jump = Duration::from_millis(limits.discontinuity_ms);
+        let video = video.map(|mid| {
+            let lane = Lane {
+                mid,
+                payload_types: p.h264.iter().map(|f| f.pt).collect(),
+                ssrc: None,
+                reorder: Reorder::new(VIDEO_WAIT.min(jitter), limits.frame_packets),
+                clock: TrackClock::new(90_000, jump),
+            };
+            (lane, H264Depay::new(limits.frame_bytes, limits.frame_packets), Rotation::R0)
+        });
+        let audio = audio.map(|mid| Lane {
+            mid,
+            payload_types: p.opus.into_iter().collect(),
+            ssrc: None,
+            reorder: Reorder::new(AUDIO_WAIT.min(jitter), AUDIO_PACKETS),
+            clock: TrackClock::new(48_000, jump),
+        });
+        Publisher {
+            video,
+            audio,
+            audio_configured: false,
+            shared: SharedClock::default(),
+            key_interval: Duration::from_millis(1000 / u64::from(limits.key_requests_per_s.max(1))),
+            key_wanted: false,
+            key_asked: None,
+        }
+    }
+
+    pub(super) fn packet(&mut self, packet: RtpPacket, now: Time, stats: &mut SessionStats) {
+        let pt = *packet.header.payload_type;
+        let is_video = self.video.as_ref().is_some_and(|(lane, ..)| lane.takes(pt));
+        let lane = match (&mut self.video, &mut self.audio) {
+            (Some((lane, ..)), _) if is_video => lane,
+            (_, Some(lane)) if lane.takes(pt) => lane,
+            _ => return,
+        };
+        let (taken, changed) = lane.follow(packet.header.ssrc, now);
+        if !taken {
+            return;
+        }
+        if changed {
+            stats.packets_lost += lane.reorder.reset() as u64;
+        }
+        let held = Held {
+            timestamp: packet.header.timestamp,
+            marker: packet.header.marker,
+            rotation: packet.header.ext_vals.video_orientation.map(rotation),
+            payload: packet.payload,
+        };
+        if lane.reorder.insert(*packet.seq_no, held, now) == Inserted::Late {
+            stats.packets_late += 1;
+        }
+        if changed
+            && is_video
+            && let Some((_, depay, _)) = &mut self.video
+        {
+            depay.lost();
+            self.key_wanted = true;
+        }
+    }
+
+    pub(super) fn sender_report(&mut self, mid: Mid, info: &SenderInfo) {
+        let Ok(ntp) = info.ntp_time.duration_since(SystemTime::UNIX_EPOCH) else { return };
+        let ntp = ntp.as_nanos() as i128;
+        let timestamp = info.rtp_time.numer() as u32;
+        let lanes = [self.video.as_mut().map(|(lane, ..)| lane), self.audio.as_mut()];
+        for lane in lanes.into_iter().flatten().filter(|lane| lane.mid == mid) {
+            lane.clock.sender_report(timestamp, ntp, &mut self.shared);
+        }
+    }
+
+    /// Turns what is in order by now into media.
+    pub(super) fn run(&mut self, now: Time, stats: &mut SessionStats, out: &mut VecDeque<PeerEvent>) {
+        if let Some((lane, depay, turned)) = &mut self.video {
+            let before = depay.drops();
+            while let Some(popped) = lane.reorder.pop(now) {
+                match popped {
+                    Popped::Lost(n) => {
+                        stats.packets_lost += n;
+                        depay.lost();
+                        self.key_wanted = true;
+                    }
+                    Popped::Packet(held) => {
+                        // The orientation stands in the last packet of a frame (3GPP TS 26.114, 7.4.5).
+                        *turned = held.rotation.unwrap_or(*turned);
+                        let (clock, turned) = (&mut lane.clock, *turned);
+                        depay.push(&held.payload, held.timestamp, held.marker, |unit| {
+                            if let Some((sps, pps)) = unit.sets {
+                                let params = h264_params(sps, pps);
+                                let config = Ingest::Config { track: TrackId::VIDEO, params };
+                                out.push_back(PeerEvent::Media(config));
+                            }
+                            let kind = if unit.key { FrameKind::Key } else { FrameKind::Delta };
+                            let time = clock.time(unit.timestamp, now);
+                            let mut frame = new_frame(TrackId::VIDEO, time, kind, unit.payload);
+                            frame.discardable = unit.discardable;
+                            frame.rotation = turned;
+                            out.push_back(PeerEvent::Media(Ingest::Frame(frame)));
+                        });
+                    }
+                }
+            }
+            let drops = depay.drops();
+            if drops != before && depay.needs_key() {
+                self.key_wanted = true;
+            }
+            stats.frames_damaged = drops.damaged;
+            stats.frames_undecodable = drops.undecodable;
+            stats.frames_too_large = drops.too_large;
+        }
+        if let Some(lane) = &mut self.audio {
+            while let Some(popped) = lane.reorder.pop(now) {
+                match popped {
+                    Popped::Lost(n) => stats.packets_lost += n,
+                    Popped::Packet(held) if OpusPacket::parse(&held.payload).is_some() => {
+                        if !std::mem::replace(&mut self.audio_configured, true) {
+                            // RFC 7587, 7: always two channels on the wire; a decoder of two plays mono as well.
+                            let params = CodecParams::Opus { channels: 2 };
+                            let config = Ingest::Config { track: TrackId::AUDIO, params };
+                            out.push_back(PeerEvent::Media(config));
+                        }
+                        let time = lane.clock.time(held.timestamp, now);
+                        let payload = Bytes::copy_from_slice(&held.payload);
+                        let frame = new_frame(TrackId::AUDIO, time, FrameKind::Audio, payload);
+                        out.push_back(PeerEvent::Media(Ingest::Frame(frame)));
+                    }
+                    Popped::Packet(held) if held.payload.is_empty() => {}
+                    Popped::Packet(_) => stats.frames_damaged += 1,
+                }
+            }
+        }
+        let lanes = [self.video.as_ref().map(|(lane, ..)| lane), self.audio.as_ref()];
+        stats.discontinuities = lanes.into_iter().flatten().map(|l| l.clock.discontinuities()).sum();
+    }
+
+    pub(super) fn want_key(&mut self) {
+        self.key_wanted = true;
+    }
+
+    fn key_due_at(&self) -> Option<Time> {
+        self.key_wanted.then(|| self.key_asked.map_or(Time::ZERO, |t| t + self.key_interval))
+    }
+
+    /// The section to ask for a key frame, if one is wanted and may be asked for at `now`.
+    pub(super) fn key_request_due(&self, now: Time) -> Option<Mid> {
+        let (lane, ..) = self.video.as_ref()?;
+        // Before the first packet there is nobody to ask, and the first picture is a key frame.
+        lane.ssrc?;
+        self.key_due_at().filter(|at| *at <= now).map(|_| lane.mid)
+    }
+
+    pub(super) fn key_requested(&mut self, now: Time) {
+        self.key_wanted = false;
+        self.key_asked = Some(now);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        let lanes = [self.video.as_ref().map(|(lane, ..)| lane), self.audio.as_ref()];
+        let reorder = lanes.into_iter().flatten().filter_map(|l| l.reorder.deadline()).min();
+        let started = self.video.as_ref().is_some_and(|(lane, ..)| lane.ssrc.is_some());
+        let key = self.key_due_at().filter(|at| started && *at > Time::ZERO);
+        Deadline::earliest(
+            reorder.map(|at| Deadline::new(at, "missing packets")),
+            key.map(|at| Deadline::new(at, "key frame request")),
+        )
+    }
+}
+
+fn new_frame(track: TrackId, time: i64, kind: FrameKind, payload: Bytes) -> NewFrame {
+    NewFrame {
+        track,
+        dts: time,
+        pts: time,
+        kind,
+        discardable: false,
+        temporal_layer: 0,
+        rotation: Rotation::R0,
+        capture: None,
+        payload,
+    }
+}
+
+fn rotation(o: VideoOrientation) -> Rotation {
+    // The bits count quarter turns counter-clockwise that undo the camera's; the media model counts clockwise turns
+    // that a player must make (3GPP TS 26.114, 7.4.5).
+    match o {
+        VideoOrientation::Deg0 => Rotation::R0,
+        VideoOrientation::Deg90 => Rotation::R90,
+        VideoOrientation::Deg180 => Rotation::R180,
+        VideoOrientation::Deg270 => Rotation::R270,
+    }
+}
+
+/// The configuration of a track from its parameter sets.
+fn h264_params(sps: Vec<Bytes>, pps: Vec<Bytes>) -> CodecParams {
+    CodecParams::H264 { sps, pps, size: None, reorders: false }
+}

@@ -1,0 +1,138 @@
+//! Just enough of STUN (RFC 8489) to know which session a connectivity check (RFC 8445, 7.3) is for. Nothing here
+//! proves who sent it: MESSAGE-INTEGRITY is checked by the session that the user name leads to.
+
+/// Bytes of the STUN header (RFC 8489, section 5).
+pub const HEADER_BYTES: usize = 20;
+const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+const BINDING_REQUEST: u16 = 0x0001;
+const USERNAME: u16 = 0x0006;
+const MESSAGE_INTEGRITY: u16 = 0x0008;
+/// The longest USERNAME, bytes (RFC 8489, 14.3).
+const USERNAME_MAX: usize = 509;
+
+/// A Binding request that names a user and carries an integrity check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BindingRequest<'a> {
+    /// The user name fragment of the agent that is asked: ours.
+    pub local_ufrag: &'a str,
+    /// The user name fragment of the agent that asks.
+    pub remote_ufrag: &'a str,
+}
+
+/// Why a datagram is no Binding request that a session could answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotARequest {
+    /// Too short, wrong cookie, or a length that does not match the datagram's.
+    NotStun,
+    /// STUN, but no Binding request: a response, an indication or another method.
+    OtherMessage,
+    /// No USERNAME of the form `ours:theirs`, or no MESSAGE-INTEGRITY: nobody we could answer.
+    Anonymous,
+}
+
+fn u16_at(buf: &[u8], at: usize) -> Option<u16> {
+    buf.get(at..at.checked_add(2)?)?.try_into().ok().map(u16::from_be_bytes)
+}
+
+impl<'a> BindingRequest<'a> {
+    /// Finds the user name of a Binding request (RFC 8489, sections 5 and 14.3). Attributes after
+    /// MESSAGE-INTEGRITY are not looked at, as section 14.5 demands.
+    ///
+    /// # Errors
+    /// [`NotARequest`] if the datagram is something else.
+    pub fn parse(datagram: &'a [u8]) -> Result<BindingRequest<'a>, NotARequest> {
+        let kind = u16_at(datagram, 0).ok_or(NotARequest::NotStun)?;
+        let length = usize::from(u16_at(datagram, 2).ok_or(NotARequest::NotStun)?);
+        let body = datagram.get(HEADER_BYTES..).ok_or(NotARequest::NotStun)?;
+        if kind & 0xc000 != 0
+            || datagram.get(4..8) != Some(&MAGIC_COOKIE[..])
+            || length != body.len()
+            || length % 4 != 0
+        {
+            return Err(NotARequest::NotStun);
+        }
+        if kind != BINDING_REQUEST {
+            return Err(NotARequest::OtherMessage);
+        }
+        let mut rest = body;
+        let mut user = None;
+        while let (Some(attribute), Some(len)) = (u16_at(rest, 0), u16_at(rest, 2)) {
+            let len = usize::from(len);
+            let value = rest.get(4..4 + len).ok_or(NotARequest::NotStun)?;
+            match attribute {
+                USERNAME if user.is_none() => user = Some(value),
+                MESSAGE_INTEGRITY => {
+                    let (local_ufrag, remote_ufrag) = user
+                        .filter(|u| u.len() <= USERNAME_MAX)
+                        .and_then(|u| std::str::from_utf8(u).ok())
+                        .and_then(|u| u.split_once(':'))
+                        .ok_or(NotARequest::Anonymous)?;
+                    return Ok(BindingRequest { local_ufrag, remote_ufrag });
+                }
+                _ => {}
+            }
+            rest = rest.get(4 + len.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Err(NotARequest::Anonymous)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut out = [kind.to_be_bytes(), (value.len() as u16).to_be_bytes()].concat();
+        out.extend_from_slice(value);
+        out.resize(out.len().next_multiple_of(4), 0);
+        out
+    }
+
+    fn message(kind: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
+        let body = attributes.concat();
+        let mut out = [kind.to_be_bytes(), (body.len() as u16).to_be_bytes()].concat();
+        out.extend_from_slice(&MAGIC_COOKIE);
+        out.extend_from_slice(&[7; 12]);
+        out.extend_from_slice(&body);
+        out
+    }
+
+    #[test]
+    fn the_user_name_is_found_before_the_integrity_check_only() {
+        let integrity = attribute(MESSAGE_INTEGRITY, &[0; 20]);
+        let user = attribute(USERNAME, b"ours:theirs");
+        let good = message(1, &[attribute(0x24, &[0; 4]), user.clone(), integrity.clone()]);
+        assert_eq!(
+            BindingRequest::parse(&good),
+            Ok(BindingRequest { local_ufrag: "ours", remote_ufrag: "theirs" })
+        );
+        let after = message(1, &[integrity.clone(), user.clone()]);
+        assert_eq!(BindingRequest::parse(&after), Err(NotARequest::Anonymous));
+        assert_eq!(BindingRequest::parse(&message(1, &[user.clone()])), Err(NotARequest::Anonymous));
+        assert_eq!(
+            BindingRequest::parse(&message(0x0101, &[user, integrity])),
+            Err(NotARequest::OtherMessage)
+        );
+    }
+
+    #[test]
+    fn every_cut_of_a_request_is_refused() {
+        let good =
+            message(1, &[attribute(USERNAME, b"ours:theirs"), attribute(MESSAGE_INTEGRITY, &[0; 20])]);
+        assert!((0..good.len()).all(|n| BindingRequest::parse(&good[..n]).is_err()));
+        let mut wrong = good;
+        wrong[4] ^= 1;
+        assert_eq!(BindingRequest::parse(&wrong), Err(NotARequest::NotStun));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_with_a_valid_header_never_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut body = body;
+            body.truncate(body.len() / 4 * 4);
+            let _ = BindingRequest::parse(&message(1, &[body]));
+        }
+    }
+}
