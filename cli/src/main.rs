@@ -1,5 +1,6 @@
 //! The `headwater` binary: arguments, configuration, log and signals around nodes that `proto-core` and
 //! `runtime-mio` make.
+#![forbid(unsafe_code)]
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
