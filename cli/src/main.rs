@@ -11,7 +11,6 @@ mod args;
 mod ctl;
 mod demo;
 mod failure;
-#[cfg_attr(not(test), expect(dead_code, reason = "waits for the runtime's listeners"))]
 mod listen;
 mod log;
 mod run;

@@ -1,12 +1,21 @@
 //! Nodes that run: one for `serve`, three for `demo`, each with its loop on a thread of its own.
 
-use crate::demo::publisher::{Client, Target};
+use crate::demo::publisher::{Client, Said, Target};
 use crate::failure::Failure;
+use crate::listen;
 use crate::log::Log;
 use crate::signals;
 use proto_core::limits::Limits;
+use proto_core::machine::Machine;
+use proto_core::media::frame::Ingest;
+use proto_core::node::Node;
 use proto_core::node::config::Config;
-use proto_core::node::io::Level;
+use proto_core::node::io::{Level, Service};
+use proto_core::rand::Rng;
+use proto_core::rtc::Identity;
+use proto_core::rtmp::client;
+use proto_core::time::{Deadline, Time};
+use runtime_mio::{ExitReason, RemoteControl};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -34,16 +43,83 @@ pub(crate) type Start = fn(&Config, Log) -> Result<Ready, Failure>;
 ///
 /// # Errors
 /// What keeps it from starting, with the remedy.
-pub(crate) fn start(_config: &Config, _log: Log) -> Result<Ready, Failure> {
-    Err(Failure::Running("this build carries no node; build the integrated branch".to_owned()))
+pub(crate) fn start(config: &Config, log: Log) -> Result<Ready, Failure> {
+    // More descriptors are better; fewer only mean fewer clients, which `limits.conns` does not know.
+    let _ = runtime_mio::raise_file_limit();
+    let options = runtime_mio::Options::new(&config.limits, move |line| log.line(line));
+    let mut runtime = runtime_mio::Runtime::new(options)
+        .map_err(|e| Failure::Running(format!("cannot make the event loop: {e}")))?;
+    for (service, addr) in [
+        (Service::Http, config.http_addr()),
+        (Service::Rtmp, config.rtmp_addr()),
+        (Service::Link, config.cluster_addr()),
+    ] {
+        runtime.bind(service, addr).map_err(|e| {
+            let what = match service {
+                Service::Http => "HTTP",
+                Service::Rtmp => "RTMP",
+                Service::Link => "other nodes",
+            };
+            Failure::Running(listen::refusal(what, service.key(), e.addr, e.holder.as_deref(), &e.error))
+        })?;
+    }
+    let identity = Identity::generate().map_err(|reason| Failure::Running(reason.text.into_owned()))?;
+    let mut node = Node::new(config.clone(), seed()?, runtime.start_instant(), identity)
+        .map_err(|reason| Failure::Running(reason.text.into_owned()))?;
+    let control = Arc::new(runtime.handle());
+    let enter = move || match runtime.run(&mut node) {
+        ExitReason::Drained | ExitReason::Stopped => Ok(()),
+        ExitReason::Fatal(reason) => Err(reason.text.into_owned()),
+    };
+    Ok(Ready { control, enter: Box::new(enter) })
+}
+
+impl Control for RemoteControl {
+    fn drain(&self) {
+        RemoteControl::drain(self);
+    }
+    fn stop(&self) {
+        RemoteControl::stop(self);
+    }
 }
 
 /// Makes the RTMP client machine of the demo's publisher.
 ///
 /// # Errors
 /// What keeps it from being made.
-pub(crate) fn client(_target: &Target, _limits: &Limits, _seed: [u8; 32]) -> Result<Box<dyn Client>, String> {
-    Err("this build carries no RTMP client; build the integrated branch".to_owned())
+pub(crate) fn client(target: &Target, limits: &Limits, seed: [u8; 32]) -> Result<Box<dyn Client>, String> {
+    let host = format!("{}:{}", target.host, target.port);
+    let (app, name) = (target.key.app(), target.key.name());
+    Ok(Box::new(client::Client::new(&host, app, name, limits.clone(), Rng::new(seed), Time::ZERO)))
+}
+
+impl Client for client::Client {
+    fn received(&mut self, bytes: &[u8], now: Time) {
+        self.handle(client::Input::Received(bytes), now);
+    }
+    fn writable(&mut self, free: usize, now: Time) {
+        self.handle(client::Input::Writable(free), now);
+    }
+    fn media(&mut self, ingest: Ingest, now: Time) {
+        self.handle(client::Input::Media(&ingest), now);
+    }
+    fn tick(&mut self, now: Time) {
+        self.handle(client::Input::Tick, now);
+    }
+    fn finish(&mut self, now: Time) {
+        self.handle(client::Input::Finish, now);
+    }
+    fn poll(&mut self) -> Option<Said> {
+        Some(match Machine::poll(self)? {
+            client::Output::Send(bytes) => Said::Send(bytes),
+            client::Output::Ready => Said::Ready,
+            client::Output::Log(level, text) => Said::Log(level, text),
+            client::Output::Closed(reason) => Said::Closed(reason),
+        })
+    }
+    fn deadline(&self) -> Option<Deadline> {
+        Machine::deadline(self)
+    }
 }
 
 /// A secret of 256 bits from the operating system.

@@ -46,7 +46,6 @@ pub(crate) trait Client: Send {
 }
 
 /// What a [`Client`] says.
-#[cfg_attr(not(test), expect(dead_code, reason = "waits for the RTMP client"))]
 #[derive(Debug)]
 pub(crate) enum Said {
     /// Send these bytes.

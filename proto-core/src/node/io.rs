@@ -75,9 +75,9 @@ impl Service {
     /// The configuration key that sets its address.
     pub const fn key(self) -> &'static str {
         match self {
-            Service::Http => "http.listen",
-            Service::Rtmp => "rtmp.listen",
-            Service::Link => "cluster.listen",
+            Service::Http => "http.port",
+            Service::Rtmp => "rtmp.port",
+            Service::Link => "cluster.port",
         }
     }
 }

@@ -1,8 +1,220 @@
 //! The node: every machine of the core behind one set of inputs and outputs.
+//!
+//! [`Node`] owns the connections, the WebRTC endpoint, the hub and the cluster machines, and carries what one of
+//! them says to the others. It decides little itself: who may publish and play stands in `publishing` and `playing`,
+//! what HTTP answers in `web`, what the cluster wants in `links`, `pulling` and `serving`.
 
 pub mod address;
 pub mod config;
 pub mod exposition;
 pub mod guard;
 pub mod io;
+pub mod session;
 pub mod throttle;
+
+mod api;
+mod conns;
+mod links;
+mod log;
+mod metrics;
+mod playing;
+mod publishing;
+mod pulling;
+mod serving;
+mod stats;
+mod turn;
+mod web;
+
+use crate::cluster::NodeId;
+use crate::cluster::manager::Manager;
+use crate::cluster::member::Member;
+use crate::error::Reason;
+use crate::hub::{Hub, SubscriberId};
+use crate::limits::Limits;
+use crate::media::key::StreamKey;
+use crate::node::address::Advertised;
+use crate::node::config::{Config, Role};
+use crate::node::io::{AskId, ConnId, Output, SocketId};
+use crate::node::session::{SessionId, Sessions};
+use crate::rand::Rng;
+use crate::rtc::{Endpoint, EndpointConfig, Identity};
+use crate::time::{Time, Timers, WallAnchor};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The one UDP socket of a node.
+const MEDIA_SOCKET: SocketId = SocketId(0);
+
+/// What a timer of the node is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Alarm {
+    /// A connection's machine wants a tick.
+    Conn(ConnId),
+    /// A pull's machine wants a tick.
+    Pull(StreamKey),
+    /// A viewer waited long enough for its stream.
+    Waiting(SessionId),
+    /// A viewer has more to take.
+    Pump(SubscriberId),
+    /// Load is measured and reported.
+    Report,
+    /// The time to finish what runs is over.
+    DrainEnds,
+}
+
+/// A whole node. Driven by its three [`Machine`] calls and nothing else.
+pub struct Node {
+    config: Config,
+    limits: Arc<Limits>,
+    rng: Rng,
+    id: NodeId,
+    instance: u64,
+    wall: WallAnchor,
+    advertised: Advertised,
+    out: VecDeque<Output>,
+    timers: Timers<Alarm>,
+    pumps: VecDeque<SubscriberId>,
+
+    conns: BTreeMap<ConnId, conns::Conn>,
+    dirty_conns: BTreeSet<ConnId>,
+    conns_per_ip: BTreeMap<IpAddr, usize>,
+    next_dial: u64,
+    next_ask: u64,
+    asks: BTreeMap<AskId, links::Asked>,
+
+    rtc: Endpoint,
+    udp_open: bool,
+    hub: Hub,
+    sessions: Sessions,
+    claims: BTreeMap<u64, (SessionId, StreamKey)>,
+    next_req: u64,
+    /// WHIP requests whose name is being claimed: the HTTP connection and the SDP answer that waits.
+    whip_waiting: BTreeMap<SessionId, (ConnId, String)>,
+    /// WHEP requests whose stream is being found.
+    whep_waiting: BTreeMap<SessionId, web::WaitingOffer>,
+    /// WHEP viewers whose media path does not stand yet.
+    joining: BTreeMap<SessionId, StreamKey>,
+    /// Viewers of any protocol whose stream is not here yet.
+    play_waiting: BTreeMap<StreamKey, Vec<SessionId>>,
+
+    member: Member,
+    manager: Option<Manager>,
+    /// The connection that was dialled to the manager last.
+    manager_conn: Option<ConnId>,
+    pair_waiting: BTreeMap<u64, web::WaitingPair>,
+    pulls: pulling::Pulls,
+    serving: serving::Served,
+    load: stats::Load,
+    counters: stats::Counters,
+    throttle: throttle::Throttle,
+
+    draining: bool,
+    drain_over: bool,
+    said_drained: bool,
+    started: bool,
+    now: Time,
+}
+
+impl Node {
+    /// Makes a node.
+    ///
+    /// `seed` is the root of all its randomness; `start` is the moment that [`Time::ZERO`] stands for, needed by the
+    /// sans-IO libraries that insist on `Instant`. `identity` is its certificate and cryptography for WebRTC.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself; the text names the key.
+    pub fn new(config: Config, seed: [u8; 32], start: Instant, identity: Identity) -> Result<Node, Reason> {
+        let limits = Arc::new(config.limits.clone());
+        let rng = Rng::new(seed);
+        let mut names = rng.fork("node", 0);
+        let id = if config.node.name.is_empty() {
+            let kind = match config.node.roles.as_slice() {
+                [] => "node",
+                [Role::Manager] => "manager",
+                [Role::Origin] => "origin",
+                [Role::Edge] => "edge",
+                _ => "node",
+            };
+            NodeId(format!("{kind}-{}", names.token(6).to_lowercase()))
+        } else {
+            NodeId(config.node.name.clone())
+        };
+        let instance = names.u64();
+        let rtc = Endpoint::new(EndpointConfig {
+            limits: config.limits.clone(),
+            rng: rng.fork("rtc", 0),
+            start,
+            identity,
+            loop_index: 0,
+        })?;
+        let dials = links::manager_target(&config)?;
+        let is_manager = config.has_role(Role::Manager) && dials.is_none();
+        if !is_manager && dials.is_none() {
+            return Err(Reason::local(
+                "no_manager",
+                "this node has no manager role and cluster.manager is empty; set cluster.manager (--manager HOST[:PORT]) \
+                 or add the manager role (--roles manager,origin,edge)",
+            ));
+        }
+        let complete = config.has_role(Role::Origin) && config.has_role(Role::Edge);
+        let manager = is_manager.then(|| Manager::new(limits.clone(), complete, Time::ZERO));
+        let advertised = Advertised::find(&config, &[]);
+        let info = links::node_info(&config, &id, instance, &advertised);
+        let target = config.cluster.manager.clone();
+        let member = Member::new(limits.clone(), info, target, rng.fork("member", 0), Time::ZERO);
+        Ok(Node {
+            hub: Hub::new(&limits),
+            throttle: throttle::Throttle::new(limits.log_lines_per_s),
+            limits,
+            rng,
+            id,
+            instance,
+            wall: WallAnchor::default(),
+            advertised,
+            out: VecDeque::new(),
+            timers: Timers::default(),
+            pumps: VecDeque::new(),
+            conns: BTreeMap::new(),
+            dirty_conns: BTreeSet::new(),
+            conns_per_ip: BTreeMap::new(),
+            next_dial: 0,
+            next_ask: 0,
+            asks: BTreeMap::new(),
+            rtc,
+            udp_open: false,
+            sessions: Sessions::default(),
+            claims: BTreeMap::new(),
+            next_req: 0,
+            whip_waiting: BTreeMap::new(),
+            whep_waiting: BTreeMap::new(),
+            joining: BTreeMap::new(),
+            play_waiting: BTreeMap::new(),
+            member,
+            manager,
+            manager_conn: None,
+            pair_waiting: BTreeMap::new(),
+            pulls: pulling::Pulls::default(),
+            serving: serving::Served::default(),
+            load: stats::Load::default(),
+            counters: stats::Counters::default(),
+            draining: false,
+            drain_over: false,
+            said_drained: false,
+            started: false,
+            now: Time::ZERO,
+            config,
+        })
+    }
+
+    /// The node's name in the cluster.
+    pub fn id(&self) -> &NodeId {
+        &self.id
+    }
+
+    fn next_req(&mut self) -> u64 {
+        self.next_req += 1;
+        self.next_req
+    }
+}

@@ -159,6 +159,23 @@ pub struct Drops {
     pub panics: u64,
 }
 
+impl Drops {
+    /// Each counter with its reason as a fixed word.
+    pub fn by_reason(&self) -> [(&'static str, u64); 9] {
+        [
+            ("unknown_protocol", self.unknown_protocol),
+            ("not_a_check", self.not_a_check),
+            ("unknown_user", self.unknown_user),
+            ("unauthentic", self.unauthentic),
+            ("unknown_path", self.unknown_path),
+            ("too_many_paths", self.too_many_paths),
+            ("handshake_queue", self.handshake_queue),
+            ("no_socket", self.no_socket),
+            ("panic", self.panics),
+        ]
+    }
+}
+
 struct Session {
     peer: Box<Peer>,
     from: IpAddr,
@@ -253,7 +270,8 @@ impl Endpoint {
             audio: tracks.is_empty() || has(Codec::Opus),
         };
         let no_sound = (has(Codec::Aac) && !has(Codec::Opus)).then(|| {
-            "the stream's sound is AAC, which WebRTC cannot carry; publish with Opus to be heard here".to_owned()
+            "the stream's sound is AAC, which WebRTC cannot carry; publish with Opus to be heard here"
+                .to_owned()
         });
         if wish == (Wish::Play { video: false, audio: false }) {
             return Err(Reason::local(
@@ -289,7 +307,11 @@ impl Endpoint {
         let of_ip = self.handshakes.get(&offer.from).copied().unwrap_or(0);
         if of_ip >= limits.rtc_handshakes_per_ip {
             let most = limits.rtc_handshakes_per_ip;
-            return Err(full("unfinished WebRTC handshakes from this address", most, "rtc_handshakes_per_ip"));
+            return Err(full(
+                "unfinished WebRTC handshakes from this address",
+                most,
+                "rtc_handshakes_per_ip",
+            ));
         }
         if offer.candidates.is_empty() {
             return Err(Reason::local(
@@ -388,9 +410,9 @@ impl Endpoint {
             return;
         };
         for (source, destination, bytes) in sent {
-            let batch = self.batch.get_or_insert_with(|| {
-                self.pool.pop().unwrap_or_else(|| Box::new(Batch::new(socket)))
-            });
+            let batch = self
+                .batch
+                .get_or_insert_with(|| self.pool.pop().unwrap_or_else(|| Box::new(Batch::new(socket))));
             batch.socket = socket;
             batch.push(Some(source.ip()), destination, &bytes, max_segments);
         }
@@ -465,8 +487,8 @@ impl Endpoint {
             return;
         };
         let known = self.by_path.get(&path).copied() == Some(id);
-        let room = known
-            || self.sessions.get(&id).is_some_and(|s| s.paths.len() < self.limits.sdp_candidates);
+        let room =
+            known || self.sessions.get(&id).is_some_and(|s| s.paths.len() < self.limits.sdp_candidates);
         match self.with(id, now, |p| p.check(path.local(), path.remote(), room, bytes, now)) {
             Some(Verdict::Authentic) if !known => self.claim(id, path, now),
             Some(Verdict::Unauthentic) => self.drops.unauthentic += 1,
@@ -562,7 +584,9 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Reason {
         .unwrap_or_default();
     Reason::local(
         "panic",
-        format!("a defect of this node ended the session ({text}); please report it with the log around this line"),
+        format!(
+            "a defect of this node ended the session ({text}); please report it with the log around this line"
+        ),
     )
 }
 

@@ -6,6 +6,7 @@ use super::peer::{PeerEvent, SessionStats};
 use super::sdp::Prepared;
 use crate::limits::Limits;
 use crate::media::frame::{FrameKind, Ingest, NewFrame, Rotation};
+use crate::media::h264::h264_params;
 use crate::media::payload::h264_depay::H264Depay;
 use crate::media::reorder::{Inserted, Popped, Reorder};
 use crate::media::track::{CodecParams, TrackId};
@@ -274,9 +275,4 @@ fn rotation(o: VideoOrientation) -> Rotation {
         VideoOrientation::Deg180 => Rotation::R180,
         VideoOrientation::Deg270 => Rotation::R270,
     }
-}
-
-/// The configuration of a track from its parameter sets.
-fn h264_params(sps: Vec<Bytes>, pps: Vec<Bytes>) -> CodecParams {
-    CodecParams::H264 { sps, pps, size: None, reorders: false }
 }

@@ -134,7 +134,8 @@ fn parse<'a>(sdp: &'a str, limits: &Limits) -> Result<(Vec<(&'a str, &'a str)>, 
             ("m", _) => {
                 lines = 1;
                 let mut words = value.split(' ').filter(|w| !w.is_empty());
-                let (Some(media), Some(port), Some(proto)) = (words.next(), words.next(), words.next()) else {
+                let (Some(media), Some(port), Some(proto)) = (words.next(), words.next(), words.next())
+                else {
                     return Err(bad(format!("the media line {} of the SDP offer is cut short", quote(line))));
                 };
                 let formats: Vec<&str> = words.collect();
@@ -372,11 +373,13 @@ fn write_section(
     ) else {
         return Err(bad("the SDP offer has no usable a=ice-ufrag and a=ice-pwd (RFC 8839, 5.4)".to_owned()));
     };
-    let mut prints = s.all("fingerprint").chain(session.iter().filter(|(n, _)| *n == "fingerprint").map(|(_, v)| *v));
+    let mut prints =
+        s.all("fingerprint").chain(session.iter().filter(|(n, _)| *n == "fingerprint").map(|(_, v)| *v));
     let Some(print) = prints.find_map(sha256) else {
         return Err(bad("the SDP offer has no a=fingerprint with sha-256 (RFC 8122)".to_owned()));
     };
-    let setup = inherited("setup").filter(|v| ["actpass", "active", "passive"].contains(v)).unwrap_or("actpass");
+    let setup =
+        inherited("setup").filter(|v| ["actpass", "active", "passive"].contains(v)).unwrap_or("actpass");
     let formats = pts.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
     let _ = write!(
         out,
@@ -461,10 +464,8 @@ impl Prepared {
                 section.push_str("\r\n");
             }
         }
-        let mids: Vec<&str> = taken
-            .iter()
-            .filter_map(|s| s.lines().find_map(|l| l.strip_prefix("a=mid:")))
-            .collect();
+        let mids: Vec<&str> =
+            taken.iter().filter_map(|s| s.lines().find_map(|l| l.strip_prefix("a=mid:"))).collect();
         let mut out = format!(
             "v=0\r\no=- {} 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-lite\r\na=group:BUNDLE {}\r\n\
              a=msid-semantic: WMS *\r\n",

@@ -3,6 +3,7 @@
 use crate::error::Reason;
 use crate::limits::Limits;
 use crate::media::frame::{FrameKind, Ingest, NewFrame, Rotation};
+use crate::media::h264::h264_params;
 use crate::media::track::{CodecParams, TrackId};
 use crate::wire::aac::AudioSpecificConfig;
 use crate::wire::amf0::{self, Bounds};
@@ -53,11 +54,6 @@ impl Clock {
         self.last = Some(millis);
         millis.saturating_mul(MS)
     }
-}
-
-/// The codec parameters of H.264 parameter sets. The one place where RTMP makes them.
-fn h264_params(sps: &[Bytes], pps: &[Bytes]) -> CodecParams {
-    CodecParams::H264 { sps: sps.to_vec(), pps: pps.to_vec(), size: None, reorders: false }
 }
 
 fn unsupported(what: &str, remedy: &str) -> Reason {
@@ -118,7 +114,7 @@ impl Demuxer {
                 let same =
                     self.video.as_ref().is_some_and(|v| (&v.sps, &v.pps) == (&config.sps, &config.pps));
                 let AvcConfig { length_size, sps, pps } = config;
-                let params = h264_params(&sps, &pps);
+                let params = h264_params(sps.clone(), pps.clone());
                 self.video = Some(VideoState { length_size, sps, pps });
                 Ok(Taken::Media(if same {
                     Vec::new()
@@ -224,7 +220,7 @@ impl VideoState {
         }
         let mut out = Vec::new();
         if self.adopt(sps, pps) {
-            let params = h264_params(&self.sps, &self.pps);
+            let params = h264_params(self.sps.clone(), self.pps.clone());
             out.push(Ingest::Config { track: TrackId::VIDEO, params });
         }
         if slices {

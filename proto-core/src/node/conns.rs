@@ -1,0 +1,339 @@
+//! TCP connections: what speaks on each, and how bytes and machines meet.
+
+use super::guard::guard;
+use super::io::{ConnId, Level, Output, Service};
+use super::links::LinkUse;
+use super::session::{Carrier, Part};
+use super::{Alarm, Node};
+use crate::cluster::link::{self, Link};
+use crate::error::Reason;
+use crate::http;
+use crate::machine::Machine;
+use crate::rtmp;
+use std::net::SocketAddr;
+
+/// What carries a connection's bytes, under the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transport {
+    /// The TCP stream as it is.
+    Plain,
+}
+
+/// What speaks on a connection.
+pub(super) enum Proto {
+    /// HTTP/1.1.
+    Http(Box<http::server::Server>),
+    /// RTMP.
+    Rtmp(Box<rtmp::server::Server>),
+    /// Another node.
+    Link {
+        /// The machine; it is made when a dialled connection stands.
+        machine: Option<Box<Link>>,
+        /// What the link is for.
+        used: LinkUse,
+    },
+}
+
+/// One TCP connection.
+pub(super) struct Conn {
+    pub(super) transport: Transport,
+    pub(super) proto: Proto,
+    pub(super) service: Service,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) remote: SocketAddr,
+    /// Counts against its address as long as nothing is published or played on it.
+    idle: bool,
+}
+
+impl Conn {
+    /// A connection that the node dials.
+    pub(super) fn dialling(to: SocketAddr, used: LinkUse) -> Conn {
+        Conn {
+            transport: Transport::Plain,
+            proto: Proto::Link { machine: None, used },
+            service: Service::Link,
+            local: None,
+            remote: to,
+            idle: false,
+        }
+    }
+}
+
+/// What a connection's machine can be told by the driver.
+pub(super) enum Wire<'a> {
+    Received(&'a [u8]),
+    Writable(usize),
+    PeerFinished,
+    Tick,
+}
+
+/// What a connection's machine said.
+enum Said {
+    Http(http::server::Output),
+    Rtmp(rtmp::server::Output),
+    Link(link::Output),
+}
+
+impl Node {
+    pub(super) fn accepted(&mut self, id: ConnId, service: Service, local: SocketAddr, remote: SocketAddr) {
+        let now = self.now;
+        let ip = remote.ip();
+        let of_ip = self.conns_per_ip.get(&ip).copied().unwrap_or(0);
+        let refusal = if self.conns.len() >= self.limits.conns {
+            Some(("conns", "limits.conns"))
+        } else if of_ip >= self.limits.conns_per_ip {
+            Some(("conns_per_ip", "limits.conns_per_ip"))
+        } else {
+            None
+        };
+        if let Some((code, key)) = refusal {
+            self.counters.drop("conn", code, 1);
+            self.log(
+                Level::Warn,
+                service.name(),
+                code,
+                format!("connection of {remote} refused: {key} is reached ({of_ip} idle connections of this address)"),
+            );
+            self.out.push_back(Output::Close { conn: id, now: true });
+            return;
+        }
+        let proto = match service {
+            Service::Http => Proto::Http(Box::new(http::server::Server::new(&self.limits, now))),
+            Service::Rtmp => Proto::Rtmp(Box::new(rtmp::server::Server::new(
+                self.config.limits.clone(),
+                self.rng.fork("rtmp", id.0),
+                now,
+            ))),
+            Service::Link => Proto::Link {
+                machine: Some(Box::new(self.new_link(link::Side::Listener, id, remote))),
+                used: LinkUse::Accepted,
+            },
+        };
+        *self.conns_per_ip.entry(ip).or_default() += 1;
+        self.counters.accepted(service);
+        let conn =
+            Conn { transport: Transport::Plain, proto, service, local: Some(local), remote, idle: true };
+        self.conns.insert(id, conn);
+        self.dirty_conns.insert(id);
+    }
+
+    pub(super) fn connected(&mut self, id: ConnId, local: SocketAddr, remote: SocketAddr) {
+        let made = self.new_link(link::Side::Dialler, id, remote);
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.local = Some(local);
+        conn.remote = remote;
+        if let Proto::Link { machine, .. } = &mut conn.proto {
+            *machine = Some(Box::new(made));
+            self.dirty_conns.insert(id);
+        }
+    }
+
+    /// Hands bytes, room, an end or a tick to the machine of a connection.
+    pub(super) fn wire(&mut self, id: ConnId, input: Wire<'_>) {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Transport::Plain = conn.transport;
+        if let Wire::Received(bytes) = &input {
+            self.counters.received(conn.service, bytes.len());
+        }
+        let done = guard(|| match &mut conn.proto {
+            Proto::Http(m) => m.handle(
+                match input {
+                    Wire::Received(b) => http::server::Input::Received(b),
+                    Wire::Writable(n) => http::server::Input::Writable(n),
+                    Wire::PeerFinished => http::server::Input::PeerFinished,
+                    Wire::Tick => http::server::Input::Tick,
+                },
+                now,
+            ),
+            Proto::Rtmp(m) => m.handle(
+                match input {
+                    Wire::Received(b) => rtmp::server::Input::Received(b),
+                    Wire::Writable(n) => rtmp::server::Input::Writable(n),
+                    Wire::PeerFinished => rtmp::server::Input::PeerFinished,
+                    Wire::Tick => rtmp::server::Input::Tick,
+                },
+                now,
+            ),
+            Proto::Link { machine: Some(m), .. } => m.handle(
+                match input {
+                    Wire::Received(b) => link::Input::Received(b),
+                    Wire::Writable(n) => link::Input::Writable(n),
+                    Wire::PeerFinished => link::Input::PeerFinished,
+                    Wire::Tick => link::Input::Tick,
+                },
+                now,
+            ),
+            Proto::Link { machine: None, .. } => {}
+        });
+        match done {
+            Ok(()) => {
+                self.dirty_conns.insert(id);
+            }
+            Err(reason) => self.end_conn(id, reason, Some(true)),
+        }
+    }
+
+    /// Hands a node's word to the RTMP machine of a connection.
+    pub(super) fn tell_rtmp(&mut self, id: ConnId, input: rtmp::server::Input<'_>) {
+        let now = self.now;
+        let Some(Conn { proto: Proto::Rtmp(m), .. }) = self.conns.get_mut(&id) else { return };
+        match guard(|| m.handle(input, now)) {
+            Ok(()) => {
+                self.dirty_conns.insert(id);
+            }
+            Err(reason) => self.end_conn(id, reason, Some(true)),
+        }
+    }
+
+    /// Takes out what a connection's machine says until it has nothing more to say.
+    pub(super) fn drain_conn(&mut self, id: ConnId) {
+        loop {
+            let Some(conn) = self.conns.get_mut(&id) else { return };
+            let said = guard(|| match &mut conn.proto {
+                Proto::Http(m) => m.poll().map(Said::Http),
+                Proto::Rtmp(m) => m.poll().map(Said::Rtmp),
+                Proto::Link { machine: Some(m), .. } => m.poll().map(Said::Link),
+                Proto::Link { machine: None, .. } => None,
+            });
+            match said {
+                Ok(Some(Said::Http(o))) => self.http_said(id, o),
+                Ok(Some(Said::Rtmp(o))) => self.rtmp_said(id, o),
+                Ok(Some(Said::Link(o))) => self.link_said(id, o),
+                Ok(None) => break,
+                Err(reason) => self.end_conn(id, reason, Some(true)),
+            }
+        }
+        let deadline = self.conns.get(&id).and_then(|conn| match &conn.proto {
+            Proto::Http(m) => m.deadline(),
+            Proto::Rtmp(m) => m.deadline(),
+            Proto::Link { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
+        });
+        self.timers.update(Alarm::Conn(id), deadline);
+    }
+
+    pub(super) fn send(&mut self, conn: ConnId, bytes: bytes::Bytes) {
+        if let Some(c) = self.conns.get(&conn) {
+            self.counters.sent(c.service, bytes.len());
+            self.out.push_back(Output::Send { conn, bytes });
+        }
+    }
+
+    fn http_said(&mut self, id: ConnId, said: http::server::Output) {
+        match said {
+            http::server::Output::Send(bytes) => self.send(id, bytes),
+            http::server::Output::Request(request) => self.request(id, request),
+            http::server::Output::Log(level, text) => self.log_conn(id, level, text),
+            http::server::Output::Closed(reason) => self.end_conn(id, reason, Some(false)),
+        }
+    }
+
+    fn rtmp_said(&mut self, id: ConnId, said: rtmp::server::Output) {
+        use rtmp::server::Output as O;
+        let session = self.sessions.on(Carrier::Conn(id));
+        match said {
+            O::Send(bytes) => {
+                if let Some(session) = session {
+                    if let Some(s) = self.sessions.get_mut(session) {
+                        s.bytes_out += bytes.len() as u64;
+                    }
+                    self.viewer_progress(session, bytes.len());
+                }
+                self.send(id, bytes);
+            }
+            O::PublishRequested { key, .. } => self.rtmp_publish(id, key),
+            O::PlayRequested { key, .. } => self.rtmp_play(id, key),
+            O::Media(ingest) => {
+                if let Some(session) = session {
+                    self.ingest(session, ingest);
+                }
+            }
+            O::Unpublished => {
+                if let Some(session) = session {
+                    self.end_session(
+                        session,
+                        &Reason::peer("unpublished", "the publisher stopped publishing"),
+                    );
+                }
+            }
+            O::Stopped => {
+                if let Some(session) = session {
+                    self.end_session(session, &Reason::peer("stopped", "the viewer stopped playing"));
+                }
+            }
+            O::Reading(on) => self.out.push_back(Output::Reading { conn: id, on }),
+            O::Log(level, text) => self.log_conn(id, level, text),
+            O::Closed(reason) => self.end_conn(id, reason, Some(false)),
+        }
+    }
+
+    /// A session on this connection publishes or plays: the connection no longer counts as idle.
+    pub(super) fn conn_is_used(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id)
+            && std::mem::take(&mut conn.idle)
+        {
+            let ip = conn.remote.ip();
+            self.forget_idle(ip);
+        }
+    }
+
+    fn forget_idle(&mut self, ip: std::net::IpAddr) {
+        if let Some(n) = self.conns_per_ip.get_mut(&ip) {
+            *n -= 1;
+            if *n == 0 {
+                self.conns_per_ip.remove(&ip);
+            }
+        }
+    }
+
+    /// Ends a connection and everything on it. `close`: tell the driver to close it, and whether at once; `None`
+    /// if the driver said that it is gone.
+    pub(super) fn end_conn(&mut self, id: ConnId, reason: Reason, close: Option<bool>) {
+        let Some(conn) = self.conns.remove(&id) else { return };
+        self.timers.cancel(&Alarm::Conn(id));
+        self.dirty_conns.remove(&id);
+        if conn.idle {
+            self.forget_idle(conn.remote.ip());
+        }
+        if let Some(now) = close {
+            self.out.push_back(Output::Close { conn: id, now });
+        }
+        self.counters.ended(conn.service, &reason);
+        if let Some(session) = self.sessions.on(Carrier::Conn(id)) {
+            self.end_session(session, &reason);
+        } else if reason.code == "panic" {
+            self.log(
+                Level::Error,
+                conn.service.name(),
+                "panic",
+                format!("connection {id} of {}: {reason}", conn.remote),
+            );
+        } else if conn.service == Service::Rtmp && reason.code != "peer_closed" {
+            self.log(
+                Level::Warn,
+                "rtmp",
+                reason.code,
+                format!("connection of {} ended: {reason}", conn.remote),
+            );
+        }
+        match conn.proto {
+            Proto::Http(_) => self.http_gone(id),
+            Proto::Rtmp(_) => {}
+            Proto::Link { used, .. } => self.link_gone(id, conn.remote, used, reason),
+        }
+    }
+
+    fn log_conn(&mut self, id: ConnId, level: Level, text: String) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let (target, remote) = (conn.service.name(), conn.remote);
+        match self.sessions.on(Carrier::Conn(id)) {
+            Some(session) => self.log_session(level, session, "machine", text),
+            None => self.log(level, target, "machine", format!("{remote}: {text}")),
+        }
+    }
+
+    /// Whether a session's connection is alive and its session still in the given part.
+    pub(super) fn is_part(&self, session: super::session::SessionId, part: Part) -> bool {
+        self.sessions.get(session).is_some_and(|s| s.part == part)
+    }
+}

@@ -1,0 +1,373 @@
+//! The node in its cluster: the link to the manager, links to other nodes, reports, and what the manager role says.
+
+use super::conns::Proto;
+use super::guard::guard;
+use super::io::{Answer, AskId, ConnId, Level, Output, Work};
+use super::session::{Part, Protocol, SessionId};
+use super::{Alarm, Node};
+use crate::cluster::link::{self, Link};
+use crate::cluster::{LinkId, manager, member};
+use crate::error::Reason;
+use crate::hub::StreamId;
+use crate::machine::Machine;
+use crate::node::config::Config;
+use crate::time::Deadline;
+use crate::wire::link::{Advertised, Message, NodeInfo, Report, StreamReport};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// What a link is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum LinkUse {
+    /// The other node dialled; it will say what it wants.
+    Accepted,
+    /// We dialled the manager.
+    Manager,
+    /// We dialled an origin to pull streams from it.
+    Origin(SocketAddr),
+}
+
+/// What was asked of the driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The manager's address.
+    Manager,
+}
+
+/// Where the manager is, as host and port, or `None` if it is in this process.
+pub(super) fn manager_target(config: &Config) -> Result<Option<(String, u16)>, Reason> {
+    let text = config.cluster.manager.as_str();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = || {
+        Reason::local(
+            "bad_manager",
+            format!("cluster.manager = {} is not HOST or HOST:PORT", crate::error::quote(text)),
+        )
+    };
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        return Ok(Some((addr.ip().to_string(), addr.port())));
+    }
+    if text.parse::<IpAddr>().is_ok() {
+        return Ok(Some((text.to_owned(), 5090)));
+    }
+    match text.split_once(':') {
+        None => Ok(Some((text.to_owned(), 5090))),
+        Some((host, port)) if !host.is_empty() => {
+            Ok(Some((host.to_owned(), port.parse().map_err(|_| wrong())?)))
+        }
+        Some(_) => Err(wrong()),
+    }
+}
+
+/// Who a node is, for its registration.
+pub(super) fn node_info(
+    config: &Config,
+    id: &crate::cluster::NodeId,
+    instance: u64,
+    at: &super::address::Advertised,
+) -> NodeInfo {
+    NodeInfo {
+        id: id.clone(),
+        instance,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        roles: config.node.roles.clone(),
+        region: config.node.region.clone(),
+        advertised: Advertised {
+            public: at.public,
+            private: at.private,
+            name: at.name.clone().unwrap_or_default(),
+            http: config.http.port,
+            rtmp: config.rtmp.port,
+            webrtc: config.webrtc.port,
+            link: config.cluster.port,
+        },
+        capacity_mbps: config.node.capacity_mbps,
+    }
+}
+
+impl Node {
+    pub(super) fn new_link(&self, side: link::Side, conn: ConnId, remote: SocketAddr) -> Link {
+        let config = link::Config::new(self.id.clone(), self.config.cluster.key.clone(), self.limits.clone());
+        Link::new(config, side, remote, self.rng.fork("link", conn.0), self.now)
+    }
+
+    pub(super) fn join_cluster(&mut self) {
+        let info = node_info(&self.config, &self.id, self.instance, &self.advertised);
+        self.member.handle(member::Input::Info(Box::new(info)), self.now);
+        if self.manager.is_some() {
+            self.member.handle(member::Input::ManagerUp(LinkId::Local), self.now);
+        }
+    }
+
+    /// Hands a message to a link's machine.
+    pub(super) fn send_link(&mut self, conn: ConnId, message: Message) {
+        let now = self.now;
+        let Some(super::conns::Conn { proto: Proto::Link { machine: Some(m), .. }, .. }) =
+            self.conns.get_mut(&conn)
+        else {
+            return;
+        };
+        match guard(|| m.handle(link::Input::Send(message), now)) {
+            Ok(()) => {
+                self.dirty_conns.insert(conn);
+            }
+            Err(reason) => self.end_conn(conn, reason, Some(true)),
+        }
+    }
+
+    pub(super) fn link_backlog(&self, conn: ConnId) -> Option<usize> {
+        match self.conns.get(&conn).map(|c| &c.proto) {
+            Some(Proto::Link { machine: Some(m), .. }) => Some(m.backlog()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn link_said(&mut self, conn: ConnId, said: link::Output) {
+        let used = match self.conns.get(&conn).map(|c| &c.proto) {
+            Some(Proto::Link { used, .. }) => used.clone(),
+            _ => return,
+        };
+        match said {
+            link::Output::Send(bytes) => self.send(conn, bytes),
+            link::Output::Up(peer) => {
+                self.conn_is_used(conn);
+                self.log(Level::Info, "link", "link_up", format!("link {conn} to node {} stands", peer.node));
+                match used {
+                    LinkUse::Manager => {
+                        self.member.handle(member::Input::ManagerUp(LinkId::Conn(conn)), self.now)
+                    }
+                    LinkUse::Origin(addr) => self.origin_up(addr, conn),
+                    LinkUse::Accepted => {}
+                }
+            }
+            link::Output::Message(message) => self.heard(conn, &used, message),
+            link::Output::Log(level, text) => {
+                self.log(level, "link", "machine", format!("link {conn}: {text}"))
+            }
+            link::Output::Closed(reason) => self.end_conn(conn, reason, Some(false)),
+        }
+    }
+
+    fn heard(&mut self, conn: ConnId, used: &LinkUse, message: Message) {
+        match used {
+            LinkUse::Manager => self.member.handle(member::Input::Message(message), self.now),
+            LinkUse::Origin(_) => self.pulled(conn, message),
+            LinkUse::Accepted => match message {
+                Message::Pull { pull, key, hops } => self.asked_to_serve(conn, pull, key, hops),
+                Message::KeyRequest { pull } => self.served_key_request(conn, pull),
+                Message::CancelPull { pull } => self.served_cancel(conn, pull),
+                other => match &mut self.manager {
+                    Some(manager) => {
+                        manager.handle(manager::Input::Link(LinkId::Conn(conn), other), self.now)
+                    }
+                    None => {
+                        let reason = Reason::peer(
+                            "no_manager_here",
+                            "the other node took this node for the manager, but it has no manager role; \
+                             check --manager there",
+                        );
+                        self.log(Level::Warn, "link", reason.code, format!("link {conn}: {reason}"));
+                        self.end_conn(conn, reason, Some(false));
+                    }
+                },
+            },
+        }
+    }
+
+    pub(super) fn link_gone(&mut self, conn: ConnId, remote: SocketAddr, used: LinkUse, reason: Reason) {
+        match used {
+            LinkUse::Manager => {
+                // A later dial may be under way already; only the link in use counts.
+                if self.manager_conn == Some(conn) {
+                    self.manager_conn = None;
+                    self.member.handle(member::Input::ManagerDown(reason), self.now);
+                }
+            }
+            LinkUse::Origin(addr) => self.origin_gone(addr, conn, &reason),
+            LinkUse::Accepted => {
+                self.log(
+                    Level::Warn,
+                    "link",
+                    "link_down",
+                    format!("link {conn} of {remote} ended: {reason}"),
+                );
+                self.serving_gone(conn);
+                if let Some(manager) = &mut self.manager {
+                    manager.handle(manager::Input::LinkDown(LinkId::Conn(conn)), self.now);
+                }
+            }
+        }
+    }
+
+    pub(super) fn member_said(&mut self, said: member::Output) {
+        use member::Output as O;
+        match said {
+            O::ToManager(message) => match self.member.manager_link() {
+                Some(LinkId::Local) => {
+                    if let Some(manager) = &mut self.manager {
+                        manager.handle(manager::Input::Link(LinkId::Local, message), self.now);
+                    }
+                }
+                Some(LinkId::Conn(conn)) => self.send_link(conn, message),
+                None => self.counters.drop("message", "no_manager", 1),
+            },
+            O::Claimed { req, result } => self.claimed(req, result),
+            O::Located { req, result } => self.located(req, result),
+            O::Fenced { key, epoch } => self.fenced(&key, epoch),
+            O::Moved { key, source } => self.moved(&key, source),
+            O::DialManager => self.dial_manager(),
+            O::WantReport => {
+                let report = self.make_report();
+                self.member.handle(member::Input::Report(report), self.now);
+            }
+            O::Log(level, text) => self.log(level, "cluster", "member", text),
+        }
+    }
+
+    pub(super) fn manager_said(&mut self, said: manager::Output) {
+        match said {
+            manager::Output::ToLink(LinkId::Local, message) => {
+                self.member.handle(member::Input::Message(message), self.now);
+            }
+            manager::Output::ToLink(LinkId::Conn(conn), message) => self.send_link(conn, message),
+            manager::Output::Paired { req, result } => self.paired(req, result),
+            manager::Output::Log(level, text) => self.log(level, "cluster", "manager", text),
+        }
+    }
+
+    fn dial_manager(&mut self) {
+        // An attempt that still runs is forgotten.
+        if let Some(old) = self.manager_conn.take() {
+            self.end_conn(old, Reason::local("redial", "the manager is dialled anew"), Some(true));
+        }
+        let Ok(Some((host, port))) = manager_target(&self.config) else { return };
+        self.next_ask += 1;
+        let ask = AskId(self.next_ask);
+        self.asks.clear();
+        self.asks.insert(ask, Asked::Manager);
+        self.out.push_back(Output::Ask { ask, work: Work::Resolve { host, port } });
+    }
+
+    pub(super) fn answered(&mut self, ask: AskId, answer: Answer) {
+        let Some(Asked::Manager) = self.asks.remove(&ask) else { return };
+        let Answer::Resolved(result) = answer;
+        let failed = |text: String| Reason::peer("resolve_failed", text);
+        match result.map_err(failed).and_then(|list| {
+            list.first().copied().ok_or_else(|| failed("the manager's name has no address".to_owned()))
+        }) {
+            Ok(addr) => self.manager_conn = Some(self.next_dialled(addr, LinkUse::Manager)),
+            Err(reason) => self.member.handle(member::Input::ManagerDown(reason), self.now),
+        }
+    }
+
+    fn make_report(&self) -> Report {
+        let silent = Duration::from_millis(self.limits.stream_silent_ms);
+        let viewers = self.viewers();
+        let streams = self
+            .hub
+            .streams()
+            .filter_map(|(id, key)| {
+                if self.pulls.has(key) {
+                    return None;
+                }
+                let live = self.is_live(id);
+                Some(StreamReport {
+                    key: key.clone(),
+                    epoch: self.hub.epoch(id)?,
+                    live,
+                    silent: live && self.hub.silent_for(id, self.now).is_some_and(|s| s >= silent),
+                    viewers: viewers.get(&id).copied().unwrap_or(0),
+                })
+            })
+            .collect();
+        Report {
+            egress_bps: self.load.egress_bps,
+            loop_busy_permille: 0,
+            sessions: u32::try_from(self.sessions.len()).unwrap_or(u32::MAX),
+            session_limit: u32::try_from(self.limits.rtc_sessions).unwrap_or(0),
+            draining: self.draining,
+            streams,
+        }
+    }
+
+    /// Viewers per stream on this node, pulls of other nodes not counted.
+    fn viewers(&self) -> BTreeMap<StreamId, u32> {
+        let mut viewers = BTreeMap::new();
+        for session in self.sessions.iter().filter(|s| s.protocol != Protocol::Relay) {
+            if let Part::Plays { stream, .. } = session.part {
+                *viewers.entry(stream).or_default() += 1;
+            }
+        }
+        viewers
+    }
+
+    /// Measures load; the member asks for the report itself when it is due.
+    pub(super) fn report(&mut self) {
+        self.load.measure(self.counters.egress(), self.now);
+        let next = self.now + Duration::from_millis(self.limits.report_ms);
+        self.timers.set(Alarm::Report, Deadline::new(next, "load is measured"));
+    }
+
+    /// Somebody else was granted a name that was published here.
+    fn fenced(&mut self, key: &crate::media::key::StreamKey, epoch: crate::cluster::Epoch) {
+        let Some(stream) = self.hub.find(key) else { return };
+        let publisher = self
+            .sessions
+            .iter()
+            .find(|s| matches!(s.part, Part::Publishes { stream: st, .. } if st == stream));
+        if let Some(session) = publisher.map(|s| s.id) {
+            let reason = Reason::peer(
+                "displaced",
+                format!(
+                    "another publisher took {key} over (epoch {epoch}); this one was silent or superseded"
+                ),
+            );
+            self.end_session(session, &reason);
+        }
+        // Viewers here stay and get the stream from its new origin.
+        self.pull(key);
+    }
+
+    /// Operators and tests: takes nothing new, finishes what runs.
+    pub(super) fn drain(&mut self) {
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        let s = self.limits.drain_ms / 1000;
+        let n = self.sessions.len();
+        self.log(
+            Level::Info,
+            "node",
+            "drain",
+            format!("draining: nothing new is taken, {n} sessions may finish within {s} s"),
+        );
+        let report = self.make_report();
+        self.member.handle(member::Input::Report(report), self.now);
+        let until = self.now + Duration::from_millis(self.limits.drain_ms);
+        self.timers.set(Alarm::DrainEnds, Deadline::new(until, "the time to finish what runs is over"));
+    }
+
+    pub(super) fn drain_ends(&mut self) {
+        let left: Vec<SessionId> = self.sessions.iter().map(|s| s.id).collect();
+        for session in left {
+            self.end_session(
+                session,
+                &Reason::local("draining", "the node stops; reconnect through the manager"),
+            );
+        }
+        self.drain_over = true;
+    }
+
+    /// Says once that nothing is left.
+    pub(super) fn drained(&mut self) {
+        if self.sessions.is_empty() || self.drain_over {
+            self.timers.cancel(&Alarm::DrainEnds);
+            if !std::mem::replace(&mut self.said_drained, true) {
+                self.out.push_back(Output::Drained);
+            }
+        }
+    }
+}

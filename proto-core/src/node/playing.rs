@@ -1,0 +1,275 @@
+//! From a viewer's wish to frames on its way: find the stream (here, or by a pull), subscribe, and pump.
+
+use super::conns::{Conn, Proto};
+use super::io::{ConnId, Level};
+use super::session::{Carrier, Part, Protocol, SessionId};
+use super::{Alarm, Node};
+use crate::error::Reason;
+use crate::hub::delivery::Delivery;
+use crate::hub::{CodecSet, Notice, StreamId, SubscriberId};
+use crate::machine::Machine;
+use crate::media::key::StreamKey;
+use crate::media::track::Codec;
+use crate::rtc;
+use crate::rtmp;
+use crate::time::Deadline;
+use std::time::Duration;
+
+/// Bytes that may wait in an RTMP machine before its viewer takes no more frames: enough for one turn, little
+/// enough that a slow viewer is seen as slow.
+const BACKLOG: usize = 64 << 10;
+/// Items that one viewer gets in one go, so that many viewers share a turn.
+const ITEMS_A_TURN: usize = 256;
+/// Bytes of a cached group that a newcomer over UDP gets in one burst …
+const BURST_BYTES: usize = 48 << 10;
+/// … and the pause between bursts (about 75 Mbit/s).
+const BURST_PAUSE: Duration = Duration::from_millis(5);
+
+impl Node {
+    /// An RTMP client asked to play.
+    pub(super) fn rtmp_play(&mut self, conn: ConnId, key: StreamKey) {
+        let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
+        let session = self.sessions.add(
+            Protocol::Rtmp,
+            Part::AsksToPlay,
+            key,
+            Some(remote),
+            Carrier::Conn(conn),
+            self.now,
+        );
+        if self.draining {
+            self.refuse_play(session, &super::web::draining());
+        } else {
+            self.find_stream(session);
+        }
+    }
+
+    /// Starts a viewer at once if its stream is here, else has the stream pulled.
+    pub(super) fn find_stream(&mut self, session: SessionId) {
+        let Some(key) = self.sessions.get(session).map(|s| s.key.clone()) else { return };
+        if let Some(stream) = self.hub.find(&key)
+            && !self.hub.tracks(stream).is_empty()
+        {
+            self.start_viewer(session, stream);
+            return;
+        }
+        self.play_waiting.entry(key.clone()).or_default().push(session);
+        let patience = Duration::from_millis(self.limits.cluster_answer_ms);
+        let until = self.now + patience + Duration::from_millis(500);
+        self.timers.set(Alarm::Waiting(session), Deadline::new(until, "a viewer waits for its stream"));
+        self.pulls.touch(&key);
+        if self.hub.find(&key).is_none() {
+            self.pull(&key);
+        }
+    }
+
+    /// A stream's tracks are known: those who waited for it start.
+    pub(super) fn stream_has_tracks(&mut self, key: &StreamKey) {
+        let Some(stream) = self.hub.find(key) else { return };
+        for session in self.play_waiting.remove(key).unwrap_or_default() {
+            self.timers.cancel(&Alarm::Waiting(session));
+            self.start_viewer(session, stream);
+        }
+    }
+
+    /// A stream cannot be had: those who waited for it are refused.
+    pub(super) fn stream_not_found(&mut self, key: &StreamKey, reason: &Reason) {
+        for session in self.play_waiting.remove(key).unwrap_or_default() {
+            self.timers.cancel(&Alarm::Waiting(session));
+            self.refuse_play(session, reason);
+        }
+    }
+
+    /// A viewer waited long enough.
+    pub(super) fn waited_enough(&mut self, session: SessionId) {
+        let Some(key) = self.sessions.get(session).map(|s| s.key.clone()) else { return };
+        let reason = Reason::peer(
+            "not_live",
+            format!("{key} is not live: no picture or sound came in time; try again"),
+        );
+        if let Some(waiting) = self.play_waiting.get_mut(&key) {
+            waiting.retain(|s| *s != session);
+            if waiting.is_empty() {
+                self.play_waiting.remove(&key);
+            }
+        }
+        self.refuse_play(session, &reason);
+    }
+
+    /// A waiting viewer left.
+    pub(super) fn forget_waiting(&mut self, session: SessionId, key: &StreamKey, reason: &Reason) {
+        self.timers.cancel(&Alarm::Waiting(session));
+        self.joining.remove(&session);
+        if let Some(waiting) = self.play_waiting.get_mut(key) {
+            waiting.retain(|s| *s != session);
+            if waiting.is_empty() {
+                self.play_waiting.remove(key);
+            }
+        }
+        if let Some(offer) = self.whep_waiting.remove(&session) {
+            self.answer_whep(offer.conn, session, Err(reason));
+        }
+    }
+
+    fn refuse_play(&mut self, session: SessionId, reason: &Reason) {
+        let Some(s) = self.sessions.get(session) else { return };
+        let (carrier, protocol, remote) = (s.carrier, s.protocol, s.remote);
+        let who = remote.map(|r| format!(" {r}")).unwrap_or_default();
+        self.log_session(Level::Warn, session, reason.code, format!("viewer{who} refused: {reason}"));
+        self.counters.ended_as(protocol.name(), reason);
+        if let Some(s) = self.sessions.remove(session) {
+            self.pulls.touch(&s.key);
+        }
+        if let Some(offer) = self.whep_waiting.remove(&session) {
+            self.answer_whep(offer.conn, session, Err(reason));
+        } else if let Carrier::Conn(conn) = carrier {
+            self.tell_rtmp(conn, rtmp::server::Input::PlayRefused(reason.clone()));
+        }
+    }
+
+    fn start_viewer(&mut self, session: SessionId, stream: StreamId) {
+        let Some(s) = self.sessions.get(session) else { return };
+        let started = match s.protocol {
+            Protocol::Whep => self.start_whep(session, stream),
+            _ => self.start_rtmp(session, stream),
+        };
+        if let Err(reason) = started {
+            self.refuse_play(session, &reason);
+        }
+    }
+
+    fn start_rtmp(&mut self, session: SessionId, stream: StreamId) -> Result<(), Reason> {
+        let Some(Carrier::Conn(conn)) = self.sessions.get(session).map(|s| s.carrier) else {
+            return Err(Reason::local("no_carrier", "the session has no connection"));
+        };
+        let subscriber = self.hub.subscribe(stream, CodecSet::ALL, self.now)?;
+        self.conn_is_used(conn);
+        self.tell_rtmp(conn, rtmp::server::Input::PlayAccepted);
+        self.viewer_joined(session, stream, subscriber);
+        Ok(())
+    }
+
+    fn start_whep(&mut self, session: SessionId, stream: StreamId) -> Result<(), Reason> {
+        let Some(waiting) = self.whep_waiting.remove(&session) else {
+            return Err(Reason::local("no_carrier", "the viewer's offer is gone"));
+        };
+        let remote = self.sessions.get(session).and_then(|s| s.remote);
+        let local =
+            self.conns.get(&waiting.conn).and_then(|c| c.local).map_or(self.advertised.public, |l| l.ip());
+        let candidates = self.advertised.candidates(local, self.config.webrtc.port);
+        let tracks = self.hub.tracks(stream);
+        let from = remote.map_or(self.advertised.public, |r| r.ip());
+        let offer = rtc::Offer { sdp: &waiting.offer, from, candidates: &candidates };
+        let played = self.rtc.play(offer, &tracks, self.now);
+        let playing = match played {
+            Ok(playing) => playing,
+            Err(reason) => {
+                self.whep_waiting.insert(session, waiting);
+                return Err(reason);
+            }
+        };
+        self.sessions.set_carrier(session, Carrier::Rtc(playing.session));
+        let secret = self.rng.fork("resource", session.0).token(32);
+        self.sessions.name_resource(session, secret);
+        let known =
+            self.hub.notices(stream).iter().filter(|n| **n != Notice::Aac).map(|n| n.text().to_owned());
+        let notices = known.chain(playing.no_sound).collect();
+        self.answer_whep(waiting.conn, session, Ok((playing.answer, notices)));
+        if let Some(key) = self.hub.key(stream).cloned() {
+            self.joining.insert(session, key);
+        }
+        Ok(())
+    }
+
+    /// A WHEP viewer's media path stands: it may be sent frames from now on.
+    pub(super) fn whep_connected(&mut self, session: SessionId) {
+        let Some(key) = self.joining.remove(&session) else { return };
+        let gone = || Reason::peer("not_live", format!("{key} ended before the viewer was connected"));
+        let accepts = CodecSet::NONE.with(Codec::H264).with(Codec::Opus);
+        let stream = self.hub.find(&key);
+        match stream.ok_or_else(gone).and_then(|s| Ok((s, self.hub.subscribe(s, accepts, self.now)?))) {
+            Ok((stream, subscriber)) => self.viewer_joined(session, stream, subscriber),
+            Err(reason) => self.end_session(session, &reason),
+        }
+    }
+
+    fn viewer_joined(&mut self, session: SessionId, stream: StreamId, subscriber: SubscriberId) {
+        self.sessions.set_part(session, Part::Plays { stream, subscriber });
+        let Some(s) = self.sessions.get(session) else { return };
+        let at = s.remote.map(|r| format!(" at {r}")).unwrap_or_default();
+        self.pulls.touch(&s.key);
+        self.log_session(Level::Info, session, "plays", format!("viewer{at} joined"));
+        self.pump(subscriber);
+    }
+
+    /// Hands a viewer what it can take now.
+    pub(super) fn pump(&mut self, subscriber: SubscriberId) {
+        let Some(id) = self.sessions.of_subscriber(subscriber) else { return };
+        let Some(carrier) = self.sessions.get(id).map(|s| s.carrier) else { return };
+        let mut burst = 0;
+        for _ in 0..ITEMS_A_TURN {
+            let room = match carrier {
+                Carrier::Conn(conn) => match self.conns.get(&conn) {
+                    Some(Conn { proto: Proto::Rtmp(m), .. }) => m.backlog() < BACKLOG,
+                    _ => return,
+                },
+                Carrier::Rtc(_) => burst < BURST_BYTES,
+                // A slow link is the pull's own business: it leaves out whole groups.
+                Carrier::Pull(..) => true,
+                Carrier::Request(_) => return,
+            };
+            if !room {
+                if matches!(carrier, Carrier::Rtc(_)) {
+                    self.timers.set(
+                        Alarm::Pump(subscriber),
+                        Deadline::new(self.now + BURST_PAUSE, "the next burst for a newcomer"),
+                    );
+                } else {
+                    self.hub.blocked(subscriber, self.now);
+                }
+                return;
+            }
+            let Some(delivery) = self.hub.next(subscriber, self.now) else { return };
+            if let Delivery::Frame { frame, cached, .. } = &delivery {
+                if *cached {
+                    burst += frame.len();
+                }
+                self.first_frame(id);
+            }
+            match carrier {
+                Carrier::Conn(conn) => self.tell_rtmp(conn, rtmp::server::Input::Deliver(&delivery)),
+                Carrier::Rtc(session) => {
+                    if let Delivery::Frame { frame, .. } = &delivery {
+                        let bytes = frame.len();
+                        self.hub.progress(subscriber, bytes, self.now);
+                        if let Some(s) = self.sessions.get_mut(id) {
+                            s.bytes_out += bytes as u64;
+                        }
+                    }
+                    self.rtc.handle(rtc::endpoint::Input::Deliver { session, delivery: &delivery }, self.now);
+                }
+                Carrier::Pull(conn, pull) => self.serve(conn, pull, &delivery),
+                Carrier::Request(_) => {}
+            }
+        }
+        // More may wait: the turn goes to the others first.
+        self.timers.set(Alarm::Pump(subscriber), Deadline::new(self.now, "a viewer has more to take"));
+    }
+
+    fn first_frame(&mut self, session: SessionId) {
+        let now = self.now;
+        let Some(s) = self.sessions.get_mut(session) else { return };
+        if s.first_frame.is_none() {
+            s.first_frame = Some(now);
+            self.counters.joins += 1;
+            self.counters.join_ms += now.since(s.since).as_millis() as u64;
+        }
+    }
+
+    /// A TCP viewer's connection took bytes.
+    pub(super) fn viewer_progress(&mut self, session: SessionId, bytes: usize) {
+        if let Some(Part::Plays { subscriber, .. }) = self.sessions.get(session).map(|s| s.part) {
+            self.hub.progress(subscriber, bytes, self.now);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! From a publisher's wish to its frames in the hub: ask the cluster for the name, take it, feed the stream, let go.
+
+use super::Node;
+use super::io::{ConnId, Level};
+use super::session::{Carrier, Part, Protocol, SessionId};
+use super::web::draining;
+use crate::cluster::Epoch;
+use crate::cluster::member;
+use crate::error::Reason;
+use crate::hub::{SourceId, StreamId, StreamState};
+use crate::machine::Machine;
+use crate::media::frame::Ingest;
+use crate::media::key::StreamKey;
+use crate::rtc;
+use crate::rtmp;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+impl Node {
+    /// An RTMP client asked to publish.
+    pub(super) fn rtmp_publish(&mut self, conn: ConnId, key: StreamKey) {
+        let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
+        let part = Part::AsksToPublish;
+        let session =
+            self.sessions.add(Protocol::Rtmp, part, key.clone(), Some(remote), Carrier::Conn(conn), self.now);
+        match self.may_publish(&key) {
+            Ok(()) => self.claim(session),
+            Err(reason) => self.refuse_publish(session, &reason),
+        }
+    }
+
+    /// What this node alone can say against a new publisher of a name.
+    pub(super) fn may_publish(&self, key: &StreamKey) -> Result<(), Reason> {
+        if self.draining {
+            return Err(draining());
+        }
+        let Some(stream) = self.hub.find(key) else { return Ok(()) };
+        let silent = Duration::from_millis(self.limits.stream_silent_ms);
+        let ours = !self.pulls.has(key);
+        if ours && self.is_live(stream) && self.hub.silent_for(stream, self.now).is_some_and(|s| s < silent) {
+            return Err(name_busy(key));
+        }
+        Ok(())
+    }
+
+    /// Whether a stream has a source now.
+    pub(super) fn is_live(&self, stream: StreamId) -> bool {
+        self.hub.state(stream) == Some(StreamState::Live)
+    }
+
+    /// Asks the cluster for the name of a session's stream.
+    pub(super) fn claim(&mut self, session: SessionId) {
+        let Some(key) = self.sessions.get(session).map(|s| s.key.clone()) else { return };
+        let req = self.next_req();
+        self.claims.insert(req, (session, key.clone()));
+        self.member.handle(member::Input::Claim { req, key, identity: String::new() }, self.now);
+    }
+
+    /// The cluster answered a claim.
+    pub(super) fn claimed(&mut self, req: u64, result: Result<Epoch, Reason>) {
+        let Some((session, key)) = self.claims.remove(&req) else { return };
+        let key = &key;
+        if !self.is_part(session, Part::AsksToPublish) {
+            // The publisher left meanwhile: the name must not stay busy on its behalf.
+            if let Ok(epoch) = result {
+                self.release(key, epoch);
+            }
+            return;
+        }
+        let accepted = result.and_then(|epoch| {
+            self.drop_pull(key);
+            match self.hub.publish(key, epoch, SourceId(session.0), self.now) {
+                Ok(stream) => Ok((stream, epoch)),
+                Err(reason) => {
+                    self.release(key, epoch);
+                    Err(reason)
+                }
+            }
+        });
+        match accepted {
+            Err(reason) => self.refuse_publish(session, &reason),
+            Ok((stream, epoch)) => {
+                self.sessions.set_part(session, Part::Publishes { stream, epoch });
+                let Some(s) = self.sessions.get(session) else { return };
+                let (carrier, remote) = (s.carrier, s.remote);
+                let from = remote.map(|r| format!(" from {r}")).unwrap_or_default();
+                self.log_session(
+                    Level::Info,
+                    session,
+                    "published",
+                    format!("publisher accepted{from}, epoch {epoch}"),
+                );
+                match carrier {
+                    Carrier::Conn(conn) => {
+                        self.conn_is_used(conn);
+                        self.tell_rtmp(conn, rtmp::server::Input::PublishAccepted);
+                    }
+                    _ => self.answer_whip(session, Ok(())),
+                }
+            }
+        }
+    }
+
+    fn refuse_publish(&mut self, session: SessionId, reason: &Reason) {
+        let Some(s) = self.sessions.get(session) else { return };
+        let (carrier, remote) = (s.carrier, s.remote);
+        let from = remote.map(|r| format!(" {r}")).unwrap_or_default();
+        self.log_session(Level::Warn, session, reason.code, format!("publisher{from} refused: {reason}"));
+        if let Some(s) = self.sessions.remove(session) {
+            self.counters.ended_as(s.protocol.name(), reason);
+        }
+        match carrier {
+            Carrier::Conn(conn) => self.tell_rtmp(conn, rtmp::server::Input::PublishRefused(reason.clone())),
+            Carrier::Rtc(rtc) => {
+                self.answer_refused_whip(session, reason);
+                self.rtc
+                    .handle(rtc::endpoint::Input::Close { session: rtc, reason: reason.clone() }, self.now);
+            }
+            Carrier::Request(_) | Carrier::Pull(..) => {}
+        }
+    }
+
+    fn answer_refused_whip(&mut self, session: SessionId, reason: &Reason) {
+        self.answer_whip(session, Err(reason));
+    }
+
+    /// A publisher's session made a configuration or a frame.
+    pub(super) fn ingest(&mut self, session: SessionId, ingest: Ingest) {
+        let now = self.now;
+        let Some(s) = self.sessions.get_mut(session) else { return };
+        let Part::Publishes { stream, .. } = s.part else {
+            self.counters.drop("frame", "not_accepted", 1);
+            return;
+        };
+        let is_config = matches!(ingest, Ingest::Config { .. });
+        if let Ingest::Frame(f) = &ingest {
+            s.bytes_in += f.payload.len() as u64;
+        }
+        let key = is_config.then(|| s.key.clone());
+        self.hub.ingest(stream, SourceId(session.0), ingest, now);
+        if let Some(key) = key {
+            self.stream_has_tracks(&key);
+        }
+    }
+
+    /// Makes the WebRTC session of a WHIP offer.
+    pub(super) fn rtc_publish(
+        &mut self,
+        offer: &str,
+        candidates: &[SocketAddr],
+        remote: Option<SocketAddr>,
+    ) -> Result<(rtc::SessionId, String), Reason> {
+        let from = remote.map_or(self.advertised.public, |r| r.ip());
+        self.rtc.publish(rtc::Offer { sdp: offer, from, candidates }, self.now)
+    }
+
+    /// Ends a session of any kind and says so once. The carrier of an RTMP session is told to close; an HTTP
+    /// connection is not a carrier and stays.
+    pub(super) fn end_session(&mut self, session: SessionId, reason: &Reason) {
+        let Some(s) = self.sessions.get(session) else { return };
+        let what = if s.is_publisher() { "publisher" } else { "viewer" };
+        let age = self.now.since(s.since).as_secs_f64();
+        let (mb_in, mb_out) = (s.bytes_in as f64 / 1e6, s.bytes_out as f64 / 1e6);
+        let level = if reason.code == "panic" { Level::Error } else { Level::Info };
+        let text = format!("{what} left after {age:.1} s ({mb_in:.1} MB in, {mb_out:.1} MB out): {reason}");
+        self.log_session(level, session, "ended", text);
+        let Some(s) = self.sessions.remove(session) else { return };
+        self.counters.ended_as(s.protocol.name(), reason);
+        match s.part {
+            Part::Publishes { stream, .. } => self.hub.unpublish(stream, SourceId(session.0), self.now),
+            Part::Plays { subscriber, .. } => {
+                self.hub.unsubscribe(subscriber);
+            }
+            Part::AsksToPublish => self.answer_whip(session, Err(reason)),
+            Part::AsksToPlay => self.forget_waiting(session, &s.key, reason),
+        }
+        self.pulls.touch(&s.key);
+        match s.carrier {
+            // A machine that said itself that the session ended is gone or has moved on; this is for the others.
+            Carrier::Conn(conn) if s.protocol == Protocol::Rtmp => {
+                self.tell_rtmp(conn, rtmp::server::Input::Close(reason.clone()));
+            }
+            Carrier::Rtc(rtc) => {
+                self.rtc
+                    .handle(rtc::endpoint::Input::Close { session: rtc, reason: reason.clone() }, self.now);
+            }
+            Carrier::Pull(conn, pull) => self.end_serving(conn, pull, reason),
+            Carrier::Conn(_) | Carrier::Request(_) => {}
+        }
+    }
+
+    /// The stream is over on this node: nobody publishes it here any more.
+    pub(super) fn release(&mut self, key: &StreamKey, epoch: Epoch) {
+        self.member.handle(member::Input::Released { key: key.clone(), epoch }, self.now);
+    }
+}
+
+/// The refusal of a second publisher.
+pub(super) fn name_busy(key: &StreamKey) -> Reason {
+    Reason::peer(
+        "name_busy",
+        format!("{key} is being published by someone else; choose another name, or wait until it is free"),
+    )
+}

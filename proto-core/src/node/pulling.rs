@@ -1,0 +1,335 @@
+//! Streams that this node pulls from others: one pull per stream, however many viewers it has here.
+
+use super::conns::{Conn, Proto};
+use super::io::{ConnId, Level};
+use super::links::LinkUse;
+use super::{Alarm, Node};
+use crate::cluster::Epoch;
+use crate::cluster::link;
+use crate::cluster::member::{self, Source};
+use crate::cluster::relay::PullClient;
+use crate::cluster::relay::client::{Input, Output};
+use crate::error::Reason;
+use crate::hub::{SourceId, StreamId};
+use crate::machine::Machine;
+use crate::media::frame::Ingest;
+use crate::media::key::StreamKey;
+use crate::wire::link::Message;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+/// One pull and where its frames go.
+pub(super) struct Pull {
+    client: PullClient,
+    /// The link that it wants or has.
+    addr: Option<SocketAddr>,
+    /// Its place in the hub, while frames come.
+    feeds: Option<(StreamId, SourceId, Epoch)>,
+    wanted: bool,
+}
+
+/// All pulls of a node, and the links that they share.
+#[derive(Default)]
+pub(super) struct Pulls {
+    next: u64,
+    by_key: BTreeMap<StreamKey, Pull>,
+    by_id: BTreeMap<u64, StreamKey>,
+    by_source: BTreeMap<SourceId, StreamKey>,
+    locates: BTreeMap<u64, StreamKey>,
+    dirty: BTreeSet<StreamKey>,
+    links: BTreeMap<SocketAddr, ConnId>,
+}
+
+impl Pulls {
+    /// Whether a stream is pulled.
+    pub(super) fn has(&self, key: &StreamKey) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    /// The nodes that a pulled stream came through, the origin first; empty for a stream that is not pulled.
+    pub(super) fn path(&self, key: &StreamKey) -> &[crate::cluster::NodeId] {
+        self.by_key.get(key).map_or(&[], |p| p.client.path())
+    }
+
+    /// Something about a stream's viewers changed: its pull is to be looked at before the turn ends.
+    pub(super) fn touch(&mut self, key: &StreamKey) {
+        if self.by_key.contains_key(key) {
+            self.dirty.insert(key.clone());
+        }
+    }
+}
+
+impl Node {
+    /// Has a stream pulled, if it is not already.
+    pub(super) fn pull(&mut self, key: &StreamKey) {
+        if !self.pulls.has(key) {
+            self.pulls.next += 1;
+            let id = self.pulls.next;
+            let rng = self.rng.fork("pull", id);
+            let client =
+                PullClient::new(id, key.clone(), self.id.clone(), self.limits.clone(), rng, self.now);
+            self.pulls.by_id.insert(id, key.clone());
+            self.pulls.by_key.insert(key.clone(), Pull { client, addr: None, feeds: None, wanted: true });
+        }
+        self.pulls.touch(key);
+    }
+
+    /// This node becomes the stream's origin: what it pulled of it is no longer wanted.
+    pub(super) fn drop_pull(&mut self, key: &StreamKey) {
+        let Some(pull) = self.forget_pull(key) else { return };
+        if pull.client.is_pulling()
+            && let Some(conn) = pull.addr.and_then(|a| self.pulls.links.get(&a)).copied()
+        {
+            self.send_link(conn, Message::CancelPull { pull: pull.client.pull() });
+        }
+        if let Some((stream, source, _)) = pull.feeds {
+            self.hub.unpublish(stream, source, self.now);
+        }
+    }
+
+    fn forget_pull(&mut self, key: &StreamKey) -> Option<Pull> {
+        let pull = self.pulls.by_key.remove(key)?;
+        self.pulls.by_id.retain(|_, k| k != key);
+        if let Some((_, source, _)) = &pull.feeds {
+            self.pulls.by_source.remove(source);
+        }
+        self.pulls.locates.retain(|_, k| k != key);
+        self.pulls.dirty.remove(key);
+        self.timers.cancel(&Alarm::Pull(key.clone()));
+        Some(pull)
+    }
+
+    fn tell_pull(&mut self, key: &StreamKey, input: Input) {
+        let now = self.now;
+        if let Some(pull) = self.pulls.by_key.get_mut(key) {
+            pull.client.handle(input, now);
+            self.pulls.dirty.insert(key.clone());
+        }
+    }
+
+    pub(super) fn tick_pull(&mut self, key: &StreamKey) {
+        self.tell_pull(key, Input::Tick);
+    }
+
+    /// The member answered where a stream is.
+    pub(super) fn located(&mut self, req: u64, result: Result<Source, Reason>) {
+        if let Some(key) = self.pulls.locates.remove(&req) {
+            self.tell_pull(&key, Input::Located(result));
+        }
+    }
+
+    /// A stream moved to another origin or epoch.
+    pub(super) fn moved(&mut self, key: &StreamKey, source: Source) {
+        self.tell_pull(key, Input::Moved(source));
+    }
+
+    pub(super) fn origin_up(&mut self, addr: SocketAddr, _conn: ConnId) {
+        for key in self.pulls_over(addr) {
+            self.tell_pull(&key, Input::LinkUp);
+        }
+    }
+
+    pub(super) fn origin_gone(&mut self, addr: SocketAddr, conn: ConnId, reason: &Reason) {
+        if self.pulls.links.get(&addr) != Some(&conn) {
+            return;
+        }
+        self.pulls.links.remove(&addr);
+        self.log(Level::Warn, "link", "link_down", format!("link {conn} to origin {addr} ended: {reason}"));
+        for key in self.pulls_over(addr) {
+            self.tell_pull(&key, Input::LinkDown(reason.clone()));
+        }
+    }
+
+    fn pulls_over(&self, addr: SocketAddr) -> Vec<StreamKey> {
+        self.pulls.by_key.iter().filter(|(_, p)| p.addr == Some(addr)).map(|(k, _)| k.clone()).collect()
+    }
+
+    /// An origin said something about a pull.
+    pub(super) fn pulled(&mut self, conn: ConnId, message: Message) {
+        let pull = match &message {
+            Message::Tracks { pull, .. }
+            | Message::SourceAway { pull }
+            | Message::SourceBack { pull }
+            | Message::End { pull, .. } => *pull,
+            Message::Frame(frame) => frame.pull,
+            _ => {
+                self.counters.drop("message", "unexpected", 1);
+                return;
+            }
+        };
+        let key = self.pulls.by_id.get(&PullClient::id_of(pull)).cloned();
+        let current = key.filter(|k| {
+            self.pulls.by_key.get(k).is_some_and(|p| {
+                p.client.is_for(pull) && p.addr.and_then(|a| self.pulls.links.get(&a)) == Some(&conn)
+            })
+        });
+        match current {
+            Some(key) => self.tell_pull(&key, Input::Message(message)),
+            None => self.counters.drop("message", "old_pull", 1),
+        }
+    }
+
+    /// A viewer needs a key frame of a pulled stream. Answers whether the source is a pull.
+    pub(super) fn pull_key_wanted(&mut self, source: SourceId) -> bool {
+        match self.pulls.by_source.get(&source).cloned() {
+            Some(key) => {
+                self.tell_pull(&key, Input::KeyWanted);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A pull's place in the hub was taken by another source.
+    pub(super) fn pull_displaced(&mut self, source: SourceId) -> bool {
+        match self.pulls.by_source.remove(&source) {
+            Some(key) => {
+                if let Some(pull) = self.pulls.by_key.get_mut(&key)
+                    && pull.feeds.is_some_and(|(_, s, _)| s == source)
+                {
+                    pull.feeds = None;
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Carries what the pulls say. Answers whether there was anything.
+    pub(super) fn settle_pulls(&mut self) -> bool {
+        let mut any = false;
+        while let Some(key) = self.pulls.dirty.pop_first() {
+            any = true;
+            self.say_whether_wanted(&key);
+            while let Some(said) = self.pulls.by_key.get_mut(&key).and_then(|p| p.client.poll()) {
+                self.pull_said(&key, said);
+            }
+            let deadline = self.pulls.by_key.get(&key).and_then(|p| p.client.deadline());
+            self.timers.update(Alarm::Pull(key), deadline);
+        }
+        any
+    }
+
+    fn say_whether_wanted(&mut self, key: &StreamKey) {
+        let watched = self.hub.find(key).is_some_and(|s| self.hub.subscribers(s).next().is_some());
+        let wanted =
+            watched || self.play_waiting.contains_key(key) || self.joining.values().any(|k| k == key);
+        let now = self.now;
+        if let Some(pull) = self.pulls.by_key.get_mut(key)
+            && pull.wanted != wanted
+        {
+            pull.wanted = wanted;
+            pull.client.handle(Input::Wanted(wanted), now);
+        }
+    }
+
+    fn pull_said(&mut self, key: &StreamKey, said: Output) {
+        match said {
+            Output::Locate => {
+                let req = self.next_req();
+                self.pulls.locates.insert(req, key.clone());
+                self.member.handle(member::Input::Locate { req, key: key.clone() }, self.now);
+            }
+            Output::Connect { node, addr } => self.connect_pull(key, &node, addr),
+            Output::Send(message) => {
+                let conn =
+                    self.pulls.by_key.get(key).and_then(|p| p.addr).and_then(|a| self.pulls.links.get(&a));
+                if let Some(conn) = conn.copied() {
+                    self.send_link(conn, message);
+                }
+            }
+            Output::Ingest { epoch, ingest } => self.feed(key, epoch, ingest),
+            Output::Away => {
+                let feeds = self.pulls.by_key.get_mut(key).and_then(|p| p.feeds.take());
+                if let Some((stream, source, _)) = feeds {
+                    self.pulls.by_source.remove(&source);
+                    self.hub.unpublish(stream, source, self.now);
+                }
+            }
+            // The place in the hub is taken again with the next frame.
+            Output::Back => {}
+            Output::Unavailable(reason) => {
+                if self.hub.find(key).is_none_or(|s| self.hub.tracks(s).is_empty()) {
+                    self.stream_not_found(key, &reason);
+                }
+            }
+            Output::Ended(reason) => {
+                self.log_stream(
+                    Level::Info,
+                    key.to_string(),
+                    "pull_ended",
+                    format!("no longer pulled: {reason}"),
+                );
+                if let Some((stream, source, _)) = self.forget_pull(key).and_then(|p| p.feeds) {
+                    self.hub.unpublish(stream, source, self.now);
+                }
+                self.stream_not_found(key, &reason);
+            }
+            Output::Log(level, text) => self.log_stream(level, key.to_string(), "pull", text),
+        }
+    }
+
+    fn connect_pull(&mut self, key: &StreamKey, node: &crate::cluster::NodeId, addr: SocketAddr) {
+        if let Some(pull) = self.pulls.by_key.get_mut(key) {
+            pull.addr = Some(addr);
+        }
+        match self.pulls.links.get(&addr).copied() {
+            Some(conn) if self.link_is_up(conn) => self.tell_pull(key, Input::LinkUp),
+            Some(_) => {}
+            None => {
+                self.log_stream(
+                    Level::Info,
+                    key.to_string(),
+                    "pulls",
+                    format!("is pulled from node {node} at {addr}"),
+                );
+                let conn = self.next_dialled(addr, LinkUse::Origin(addr));
+                self.pulls.links.insert(addr, conn);
+            }
+        }
+    }
+
+    fn link_is_up(&self, conn: ConnId) -> bool {
+        let link: Option<&link::Link> = match self.conns.get(&conn) {
+            Some(Conn { proto: Proto::Link { machine: Some(m), .. }, .. }) => Some(m),
+            _ => None,
+        };
+        link.is_some_and(link::Link::is_up)
+    }
+
+    fn feed(&mut self, key: &StreamKey, epoch: Epoch, ingest: Ingest) {
+        let now = self.now;
+        let Some(pull) = self.pulls.by_key.get(key) else { return };
+        let feeds = match pull.feeds {
+            Some(f) if f.2 == epoch => Some(f),
+            _ => {
+                let source = SourceId(self.sessions.fresh().0);
+                let known = self.hub.find(key).map(|s| self.hub.tracks(s)).unwrap_or_default();
+                match self.hub.publish(key, epoch, source, now) {
+                    Ok(stream) => {
+                        // The origin tells a configuration once; it still holds when frames come again after a pause.
+                        for (track, config) in known {
+                            let config = Ingest::Config { track, params: config.params.clone() };
+                            self.hub.ingest(stream, source, config, now);
+                        }
+                        self.pulls.by_source.insert(source, key.clone());
+                        Some((stream, source, epoch))
+                    }
+                    Err(reason) => {
+                        self.counters.drop("frame", reason.code, 1);
+                        None
+                    }
+                }
+            }
+        };
+        if let Some(pull) = self.pulls.by_key.get_mut(key) {
+            pull.feeds = feeds;
+        }
+        let Some((stream, source, _)) = feeds else { return };
+        let is_config = matches!(ingest, Ingest::Config { .. });
+        self.hub.ingest(stream, source, ingest, now);
+        if is_config {
+            self.stream_has_tracks(key);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Streams that other nodes pull from this one.
+
+use super::Node;
+use super::io::{ConnId, Level};
+use super::session::{Carrier, Part, Protocol, SessionId};
+use crate::cluster::NodeId;
+use crate::cluster::relay::PullServer;
+use crate::error::Reason;
+use crate::hub::delivery::Delivery;
+use crate::hub::{CodecSet, SourceId, StreamId};
+use crate::machine::Machine;
+use crate::media::key::StreamKey;
+use crate::rtc;
+use crate::rtmp;
+use crate::wire::link::Message;
+use std::collections::BTreeMap;
+
+/// The pulls that other nodes make.
+#[derive(Default)]
+pub(super) struct Served {
+    by_pull: BTreeMap<(ConnId, u64), PullServer>,
+}
+
+impl Node {
+    /// Another node asks for a stream.
+    pub(super) fn asked_to_serve(&mut self, conn: ConnId, pull: u64, key: StreamKey, hops: Vec<NodeId>) {
+        let refuse = |node: &mut Node, code: &str, text: String| {
+            node.send_link(conn, Message::End { pull, code: code.to_owned(), text });
+        };
+        let Some(stream) = self.hub.find(&key) else {
+            return refuse(self, "not_found", format!("{key} is not on this node"));
+        };
+        let accepted = PullServer::accept(
+            pull,
+            key.clone(),
+            &hops,
+            &self.id,
+            self.pulls.path(&key),
+            self.limits.clone(),
+        );
+        let server = match accepted {
+            Ok(server) => server,
+            Err(answer) => return self.send_link(conn, answer),
+        };
+        let subscriber = match self.hub.subscribe(stream, CodecSet::ALL, self.now) {
+            Ok(subscriber) => subscriber,
+            Err(reason) => return refuse(self, reason.code, reason.text.into_owned()),
+        };
+        let remote = self.conns.get(&conn).map(|c| c.remote);
+        let carrier = Carrier::Pull(conn, pull);
+        let session = self.sessions.add(Protocol::Relay, Part::AsksToPlay, key, remote, carrier, self.now);
+        self.sessions.set_part(session, Part::Plays { stream, subscriber });
+        self.serving.by_pull.insert((conn, pull), server);
+        let puller = hops.first().map_or_else(|| "?".to_owned(), |n| n.to_string());
+        self.log_session(Level::Info, session, "serves", format!("node {puller} pulls the stream"));
+        self.pump(subscriber);
+    }
+
+    /// Sends one item of a pulled stream.
+    pub(super) fn serve(&mut self, conn: ConnId, pull: u64, delivery: &Delivery) {
+        let Some(backlog) = self.link_backlog(conn) else { return };
+        let Some(server) = self.serving.by_pull.get_mut(&(conn, pull)) else { return };
+        let message = server.deliver(delivery, backlog);
+        let wants_key = server.wants_key(backlog);
+        if let Some(session) = self.sessions.on(Carrier::Pull(conn, pull)) {
+            if let Delivery::Frame { frame, .. } = delivery {
+                let bytes = frame.len();
+                if let Some(s) = self.sessions.get_mut(session)
+                    && message.is_some()
+                {
+                    s.bytes_out += bytes as u64;
+                }
+                self.viewer_progress(session, bytes);
+            }
+            if wants_key && let Some(stream) = self.stream_of(session) {
+                self.hub.request_key_frame(stream, self.now);
+            }
+        }
+        if let Some(message) = message {
+            self.send_link(conn, message);
+        }
+    }
+
+    pub(super) fn served_key_request(&mut self, conn: ConnId, pull: u64) {
+        let now = self.now;
+        let due = self.serving.by_pull.get_mut(&(conn, pull)).is_some_and(|s| s.key_request(now));
+        let session = self.sessions.on(Carrier::Pull(conn, pull));
+        if due && let Some(stream) = session.and_then(|s| self.stream_of(s)) {
+            self.hub.request_key_frame(stream, now);
+        }
+    }
+
+    pub(super) fn served_cancel(&mut self, conn: ConnId, pull: u64) {
+        if let Some(session) = self.sessions.on(Carrier::Pull(conn, pull)) {
+            self.end_session(session, &Reason::peer("cancelled", "the other node has no viewers left"));
+        }
+    }
+
+    /// A link went: all pulls on it end.
+    pub(super) fn serving_gone(&mut self, conn: ConnId) {
+        let gone: Vec<u64> =
+            self.serving.by_pull.range((conn, 0)..=(conn, u64::MAX)).map(|((_, p), _)| *p).collect();
+        for pull in gone {
+            if let Some(session) = self.sessions.on(Carrier::Pull(conn, pull)) {
+                self.end_session(session, &Reason::peer("link_down", "the link to the other node broke"));
+            }
+        }
+    }
+
+    /// A session that was a pull ended: the other node is told why.
+    pub(super) fn end_serving(&mut self, conn: ConnId, pull: u64, reason: &Reason) {
+        if let Some(server) = self.serving.by_pull.remove(&(conn, pull))
+            && reason.code != "cancelled"
+        {
+            self.send_link(conn, server.end(reason));
+        }
+    }
+
+    /// Tells a stream's viewers that its source went or came back.
+    pub(super) fn tell_viewers(&mut self, stream: StreamId, away: bool) {
+        let viewers: Vec<Carrier> = self
+            .sessions
+            .iter()
+            .filter(|s| matches!(s.part, Part::Plays { stream: st, .. } if st == stream))
+            .map(|s| s.carrier)
+            .collect();
+        for viewer in viewers {
+            match viewer {
+                Carrier::Conn(conn) => {
+                    use rtmp::server::Input as I;
+                    self.tell_rtmp(conn, if away { I::SourceAway } else { I::SourceBack });
+                }
+                Carrier::Pull(conn, pull) => {
+                    if let Some(server) = self.serving.by_pull.get(&(conn, pull)) {
+                        let message = if away { server.away() } else { server.back() };
+                        self.send_link(conn, message);
+                    }
+                }
+                Carrier::Rtc(_) | Carrier::Request(_) => {}
+            }
+        }
+    }
+
+    /// The hub wants a key frame from a source.
+    pub(super) fn key_frame_wanted(&mut self, source: SourceId) {
+        if self.pull_key_wanted(source) {
+            return;
+        }
+        // RTMP has no way to ask; its publishers send key frames in their own rhythm.
+        if let Some(Carrier::Rtc(session)) = self.sessions.get(SessionId(source.0)).map(|s| s.carrier) {
+            self.rtc.handle(rtc::endpoint::Input::RequestKeyFrame { session }, self.now);
+        }
+    }
+
+    /// Another source took a stream over.
+    pub(super) fn source_displaced(&mut self, source: SourceId, reason: &Reason) {
+        if !self.pull_displaced(source) {
+            self.end_session(SessionId(source.0), reason);
+        }
+    }
+
+    /// A stream is over on this node.
+    pub(super) fn stream_ended(&mut self, key: &StreamKey, epoch: crate::cluster::Epoch) {
+        if self.pulls.has(key) {
+            self.pulls.touch(key);
+        } else {
+            self.release(key, epoch);
+        }
+    }
+
+    /// The stream that a session publishes or plays.
+    pub(super) fn stream_of(&self, session: SessionId) -> Option<StreamId> {
+        match self.sessions.get(session)?.part {
+            Part::Publishes { stream, .. } | Part::Plays { stream, .. } => Some(stream),
+            Part::AsksToPublish | Part::AsksToPlay => None,
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Sessions: who publishes or plays what, over which protocol, since when. One table for all protocols, so that
+//! `ctl sessions`, the metrics and the log tell the same story.
+
+use super::io::ConnId;
+use crate::cluster::Epoch;
+use crate::hub::{StreamId, SubscriberId};
+use crate::media::key::StreamKey;
+use crate::time::Time;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+/// The number of a session on this node; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// How a session reaches us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// RTMP.
+    Rtmp,
+    /// A publisher by WHIP.
+    Whip,
+    /// A viewer by WHEP.
+    Whep,
+    /// Another node that pulls, or from which we pull.
+    Relay,
+}
+
+impl Protocol {
+    /// The word for session names, logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protocol::Rtmp => "rtmp",
+            Protocol::Whip => "whip",
+            Protocol::Whep => "whep",
+            Protocol::Relay => "relay",
+        }
+    }
+}
+
+/// What a session does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// It waits for the cluster's or the hub's answer before it may publish.
+    AsksToPublish,
+    /// It publishes.
+    Publishes {
+        /// The stream.
+        stream: StreamId,
+        /// The epoch under which it was accepted.
+        epoch: Epoch,
+    },
+    /// It waits for a stream to play.
+    AsksToPlay,
+    /// It plays.
+    Plays {
+        /// The stream.
+        stream: StreamId,
+        /// Its cursor.
+        subscriber: SubscriberId,
+    },
+}
+
+/// What carries a session's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Carrier {
+    /// A TCP connection that is the session (RTMP).
+    Conn(ConnId),
+    /// A WebRTC session of the endpoint.
+    Rtc(crate::rtc::SessionId),
+    /// A WHEP request that waits for its stream; an HTTP connection may have several.
+    Request(ConnId),
+    /// One pull on a link from another node.
+    Pull(ConnId, u64),
+}
+
+/// One session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Its number.
+    pub id: SessionId,
+    /// How it reaches us.
+    pub protocol: Protocol,
+    /// What it does.
+    pub part: Part,
+    /// The stream's name.
+    pub key: StreamKey,
+    /// Where the peer is.
+    pub remote: Option<SocketAddr>,
+    /// What carries it.
+    pub carrier: Carrier,
+    /// When it began.
+    pub since: Time,
+    /// Media bytes from the peer.
+    pub bytes_in: u64,
+    /// Media bytes to the peer.
+    pub bytes_out: u64,
+    /// When the first picture or sound went to a viewer.
+    pub first_frame: Option<Time>,
+    /// Round trip, where the protocol measures it.
+    pub rtt_ms: Option<f64>,
+    /// Share of packets lost (0 to 1), where the protocol measures it.
+    pub loss: Option<f64>,
+    /// The unguessable name of its resource (WHIP, WHEP).
+    pub resource: Option<String>,
+}
+
+impl Session {
+    /// The name that logs, `ctl` and the API use, such as `rtmp-12`.
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.protocol.name(), self.id.0)
+    }
+
+    /// Whether it publishes or asks to.
+    pub fn is_publisher(&self) -> bool {
+        matches!(self.part, Part::AsksToPublish | Part::Publishes { .. })
+    }
+}
+
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+/// All sessions of a node, found by number, carrier, subscriber or resource.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    next: u64,
+    all: BTreeMap<SessionId, Session>,
+    by_carrier: BTreeMap<Carrier, SessionId>,
+    by_subscriber: BTreeMap<SubscriberId, SessionId>,
+    by_resource: BTreeMap<String, SessionId>,
+}
+
+impl Sessions {
+    /// A number that no session has or will have, for a source that is none (a pull).
+    pub fn fresh(&mut self) -> SessionId {
+        self.next += 1;
+        SessionId(self.next)
+    }
+
+    /// Adds a session and gives it its number.
+    pub fn add(
+        &mut self,
+        protocol: Protocol,
+        part: Part,
+        key: StreamKey,
+        remote: Option<SocketAddr>,
+        carrier: Carrier,
+        now: Time,
+    ) -> SessionId {
+        let id = self.fresh();
+        self.by_carrier.insert(carrier, id);
+        self.all.insert(
+            id,
+            Session {
+                id,
+                protocol,
+                part,
+                key,
+                remote,
+                carrier,
+                since: now,
+                bytes_in: 0,
+                bytes_out: 0,
+                first_frame: None,
+                rtt_ms: None,
+                loss: None,
+                resource: None,
+            },
+        );
+        id
+    }
+
+    /// Gives a session the name of its HTTP resource.
+    pub fn name_resource(&mut self, id: SessionId, resource: String) {
+        if let Some(s) = self.all.get_mut(&id) {
+            s.resource = Some(resource.clone());
+            self.by_resource.insert(resource, id);
+        }
+    }
+
+    /// Says what carries a session from now on.
+    pub fn set_carrier(&mut self, id: SessionId, carrier: Carrier) {
+        let Some(s) = self.all.get_mut(&id) else { return };
+        if self.by_carrier.get(&s.carrier) == Some(&id) {
+            self.by_carrier.remove(&s.carrier);
+        }
+        s.carrier = carrier;
+        self.by_carrier.insert(carrier, id);
+    }
+
+    /// Says what a session does now.
+    pub fn set_part(&mut self, id: SessionId, part: Part) {
+        let Some(s) = self.all.get_mut(&id) else { return };
+        if let Part::Plays { subscriber, .. } = s.part {
+            self.by_subscriber.remove(&subscriber);
+        }
+        if let Part::Plays { subscriber, .. } = part {
+            self.by_subscriber.insert(subscriber, id);
+        }
+        s.part = part;
+    }
+
+    /// Removes a session.
+    pub fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let s = self.all.remove(&id)?;
+        if self.by_carrier.get(&s.carrier) == Some(&id) {
+            self.by_carrier.remove(&s.carrier);
+        }
+        if let Part::Plays { subscriber, .. } = s.part {
+            self.by_subscriber.remove(&subscriber);
+        }
+        if let Some(resource) = &s.resource {
+            self.by_resource.remove(resource);
+        }
+        Some(s)
+    }
+
+    /// A session by number.
+    pub fn get(&self, id: SessionId) -> Option<&Session> {
+        self.all.get(&id)
+    }
+
+    /// A session by number.
+    pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.all.get_mut(&id)
+    }
+
+    /// The session that something carries.
+    pub fn on(&self, carrier: Carrier) -> Option<SessionId> {
+        self.by_carrier.get(&carrier).copied()
+    }
+
+    /// The session behind a cursor.
+    pub fn of_subscriber(&self, subscriber: SubscriberId) -> Option<SessionId> {
+        self.by_subscriber.get(&subscriber).copied()
+    }
+
+    /// The session behind an HTTP resource.
+    pub fn of_resource(&self, resource: &str) -> Option<SessionId> {
+        self.by_resource.get(resource).copied()
+    }
+
+    /// The session with a name such as `rtmp-12`.
+    pub fn named(&self, name: &str) -> Option<&Session> {
+        let (_, number) = name.rsplit_once('-')?;
+        self.all.get(&SessionId(number.parse().ok()?)).filter(|s| s.name() == name)
+    }
+
+    /// All sessions in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.all.values()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+}

@@ -1,0 +1,304 @@
+//! One turn of the node: an input goes to the machine that it is for, then everything that the machines say to each
+//! other is carried until nothing is left to say.
+
+use super::conns::Wire;
+use super::io::{ConnId, Input, Level, Output};
+use super::session::Carrier;
+use super::{Alarm, MEDIA_SOCKET, Node};
+use crate::cluster::{manager, member};
+use crate::error::Reason;
+use crate::hub::{HubEvent, StreamId};
+use crate::machine::Machine;
+use crate::rtc::endpoint;
+use crate::time::{Deadline, Time, WallAnchor};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+impl Machine for Node {
+    type Input<'a> = Input<'a>;
+    type Output = Output;
+
+    fn handle(&mut self, input: Input<'_>, now: Time) {
+        self.now = now.max(self.now);
+        self.take(input);
+        self.due();
+        self.settle();
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        let machines = [
+            self.timers.next(),
+            self.rtc.deadline(),
+            self.hub.deadline(),
+            self.member.deadline(),
+            self.manager.as_ref().and_then(Machine::deadline),
+        ];
+        machines.into_iter().fold(None, Deadline::earliest)
+    }
+}
+
+impl Node {
+    fn take(&mut self, input: Input<'_>) {
+        let now = self.now;
+        match input {
+            Input::Tick => {}
+            Input::WallClock(wall) => {
+                self.wall = WallAnchor::new(now, wall);
+                if let Some(manager) = &mut self.manager {
+                    manager.handle(manager::Input::WallClock(wall), now);
+                }
+            }
+            Input::HostAddresses(addresses) => self.start(addresses),
+            Input::Accepted { conn, service, local, remote } => self.accepted(conn, service, local, remote),
+            Input::Connected { conn, local, remote } => self.connected(conn, local, remote),
+            Input::Received { conn, bytes } => self.wire(conn, Wire::Received(bytes)),
+            Input::Writable { conn, free } => {
+                self.wire(conn, Wire::Writable(free));
+                self.drain_conn(conn);
+                self.refill(conn);
+            }
+            Input::PeerFinished { conn } => self.wire(conn, Wire::PeerFinished),
+            Input::Closed { conn, reason } => self.end_conn(conn, reason, None),
+            Input::UdpOpened { socket, local, max_segments } => {
+                self.udp_open = true;
+                self.rtc.handle(endpoint::Input::UdpOpened { socket, max_segments }, now);
+                let text = format!("WebRTC listens on udp {local} ({max_segments} segments a message)");
+                self.log(Level::Info, "node", "udp_open", text);
+            }
+            Input::UdpFailed { reason, .. } => {
+                let at = self.config.webrtc_addr();
+                self.out.push_back(Output::Fatal(Reason::local(
+                    "udp_bind",
+                    format!("cannot open udp {at} for WebRTC (webrtc.port): {}", reason.text),
+                )));
+            }
+            Input::Datagram { socket, local, remote, stride, bytes } => {
+                self.counters.datagrams_in += bytes.len().div_ceil(stride.max(1)) as u64;
+                self.counters.datagram_bytes_in += bytes.len() as u64;
+                self.rtc.handle(endpoint::Input::Datagram { socket, local, remote, stride, bytes }, now);
+            }
+            Input::Sent { batch, refused } => {
+                self.counters.messages_refused += refused as u64;
+                self.rtc.handle(endpoint::Input::Recycle(batch), now);
+            }
+            Input::Answer { ask, answer } => self.answered(ask, answer),
+            Input::Drain => self.drain(),
+        }
+    }
+
+    /// The host's addresses are known: the node can say who it is, and begins.
+    fn start(&mut self, addresses: &[std::net::IpAddr]) {
+        if std::mem::replace(&mut self.started, true) {
+            return;
+        }
+        self.advertised = super::address::Advertised::find(&self.config, addresses);
+        for warning in self.advertised.warnings.clone() {
+            self.log(Level::Warn, "node", "advertise", warning);
+        }
+        let roles: Vec<String> =
+            self.config.node.roles.iter().map(|r| format!("{r:?}").to_lowercase()).collect();
+        let text = format!(
+            "node {} starts: roles {}, region {}, told to others as {} (nodes: {})",
+            self.id,
+            roles.join("+"),
+            self.config.node.region,
+            self.advertised.url_host(),
+            self.advertised.private
+        );
+        self.log(Level::Info, "node", "start", text);
+        if !self.config.bind.is_loopback() {
+            let text = "anyone who reaches this node may publish and play: there is no authorisation yet; \
+                        restrict access by --bind or a firewall where that is not wanted";
+            self.log(Level::Warn, "node", "open", text.to_owned());
+        }
+        let bind = self.config.webrtc_addr();
+        self.out.push_back(Output::OpenUdp { socket: MEDIA_SOCKET, bind });
+        self.join_cluster();
+        let first = self.now + Duration::from_millis(self.limits.report_ms);
+        self.timers.set(Alarm::Report, Deadline::new(first, "load is measured and reported"));
+    }
+
+    /// Fires what is due.
+    fn due(&mut self) {
+        let now = self.now;
+        while let Some(alarm) = self.timers.pop_due(now) {
+            match alarm {
+                Alarm::Conn(conn) => self.wire(conn, Wire::Tick),
+                Alarm::Waiting(session) => self.waited_enough(session),
+                Alarm::Pump(subscriber) => self.pumps.push_back(subscriber),
+                Alarm::Pull(key) => self.tick_pull(&key),
+                Alarm::Report => self.report(),
+                Alarm::DrainEnds => self.drain_ends(),
+            }
+        }
+        let due = |d: Option<Deadline>| d.is_some_and(|d| d.at <= now);
+        if due(self.rtc.deadline()) {
+            self.rtc.handle(endpoint::Input::Tick, now);
+        }
+        if due(self.hub.deadline()) {
+            self.hub.tick(now);
+        }
+        if due(self.member.deadline()) {
+            self.member.handle(member::Input::Tick, now);
+        }
+        if let Some(manager) = &mut self.manager
+            && due(manager.deadline())
+        {
+            manager.handle(manager::Input::Tick, now);
+        }
+        while let Some(subscriber) = self.pumps.pop_front() {
+            self.pump(subscriber);
+        }
+    }
+
+    /// Carries what the machines say until nothing is left.
+    fn settle(&mut self) {
+        loop {
+            let mut quiet = true;
+            while let Some(conn) = self.dirty_conns.pop_first() {
+                self.drain_conn(conn);
+                quiet = false;
+            }
+            while let Some(said) = self.rtc.poll() {
+                self.rtc_said(said);
+                quiet = false;
+            }
+            while let Some(event) = self.hub.poll_event() {
+                self.hub_said(event);
+                quiet = false;
+            }
+            while let Some(said) = self.member.poll() {
+                self.member_said(said);
+                quiet = false;
+            }
+            while let Some(said) = self.manager.as_mut().and_then(Machine::poll) {
+                self.manager_said(said);
+                quiet = false;
+            }
+            if self.settle_pulls() {
+                quiet = false;
+            }
+            if quiet {
+                break;
+            }
+        }
+        if self.draining {
+            self.drained();
+        }
+    }
+
+    fn rtc_said(&mut self, said: endpoint::Output) {
+        use crate::rtc::PeerEvent as E;
+        let (rtc, event) = match said {
+            endpoint::Output::Datagrams(batch) => {
+                self.counters.messages_out += batch.items.len() as u64;
+                self.counters.datagram_bytes_out += batch.buf.len() as u64;
+                self.counters.datagrams_out +=
+                    batch.items.iter().map(|t| t.len.div_ceil(t.segment_size.max(1)) as u64).sum::<u64>();
+                self.out.push_back(Output::Datagrams(batch));
+                return;
+            }
+            endpoint::Output::Event(rtc, event) => (rtc, event),
+        };
+        let Some(session) = self.sessions.on(Carrier::Rtc(rtc)) else { return };
+        match event {
+            E::Connected { remote } => {
+                let ms = self.sessions.get(session).map_or(0, |s| self.now.since(s.since).as_millis());
+                if let Some(s) = self.sessions.get_mut(session) {
+                    s.remote = Some(remote);
+                }
+                self.log_session(
+                    Level::Info,
+                    session,
+                    "connected",
+                    format!("media path to {remote} stands after {ms} ms"),
+                );
+                self.whep_connected(session);
+            }
+            E::Media(ingest) => self.ingest(session, ingest),
+            E::KeyFrameWanted => {
+                if let Some(stream) = self.stream_of(session) {
+                    self.hub.request_key_frame(stream, self.now);
+                }
+            }
+            E::Stats(stats) => self.rtc_stats(session, &stats),
+            E::Closed(reason) => self.end_session(session, &reason),
+            E::Log(level, text) => self.log_session(level, session, "machine", text),
+        }
+    }
+
+    fn rtc_stats(&mut self, session: super::session::SessionId, stats: &crate::rtc::SessionStats) {
+        let Some(s) = self.sessions.get_mut(session) else { return };
+        let loss = if s.is_publisher() { stats.loss_in } else { stats.loss_out };
+        s.rtt_ms = stats.rtt.map(|d| d.as_secs_f64() * 1e3).or(s.rtt_ms);
+        s.loss = loss.map(f64::from).or(s.loss);
+    }
+
+    fn hub_said(&mut self, event: HubEvent) {
+        match event {
+            HubEvent::Ready(subscriber) => self.pump(subscriber),
+            HubEvent::KeyFrameWanted { source, .. } => self.key_frame_wanted(source),
+            HubEvent::Evict(subscriber, reason) => {
+                if let Some(session) = self.sessions.of_subscriber(subscriber) {
+                    self.end_session(session, &reason);
+                }
+            }
+            HubEvent::Slow(subscriber, reason) => {
+                if let Some(session) = self.sessions.of_subscriber(subscriber) {
+                    self.log_session(Level::Warn, session, reason.code, reason.to_string());
+                }
+            }
+            HubEvent::SourceDisplaced { source, reason, .. } => self.source_displaced(source, &reason),
+            HubEvent::SourceAway(stream) => {
+                let key = self.stream_name(stream);
+                let hold = self.limits.stream_hold_ms / 1000;
+                self.log_stream(
+                    Level::Info,
+                    key,
+                    "away",
+                    format!("no source; the stream and its viewers are held for {hold} s"),
+                );
+                self.tell_viewers(stream, true);
+            }
+            HubEvent::SourceBack(stream) => {
+                let key = self.stream_name(stream);
+                self.log_stream(Level::Info, key, "back", "the stream has a source again".to_owned());
+                self.tell_viewers(stream, false);
+            }
+            HubEvent::Ended { key, reason, stats, .. } => {
+                self.log_stream(Level::Info, key.to_string(), "ended", format!("the stream ended: {reason}"));
+                self.stream_ended(&key, stats.epoch);
+            }
+            HubEvent::Notice(stream, notice) => {
+                let key = self.stream_name(stream);
+                self.log_stream(Level::Warn, key, notice.code(), notice.text().to_owned());
+            }
+        }
+    }
+
+    fn stream_name(&self, stream: StreamId) -> String {
+        self.hub.key(stream).map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// A connection can take more: whoever plays on it gets more.
+    fn refill(&mut self, conn: ConnId) {
+        if let Some(session) = self.sessions.on(Carrier::Conn(conn))
+            && let Some(super::session::Part::Plays { subscriber, .. }) =
+                self.sessions.get(session).map(|s| s.part)
+        {
+            self.pump(subscriber);
+        }
+    }
+
+    pub(super) fn next_dialled(&mut self, to: SocketAddr, used: super::links::LinkUse) -> ConnId {
+        self.next_dial += 1;
+        let conn = ConnId::dialled(self.next_dial);
+        self.conns.insert(conn, super::conns::Conn::dialling(to, used));
+        self.out.push_back(Output::Dial { conn, to });
+        conn
+    }
+}
