@@ -205,11 +205,10 @@ impl Head {
         self.judge_host(old, authority)?;
         self.length = self.judge_framing(old, caps)?;
         self.close |= self.request.has_token("connection", "close");
-        if let Some(coding) = self.request.header("content-encoding") {
-            if !coding.eq_ignore_ascii_case("identity") {
-                let text = format!("the body is coded as {}; send it plain", quote(coding));
-                return Err(Refusal::peer(415, "http_content_encoding", text));
-            }
+        let coding = self.request.header("content-encoding").filter(|c| !c.eq_ignore_ascii_case("identity"));
+        if let Some(coding) = coding {
+            let text = format!("the body is coded as {}; send it plain", quote(coding));
+            return Err(Refusal::peer(415, "http_content_encoding", text));
         }
         if !old {
             for expectation in self.request.values("expect") {
