@@ -2,7 +2,7 @@
 //! rise, each question is answered at most once, and no node without a running lease is given out.
 #![no_main]
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use proto_core::cluster::manager::{Action, Input, Manager, Output};
 use proto_core::cluster::{Epoch, LinkId, NodeId};
@@ -111,12 +111,15 @@ fn message(op: Op, req: u64) -> Option<Input> {
     })
 }
 
-fuzz_target!(|ops: Vec<Op>| {
+fuzz_target!(|data: &[u8]| {
+    // One operation after the other to the end of the data: a list's own coding would be short almost always.
+    let mut data = Unstructured::new(data);
+    let ops = std::iter::from_fn(|| if data.is_empty() { None } else { Op::arbitrary(&mut data).ok() });
     let mut now = Time::ZERO;
     let mut manager = Manager::new(Arc::default(), false, now);
     let mut last = Epoch::default();
     let mut answered = BTreeMap::new();
-    for (req, op) in ops.into_iter().enumerate() {
+    for (req, op) in ops.enumerate() {
         let req = req as u64 + 1;
         match op {
             Op::Wait(ms) => now += Duration::from_millis(u64::from(ms)),
