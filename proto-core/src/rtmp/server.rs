@@ -435,7 +435,7 @@ impl Server {
                 let text = format!("Started playing {key}.");
                 self.writer.on_status(stream, "status", "NetStream.Play.Start", &text);
                 let yes = Value::Boolean(true);
-                self.writer.data(stream, 0, &[Value::string("|RtmpSampleAccess"), yes.clone(), yes]);
+                self.writer.data(stream, &[Value::string("|RtmpSampleAccess"), yes.clone(), yes]);
             }
             (Err(reason), _) => {
                 let code =
@@ -459,8 +459,8 @@ impl Server {
         let Role::Player { player, stream } = &mut self.role else { return };
         let stream = *stream;
         let rendered = player.deliver(delivery);
-        if let Some((time, values)) = rendered.metadata {
-            self.writer.data(stream, time, &values);
+        if let Some(values) = rendered.metadata {
+            self.writer.data(stream, &values);
             self.flush();
         }
         for bytes in rendered.bytes {
