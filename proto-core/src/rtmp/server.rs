@@ -596,10 +596,12 @@ impl Machine for Server {
         if let Some(bytes) = self.outbox.pop() {
             return Some(Output::Send(bytes));
         }
-        if matches!(self.phase, Phase::Closing(_)) && self.outbox.is_empty() {
-            if let Phase::Closing(reason) = std::mem::replace(&mut self.phase, Phase::Closed) {
-                return Some(Output::Closed(reason));
-            }
+        if self.outbox.is_empty()
+            && let Phase::Closing(reason) = &self.phase
+        {
+            let reason = reason.clone();
+            self.phase = Phase::Closed;
+            return Some(Output::Closed(reason));
         }
         None
     }
