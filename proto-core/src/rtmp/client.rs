@@ -238,7 +238,7 @@ impl Client {
                 let about = metadata(self.tracks.values());
                 let mut values = vec![Value::string("@setDataFrame")];
                 values.extend(about);
-                self.writer.data(self.stream, 0, &values);
+                self.writer.data(self.stream, &values);
                 sequence_header(params, 0, self.stream)
             }
             Ingest::Frame(f) => {

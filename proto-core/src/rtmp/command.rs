@@ -107,8 +107,9 @@ impl Writer {
         self.message(csid, 0, kind::COMMAND, stream, &amf0::emit_all(values));
     }
 
-    pub(super) fn data(&mut self, stream: u32, time: u32, values: &[Value]) {
-        self.message(csid::STREAM, time, kind::DATA, stream, &amf0::emit_all(values));
+    /// Data about the stream as a whole, at time 0: ffmpeg takes metadata with any other time for a subtitle track.
+    pub(super) fn data(&mut self, stream: u32, values: &[Value]) {
+        self.message(csid::STREAM, 0, kind::DATA, stream, &amf0::emit_all(values));
     }
 
     pub(super) fn result(&mut self, transaction: f64, values: impl IntoIterator<Item = Value>) {

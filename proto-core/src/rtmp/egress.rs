@@ -57,10 +57,19 @@ pub(super) fn frame_message(
         (FrameKind::Audio, Some(Codec::Opus)) => {
             (csid::AUDIO, kind::AUDIO, AudioTag::OpusFrame(payload.clone()).emit()?)
         }
-        (FrameKind::Data, _) => (csid::STREAM, kind::DATA, payload.clone()),
+        (FrameKind::Data, _) => {
+            // ffmpeg takes metadata with any other time than 0 for a subtitle track.
+            let timestamp = if is_metadata(payload) { 0 } else { time as u32 };
+            let payload = payload.clone();
+            return Some(Message { csid: csid::STREAM, timestamp, kind: kind::DATA, stream, payload });
+        }
         _ => return None,
     };
     Some(Message { csid, timestamp: time as u32, kind, stream, payload })
+}
+
+fn is_metadata(data: &[u8]) -> bool {
+    data.starts_with(b"\x02\x00\x0aonMetaData")
 }
 
 /// `onMetaData` about these tracks.
@@ -95,8 +104,8 @@ pub(super) fn metadata<'a>(tracks: impl Iterator<Item = &'a CodecParams>) -> [Va
 /// What a player must be sent for one delivery.
 #[derive(Debug, Default)]
 pub(super) struct Rendered {
-    /// `onMetaData`, to be sent first, at this time.
-    pub(super) metadata: Option<(u32, [Value; 2])>,
+    /// `onMetaData`, to be sent first.
+    pub(super) metadata: Option<[Value; 2]>,
     /// Messages in chunks, in this order.
     pub(super) bytes: Vec<Bytes>,
     /// The frame was left out because the player asked so (pause, receiveVideo) or cannot take it.
@@ -184,7 +193,7 @@ impl Player {
                     out.bytes.push(render_message(&m, OUR_CHUNK_SIZE));
                 }
             }
-            out.metadata = Some((time, metadata(tracks.into_iter())));
+            out.metadata = Some(metadata(tracks.into_iter()));
         }
         let media = &frame.media;
         let render = || {

@@ -281,5 +281,6 @@ fn data(message: &Message, time: i64, limits: &Limits) -> Taken {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #[path = "ingest_tests.rs"]
 mod tests;

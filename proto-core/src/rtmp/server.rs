@@ -435,7 +435,7 @@ impl Server {
                 let text = format!("Started playing {key}.");
                 self.writer.on_status(stream, "status", "NetStream.Play.Start", &text);
                 let yes = Value::Boolean(true);
-                self.writer.data(stream, 0, &[Value::string("|RtmpSampleAccess"), yes.clone(), yes]);
+                self.writer.data(stream, &[Value::string("|RtmpSampleAccess"), yes.clone(), yes]);
             }
             (Err(reason), _) => {
                 let code =
@@ -459,8 +459,8 @@ impl Server {
         let Role::Player { player, stream } = &mut self.role else { return };
         let stream = *stream;
         let rendered = player.deliver(delivery);
-        if let Some((time, values)) = rendered.metadata {
-            self.writer.data(stream, time, &values);
+        if let Some(values) = rendered.metadata {
+            self.writer.data(stream, &values);
             self.flush();
         }
         for bytes in rendered.bytes {
@@ -596,10 +596,12 @@ impl Machine for Server {
         if let Some(bytes) = self.outbox.pop() {
             return Some(Output::Send(bytes));
         }
-        if matches!(self.phase, Phase::Closing(_)) && self.outbox.is_empty() {
-            if let Phase::Closing(reason) = std::mem::replace(&mut self.phase, Phase::Closed) {
-                return Some(Output::Closed(reason));
-            }
+        if self.outbox.is_empty()
+            && let Phase::Closing(reason) = &self.phase
+        {
+            let reason = reason.clone();
+            self.phase = Phase::Closed;
+            return Some(Output::Closed(reason));
         }
         None
     }

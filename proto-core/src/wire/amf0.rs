@@ -413,6 +413,7 @@ pub fn emit_all(values: &[Value]) -> BytesMut {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

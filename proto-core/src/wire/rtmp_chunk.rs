@@ -446,5 +446,6 @@ pub fn render_message(message: &Message, chunk_size: u32) -> Bytes {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #[path = "rtmp_chunk_tests.rs"]
 mod tests;

@@ -127,6 +127,7 @@ pub fn join_aggregate(messages: &[Message]) -> Bytes {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
