@@ -72,7 +72,8 @@ impl TrackClock {
         let passed = (ticks_ns - anchor.last_ticks_ns).max(0);
         anchor.last_ticks_ns = ticks_ns;
         let wanted = anchor.target - anchor.offset;
-        anchor.offset += if wanted.abs() > SLEW_MAX { wanted } else { wanted.clamp(-passed / SLEW, passed / SLEW) };
+        anchor.offset +=
+            if wanted.abs() > SLEW_MAX { wanted } else { wanted.clamp(-passed / SLEW, passed / SLEW) };
         let time = (ticks_ns + anchor.offset).max(self.last.map_or(i64::MIN, |l| l + 1));
         self.last = Some(time);
         time

@@ -89,10 +89,8 @@ impl Egress {
     /// input, so that the packets get their sending time.
     pub fn write(&mut self, rtc: &mut Rtc, frame: &Frame, pts: i64, now: Instant) -> Written {
         let track = frame.media.track;
-        let sender = [&mut self.video, &mut self.audio]
-            .into_iter()
-            .flatten()
-            .find(|s| s.track == Some(track));
+        let sender =
+            [&mut self.video, &mut self.audio].into_iter().flatten().find(|s| s.track == Some(track));
         let Some(sender) = sender else { return Written::NoTrack };
         let Some(config) = &sender.config else { return Written::NoTrack };
         if frame.is_video() && !sender.started && frame.media.kind != FrameKind::Key {

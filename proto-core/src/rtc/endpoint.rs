@@ -253,7 +253,8 @@ impl Endpoint {
             audio: tracks.is_empty() || has(Codec::Opus),
         };
         let no_sound = (has(Codec::Aac) && !has(Codec::Opus)).then(|| {
-            "the stream's sound is AAC, which WebRTC cannot carry; publish with Opus to be heard here".to_owned()
+            "the stream's sound is AAC, which WebRTC cannot carry; publish with Opus to be heard here"
+                .to_owned()
         });
         if wish == (Wish::Play { video: false, audio: false }) {
             return Err(Reason::local(
@@ -289,7 +290,11 @@ impl Endpoint {
         let of_ip = self.handshakes.get(&offer.from).copied().unwrap_or(0);
         if of_ip >= limits.rtc_handshakes_per_ip {
             let most = limits.rtc_handshakes_per_ip;
-            return Err(full("unfinished WebRTC handshakes from this address", most, "rtc_handshakes_per_ip"));
+            return Err(full(
+                "unfinished WebRTC handshakes from this address",
+                most,
+                "rtc_handshakes_per_ip",
+            ));
         }
         if offer.candidates.is_empty() {
             return Err(Reason::local(
@@ -388,9 +393,9 @@ impl Endpoint {
             return;
         };
         for (source, destination, bytes) in sent {
-            let batch = self.batch.get_or_insert_with(|| {
-                self.pool.pop().unwrap_or_else(|| Box::new(Batch::new(socket)))
-            });
+            let batch = self
+                .batch
+                .get_or_insert_with(|| self.pool.pop().unwrap_or_else(|| Box::new(Batch::new(socket))));
             batch.socket = socket;
             batch.push(Some(source.ip()), destination, &bytes, max_segments);
         }
@@ -465,8 +470,8 @@ impl Endpoint {
             return;
         };
         let known = self.by_path.get(&path).copied() == Some(id);
-        let room = known
-            || self.sessions.get(&id).is_some_and(|s| s.paths.len() < self.limits.sdp_candidates);
+        let room =
+            known || self.sessions.get(&id).is_some_and(|s| s.paths.len() < self.limits.sdp_candidates);
         match self.with(id, now, |p| p.check(path.local(), path.remote(), room, bytes, now)) {
             Some(Verdict::Authentic) if !known => self.claim(id, path, now),
             Some(Verdict::Unauthentic) => self.drops.unauthentic += 1,
@@ -562,7 +567,9 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Reason {
         .unwrap_or_default();
     Reason::local(
         "panic",
-        format!("a defect of this node ended the session ({text}); please report it with the log around this line"),
+        format!(
+            "a defect of this node ended the session ({text}); please report it with the log around this line"
+        ),
     )
 }
 

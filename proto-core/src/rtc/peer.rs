@@ -195,9 +195,11 @@ impl Peer {
         let lane = |mid: &Option<String>, codec: Codec, rate: u32| {
             let mid = Mid::from(mid.as_deref()?);
             let taken = rtc.media(mid)?.remote_pts();
-            let pt = rtc.codec_config().params().iter().find(|p| {
-                p.spec().codec == codec && taken.contains(&p.pt())
-            })?;
+            let pt = rtc
+                .codec_config()
+                .params()
+                .iter()
+                .find(|p| p.spec().codec == codec && taken.contains(&p.pt()))?;
             Some(Lane { mid, pt: pt.pt(), rate })
         };
         let video = lane(&prepared.video_mid, Codec::H264, 90_000);

@@ -5,6 +5,8 @@
 //! and is refused in the answer. Candidates are left out as well: an ICE-lite agent sends no checks, it learns
 //! where a peer is from the peer's own checks, so an offer cannot make this node send anything anywhere.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use crate::error::{Reason, quote};
 use crate::limits::Limits;
 use std::fmt::Write;
@@ -54,8 +56,8 @@ pub struct Prepared {
 enum Answered {
     /// By the next section of str0m's answer.
     Taken,
-    /// By a refusal: the m-line with port 0, and the mid.
-    Refused { media: String, rest: String, mid: Option<String> },
+    /// By a refusal: the m-line with port 0 and one of its formats, and what names it.
+    Refused { media: String, rest: String, rtpmap: Option<String>, mid: Option<String> },
 }
 
 struct Section<'a> {
@@ -134,7 +136,8 @@ fn parse<'a>(sdp: &'a str, limits: &Limits) -> Result<(Vec<(&'a str, &'a str)>, 
             ("m", _) => {
                 lines = 1;
                 let mut words = value.split(' ').filter(|w| !w.is_empty());
-                let (Some(media), Some(port), Some(proto)) = (words.next(), words.next(), words.next()) else {
+                let (Some(media), Some(port), Some(proto)) = (words.next(), words.next(), words.next())
+                else {
                     return Err(bad(format!("the media line {} of the SDP offer is cut short", quote(line))));
                 };
                 let formats: Vec<&str> = words.collect();
@@ -302,9 +305,11 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
             Answered::Taken
         } else {
             let first = s.formats.first().copied().unwrap_or("0");
+            let rtpmap = first.parse().ok().and_then(|pt| s.of_format("rtpmap", pt));
             Answered::Refused {
                 media: s.media.to_owned(),
                 rest: format!("{} {first}", s.proto),
+                rtpmap: rtpmap.map(|map| format!("{first} {map}")),
                 mid: mid.map(str::to_owned),
             }
         });
@@ -372,11 +377,13 @@ fn write_section(
     ) else {
         return Err(bad("the SDP offer has no usable a=ice-ufrag and a=ice-pwd (RFC 8839, 5.4)".to_owned()));
     };
-    let mut prints = s.all("fingerprint").chain(session.iter().filter(|(n, _)| *n == "fingerprint").map(|(_, v)| *v));
+    let mut prints =
+        s.all("fingerprint").chain(session.iter().filter(|(n, _)| *n == "fingerprint").map(|(_, v)| *v));
     let Some(print) = prints.find_map(sha256) else {
         return Err(bad("the SDP offer has no a=fingerprint with sha-256 (RFC 8122)".to_owned()));
     };
-    let setup = inherited("setup").filter(|v| ["actpass", "active", "passive"].contains(v)).unwrap_or("actpass");
+    let setup =
+        inherited("setup").filter(|v| ["actpass", "active", "passive"].contains(v)).unwrap_or("actpass");
     let formats = pts.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
     let _ = write!(
         out,
@@ -461,10 +468,8 @@ impl Prepared {
                 section.push_str("\r\n");
             }
         }
-        let mids: Vec<&str> = taken
-            .iter()
-            .filter_map(|s| s.lines().find_map(|l| l.strip_prefix("a=mid:")))
-            .collect();
+        let mids: Vec<&str> =
+            taken.iter().filter_map(|s| s.lines().find_map(|l| l.strip_prefix("a=mid:"))).collect();
         let mut out = format!(
             "v=0\r\no=- {} 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-lite\r\na=group:BUNDLE {}\r\n\
              a=msid-semantic: WMS *\r\n",
@@ -482,8 +487,11 @@ impl Prepared {
                         }
                     }
                 }
-                Answered::Refused { media, rest, mid } => {
+                Answered::Refused { media, rest, rtpmap, mid } => {
                     let _ = write!(out, "m={media} 0 {rest}\r\nc=IN IP4 0.0.0.0\r\n");
+                    if let Some(rtpmap) = rtpmap {
+                        let _ = write!(out, "a=rtpmap:{rtpmap}\r\n");
+                    }
                     if let Some(mid) = mid {
                         let _ = write!(out, "a=mid:{mid}\r\n");
                     }
@@ -497,4 +505,5 @@ impl Prepared {
 
 #[cfg(test)]
 #[path = "sdp_tests.rs"]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;

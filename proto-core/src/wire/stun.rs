@@ -119,8 +119,7 @@ mod tests {
 
     #[test]
     fn every_cut_of_a_request_is_refused() {
-        let good =
-            message(1, &[attribute(USERNAME, b"ours:theirs"), attribute(MESSAGE_INTEGRITY, &[0; 20])]);
+        let good = message(1, &[attribute(USERNAME, b"ours:theirs"), attribute(MESSAGE_INTEGRITY, &[0; 20])]);
         assert!((0..good.len()).all(|n| BindingRequest::parse(&good[..n]).is_err()));
         let mut wrong = good;
         wrong[4] ^= 1;

@@ -146,9 +146,9 @@ impl H264Depay {
             STAP_A => {
                 let mut rest = rest;
                 while !rest.is_empty() {
-                    let nal = rest.split_first_chunk::<2>().and_then(|(len, tail)| {
-                        tail.split_at_checked(usize::from(u16::from_be_bytes(*len)))
-                    });
+                    let nal = rest
+                        .split_first_chunk::<2>()
+                        .and_then(|(len, tail)| tail.split_at_checked(usize::from(u16::from_be_bytes(*len))));
                     let Some((nal, tail)) = nal.filter(|(nal, _)| !nal.is_empty()) else {
                         unit.damaged = true;
                         return;
