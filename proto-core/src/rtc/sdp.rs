@@ -111,7 +111,10 @@ fn plain(text: &str, lengths: std::ops::RangeInclusive<usize>) -> bool {
     lengths.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }
 
-fn parse<'a>(sdp: &'a str, limits: &Limits) -> Result<(Vec<(&'a str, &'a str)>, Vec<Section<'a>>), Reason> {
+/// Session attributes by name and value, and the media sections.
+type Parsed<'a> = (Vec<(&'a str, &'a str)>, Vec<Section<'a>>);
+
+fn parse<'a>(sdp: &'a str, limits: &Limits) -> Result<Parsed<'a>, Reason> {
     if sdp.len() > limits.http_sdp_bytes {
         return Err(too_many("bytes", sdp.len(), limits.http_sdp_bytes));
     }

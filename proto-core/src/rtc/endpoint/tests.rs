@@ -193,7 +193,7 @@ impl World {
         }
     }
 
-    fn to_server(&mut self, remote: SocketAddr, bytes: &[u8]) {
+    fn arrive(&mut self, remote: SocketAddr, bytes: &[u8]) {
         let input =
             Input::Datagram { socket: SocketId(1), local: addr(SERVER), remote, stride: bytes.len(), bytes };
         self.endpoint.handle(input, self.now);
@@ -215,7 +215,7 @@ impl World {
             if flying == Some(next) {
                 let (_, (src, dst, bytes)) = self.flying.pop_first().unwrap();
                 if dst == addr(SERVER) {
-                    self.to_server(src, &bytes);
+                    self.arrive(src, &bytes);
                 } else if dst == self.browser.address {
                     let receive = Receive::new(Protocol::Udp, src, dst, &bytes).unwrap();
                     self.browser.rtc.handle_input(RtcInput::Receive(self.instant(), receive)).unwrap();
@@ -550,16 +550,16 @@ fn strangers_get_silence_and_are_counted() {
     let mut forged = check.clone();
     let tail = forged.len() - 20;
     forged[tail] ^= 1;
-    w.to_server(stranger, &forged);
+    w.arrive(stranger, &forged);
     let mut unknown = check.clone();
     let at = unknown.windows(4).position(|v| v[..2] == [0, 6]).unwrap() + 4;
     unknown[at] ^= 1;
-    w.to_server(stranger, &unknown);
-    w.to_server(stranger, &[&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[0; 12]].concat());
-    w.to_server(stranger, &[22; 200]);
-    w.to_server(stranger, &[128; 200]);
-    w.to_server(stranger, &[255; 200]);
-    w.to_server(stranger, &[]);
+    w.arrive(stranger, &unknown);
+    w.arrive(stranger, &[&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[0; 12]].concat());
+    w.arrive(stranger, &[22; 200]);
+    w.arrive(stranger, &[128; 200]);
+    w.arrive(stranger, &[255; 200]);
+    w.arrive(stranger, &[]);
     w.settle();
     assert_eq!(w.sent_to.get(&stranger), None);
     let d = w.endpoint.drops();
@@ -569,8 +569,8 @@ fn strangers_get_silence_and_are_counted() {
     );
     w.connect();
     // And afterwards: right session, wrong address.
-    w.to_server(stranger, &[128; 200]);
-    w.to_server(stranger, &[21; 20]);
+    w.arrive(stranger, &[128; 200]);
+    w.arrive(stranger, &[21; 20]);
     w.settle();
     assert_eq!(w.sent_to.get(&stranger), None);
     assert_eq!(w.endpoint.drops().unknown_path, 4);
@@ -598,8 +598,8 @@ fn plaintext_alerts_and_garbage_do_not_end_a_handshake() {
     // From the browser's own address, which is the worst case: a fatal alert before each of its DTLS datagrams.
     w.run(Duration::from_millis(60));
     for _ in 0..60 {
-        w.to_server(addr(CLIENT), &[21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 2, 40]);
-        w.to_server(addr(CLIENT), &[&[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 2, 0, 30][..], &[9; 30]].concat());
+        w.arrive(addr(CLIENT), &[21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 2, 40]);
+        w.arrive(addr(CLIENT), &[&[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 2, 0, 30][..], &[9; 30]].concat());
         w.run(Duration::from_millis(20));
     }
     w.connect();
@@ -700,7 +700,7 @@ fn a_flood_of_handshake_datagrams_takes_its_share_of_a_turn_only() {
     assert!(!w.endpoint.by_path.is_empty(), "the browser's checks have arrived");
     let junk = [&[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 2, 0, 30][..], &[9; 30]].concat();
     for _ in 0..1_000 {
-        w.to_server(addr(CLIENT), &junk);
+        w.arrive(addr(CLIENT), &junk);
     }
     assert!(w.endpoint.drops().handshake_queue >= 1_000 - 512 - 20);
     assert_eq!(w.endpoint.deadline().map(|d| d.why), Some("handshakes"));
