@@ -207,6 +207,8 @@ pub struct Endpoint {
     outputs: VecDeque<Output>,
     socket: Option<(SocketId, usize)>,
     batch: Option<Box<Batch>>,
+    // They came boxed and leave boxed.
+    #[allow(clippy::vec_box)]
     pool: Vec<Box<Batch>>,
     waiting: VecDeque<Waiting>,
     budget: u64,

@@ -5,6 +5,8 @@
 //! and is refused in the answer. Candidates are left out as well: an ICE-lite agent sends no checks, it learns
 //! where a peer is from the peer's own checks, so an offer cannot make this node send anything anywhere.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use crate::error::{Reason, quote};
 use crate::limits::Limits;
 use std::fmt::Write;
@@ -54,8 +56,8 @@ pub struct Prepared {
 enum Answered {
     /// By the next section of str0m's answer.
     Taken,
-    /// By a refusal: the m-line with port 0, and the mid.
-    Refused { media: String, rest: String, mid: Option<String> },
+    /// By a refusal: the m-line with port 0 and one of its formats, and what names it.
+    Refused { media: String, rest: String, rtpmap: Option<String>, mid: Option<String> },
 }
 
 struct Section<'a> {
@@ -109,7 +111,10 @@ fn plain(text: &str, lengths: std::ops::RangeInclusive<usize>) -> bool {
     lengths.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }
 
-fn parse<'a>(sdp: &'a str, limits: &Limits) -> Result<(Vec<(&'a str, &'a str)>, Vec<Section<'a>>), Reason> {
+/// Session attributes by name and value, and the media sections.
+type Parsed<'a> = (Vec<(&'a str, &'a str)>, Vec<Section<'a>>);
+
+fn parse<'a>(sdp: &'a str, limits: &Limits) -> Result<Parsed<'a>, Reason> {
     if sdp.len() > limits.http_sdp_bytes {
         return Err(too_many("bytes", sdp.len(), limits.http_sdp_bytes));
     }
@@ -303,9 +308,11 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
             Answered::Taken
         } else {
             let first = s.formats.first().copied().unwrap_or("0");
+            let rtpmap = first.parse().ok().and_then(|pt| s.of_format("rtpmap", pt));
             Answered::Refused {
                 media: s.media.to_owned(),
                 rest: format!("{} {first}", s.proto),
+                rtpmap: rtpmap.map(|map| format!("{first} {map}")),
                 mid: mid.map(str::to_owned),
             }
         });
@@ -483,8 +490,11 @@ impl Prepared {
                         }
                     }
                 }
-                Answered::Refused { media, rest, mid } => {
+                Answered::Refused { media, rest, rtpmap, mid } => {
                     let _ = write!(out, "m={media} 0 {rest}\r\nc=IN IP4 0.0.0.0\r\n");
+                    if let Some(rtpmap) = rtpmap {
+                        let _ = write!(out, "a=rtpmap:{rtpmap}\r\n");
+                    }
                     if let Some(mid) = mid {
                         let _ = write!(out, "a=mid:{mid}\r\n");
                     }
@@ -498,4 +508,5 @@ impl Prepared {
 
 #[cfg(test)]
 #[path = "sdp_tests.rs"]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;

@@ -110,7 +110,10 @@ mod tests {
         );
         let after = message(1, &[integrity.clone(), user.clone()]);
         assert_eq!(BindingRequest::parse(&after), Err(NotARequest::Anonymous));
-        assert_eq!(BindingRequest::parse(&message(1, &[user.clone()])), Err(NotARequest::Anonymous));
+        assert_eq!(
+            BindingRequest::parse(&message(1, std::slice::from_ref(&user))),
+            Err(NotARequest::Anonymous)
+        );
         assert_eq!(
             BindingRequest::parse(&message(0x0101, &[user, integrity])),
             Err(NotARequest::OtherMessage)

@@ -108,7 +108,7 @@ fn changed_sets_are_told_once_and_delimiters_and_filler_are_left_out() {
     assert_eq!(units[0].payload, frame(std::slice::from_ref(&key)));
     assert_eq!(units[0].sets, Some((vec![Bytes::from_static(SPS)], vec![Bytes::from_static(PPS)])));
     let other = Bytes::from_static(&[0x67, 0x42, 0xe0, 0x20, 0x8d, 0x68]);
-    let units = push_all(&mut d, &packetise(&frame(&[key]), &[other.clone()], PAYLOAD_BYTES), 1);
+    let units = push_all(&mut d, &packetise(&frame(&[key]), std::slice::from_ref(&other), PAYLOAD_BYTES), 1);
     assert_eq!(units[0].sets.as_ref().map(|(sps, _)| sps.clone()), Some(vec![other]));
 }
 
