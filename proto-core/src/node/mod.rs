@@ -29,7 +29,7 @@ use crate::cluster::NodeId;
 use crate::cluster::manager::Manager;
 use crate::cluster::member::Member;
 use crate::error::Reason;
-use crate::hub::{Hub, SubscriberId};
+use crate::hub::{Hub, StreamId, SubscriberId};
 use crate::limits::Limits;
 use crate::media::key::StreamKey;
 use crate::node::address::Advertised;
@@ -56,6 +56,8 @@ enum Alarm {
     Pull(StreamKey),
     /// A viewer waited long enough for its stream.
     Waiting(SessionId),
+    /// A stream's tracks had time to show up.
+    Settle(StreamKey),
     /// A viewer has more to take.
     Pump(SubscriberId),
     /// Load is measured and reported.
@@ -94,6 +96,11 @@ pub struct Node {
     whip_waiting: BTreeMap<SessionId, (ConnId, String)>,
     /// WHEP requests whose stream is being found.
     whep_waiting: BTreeMap<SessionId, web::WaitingOffer>,
+    /// When a stream's first track was seen.
+    first_track: BTreeMap<StreamId, Time>,
+    /// WHIP and WHEP resources that ended lately, so that a DELETE that comes after the media path was closed is no
+    /// error.
+    ended_resources: VecDeque<String>,
     /// WHEP viewers whose media path does not stand yet.
     joining: BTreeMap<SessionId, StreamKey>,
     /// Viewers of any protocol whose stream is not here yet.
@@ -189,6 +196,8 @@ impl Node {
             next_req: 0,
             whip_waiting: BTreeMap::new(),
             whep_waiting: BTreeMap::new(),
+            first_track: BTreeMap::new(),
+            ended_resources: VecDeque::new(),
             joining: BTreeMap::new(),
             play_waiting: BTreeMap::new(),
             member,

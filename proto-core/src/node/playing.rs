@@ -20,6 +20,8 @@ use std::time::Duration;
 const BACKLOG: usize = 64 << 10;
 /// Items that one viewer gets in one go, so that many viewers share a turn.
 const ITEMS_A_TURN: usize = 256;
+/// How long after a stream's first track its others are waited for.
+const SETTLE: Duration = Duration::from_millis(300);
 /// Bytes of a cached group that a newcomer over UDP gets in one burst …
 const BURST_BYTES: usize = 48 << 10;
 /// … and the pause between bursts (about 75 Mbit/s).
@@ -48,7 +50,7 @@ impl Node {
     pub(super) fn find_stream(&mut self, session: SessionId) {
         let Some(key) = self.sessions.get(session).map(|s| s.key.clone()) else { return };
         if let Some(stream) = self.hub.find(&key)
-            && !self.hub.tracks(stream).is_empty()
+            && self.is_settled(stream)
         {
             self.start_viewer(session, stream);
             return;
@@ -63,9 +65,26 @@ impl Node {
         }
     }
 
-    /// A stream's tracks are known: those who waited for it start.
+    /// Whether a stream's tracks are known: pictures and sound, or one of them for so long that the other will
+    /// hardly come. A viewer by WHEP must be told all tracks in one answer.
+    fn is_settled(&self, stream: StreamId) -> bool {
+        let tracks = self.hub.tracks(stream);
+        let pictures = tracks.iter().any(|(_, c)| c.params.codec().is_video());
+        let sound = tracks.iter().any(|(_, c)| !c.params.codec().is_video());
+        let since = self.first_track.get(&stream).map(|t| self.now.since(*t));
+        (pictures && sound) || ((pictures || sound) && since.is_some_and(|s| s >= SETTLE))
+    }
+
+    /// A stream got a track: those who waited for it start, now or once the others had their chance.
     pub(super) fn stream_has_tracks(&mut self, key: &StreamKey) {
         let Some(stream) = self.hub.find(key) else { return };
+        let since = *self.first_track.entry(stream).or_insert(self.now);
+        if !self.is_settled(stream) {
+            let at = Deadline::new(since + SETTLE, "the tracks of a stream settle");
+            self.timers.set(Alarm::Settle(key.clone()), at);
+            return;
+        }
+        self.timers.cancel(&Alarm::Settle(key.clone()));
         for session in self.play_waiting.remove(key).unwrap_or_default() {
             self.timers.cancel(&Alarm::Waiting(session));
             self.start_viewer(session, stream);

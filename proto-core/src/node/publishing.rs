@@ -16,6 +16,9 @@ use crate::rtmp;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// Resources of sessions that ended lately.
+const ENDED_RESOURCES: usize = 1_000;
+
 impl Node {
     /// An RTMP client asked to publish.
     pub(super) fn rtmp_publish(&mut self, conn: ConnId, key: StreamKey) {
@@ -166,6 +169,10 @@ impl Node {
         self.log_session(level, session, "ended", text);
         let Some(s) = self.sessions.remove(session) else { return };
         self.counters.ended_as(s.protocol.name(), reason);
+        if let Some(resource) = s.resource.clone() {
+            self.ended_resources.truncate(ENDED_RESOURCES - 1);
+            self.ended_resources.push_front(resource);
+        }
         match s.part {
             Part::Publishes { stream, .. } => self.hub.unpublish(stream, SourceId(session.0), self.now),
             Part::Plays { subscriber, .. } => {

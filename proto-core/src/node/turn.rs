@@ -129,6 +129,7 @@ impl Node {
             match alarm {
                 Alarm::Conn(conn) => self.wire(conn, Wire::Tick),
                 Alarm::Waiting(session) => self.waited_enough(session),
+                Alarm::Settle(key) => self.stream_has_tracks(&key),
                 Alarm::Pump(subscriber) => self.pumps.push_back(subscriber),
                 Alarm::Pull(key) => self.tick_pull(&key),
                 Alarm::Report => self.report(),
@@ -269,7 +270,9 @@ impl Node {
                 self.log_stream(Level::Info, key, "back", "the stream has a source again".to_owned());
                 self.tell_viewers(stream, false);
             }
-            HubEvent::Ended { key, reason, stats, .. } => {
+            HubEvent::Ended { stream, key, reason, stats } => {
+                self.first_track.remove(&stream);
+                self.timers.cancel(&Alarm::Settle(key.clone()));
                 self.log_stream(Level::Info, key.to_string(), "ended", format!("the stream ended: {reason}"));
                 self.stream_ended(&key, stats.epoch);
             }

@@ -184,7 +184,11 @@ impl Node {
             .sessions
             .of_resource(id)
             .filter(|s| self.sessions.get(*s).is_some_and(|s| s.protocol == protocol));
-        let Some(session) = found else { return whip::no_session() };
+        let Some(session) = found else {
+            let ended = self.ended_resources.iter().any(|r| r == id);
+            let delete = request.method == crate::http::message::Method::Delete;
+            return if ended && delete { whip::ended() } else { whip::no_session() };
+        };
         if request.method == crate::http::message::Method::Patch {
             return whip::no_trickle();
         }

@@ -268,14 +268,15 @@ impl Endpoint {
     ) -> Result<Playing, Reason> {
         let has = |codec| tracks.iter().any(|(_, c)| c.params.codec() == codec);
         let wish = Wish::Play {
-            video: tracks.is_empty() || has(Codec::H264),
-            audio: tracks.is_empty() || has(Codec::Opus),
+            video: true,
+            // A track that is not there yet may come; there is no second negotiation.
+            audio: has(Codec::Opus) || !has(Codec::Aac),
         };
         let no_sound = (has(Codec::Aac) && !has(Codec::Opus)).then(|| {
             "the stream's sound is AAC, which WebRTC cannot carry; publish with Opus to be heard here"
                 .to_owned()
         });
-        if wish == (Wish::Play { video: false, audio: false }) {
+        if !tracks.is_empty() && !has(Codec::H264) && !has(Codec::Opus) {
             return Err(Reason::local(
                 "nothing_to_play",
                 "the stream has neither H.264 nor Opus, so there is nothing that WebRTC could carry",
