@@ -523,11 +523,10 @@ impl Endpoint {
                 None => self.drops.unknown_path += 1,
             }
         }
-        while let Some(id) = self.timers.pop_due(now) {
+        // Each at most once a turn, whatever its next deadline.
+        let due: Vec<SessionId> = std::iter::from_fn(|| self.timers.pop_due(now)).collect();
+        for id in due {
             self.with(id, now, |p| p.tick(now));
-            if self.timers.next().is_some_and(|d| d.at <= now) && self.outputs.len() > 4_096 {
-                break;
-            }
         }
     }
 }

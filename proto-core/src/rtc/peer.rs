@@ -420,12 +420,13 @@ impl Peer {
             publisher.run(now, &mut self.stats, &mut self.events);
             if self.closing.is_none()
                 && let Some(mid) = publisher.key_request_due(now)
-                && let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(mid, None)
             {
-                stream.request_keyframe(KeyframeRequestKind::Pli);
                 publisher.key_requested(now);
-                self.input(Input::Timeout(instant(self.base, now)));
-                continue;
+                if let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(mid, None) {
+                    stream.request_keyframe(KeyframeRequestKind::Pli);
+                    self.input(Input::Timeout(instant(self.base, now)));
+                    continue;
+                }
             }
             break;
         }
