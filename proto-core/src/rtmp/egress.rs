@@ -110,6 +110,8 @@ pub(super) struct Rendered {
     pub(super) bytes: Vec<Bytes>,
     /// The frame was left out because the player asked so (pause, receiveVideo) or cannot take it.
     pub(super) left_out: bool,
+    /// The stream's sound is Opus, which the player did not say it takes.
+    pub(super) no_opus: bool,
 }
 
 /// One player's view of a stream: which tracks it gets, and what it has been told about them.
@@ -123,14 +125,25 @@ pub(super) struct Player {
     pub(super) paused: bool,
     pub(super) audio: bool,
     pub(super) video: bool,
+    /// The player understands Opus. A player that does not may stall on it (ffmpeg 5 looks for its parameters for
+    /// 90 s before it shows a picture).
+    takes_opus: bool,
     /// After a gap that the player asked for, pictures go on at a key frame.
     wait_key: bool,
 }
 
 impl Player {
-    pub(super) fn new(stream: u32) -> Player {
-        let configs = BTreeMap::new();
-        Player { stream, configs, untold: false, paused: false, audio: true, video: true, wait_key: false }
+    pub(super) fn new(stream: u32, takes_opus: bool) -> Player {
+        Player {
+            stream,
+            configs: BTreeMap::new(),
+            untold: false,
+            paused: false,
+            audio: true,
+            video: true,
+            takes_opus,
+            wait_key: false,
+        }
     }
 
     /// The track that carries this kind: RTMP has room for one of each. AAC goes before Opus, for every player
@@ -148,6 +161,9 @@ impl Player {
 
     pub(super) fn deliver(&mut self, delivery: &Delivery) -> Rendered {
         match delivery {
+            Delivery::Config { config, .. } if config.params.codec() == Codec::Opus && !self.takes_opus => {
+                Rendered { no_opus: true, ..Rendered::default() }
+            }
             Delivery::Config { track, config } => {
                 self.untold = true;
                 self.configs.insert(*track, config.clone());

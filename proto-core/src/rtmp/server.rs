@@ -127,11 +127,17 @@ struct Peer {
     flash_ver: String,
 }
 
+/// What the log says of a player that will hear nothing.
+const NO_OPUS: &str = "the player gets no sound: it is Opus, and the player did not say that it takes Opus (Enhanced \
+                       RTMP); if it does, add ?audio=opus to the stream's name";
+
 /// The server's side of one RTMP connection.
 #[derive(Debug)]
 pub struct Server {
     limits: Limits,
     rng: Rng,
+    /// The peer said that it takes Opus.
+    takes_opus: bool,
     phase: Phase,
     reader: ChunkReader,
     writer: Writer,
@@ -165,6 +171,7 @@ impl Server {
             reader: ChunkReader::new(&limits),
             limits,
             rng,
+            takes_opus: false,
             phase: Phase::Handshake(Box::default()),
             writer: Writer::new(),
             outbox: Outbox::default(),
@@ -428,7 +435,7 @@ impl Server {
                 self.writer.on_status(stream, "status", "NetStream.Publish.Start", &text);
             }
             (Ok(()), false) => {
-                self.role = Role::Player { stream, player: Box::new(Player::new(stream)) };
+                self.role = Role::Player { stream, player: Box::new(Player::new(stream, self.takes_opus)) };
                 self.writer.user_control(event::STREAM_BEGIN, stream);
                 let text = format!("Playing and resetting {key}.");
                 self.writer.on_status(stream, "status", "NetStream.Play.Reset", &text);
@@ -465,6 +472,9 @@ impl Server {
         }
         for bytes in rendered.bytes {
             self.outbox.push(bytes);
+        }
+        if rendered.no_opus {
+            self.log(Level::Info, NO_OPUS.to_owned());
         }
         if rendered.left_out {
             let count = self.drops.entry("player_asked").or_default();

@@ -151,7 +151,7 @@ fn frames_of_a_superseded_epoch_are_never_passed_on() {
     let mut s = pull_from(&mut c, "origin", E1, T);
     feed(&mut c, &mut s, &[config(TrackId::AUDIO, 1), frame(1, Audio, E1)]);
     c.handle(Input::Moved(source("origin", E2)), T);
-    assert_eq!(pts(&feed(&mut c, &mut s, &[frame(2, Audio, E1)])), []);
+    assert!(pts(&feed(&mut c, &mut s, &[frame(2, Audio, E1)])).is_empty());
     assert_eq!(pts(&feed(&mut c, &mut s, &[frame(1, Audio, E2)])), [1], "numbers start anew with the epoch");
     c.handle(Input::LinkDown(Reason::peer("reset", "reset")), T);
     c.handle(Input::Tick, c.deadline().unwrap().at);
@@ -284,5 +284,5 @@ fn away_and_back_pass_once_each_and_what_an_old_attempt_sends_is_left_alone() {
     c.handle(Input::Message(s.end(&Reason::local("draining", "the node drains"))), T);
     c.handle(Input::Tick, c.deadline().unwrap().at);
     pull_from(&mut c, "origin", E1, T);
-    assert_eq!(pts(&feed(&mut c, &mut s, &[frame(2, Audio, E1)])), []);
+    assert!(pts(&feed(&mut c, &mut s, &[frame(2, Audio, E1)])).is_empty());
 }

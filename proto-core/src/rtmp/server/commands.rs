@@ -123,6 +123,7 @@ impl Server {
             return Ok(());
         }
         self.peer = Some(peer);
+        self.takes_opus = declares_opus(&command.object);
         let properties = Value::object([
             ("fmsVer", Value::string("FMS/3,5,7,7009")),
             ("capabilities", Value::Number(31.0)),
@@ -192,6 +193,8 @@ impl Server {
                 return Ok(());
             }
         };
+        // Players that take Opus but have no way to say so in `connect` (ffmpeg) say it in the name's query.
+        self.takes_opus |= query.split('&').any(|pair| pair == "audio=opus");
         if publish && let Some(how @ ("record" | "append")) = command.text(1) {
             self.log(Level::Info, format!("the publisher of {key} asked to {how}; it is published live"));
         }
@@ -250,4 +253,14 @@ impl Server {
             self.writer.on_status(stream, "status", code, text);
         }
     }
+}
+
+/// Whether `connect` says that the client takes Opus (Enhanced RTMP v2, "Enhancing NetConnection connect Command").
+fn declares_opus(connect: &Value) -> bool {
+    let listed = match connect.get("fourCcList") {
+        Some(Value::StrictArray(list)) => list.iter().any(|v| matches!(v.as_str(), Some("Opus" | "*"))),
+        _ => false,
+    };
+    let mapped = connect.get("audioFourCcInfoMap").is_some_and(|m| m.get("Opus").or(m.get("*")).is_some());
+    listed || mapped
 }
