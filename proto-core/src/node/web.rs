@@ -7,13 +7,14 @@ use super::session::{Carrier, Part, Protocol, SessionId};
 use super::{Node, api};
 use crate::cluster::manager::Placement;
 use crate::cluster::placement::Refusal;
-use crate::error::Reason;
+use crate::error::{Reason, quote};
 use crate::http::event::{Action, EventNode, EventQuery, EventUrls};
 use crate::http::message::{Request, Response};
 use crate::http::router::{ApiRoute, Route};
 use crate::http::{cors, event, pages, router, server, whip};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
+use crate::rtc::sdp;
 use std::net::IpAddr;
 
 /// A WHEP offer whose stream is being found.
@@ -34,6 +35,7 @@ impl Node {
         let route = router::route(&request);
         let crossing = route.cross_origin();
         if let Some(mut response) = self.answer(conn, &request, route) {
+            self.log_refusal(conn, &request, &response);
             if crossing {
                 cors::allow_any_origin(&mut response);
             }
@@ -73,6 +75,19 @@ impl Node {
         })
     }
 
+    /// Says what was wrong with a request. Things that are merely not there are no news.
+    fn log_refusal(&mut self, conn: ConnId, request: &Request, response: &Response) {
+        let status = response.status;
+        let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
+        if status < 400 || matches!(status, 404 | 405) || request.path == "/readyz" {
+            return;
+        }
+        let body = String::from_utf8_lossy(&response.body);
+        let (method, path) = (request.method.name(), quote(&request.path));
+        let text = format!("{remote}: {method} {path} answered {status}: {}", quote(body.trim()));
+        self.log(Level::Warn, "http", "http_refused", text);
+    }
+
     pub(super) fn respond(&mut self, conn: ConnId, response: Response) {
         let now = self.now;
         let Some(c) = self.conns.get_mut(&conn) else { return };
@@ -103,12 +118,6 @@ impl Node {
         let remote = self.conns.get(&conn).map(|c| c.remote);
         let refuse = |node: &mut Node, reason: Reason| {
             node.counters.ended_as("whip", &reason);
-            node.log(
-                Level::Warn,
-                "whip",
-                reason.code,
-                format!("{key}: publisher {remote:?} refused: {reason}"),
-            );
             Some(whip::refusal(&reason))
         };
         if let Err(reason) = self.may_publish(&key) {
@@ -149,6 +158,12 @@ impl Node {
         };
         if self.draining {
             return Some(whip::refusal(&draining()));
+        }
+        // A broken offer is told at once: it must not cause a search for the stream.
+        if let Err(reason) = sdp::prepare(&offer, sdp::Wish::Play { video: true, audio: true }, &self.limits)
+        {
+            self.counters.ended_as("whep", &reason);
+            return Some(whip::refusal(&reason));
         }
         let remote = self.conns.get(&conn).map(|c| c.remote);
         let session = self.sessions.add(
