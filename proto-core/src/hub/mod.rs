@@ -39,6 +39,9 @@ use std::time::Duration;
 use stream::Stream;
 use subscriber::{Next, Subscriber};
 
+/// The code of a stream's end when no source came back within the hold time.
+pub const SOURCE_GONE: &str = "source_gone";
+
 /// A stream of this hub. Never reused; a name that ended and came again is another stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
@@ -383,7 +386,7 @@ impl Hub {
             match timer {
                 Timer::Hold(id) => {
                     let text = format!("no source came back within {} ms", self.limits.stream_hold_ms);
-                    self.end(id, Reason::peer("source_gone", text), now);
+                    self.end(id, Reason::peer(SOURCE_GONE, text), now);
                 }
                 Timer::KeyRequest(id) => {
                     if self.streams.get(&id).is_some_and(|s| s.key_requests.pending) {

@@ -35,6 +35,9 @@ pub(super) enum Proto {
         /// What the link is for.
         used: LinkUse,
     },
+    /// A session with a defect, for the test of the session boundary.
+    #[cfg(test)]
+    Broken,
 }
 
 /// One TCP connection.
@@ -168,6 +171,8 @@ impl Node {
                 now,
             ),
             Proto::Link { machine: None, .. } => {}
+            #[cfg(test)]
+            Proto::Broken => panic!("planted"),
         });
         match done {
             Ok(()) => {
@@ -198,6 +203,8 @@ impl Node {
                 Proto::Rtmp(m) => m.poll().map(Said::Rtmp),
                 Proto::Link { machine: Some(m), .. } => m.poll().map(Said::Link),
                 Proto::Link { machine: None, .. } => None,
+                #[cfg(test)]
+                Proto::Broken => None,
             });
             match said {
                 Ok(Some(Said::Http(o))) => self.http_said(id, o),
@@ -211,6 +218,8 @@ impl Node {
             Proto::Http(m) => m.deadline(),
             Proto::Rtmp(m) => m.deadline(),
             Proto::Link { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
+            #[cfg(test)]
+            Proto::Broken => None,
         });
         self.timers.update(Alarm::Conn(id), deadline);
     }
@@ -253,7 +262,7 @@ impl Node {
             }
             O::Unpublished => {
                 if let Some(session) = session {
-                    self.end_session(
+                    self.forget_session(
                         session,
                         &Reason::peer("unpublished", "the publisher stopped publishing"),
                     );
@@ -261,7 +270,7 @@ impl Node {
             }
             O::Stopped => {
                 if let Some(session) = session {
-                    self.end_session(session, &Reason::peer("stopped", "the viewer stopped playing"));
+                    self.forget_session(session, &Reason::peer("stopped", "the viewer stopped playing"));
                 }
             }
             O::Reading(on) => self.out.push_back(Output::Reading { conn: id, on }),
@@ -318,6 +327,8 @@ impl Node {
         match conn.proto {
             Proto::Http(_) => self.http_gone(id),
             Proto::Rtmp(_) => {}
+            #[cfg(test)]
+            Proto::Broken => {}
             Proto::Link { used, .. } => self.link_gone(id, conn.remote, used, reason),
         }
     }

@@ -22,6 +22,8 @@ mod publishing;
 mod pulling;
 mod serving;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod web;
 

@@ -2,12 +2,12 @@
 
 use super::Node;
 use super::io::{ConnId, Level};
-use super::session::{Carrier, Part, Protocol, SessionId};
+use super::session::{Carrier, Part, Protocol, Session, SessionId};
 use super::web::draining;
 use crate::cluster::Epoch;
 use crate::cluster::member;
 use crate::error::Reason;
-use crate::hub::{SourceId, StreamId, StreamState};
+use crate::hub::{self, SourceId, StreamId, StreamState};
 use crate::machine::Machine;
 use crate::media::frame::Ingest;
 use crate::media::key::StreamKey;
@@ -157,17 +157,33 @@ impl Node {
         self.rtc.publish(rtc::Offer { sdp: offer, from, candidates }, self.now)
     }
 
-    /// Ends a session of any kind and says so once. The carrier of an RTMP session is told to close; an HTTP
-    /// connection is not a carrier and stays.
+    /// Ends a session of any kind, says so once, and tells its carrier. An HTTP connection is not a carrier and stays.
     pub(super) fn end_session(&mut self, session: SessionId, reason: &Reason) {
-        let Some(s) = self.sessions.get(session) else { return };
+        let Some(s) = self.forget_session(session, reason) else { return };
+        match s.carrier {
+            Carrier::Conn(conn) if reason.code == hub::SOURCE_GONE => {
+                self.tell_rtmp(conn, rtmp::server::Input::StreamEnded(reason.clone()));
+            }
+            Carrier::Conn(conn) => self.tell_rtmp(conn, rtmp::server::Input::Close(reason.clone())),
+            Carrier::Rtc(session) => {
+                self.rtc.handle(rtc::Input::Close { session, reason: reason.clone() }, self.now);
+            }
+            Carrier::Pull(conn, pull) => self.end_serving(conn, pull, reason),
+            Carrier::Request(_) => {}
+        }
+    }
+
+    /// Ends a session whose carrier knows already, or goes on without it (an RTMP connection that stopped publishing
+    /// may publish again).
+    pub(super) fn forget_session(&mut self, session: SessionId, reason: &Reason) -> Option<Session> {
+        let s = self.sessions.get(session)?;
         let what = if s.is_publisher() { "publisher" } else { "viewer" };
         let age = self.now.since(s.since).as_secs_f64();
         let (mb_in, mb_out) = (s.bytes_in as f64 / 1e6, s.bytes_out as f64 / 1e6);
         let level = if reason.code == "panic" { Level::Error } else { Level::Info };
         let text = format!("{what} left after {age:.1} s ({mb_in:.1} MB in, {mb_out:.1} MB out): {reason}");
         self.log_session(level, session, "ended", text);
-        let Some(s) = self.sessions.remove(session) else { return };
+        let s = self.sessions.remove(session)?;
         self.counters.ended_as(s.protocol.name(), reason);
         if let Some(resource) = s.resource.clone() {
             self.ended_resources.truncate(ENDED_RESOURCES - 1);
@@ -182,18 +198,7 @@ impl Node {
             Part::AsksToPlay => self.forget_waiting(session, &s.key, reason),
         }
         self.pulls.touch(&s.key);
-        match s.carrier {
-            // A machine that said itself that the session ended is gone or has moved on; this is for the others.
-            Carrier::Conn(conn) if s.protocol == Protocol::Rtmp => {
-                self.tell_rtmp(conn, rtmp::server::Input::Close(reason.clone()));
-            }
-            Carrier::Rtc(rtc) => {
-                self.rtc
-                    .handle(rtc::endpoint::Input::Close { session: rtc, reason: reason.clone() }, self.now);
-            }
-            Carrier::Pull(conn, pull) => self.end_serving(conn, pull, reason),
-            Carrier::Conn(_) | Carrier::Request(_) => {}
-        }
+        Some(s)
     }
 
     /// The stream is over on this node: nobody publishes it here any more.

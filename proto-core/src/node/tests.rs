@@ -1,0 +1,174 @@
+//! The node as a whole, driven by hand: what no single machine can show.
+
+use super::config::Config;
+use super::io::{ConnId, Input, Output, Service};
+use super::*;
+use crate::machine::Machine;
+use crate::rtc::Identity;
+use crate::time::WallTime;
+use std::time::Duration;
+
+/// A node that has every role, and its clock.
+struct Bench {
+    node: Node,
+    now: Time,
+}
+
+impl Bench {
+    fn new(change: impl FnOnce(&mut Config)) -> Bench {
+        let mut config = Config { bind: "127.0.0.1".parse().unwrap(), ..Config::default() };
+        config.node.name = "n".to_owned();
+        change(&mut config);
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "str0m wants some Instant to count from; which one is all the same"
+        )]
+        let start = Instant::now();
+        let node = Node::new(config, [7; 32], start, Identity::generate().unwrap()).unwrap();
+        let mut bench = Bench { node, now: Time::ZERO };
+        bench.tell(Input::WallClock(WallTime(1_700_000_000_000_000_000)));
+        bench.tell(Input::HostAddresses(&[]));
+        bench
+    }
+
+    fn tell(&mut self, input: Input<'_>) -> Vec<Output> {
+        self.node.handle(input, self.now);
+        std::iter::from_fn(|| self.node.poll()).collect()
+    }
+
+    fn later(&mut self, by: Duration) -> Vec<Output> {
+        self.now += by;
+        self.tell(Input::Tick)
+    }
+
+    fn accept(&mut self, n: u64, service: Service) -> ConnId {
+        let conn = ConnId::accepted(n);
+        let local = "127.0.0.1:5080".parse().unwrap();
+        let remote = format!("192.0.2.1:{}", 1024 + n).parse().unwrap();
+        self.tell(Input::Accepted { conn, service, local, remote });
+        self.tell(Input::Writable { conn, free: 1 << 20 });
+        conn
+    }
+
+    fn get(&mut self, conn: ConnId, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: n\r\n\r\n");
+        let said = self.tell(Input::Received { conn, bytes: request.as_bytes() });
+        text_of(&said, conn)
+    }
+}
+
+fn text_of(said: &[Output], of: ConnId) -> String {
+    let bytes = said.iter().filter_map(|o| match o {
+        Output::Send { conn, bytes } if *conn == of => Some(bytes.to_vec()),
+        _ => None,
+    });
+    String::from_utf8_lossy(&bytes.flatten().collect::<Vec<u8>>()).into_owned()
+}
+
+fn closed(said: &[Output], of: ConnId) -> bool {
+    said.iter().any(|o| matches!(o, Output::Close { conn, .. } if *conn == of))
+}
+
+#[test]
+fn a_panic_in_one_session_ends_that_session_and_no_other() {
+    let mut bench = Bench::new(|_| {});
+    let broken = bench.accept(1, Service::Http);
+    let healthy = bench.accept(2, Service::Http);
+    bench.node.conns.get_mut(&broken).unwrap().proto = conns::Proto::Broken;
+    let said = bench.tell(Input::Received { conn: broken, bytes: b"x" });
+    assert!(closed(&said, broken));
+    assert!(said.iter().any(|o| matches!(o, Output::Log(l) if l.text.contains("planted"))), "{said:?}");
+    assert!(bench.get(healthy, "/healthz").starts_with("HTTP/1.1 200"));
+    let metrics = bench.get(healthy, "/metrics");
+    assert!(
+        metrics.contains(r#"headwater_ended_total{what="http",fault="local",reason="panic"} 1"#),
+        "{metrics}"
+    );
+    assert_eq!(bench.node.conns.len(), 1);
+}
+
+#[test]
+fn idle_connections_of_one_address_are_limited_and_the_refusal_is_counted() {
+    let mut bench = Bench::new(|c| c.limits.conns_per_ip = 3);
+    for n in 1..=3 {
+        bench.accept(n, Service::Rtmp);
+    }
+    let conn = ConnId::accepted(9);
+    let (local, remote) = ("127.0.0.1:1935".parse().unwrap(), "192.0.2.1:99".parse().unwrap());
+    let said = bench.tell(Input::Accepted { conn, service: Service::Rtmp, local, remote });
+    assert!(closed(&said, conn));
+    assert_eq!(bench.node.counters.dropped[&("conn", "conns_per_ip")], 1);
+    let other = "192.0.2.2:99".parse().unwrap();
+    let said = bench.tell(Input::Accepted {
+        conn: ConnId::accepted(10),
+        service: Service::Rtmp,
+        local,
+        remote: other,
+    });
+    assert!(!closed(&said, ConnId::accepted(10)));
+}
+
+#[test]
+fn an_address_that_closed_its_connections_may_come_again() {
+    let mut bench = Bench::new(|c| c.limits.conns_per_ip = 1);
+    for n in 1..5 {
+        let conn = bench.accept(n, Service::Http);
+        assert!(bench.get(conn, "/healthz").contains("ok"), "connection {n}");
+        bench.tell(Input::Closed { conn, reason: Reason::peer("peer_closed", "gone") });
+    }
+    assert!(bench.node.conns_per_ip.is_empty());
+}
+
+#[test]
+fn a_draining_node_takes_nothing_new_and_says_when_it_is_done() {
+    let mut bench = Bench::new(|_| {});
+    let conn = bench.accept(1, Service::Http);
+    assert!(bench.tell(Input::Drain).iter().any(|o| matches!(o, Output::Drained)));
+    let body = "v=0\r\n";
+    let offer = format!(
+        "POST /whip/live/x HTTP/1.1\r\nHost: n\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let said = bench.tell(Input::Received { conn, bytes: offer.as_bytes() });
+    let answer = text_of(&said, conn);
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("about to stop"), "{answer}");
+    assert!(!said.iter().any(|o| matches!(o, Output::Drained)), "said once");
+}
+
+#[test]
+fn a_viewer_of_a_name_that_nobody_publishes_is_told_so_and_leaves_nothing_behind() {
+    let mut bench = Bench::new(|_| {});
+    let conn = bench.accept(1, Service::Http);
+    let body = include_str!("tests/offer.sdp");
+    let offer = format!(
+        "POST /whep/live/x HTTP/1.1\r\nHost: n\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut said = bench.tell(Input::Received { conn, bytes: offer.as_bytes() });
+    for _ in 0..100 {
+        said.extend(bench.later(Duration::from_millis(100)));
+    }
+    let answer = text_of(&said, conn);
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    assert!(
+        bench.node.sessions.is_empty()
+            && bench.node.play_waiting.is_empty()
+            && bench.node.whep_waiting.is_empty()
+    );
+}
+
+#[test]
+fn an_idle_node_sleeps_until_its_next_report() {
+    let mut bench = Bench::new(|_| {});
+    let mut wakes = 0;
+    let end = Time::from_millis(10_000);
+    while bench.now < end {
+        let next = bench.node.deadline().expect("a node always reports").at;
+        assert!(next > bench.now, "a deadline in the past: {:?}", bench.node.deadline());
+        bench.now = next;
+        bench.tell(Input::Tick);
+        wakes += 1;
+    }
+    assert!(wakes <= 50, "{wakes} wake-ups in 10 s");
+}
