@@ -1,6 +1,7 @@
 //! Our RTMP against an independent implementation (rml_rtmp): as publisher, as player, and as an oracle for chunk
 //! streams and AMF0. It is kept away from what it is known to do wrong: interleaved chunk streams, short commands,
 //! deep nesting.
+#![forbid(unsafe_code)]
 
 use bytes::Bytes;
 use proptest::prelude::*;

@@ -238,15 +238,21 @@ impl Link {
         if matches!(self.state, State::Closed) {
             return;
         }
-        self.inbox.consume(usize::MAX);
         if tell {
             let bye = Message::Bye { code: reason.code.to_owned(), text: reason.text.to_string() };
             self.outbox.push(encode(&bye).head);
         } else {
             self.outbox.clear();
         }
-        self.state = State::Closed;
-        self.events.push_back(Output::Closed(reason));
+        self.end(reason);
+    }
+
+    fn end(&mut self, reason: Reason) {
+        if !matches!(self.state, State::Closed) {
+            self.inbox.consume(usize::MAX);
+            self.state = State::Closed;
+            self.events.push_back(Output::Closed(reason));
+        }
     }
 
     fn refuse(&mut self, code: &'static str, text: String) {
@@ -334,7 +340,8 @@ impl Link {
     fn bye(&mut self, code: &str, text: &str) {
         let known = BYE_CODES.iter().find(|c| **c == code);
         let text = format!("{} ended the link: {}", self.remote, quote(text));
-        self.close(Reason::peer(known.copied().unwrap_or("link_bye"), text), false);
+        // What was said before still leaves, as it would have if the Bye had come a moment later.
+        self.end(Reason::peer(known.copied().unwrap_or("link_bye"), text));
     }
 
     fn hello(&mut self, hello: Hello, raw: Bytes, now: Time) {

@@ -140,22 +140,34 @@ impl Client {
     fn received(&mut self, mut input: &[u8], now: Time) -> Result<(), Reason> {
         self.heard = now;
         while !input.is_empty() && self.end.is_none() {
-            let before = input.len();
-            if self.step == Step::Handshake {
-                if let Some(c2) = self.handshake.receive(&mut input)? {
-                    self.outbox.push(c2);
-                    self.connect();
-                    self.since = now;
-                }
-            } else if let Some(message) = self.reader.read(&mut input)? {
-                self.message(&message, now)?;
-            }
-            self.received = self.received.saturating_add(before.saturating_sub(input.len()) as u64);
-            if self.received.saturating_sub(self.acked) >= self.ack_window {
+            // Acknowledgements stand at exact places in the stream, whatever pieces it comes in.
+            let to_ack = self.ack_window.saturating_sub(self.received.saturating_sub(self.acked)).max(1);
+            let n = usize::try_from(to_ack).unwrap_or(usize::MAX).min(input.len());
+            let mut piece = input.get(..n).unwrap_or_default();
+            let result = self.take(&mut piece, now);
+            let used = n.saturating_sub(piece.len());
+            input = input.get(used..).unwrap_or_default();
+            self.received = self.received.saturating_add(used as u64);
+            if self.step != Step::Handshake && self.received.saturating_sub(self.acked) >= self.ack_window {
                 self.acked = self.received;
                 self.writer.number(kind::ACKNOWLEDGEMENT, self.received as u32);
             }
             self.flush();
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Takes one message (or handshake step) from the front of `input`.
+    fn take(&mut self, input: &mut &[u8], now: Time) -> Result<(), Reason> {
+        if self.step == Step::Handshake {
+            if let Some(c2) = self.handshake.receive(input)? {
+                self.outbox.push(c2);
+                self.connect();
+                self.since = now;
+            }
+        } else if let Some(message) = self.reader.read(input)? {
+            self.message(&message, now)?;
         }
         Ok(())
     }

@@ -376,14 +376,15 @@ impl Server {
         Ok(())
     }
 
-    /// A peer that asks and never reads the answers would have us keep them for ever.
+    /// A peer that asks and never reads the answers would have us keep them for ever. What there is credit for leaves
+    /// with the next poll and does not count: how much waits before that depends on how the requests were cut.
     fn room_for_answer(&mut self) -> Result<(), Reason> {
         self.flush();
         let most = match self.role {
             Role::Player { .. } => self.limits.ring_bytes,
             _ => self.limits.rtmp_partial_bytes_before,
         };
-        if self.outbox.queued() > most {
+        if self.outbox.queued().saturating_sub(self.outbox.credit()) > most {
             let text = "the peer keeps asking and does not read the answers";
             return Err(Reason::limit("rtmp_unread_answers", text));
         }

@@ -88,6 +88,24 @@ mod tests {
     }
 
     proptest! {
+        /// rtp-rs writes the packets. Payload types 64 to 95 are RTCP's on a shared port (RFC 5761, section 4).
+        #[test]
+        fn packets_of_another_implementation_are_rtp(
+            payload_type in (0u8..128).prop_filter("RTCP's", |t| !(64..96).contains(t)),
+            marked: bool,
+            ssrc: u32,
+            payload in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let packet = rtp_rs::RtpPacketBuilder::new()
+                .payload_type(payload_type)
+                .marked(marked)
+                .ssrc(ssrc)
+                .payload(&payload)
+                .build()
+                .unwrap();
+            prop_assert_eq!(Multiplexed::of(&packet), Some(Multiplexed::Rtp));
+        }
+
         #[test]
         fn unwrapping_follows_any_walk_of_less_than_half_the_range(
             start: u32,
