@@ -1,0 +1,70 @@
+//! A client that asks one thing by HTTP/1.1.
+
+use super::actor::{Client, In, Out};
+use bytes::Bytes;
+use proto_core::time::Time;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// One GET and its answer.
+pub struct Asker {
+    request: Bytes,
+    answer: Vec<u8>,
+    /// Status and body, or why there is none.
+    pub result: Option<Result<(u16, String), String>>,
+    out: VecDeque<Out>,
+}
+
+impl Asker {
+    /// Will ask `to` for `path`.
+    pub fn new(to: SocketAddr, path: &str) -> Asker {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
+        Asker {
+            request: request.into(),
+            answer: Vec::new(),
+            result: None,
+            out: VecDeque::from([Out::Dial(to)]),
+        }
+    }
+
+    fn end(&mut self) -> Result<(u16, String), String> {
+        let text = String::from_utf8_lossy(&self.answer).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n").ok_or(format!("no answer but {text:?}"))?;
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or("no status")?;
+        let length = head.lines().find_map(|l| {
+            let (name, value) = l.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+        });
+        match length {
+            Some(n) if n != body.len() => Err(format!("{} of {n} bytes came", body.len())),
+            _ => Ok((status, body.to_owned())),
+        }
+    }
+}
+
+impl Client for Asker {
+    fn on(&mut self, input: In<'_>, _now: Time) {
+        match input {
+            In::Connected => self.out.push_back(Out::Send(self.request.clone())),
+            In::Received(bytes) => self.answer.extend_from_slice(bytes),
+            In::Finished if self.result.is_none() => {
+                self.result = Some(self.end());
+                self.out.push_back(Out::Close(false));
+            }
+            In::Closed(why) if self.result.is_none() => self.result = Some(Err(why.to_owned())),
+            _ => {}
+        }
+    }
+
+    fn poll(&mut self) -> Option<Out> {
+        self.out.pop_front()
+    }
+
+    fn wake(&self) -> Option<Time> {
+        None
+    }
+
+    fn note(&mut self) -> Option<String> {
+        None
+    }
+}

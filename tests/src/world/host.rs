@@ -1,0 +1,312 @@
+//! Hosts: what drives a node. It does for the node what the runtime does, in virtual time.
+
+use super::event::Event;
+use super::{HostId, Owner, Party, World};
+use proto_core::error::Reason;
+use proto_core::machine::Machine;
+use proto_core::node::Node;
+use proto_core::node::config::{Config, Role};
+use proto_core::node::io::{Answer, AskId, Batch, ConnId, Input, Output, Work};
+use proto_core::rtc::Identity;
+use proto_core::time::{Time, WallTime};
+use std::collections::BTreeMap;
+use std::hash::Hash as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// What the wall clock reads when a world begins.
+const EPOCH: u64 = 1_700_000_000_000_000_000;
+
+/// One run of a node.
+pub(super) struct Run {
+    pub(super) node: Node,
+    number: u64,
+    start: Time,
+    conns: BTreeMap<ConnId, (u64, usize)>,
+    accepted: u64,
+    wake: Option<Time>,
+    udp: Option<SocketAddr>,
+    drained: bool,
+}
+
+/// A machine that may run a node.
+pub(super) struct Host {
+    pub(super) config: Config,
+    pub(super) ip: IpAddr,
+    pub(super) run: Option<Run>,
+    runs: u64,
+}
+
+fn identity() -> Identity {
+    static IDENTITY: OnceLock<Identity> = OnceLock::new();
+    IDENTITY.get_or_init(|| Identity::generate().expect("an identity can be made")).clone()
+}
+
+impl World {
+    /// A host with a node of these roles, running. `manager`: where its manager is; none: in the node itself.
+    pub fn host(&mut self, name: &str, roles: &[Role], manager: Option<HostId>) -> HostId {
+        self.host_with(name, roles, manager, |_| {})
+    }
+
+    /// As [`World::host`], with changes to its configuration.
+    pub fn host_with(
+        &mut self,
+        name: &str,
+        roles: &[Role],
+        manager: Option<HostId>,
+        change: impl FnOnce(&mut Config),
+    ) -> HostId {
+        let id = self.host_off(name, roles, manager, change);
+        self.start(id);
+        id
+    }
+
+    /// As [`World::host_with`], but nothing runs on it yet.
+    pub fn host_off(
+        &mut self,
+        name: &str,
+        roles: &[Role],
+        manager: Option<HostId>,
+        change: impl FnOnce(&mut Config),
+    ) -> HostId {
+        let n = self.hosts.len();
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, n as u8 + 1));
+        let mut config = Config::default();
+        config.node.name = name.to_owned();
+        config.node.roles = roles.to_vec();
+        config.cluster.key = "a key that all nodes share".to_owned();
+        config.cluster.manager = manager.map_or_else(String::new, |m| self.hosts[m.0].ip.to_string());
+        change(&mut config);
+        self.hosts.push(Host { config, ip, run: None, runs: 0 });
+        HostId(n)
+    }
+
+    /// Starts a host's node, with empty memory.
+    pub fn start(&mut self, id: HostId) {
+        let now = self.now;
+        let host = &mut self.hosts[id.0];
+        assert!(host.run.is_none(), "{} runs already", host.config.node.name);
+        host.runs += 1;
+        let number = host.runs;
+        let seed = self.rng.fork("node", id.0 as u64 * 1_000 + number).bytes();
+        let start = self.base + now.since(Time::ZERO);
+        let node =
+            Node::new(host.config.clone(), seed, start, identity()).expect("the configuration is right");
+        host.run = Some(Run {
+            node,
+            number,
+            start: now,
+            conns: BTreeMap::new(),
+            accepted: 0,
+            wake: None,
+            udp: None,
+            drained: false,
+        });
+        let (ip, name) = (host.ip, host.config.node.name.clone());
+        self.trace(format!("{name} starts (run {number})"));
+        self.wall_clock(id, number);
+        self.node(id, number, Input::HostAddresses(&[ip]));
+    }
+
+    /// Ends a node without a word, as a killed process does: its kernel resets its connections.
+    pub fn crash(&mut self, id: HostId) {
+        assert!(self.hosts[id.0].run.take().is_some(), "nothing runs there");
+        self.trace(format!("{} crashes", self.hosts[id.0].config.node.name));
+        self.reset_all(Party::Host(id));
+    }
+
+    /// Sends a node the operator's wish for an orderly end.
+    pub fn drain(&mut self, id: HostId) {
+        if let Some(number) = self.hosts[id.0].run.as_ref().map(|r| r.number) {
+            self.node(id, number, Input::Drain);
+        }
+    }
+
+    /// Whether a node said that it may end.
+    pub fn is_drained(&self, id: HostId) -> bool {
+        self.hosts[id.0].run.as_ref().is_some_and(|r| r.drained)
+    }
+
+    fn wall_clock(&mut self, id: HostId, run: u64) {
+        let wall = WallTime(EPOCH + self.now.as_nanos());
+        self.node(id, run, Input::WallClock(wall));
+        self.at(self.now + Duration::from_secs(60), Event::WallClock(id.0, run));
+    }
+
+    /// Hands an input to a node, if that run of it still runs, and does what it says.
+    pub(super) fn node(&mut self, id: HostId, run: u64, input: Input<'_>) {
+        let now = self.now;
+        let Some(r) = self.hosts[id.0].run.as_mut().filter(|r| r.number == run) else { return };
+        let local = Time::ZERO + now.since(r.start);
+        r.node.handle(input, local);
+        let outputs: Vec<Output> = std::iter::from_fn(|| r.node.poll()).collect();
+        for output in outputs {
+            self.output(id, run, output);
+        }
+        let Some(r) = self.hosts[id.0].run.as_mut().filter(|r| r.number == run) else { return };
+        if let Some(deadline) = r.node.deadline() {
+            let at = (r.start + deadline.at.since(Time::ZERO)).max(now);
+            if r.wake.is_none_or(|w| at < w) {
+                r.wake = Some(at);
+                self.at(at, Event::Wake(id.0, run));
+            }
+        }
+    }
+
+    pub(super) fn node_connected(&mut self, host: HostId, run: u64, conn: ConnId, pipe: u64) {
+        let Some((local, remote)) = self.pipes.get(&pipe).map(|p| (p.ends[0].addr, p.ends[1].addr)) else {
+            return;
+        };
+        self.node(host, run, Input::Connected { conn, local, remote });
+    }
+
+    pub(super) fn node_closed(
+        &mut self,
+        host: HostId,
+        run: u64,
+        conn: ConnId,
+        code: &'static str,
+        why: &str,
+    ) {
+        if let Some(r) = self.hosts[host.0].run.as_mut().filter(|r| r.number == run) {
+            r.conns.remove(&conn);
+            self.node(host, run, Input::Closed { conn, reason: Reason::peer(code, why.to_owned()) });
+        }
+    }
+
+    /// A dial reaches a host. Answers who takes it.
+    pub(super) fn accept(
+        &mut self,
+        party: Party,
+        pipe: u64,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Option<Owner> {
+        let Party::Host(host) = party else { return None };
+        let h = &mut self.hosts[host.0];
+        let service = Self::service(&h.config, local.port())?;
+        let r = h.run.as_mut()?;
+        r.accepted += 1;
+        let conn = Self::accepted_id(r.accepted);
+        r.conns.insert(conn, (pipe, 1));
+        let run = r.number;
+        self.node(host, run, Input::Accepted { conn, service, local, remote });
+        // A node may have closed it at once.
+        let kept = self.hosts[host.0].run.as_ref()?.conns.contains_key(&conn);
+        kept.then_some(Owner::Node { host, run, conn })
+    }
+
+    fn output(&mut self, id: HostId, run: u64, output: Output) {
+        let Some(r) = self.hosts[id.0].run.as_mut() else { return };
+        let at = |r: &super::host::Run, conn: &ConnId| r.conns.get(conn).copied();
+        match output {
+            Output::Dial { conn, to } => {
+                (self.now.as_nanos(), id.0, "dial", conn.0, to).hash(&mut self.hash);
+                let ip = self.hosts[id.0].ip;
+                let pipe = self.dial(Owner::Node { host: id, run, conn }, ip, to);
+                if let Some(r) = self.hosts[id.0].run.as_mut() {
+                    r.conns.insert(conn, (pipe, 0));
+                }
+            }
+            Output::Send { conn, bytes } => {
+                (self.now.as_nanos(), id.0, conn.0, bytes.len()).hash(&mut self.hash);
+                if let Some((pipe, side)) = at(r, &conn) {
+                    self.send(pipe, side, bytes);
+                }
+            }
+            Output::Close { conn, now } => {
+                (self.now.as_nanos(), id.0, "close", conn.0, now).hash(&mut self.hash);
+                if let Some((pipe, side)) = r.conns.remove(&conn) {
+                    self.close(pipe, side, now);
+                }
+            }
+            Output::Reading { conn, on } => {
+                if let Some((pipe, side)) = at(r, &conn) {
+                    self.reading(pipe, side, on);
+                }
+            }
+            Output::OpenUdp { socket, bind } => {
+                let local = SocketAddr::new(self.hosts[id.0].ip, bind.port());
+                if let Some(r) = self.hosts[id.0].run.as_mut() {
+                    r.udp = Some(local);
+                }
+                self.at(self.now, Event::UdpOpened(id.0, run, socket, local));
+            }
+            Output::CloseUdp { .. } => r.udp = None,
+            Output::Datagrams(batch) => {
+                let from = r.udp;
+                self.datagrams(from, &batch);
+                self.at(self.now, Event::Sent(id.0, run, batch));
+            }
+            Output::Ask { ask, work: Work::Resolve { host, port } } => {
+                let found = host.parse::<IpAddr>().map(|ip| vec![SocketAddr::new(ip, port)]);
+                let answer = Answer::Resolved(found.map_err(|_| format!("no such name: {host}")));
+                self.at(self.now + Duration::from_millis(1), Event::Answer(id.0, run, ask, answer));
+            }
+            Output::Log(line) => {
+                let about: Vec<String> = line.session.into_iter().chain(line.stream).collect();
+                let text = format!("{} [{}] {}", line.target, about.join(" "), line.text);
+                self.logged(id, line.level, text);
+            }
+            Output::Fatal(reason) => panic!("{} cannot go on: {reason}", self.hosts[id.0].config.node.name),
+            Output::Drained => {
+                r.drained = true;
+                self.trace(format!("{} is drained", self.hosts[id.0].config.node.name));
+            }
+        }
+    }
+
+    fn datagrams(&mut self, from: Option<SocketAddr>, batch: &Batch) {
+        let Some(from) = from else { return };
+        for item in &batch.items {
+            let bytes = &batch.buf[item.start..item.start + item.len];
+            for datagram in bytes.chunks(item.segment_size.max(1)) {
+                let event = Event::Datagram { to: item.dst, from, bytes: datagram.to_vec() };
+                let micros = 500 + self.draw("datagram", self.seq, 0) % 5_000;
+                self.at(self.now + Duration::from_micros(micros), event);
+            }
+        }
+    }
+
+    pub(super) fn host_event(&mut self, event: Event) {
+        match event {
+            Event::Wake(host, run) => {
+                if let Some(r) = self.hosts[host].run.as_mut().filter(|r| r.number == run)
+                    && r.wake.is_some_and(|at| at <= self.now)
+                {
+                    r.wake = None;
+                    self.node(HostId(host), run, Input::Tick);
+                }
+            }
+            Event::WallClock(host, run) => {
+                if self.hosts[host].run.as_ref().is_some_and(|r| r.number == run) {
+                    self.wall_clock(HostId(host), run);
+                }
+            }
+            Event::Answer(host, run, ask, answer) => {
+                let ask: AskId = ask;
+                self.node(HostId(host), run, Input::Answer { ask, answer });
+            }
+            Event::UdpOpened(host, run, socket, local) => {
+                self.node(HostId(host), run, Input::UdpOpened { socket, local, max_segments: 10 });
+            }
+            Event::Sent(host, run, batch) => {
+                self.node(HostId(host), run, Input::Sent { batch, refused: 0 });
+            }
+            Event::Datagram { to, from, bytes } => {
+                let found = self.hosts.iter().position(|h| h.run.as_ref().is_some_and(|r| r.udp == Some(to)));
+                if let Some(host) = found
+                    && let Some(run) = self.hosts[host].run.as_ref().map(|r| r.number)
+                    && !self.cut.contains(&Party::Host(HostId(host)))
+                {
+                    let socket = proto_core::node::io::SocketId(0);
+                    let (stride, bytes) = (bytes.len(), &bytes[..]);
+                    let input = Input::Datagram { socket, local: to, remote: from, stride, bytes };
+                    self.node(HostId(host), run, input);
+                }
+            }
+            other => unreachable!("{other:?} is no event of a host"),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Synthetic media that says what it is: each frame carries its stream, its publisher's session, its track, its
+//! number and a hash, in valid codec wrapping, so that a player can check all of it from outside.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use proto_core::media::frame::{FrameKind, Ingest, NewFrame, Rotation};
+use proto_core::media::track::{CodecParams, TrackId};
+use std::hash::{DefaultHasher, Hasher};
+
+/// H.264 Constrained Baseline, level 3.0, 320 by 192, `pic_order_cnt_type` 2.
+pub const SPS: [u8; 8] = [0x67, 0x42, 0xc0, 0x1e, 0xda, 0x05, 0x06, 0x64];
+/// The parameter set that goes with it.
+pub const PPS: [u8; 4] = [0x68, 0xce, 0x3c, 0x80];
+/// AAC-LC, 48 kHz, stereo.
+pub const ASC: [u8; 2] = [0x11, 0x90];
+/// Time between pictures, nanoseconds (25 a second).
+pub const PICTURE: i64 = 40_000_000;
+
+/// When the `n`-th sound frame is due, nanoseconds from the start (1,024 samples each).
+pub const fn sound_at(n: u64) -> i64 {
+    (n as i64 * 1024 * 1_000_000_000) / 48_000
+}
+
+/// What a frame says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label {
+    /// The stream, `app/name`.
+    pub stream: String,
+    /// The publisher's session; each connection of each publisher has its own, and later ones are higher.
+    pub session: u64,
+    /// `v` or `a`.
+    pub track: char,
+    /// Counts from 0 in each track of a session.
+    pub seq: u64,
+    /// Whether it is a key frame (never for sound).
+    pub key: bool,
+}
+
+impl Label {
+    /// The label in `len` bytes or a few more, none of them zero (so that no NAL unit needs emulation prevention),
+    /// the hash of all of it last.
+    pub fn write(&self, len: usize) -> Vec<u8> {
+        let Label { stream, session, track, seq, key } = self;
+        let mut out = format!("HW|{stream}|{session}|{track}|{seq}|{}|", u8::from(*key)).into_bytes();
+        let mut state = session.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seq;
+        while out.len() + 16 < len {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            out.push(0x80 | (state >> 57) as u8);
+        }
+        let hash = hash_of(&out);
+        out.extend(format!("{hash:016x}").into_bytes());
+        out
+    }
+
+    /// Reads a label and checks its hash.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn read(bytes: &[u8]) -> Result<Label, String> {
+        let (body, hash) = bytes.split_at_checked(bytes.len().wrapping_sub(16)).ok_or("too short")?;
+        if format!("{:016x}", hash_of(body)).as_bytes() != hash {
+            return Err(format!("the hash of {} bytes is wrong", bytes.len()));
+        }
+        let mut parts = body.split(|b| *b == b'|').map(|p| String::from_utf8_lossy(p).into_owned());
+        let mut next = || parts.next().ok_or("a part is missing");
+        let number = |s: String| s.parse::<u64>().map_err(|e| format!("{s}: {e}"));
+        if next()? != "HW" {
+            return Err("not one of ours".to_owned());
+        }
+        Ok(Label {
+            stream: next()?,
+            session: number(next()?)?,
+            track: next()?.chars().next().ok_or("no track")?,
+            seq: number(next()?)?,
+            key: number(next()?)? == 1,
+        })
+    }
+
+    /// The frame that carries this label, `len` bytes or a few more, at `time` nanoseconds.
+    pub fn frame(&self, len: usize, time: i64) -> Ingest {
+        let label = self.write(len);
+        let mut payload = BytesMut::new();
+        let kind = match (self.track, self.key) {
+            ('v', key) => {
+                // A slice header: first macroblock 0, slice type 7 (I) or 5 (P), then bits without meaning.
+                let head = if key { [0x65, 0x88, 0x84] } else { [0x41, 0x9a, 0x84] };
+                payload.put_u32((head.len() + label.len()) as u32);
+                payload.put_slice(&head);
+                if key { FrameKind::Key } else { FrameKind::Delta }
+            }
+            _ => FrameKind::Audio,
+        };
+        payload.put_slice(&label);
+        Ingest::Frame(NewFrame {
+            track: if self.track == 'v' { TrackId::VIDEO } else { TrackId::AUDIO },
+            dts: time,
+            pts: time,
+            kind,
+            discardable: false,
+            temporal_layer: 0,
+            rotation: Rotation::default(),
+            capture: None,
+            payload: payload.freeze(),
+        })
+    }
+}
+
+/// What each publisher announces.
+pub fn configs() -> [Ingest; 2] {
+    [
+        Ingest::Config {
+            track: TrackId::VIDEO,
+            params: CodecParams::H264 {
+                sps: vec![Bytes::from_static(&SPS)],
+                pps: vec![Bytes::from_static(&PPS)],
+                size: Some((320, 192)),
+                reorders: false,
+            },
+        },
+        Ingest::Config {
+            track: TrackId::AUDIO,
+            params: CodecParams::Aac { asc: Bytes::from_static(&ASC), rate: 48_000, channels: 2 },
+        },
+    ]
+}
+
+/// What an FLV video tag of a player holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// Parameter sets (pictures) or AudioSpecificConfig (sound).
+    Config,
+    /// A frame.
+    Frame(Label),
+}
+
+/// Reads the payload of an RTMP video message (FLV, E.4.3.1), without the code under test.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_video(tag: &[u8]) -> Result<Tag, String> {
+    let [kind, packet, _, _, _, rest @ ..] = tag else { return Err("a video tag is too short".to_owned()) };
+    match (kind & 0x0f, packet) {
+        (7, 0) => {
+            let holds = |set: &[u8]| rest.windows(set.len()).any(|w| w == set);
+            if holds(&SPS) && holds(&PPS) { Ok(Tag::Config) } else { Err("other parameter sets".to_owned()) }
+        }
+        (7, 1) => {
+            let (mut rest, mut label) = (rest, None);
+            while let Some((size, tail)) = rest.split_first_chunk::<4>() {
+                let size = u32::from_be_bytes(*size) as usize;
+                let (nal, tail) = tail.split_at_checked(size).ok_or("a NAL unit is cut short")?;
+                rest = tail;
+                // Parameter sets may be repeated in front of a picture.
+                if matches!(nal.first().map(|b| b & 0x1f), Some(1 | 5)) {
+                    label = Some(Label::read(nal.get(3..).ok_or("a short slice")?)?);
+                }
+            }
+            let label = label.ok_or("a picture without a slice")?;
+            if label.key != (kind >> 4 == 1) {
+                return Err(format!("{label:?} comes as frame type {}", kind >> 4));
+            }
+            Ok(Tag::Frame(label))
+        }
+        other => Err(format!("a video tag of kind {other:?}")),
+    }
+}
+
+/// Reads the payload of an RTMP audio message (FLV, E.4.2.1).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_audio(tag: &[u8]) -> Result<Tag, String> {
+    match tag {
+        [0xaf, 0, asc @ ..] if asc == ASC => Ok(Tag::Config),
+        [0xaf, 1, raw @ ..] => Ok(Tag::Frame(Label::read(raw)?)),
+        other => Err(format!("an audio tag that begins {:?}", other.get(..2))),
+    }
+}
+
+fn hash_of(bytes: &[u8]) -> u64 {
+    let mut h = DefaultHasher::new();
+    h.write(bytes);
+    h.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto_core::wire::h264_sps::inspect;
+
+    #[test]
+    fn labels_come_back_and_a_changed_byte_is_seen() {
+        let label = Label { stream: "live/a".into(), session: 7, track: 'v', seq: 12, key: true };
+        let mut bytes = label.write(300);
+        assert_eq!(Label::read(&bytes), Ok(label));
+        assert!(bytes.len() >= 300 && bytes.iter().all(|b| *b != 0));
+        bytes[40] ^= 1;
+        assert!(Label::read(&bytes).is_err());
+        assert!(Label::read(b"x").is_err());
+    }
+
+    #[test]
+    fn the_parameter_sets_are_valid() {
+        let sps = inspect(&SPS).unwrap();
+        assert_eq!((sps.width, sps.height, sps.profile, sps.pic_order_cnt_type), (320, 192, 66, 2));
+    }
+}

@@ -1,0 +1,505 @@
+//! Whole clusters in virtual time: what publishers and viewers live through when nodes and links fail.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use headwater_tests::world::publisher::PublisherConfig;
+use headwater_tests::world::{ClientId, HostId, Party, World};
+use proto_core::node::config::Role;
+use std::time::Duration;
+
+const SEEDS: u64 = 4;
+const STREAM: &str = "live/one";
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A manager, two origins and two edges.
+struct Cluster {
+    m: HostId,
+    o1: HostId,
+    o2: HostId,
+    e1: HostId,
+    e2: HostId,
+}
+
+impl Cluster {
+    fn nodes(&self) -> [HostId; 5] {
+        [self.m, self.o1, self.o2, self.e1, self.e2]
+    }
+}
+
+fn cluster(w: &mut World) -> Cluster {
+    let m = w.host("m1", &[Role::Manager], None);
+    let o1 = w.host("o1", &[Role::Origin], Some(m));
+    let o2 = w.host("o2", &[Role::Origin], Some(m));
+    let e1 = w.host("e1", &[Role::Edge], Some(m));
+    let e2 = w.host("e2", &[Role::Edge], Some(m));
+    // A manager that knows nothing yet waits for two report intervals.
+    w.run(ms(2_500));
+    Cluster { m, o1, o2, e1, e2 }
+}
+
+fn seeds(test: impl Fn(&mut World)) {
+    for seed in 0..SEEDS {
+        test(&mut World::new(seed));
+    }
+}
+
+fn live(w: &mut World, at: HostId, stream: &str) -> ClientId {
+    let p = w.publish(at, stream);
+    ready(w, p, 5_000);
+    p
+}
+
+fn ready(w: &mut World, publisher: ClientId, within: u64) {
+    w.until("the publisher is accepted", ms(within), |w| w.publisher(publisher).is_ready());
+}
+
+/// The number of the publisher's present connection.
+fn session(w: &World, publisher: ClientId) -> u64 {
+    w.publisher(publisher).sent.last().unwrap().session
+}
+
+fn sees(w: &World, player: ClientId, session: u64) -> bool {
+    w.player(player).last_picture().is_some_and(|s| s.label.session == session)
+}
+
+fn until_sees(w: &mut World, player: ClientId, session: u64, within: u64) {
+    w.until(&format!("{player:?} sees session {session}"), ms(within), |w| sees(w, player, session));
+}
+
+/// A viewer that has its first picture.
+fn viewer(w: &mut World, at: HostId, stream: &str, publisher: ClientId) -> ClientId {
+    let v = w.play(at, stream);
+    let s = session(w, publisher);
+    until_sees(w, v, s, 4_000);
+    v
+}
+
+/// Between its first and its last picture of a session a viewer has all of them, and the last is recent.
+fn saw_all(w: &World, player: ClientId, publisher: ClientId, session: u64) {
+    let p = w.player(player);
+    let seen = p.pictures(session);
+    let (first, last) = (*seen.first().expect("it saw pictures"), *seen.last().unwrap());
+    assert_eq!(seen, (first..=last).collect::<Vec<_>>(), "{player:?} has gaps");
+    let sent = w.publisher(publisher).sent.iter().find(|s| s.session == session).unwrap();
+    assert!(last + 15 >= sent.pictures, "{player:?} has {last} of {}", sent.pictures);
+    assert!(p.gaps.is_empty(), "{:?}", p.gaps);
+    let sounds = p.seen.iter().filter(|s| s.label.track == 'a' && s.label.session == session).count();
+    assert!(sounds as u64 * 10 > (last - first) * 15, "{player:?} heard {sounds} sounds");
+}
+
+fn json(w: &mut World, at: HostId, path: &str) -> serde_json::Value {
+    let (status, body) = w.get(at, path).unwrap();
+    assert_eq!(status, 200, "{path}: {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+/// Everyone has left: nothing is kept anywhere.
+fn drains_to_zero(w: &mut World, nodes: &[HostId]) {
+    // The hold time, the linger time of pulls, and a moment.
+    w.run(ms(45_000));
+    for &node in nodes {
+        let sessions = json(w, node, "/api/v1/sessions");
+        assert_eq!(sessions["sessions"].as_array().map(Vec::len), Some(0), "{node:?}: {sessions}");
+        let streams = json(w, node, "/api/v1/streams");
+        assert_eq!(streams["streams"].as_array().map(Vec::len), Some(0), "{node:?}: {streams}");
+    }
+    w.run(ms(5_000));
+    for &node in nodes {
+        let (_, metrics) = w.get(node, "/metrics").unwrap();
+        for line in metrics.lines().filter(|l| l.starts_with("headwater_sessions{")) {
+            assert!(line.ends_with(" 0"), "{node:?}: {line}");
+        }
+    }
+}
+
+fn leave_all(w: &mut World, publishers: &[ClientId], viewers: &[ClientId]) {
+    for &v in viewers {
+        w.with_player(v, |v| v.leave());
+    }
+    for &p in publishers {
+        w.with_publisher(p, |p, now| p.leave(now));
+    }
+}
+
+/// A publisher at an origin, a viewer there, and viewers at two edges.
+fn watched(w: &mut World) -> (Cluster, ClientId, [ClientId; 3]) {
+    let c = cluster(w);
+    let p = live(w, c.o1, STREAM);
+    w.run(ms(1_500));
+    let viewers = [c.o1, c.e1, c.e2].map(|at| viewer(w, at, STREAM, p));
+    (c, p, viewers)
+}
+
+#[test]
+fn every_frame_reaches_every_viewer() {
+    seeds(|w| {
+        let (c, p, viewers) = watched(w);
+        w.run(ms(10_000));
+        let late = viewer(w, c.e1, STREAM, p);
+        w.run(ms(5_000));
+        let s = session(w, p);
+        for v in viewers.into_iter().chain([late]) {
+            saw_all(w, v, p, s);
+        }
+        leave_all(w, &[p], &viewers);
+        w.with_player(late, |v| v.leave());
+        drains_to_zero(w, &c.nodes());
+    });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    let run = |seed| {
+        let mut w = World::new(seed);
+        let (c, p, _) = watched(&mut w);
+        w.run(ms(2_000));
+        w.crash(c.o1);
+        w.run(ms(1_000));
+        w.start(c.o1);
+        w.with_publisher(p, |p, now| p.connect(now));
+        w.run(ms(8_000));
+        (w.hash(), w.log().to_vec())
+    };
+    let (a, b) = (run(7), run(7));
+    for (x, y) in a.1.iter().zip(&b.1) {
+        assert_eq!(x, y);
+    }
+    assert_eq!(a.0, b.0);
+    assert_ne!(a.0, run(8).0);
+}
+
+#[test]
+fn an_edge_may_start_before_its_origin() {
+    seeds(|w| {
+        let m = w.host("m1", &[Role::Manager], None);
+        let e = w.host("e1", &[Role::Edge], Some(m));
+        w.run(ms(3_000));
+        let early = w.play(e, STREAM);
+        w.run(ms(6_000));
+        assert!(
+            !w.player(early).playing && !w.player(early).statuses.is_empty(),
+            "it is told that nothing is live"
+        );
+        let o = w.host("o1", &[Role::Origin], Some(m));
+        w.run(ms(1_000));
+        let p = live(w, o, STREAM);
+        let v = viewer(w, e, STREAM, p);
+        w.run(ms(3_000));
+        saw_all(w, v, p, session(w, p));
+    });
+}
+
+#[test]
+fn a_second_publisher_of_a_live_name_is_refused_everywhere() {
+    seeds(|w| {
+        let (c, p, viewers) = watched(w);
+        for at in [c.o1, c.o2, c.e1] {
+            let second = w.publish(at, STREAM);
+            w.until("the second publisher is refused", ms(5_000), |w| w.publisher(second).ended().is_some());
+            let said = w.publisher(second).ended().unwrap().to_owned();
+            assert!(said.contains("NetStream.Publish.BadName"), "{said}");
+            assert_eq!(w.publisher(second).sent.last().unwrap().ready, None);
+        }
+        w.run(ms(2_000));
+        for v in viewers {
+            saw_all(w, v, p, session(w, p));
+        }
+    });
+}
+
+/// The publisher's host vanishes; after `silence` it comes back at `again` from another address.
+fn returns(w: &mut World, silence: u64, again: impl Fn(&Cluster) -> HostId) {
+    let (c, p, viewers) = watched(w);
+    w.cut(p.into());
+    w.run(ms(silence));
+    let config = PublisherConfig { again: Some(ms(500)), ..PublisherConfig::default() };
+    let back = w.publish_with(again(&c), STREAM, config);
+    // lease + 2 s
+    ready(w, back, 5_000);
+    let s = session(w, back);
+    for v in viewers {
+        until_sees(w, v, s, 3_000);
+    }
+    w.run(ms(5_000));
+    for v in viewers {
+        assert_eq!(w.player(v).ended, None);
+        saw_all(w, v, back, s);
+    }
+    leave_all(w, &[p, back], &viewers);
+    w.heal(p.into());
+    drains_to_zero(w, &c.nodes());
+}
+
+#[test]
+fn a_publisher_that_died_silently_takes_over_on_the_same_origin() {
+    seeds(|w| returns(w, 3_200, |c| c.o1));
+}
+
+#[test]
+fn a_publisher_that_died_silently_takes_over_on_another_origin() {
+    seeds(|w| returns(w, 3_200, |c| c.o2));
+}
+
+#[test]
+fn a_publisher_that_comes_back_too_early_gets_in_as_soon_as_it_may() {
+    seeds(|w| returns(w, 300, |c| c.o2));
+    seeds(|w| returns(w, 300, |c| c.o1));
+}
+
+#[test]
+fn a_publisher_may_leave_and_return_within_the_hold_time() {
+    seeds(|w| {
+        let (c, p, viewers) = watched(w);
+        for (pause, at) in [(8_000, c.o1), (12_000, c.o2), (20, c.o1), (400, c.o2)] {
+            w.with_publisher(p, |p, now| p.leave(now));
+            w.run(ms(pause));
+            let to = w.rtmp_addr(at);
+            w.with_publisher(p, |p, now| {
+                p.goes_to(to);
+                p.connect(now);
+            });
+            ready(w, p, 3_000);
+            let s = session(w, p);
+            for v in viewers {
+                until_sees(w, v, s, 3_000);
+            }
+            w.run(ms(3_000));
+            for v in viewers {
+                assert_eq!(w.player(v).ended, None);
+                saw_all(w, v, p, s);
+            }
+        }
+    });
+}
+
+#[test]
+fn when_the_hold_time_is_over_players_are_told_the_end() {
+    seeds(|w| {
+        let (c, p, viewers) = watched(w);
+        w.with_publisher(p, |p, now| p.leave(now));
+        w.run(ms(29_000));
+        for v in viewers {
+            assert_eq!(w.player(v).ended, None);
+        }
+        w.run(ms(9_000));
+        for v in viewers {
+            let v = w.player(v);
+            assert!(v.ended.is_some(), "it still waits");
+            assert!(v.statuses.iter().any(|s| s == "NetStream.Play.UnpublishNotify"), "{:?}", v.statuses);
+        }
+        drains_to_zero(w, &c.nodes());
+    });
+}
+
+#[test]
+fn viewers_at_edges_outlive_a_restart_of_their_origin() {
+    seeds(|w| {
+        let c = cluster(w);
+        let config = PublisherConfig { again: Some(ms(500)), ..PublisherConfig::default() };
+        let p = w.publish_with(c.o1, STREAM, config);
+        ready(w, p, 3_000);
+        let viewers = [c.e1, c.e2].map(|at| viewer(w, at, STREAM, p));
+        for down in [200, 1_500, 6_000] {
+            w.run(ms(2_000));
+            w.crash(c.o1);
+            w.run(ms(down));
+            w.start(c.o1);
+            ready(w, p, 6_000);
+            let s = session(w, p);
+            for v in viewers {
+                until_sees(w, v, s, 5_000);
+            }
+            w.run(ms(3_000));
+            for v in viewers {
+                assert_eq!(w.player(v).ended, None);
+                saw_all(w, v, p, s);
+            }
+        }
+    });
+}
+
+#[test]
+fn another_origin_takes_the_publisher_of_one_that_vanished() {
+    seeds(|w| {
+        let (c, p, [at_origin, v1, v2]) = watched(w);
+        w.cut(c.o1.into());
+        w.run(ms(1_000));
+        let config = PublisherConfig { again: Some(ms(500)), ..PublisherConfig::default() };
+        let back = w.publish_with(c.o2, STREAM, config);
+        ready(w, back, 5_000);
+        let s = session(w, back);
+        for v in [v1, v2] {
+            until_sees(w, v, s, 3_000);
+        }
+        // The old origin comes back, its publisher still connected: it is fenced.
+        w.run(ms(4_000));
+        w.heal(c.o1.into());
+        w.until("the old publisher is told", ms(10_000), |w| w.publisher(p).ended().is_some());
+        until_sees(w, at_origin, s, 5_000);
+        w.run(ms(3_000));
+        for v in [v1, v2, at_origin] {
+            assert_eq!(w.player(v).ended, None);
+            saw_all(w, v, back, s);
+        }
+        leave_all(w, &[p, back], &[v1, v2, at_origin]);
+        drains_to_zero(w, &c.nodes());
+    });
+}
+
+fn epoch(w: &mut World, at: HostId) -> Vec<u64> {
+    let streams = json(w, at, "/api/v1/streams");
+    let text = streams["streams"][0]["epoch"].as_str().unwrap_or_default().to_owned();
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect()
+}
+
+#[test]
+fn a_manager_may_restart_with_empty_memory() {
+    seeds(|w| {
+        let (c, p, viewers) = watched(w);
+        let before = epoch(w, c.o1);
+        assert!(!before.is_empty());
+        w.crash(c.m);
+        w.run(ms(2_000));
+        w.start(c.m);
+        // Two report intervals, and a moment for the nodes to dial.
+        w.run(ms(4_000));
+        assert_eq!(epoch(w, c.m), before, "it has learnt what runs");
+        let second = w.publish(c.o2, STREAM);
+        w.until("a second publisher is refused", ms(5_000), |w| w.publisher(second).ended().is_some());
+        assert_eq!(w.publisher(second).sent.last().unwrap().ready, None);
+        let e3 = w.host("e3", &[Role::Edge], Some(c.m));
+        w.run(ms(1_000));
+        let late = viewer(w, e3, STREAM, p);
+        w.run(ms(2_000));
+        for v in viewers.into_iter().chain([late]) {
+            saw_all(w, v, p, session(w, p));
+        }
+        w.with_publisher(p, |p, now| p.leave(now));
+        w.run(ms(1_000));
+        let to = w.rtmp_addr(c.o2);
+        w.with_publisher(p, |p, now| {
+            p.goes_to(to);
+            p.connect(now);
+        });
+        ready(w, p, 3_000);
+        assert!(epoch(w, c.o2) > before, "epochs only rise");
+        for v in viewers {
+            let s = session(w, p);
+            until_sees(w, v, s, 3_000);
+        }
+    });
+}
+
+#[test]
+fn with_the_manager_away_what_runs_runs_on() {
+    seeds(|w| {
+        let (c, p, viewers) = watched(w);
+        w.cut(c.m.into());
+        w.run(ms(20_000));
+        let late = viewer(w, c.e1, STREAM, p);
+        w.run(ms(2_000));
+        w.heal(c.m.into());
+        w.run(ms(10_000));
+        for v in viewers.into_iter().chain([late]) {
+            saw_all(w, v, p, session(w, p));
+        }
+    });
+}
+
+#[test]
+fn a_node_registers_when_its_manager_comes() {
+    seeds(|w| {
+        let m = w.host_off("m1", &[Role::Manager], None, |_| {});
+        let o = w.host("o1", &[Role::Origin], Some(m));
+        let e = w.host("e1", &[Role::Edge], Some(m));
+        w.run(ms(15_000));
+        let log = w.log().iter().filter(|l| l.contains("no manager reachable")).count();
+        assert!(log >= 2, "each node says that it has no manager");
+        w.start(m);
+        w.run(ms(4_000));
+        let nodes = json(w, m, "/api/v1/nodes");
+        assert_eq!(nodes["nodes"].as_array().map(Vec::len), Some(3), "{nodes}");
+        let p = live(w, o, STREAM);
+        viewer(w, e, STREAM, p);
+    });
+}
+
+#[test]
+fn a_viewer_that_stops_reading_is_let_go_and_harms_no_one() {
+    seeds(|w| {
+        let c = cluster(w);
+        let config = PublisherConfig { key_bytes: 60_000, delta_bytes: 8_000, ..PublisherConfig::default() };
+        let p = w.publish_with(c.o1, STREAM, config);
+        ready(w, p, 3_000);
+        let (good, bad) = (viewer(w, c.e1, STREAM, p), viewer(w, c.e1, STREAM, p));
+        w.with_player(bad, |v| v.read(false));
+        w.run(ms(15_000));
+        let log = w.log().join("\n");
+        assert!(log.contains("accepted no byte"), "it is evicted");
+        saw_all(w, good, p, session(w, p));
+        let worst = w.player(good).seen.windows(2).map(|s| s[1].at.since(s[0].at)).max().unwrap();
+        assert!(worst < ms(150), "the other waited for {worst:?}");
+        w.run(ms(20_000));
+        assert!(w.player(bad).ended.is_some(), "its connection is closed");
+        let sessions = json(w, c.e1, "/api/v1/sessions");
+        assert_eq!(sessions["sessions"].as_array().map(Vec::len), Some(1), "{sessions}");
+    });
+}
+
+#[test]
+fn a_viewer_whose_host_vanished_is_let_go() {
+    seeds(|w| {
+        let (c, p, viewers) = watched(w);
+        w.cut(Party::Client(viewers[1]));
+        w.run(ms(65_000));
+        let sessions = json(w, c.e1, "/api/v1/sessions");
+        assert_eq!(sessions["sessions"].as_array().map(Vec::len), Some(0), "{sessions}");
+        saw_all(w, viewers[2], p, session(w, p));
+    });
+}
+
+#[test]
+fn a_node_that_drains_takes_nothing_new_and_ends() {
+    seeds(|w| {
+        let (c, p, viewers) = watched(w);
+        w.drain(c.e1);
+        w.run(ms(500));
+        assert!(!w.is_drained(c.e1));
+        let late = w.play(c.e1, STREAM);
+        w.run(ms(2_000));
+        assert!(!w.player(late).playing, "a draining edge takes no viewer");
+        let path = format!("/streammanager/api/4.0/event/{STREAM}?action=subscribe");
+        for _ in 0..4 {
+            let place = json(w, c.m, &path);
+            assert_eq!(place["serverAddress"], w.http_addr(c.e2).ip().to_string(), "{place}");
+        }
+        saw_all(w, viewers[1], p, session(w, p));
+        w.with_player(viewers[1], |v| v.leave());
+        w.until("the edge is drained", ms(3_000), |w| w.is_drained(c.e1));
+        // One with a viewer that stays ends too.
+        w.drain(c.e2);
+        w.run(ms(29_000));
+        assert!(!w.is_drained(c.e2));
+        assert_eq!(w.player(viewers[2]).ended, None);
+        w.run(ms(2_000));
+        assert!(w.is_drained(c.e2) && w.player(viewers[2]).ended.is_some());
+    });
+}
+
+#[test]
+fn one_process_is_a_whole_cluster() {
+    seeds(|w| {
+        let one = w.host("one", &[Role::Manager, Role::Origin, Role::Edge], None);
+        w.run(ms(100));
+        let p = live(w, one, STREAM);
+        let other = live(w, one, "live/two");
+        let (v, u) = (viewer(w, one, STREAM, p), viewer(w, one, "live/two", other));
+        w.run(ms(5_000));
+        saw_all(w, v, p, session(w, p));
+        saw_all(w, u, other, session(w, other));
+        leave_all(w, &[p, other], &[v, u]);
+        drains_to_zero(w, &[one]);
+    });
+}
