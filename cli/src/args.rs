@@ -34,6 +34,7 @@ pub(crate) enum Command {
         SIGTERM or Ctrl-C lets sessions finish; a second one ends at once.")]
     Serve(Serve),
     /// Run a whole cluster in this process, with a clip playing through it
+    #[command(after_help = "SIGTERM or Ctrl-C ends it.")]
     Demo(Demo),
     /// Print the whole configuration with its defaults, or check a file
     Config(Config),

@@ -24,6 +24,7 @@ use failure::Failure;
 use log::Log;
 use proto_core::node::config::Config;
 use proto_core::node::io::Level;
+use runtime_mio::RemoteControl;
 use settings::Loader;
 use std::io::Write as _;
 use std::path::Path;
@@ -32,7 +33,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve(&args),
-        Command::Demo(args) => demo::run(&args, run::start, run::client),
+        Command::Demo(args) => demo::run(&args),
         Command::Config(args) => match args.command {
             None => settings::print(&Config::default()).map_err(Failure::Running).and_then(|text| say(&text)),
             Some(ConfigCommand::Check { file }) => check(&file),
@@ -72,7 +73,14 @@ fn serve(args: &args::Serve) -> Result<(), Failure> {
         log.say(Level::Warn, warning.to_string());
     }
     let node = run::start(&loaded.config, log.clone())?;
-    run::until_all_end(vec![("node", node)], &log)
+    let said = log.clone();
+    run::until_all_end(vec![("node", node)], &log, move |nodes| {
+        said.say(
+            Level::Info,
+            "asked to end: sessions may finish, nothing new is taken; once more ends at once",
+        );
+        nodes.iter().for_each(RemoteControl::drain);
+    })
 }
 
 fn check(file: &Path) -> Result<(), Failure> {

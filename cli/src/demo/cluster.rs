@@ -13,7 +13,7 @@ pub(crate) struct Planned {
 }
 
 /// Keys that the demo sets for each node and that nobody else may set.
-pub(crate) const OWN_KEYS: [&str; 9] = [
+pub(crate) const OWN_KEYS: [&str; 10] = [
     "bind",
     "node.name",
     "node.roles",
@@ -23,7 +23,12 @@ pub(crate) const OWN_KEYS: [&str; 9] = [
     "cluster.port",
     "cluster.manager",
     "cluster.key",
+    "limits.drain_ms",
 ];
+
+/// How long viewers may go on after the demo was asked to end, milliseconds: nobody depends on it, so only until they
+/// have been told.
+const DRAIN_MS: u64 = 200;
 
 /// Ports of HTTP, RTMP, WebRTC and the cluster for manager, origin and edge. Those of the manager are the ones that a
 /// single node has; 1936, 5443, 8554 and 8555 stay free for protocols to come.
@@ -54,6 +59,7 @@ pub(crate) fn plan(base: &Config, bind: IpAddr, shift: u16, key: &str) -> Result
         config.webrtc.port = webrtc.ok_or_else(too_far)?;
         config.cluster.port = cluster.ok_or_else(too_far)?;
         config.cluster.key = key.to_owned();
+        config.limits.drain_ms = DRAIN_MS;
         // The nodes reach each other on this host, whatever address viewers use.
         config.advertise.private = local.to_string();
         planned.push(Planned { label, config });
@@ -103,7 +109,7 @@ pub(crate) fn welcome([manager, origin, edge]: &[Planned; 3]) -> String {
          {:17}-f flv rtmp://{host}:{rtmp}/live/mine\n\
          \n\
          The nodes:\n{}{}{}\
-         Ctrl-C ends it; a second Ctrl-C ends it at once.\n\n",
+         Ctrl-C ends it.\n\n",
         "",
         line(manager),
         line(origin),

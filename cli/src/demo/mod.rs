@@ -3,20 +3,20 @@
 
 mod clip;
 mod cluster;
-pub(crate) mod publisher;
+mod publisher;
 
 use crate::args;
 use crate::failure::Failure;
 use crate::log::Log;
-use crate::run::{self, Start};
+use crate::run;
 use crate::say;
 use crate::settings::{self, Loader};
 use clip::Clip;
 use proto_core::node::io::Level;
-use publisher::MakeClient;
+use publisher::{Job, Publisher};
+use runtime_mio::RemoteControl;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::mpsc;
 
 /// The stream that the clip is published as.
 const STREAM: &str = "live/demo";
@@ -25,7 +25,7 @@ const STREAM: &str = "live/demo";
 ///
 /// # Errors
 /// Wrong arguments, or why a node could not start or go on.
-pub(crate) fn run(args: &args::Demo, start: Start, client: MakeClient) -> Result<(), Failure> {
+pub(crate) fn run(args: &args::Demo) -> Result<(), Failure> {
     let mut loader = Loader::new()?;
     for pair in &args.set {
         let key = pair.split('=').next().unwrap_or_default().trim();
@@ -54,23 +54,22 @@ pub(crate) fn run(args: &args::Demo, start: Start, client: MakeClient) -> Result
     let log = Log::new(&base.log);
     let mut nodes = Vec::new();
     for node in &planned {
-        let ready =
-            start(&node.config, log.of_node(node.label)).map_err(|e| told_by_offset(e, args.port_offset))?;
+        let ready = run::start(&node.config, log.of_node(node.label))
+            .map_err(|e| told_by_offset(e, args.port_offset))?;
         nodes.push((node.label, ready));
     }
     say(&cluster::welcome(&planned))?;
     let manager = &planned[0].config;
     let manager = SocketAddr::new(cluster::reachable(manager.bind), manager.http.port);
-    // The publisher ends when this sender goes, at the latest with this function.
-    let (_go_on, ended) = mpsc::channel();
-    publisher::spawn(
-        publisher::Job { manager, stream: STREAM, clip, limits: base.limits.clone(), client },
-        ended,
-        log.of_node("publisher"),
-    )
-    .map_err(|e| Failure::Running(format!("the publisher has no thread to run on: {e}")))?;
-    log.say(Level::Info, "the demo runs");
-    run::until_all_end(nodes, &log)
+    let job = Job { manager, stream: STREAM, clip, limits: base.limits.clone() };
+    let publisher = Publisher::start(job, log.of_node("publisher"))
+        .map_err(|e| Failure::Running(format!("the publisher has no thread to run on: {e}")))?;
+    let said = log.clone();
+    run::until_all_end(nodes, &log, move |nodes| {
+        said.say(Level::Info, "asked to end: the publisher takes leave, then the nodes do");
+        publisher.leave();
+        nodes.iter().for_each(RemoteControl::drain);
+    })
 }
 
 /// In the demo, ports are moved together.
@@ -86,34 +85,26 @@ fn told_by_offset(failure: Failure, offset: u16) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto_core::limits::Limits;
-    use publisher::{Client, Target};
+    use std::net::TcpListener;
 
-    fn no_client(_: &Target, _: &Limits, _: [u8; 32]) -> Result<Box<dyn Client>, String> {
-        panic!("nothing is published before the nodes stand")
+    fn demo(port_offset: u16, set: &[&str]) -> args::Demo {
+        let set = set.iter().map(|&pair| pair.to_owned()).collect();
+        args::Demo { bind: [127, 0, 0, 1].into(), port_offset, set }
     }
 
     #[test]
     fn keys_that_the_demo_owns_are_refused() {
-        let args =
-            args::Demo { bind: [127, 0, 0, 1].into(), port_offset: 0, set: vec!["http.port=9".to_owned()] };
-        let Err(Failure::Wrong(texts)) = run(&args, |_, _| panic!("must not start"), no_client) else {
-            panic!("it ran")
-        };
+        let Err(Failure::Wrong(texts)) = run(&demo(0, &["http.port=9"])) else { panic!("it ran") };
         assert!(texts[0].contains("--port-offset"), "{texts:?}");
     }
 
     #[test]
     fn a_node_that_cannot_start_ends_the_demo_with_its_words() {
-        let args = args::Demo { bind: [127, 0, 0, 1].into(), port_offset: 1_000, set: vec![] };
-        let failed = run(
-            &args,
-            |config, _| Err(Failure::Running(format!("{}: address in use", config.http.port))),
-            no_client,
-        );
-        assert_eq!(
-            failed,
-            Err(Failure::Running("6080: address in use (in the demo: --port-offset 2000)".to_owned()))
-        );
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let offset = port - 5_080;
+        let Err(Failure::Running(text)) = run(&demo(offset, &[])) else { panic!("it ran") };
+        assert!(text.contains(&port.to_string()) && text.contains("address in use"), "{text}");
+        assert!(text.contains(&format!("--port-offset {}", offset + 1_000)), "{text}");
     }
 }

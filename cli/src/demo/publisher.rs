@@ -3,18 +3,18 @@
 
 use super::clip::{Clip, Due};
 use crate::log::Log;
-use bytes::Bytes;
-use proto_core::error::Reason;
 use proto_core::limits::Limits;
-use proto_core::media::frame::Ingest;
+use proto_core::machine::Machine as _;
 use proto_core::media::key::StreamKey;
 use proto_core::node::io::{Level, LogLine};
+use proto_core::rand::Rng;
+use proto_core::rtmp::client::{Client, Input, Output};
 use proto_core::time::{Deadline, Time};
 use serde_json::Value;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::iter::Peekable;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,40 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ROOM: usize = 256 << 10;
 /// The longest sleep: so soon the publisher notices that the demo ends.
 const NAP: Duration = Duration::from_millis(200);
-
-/// The RTMP client machine, as far as the publisher needs it.
-pub(crate) trait Client: Send {
-    /// Bytes came from the server.
-    fn received(&mut self, bytes: &[u8], now: Time);
-    /// So many bytes could be sent now.
-    fn writable(&mut self, free: usize, now: Time);
-    /// Something to publish; only once [`Said::Ready`] was said.
-    fn media(&mut self, ingest: Ingest, now: Time);
-    /// Time passed.
-    fn tick(&mut self, now: Time);
-    /// Take leave: unpublish, then close.
-    fn finish(&mut self, now: Time);
-    /// What the machine says, until `None`.
-    fn poll(&mut self) -> Option<Said>;
-    /// When the machine wants a tick.
-    fn deadline(&self) -> Option<Deadline>;
-}
-
-/// What a [`Client`] says.
-#[derive(Debug)]
-pub(crate) enum Said {
-    /// Send these bytes.
-    Send(Bytes),
-    /// The server accepted: media may be sent.
-    Ready,
-    /// It is over.
-    Closed(Reason),
-    /// A line for the operator.
-    Log(Level, String),
-}
-
-/// Makes a client for a target; the seed is fresh for each connection.
-pub(crate) type MakeClient = fn(&Target, &Limits, [u8; 32]) -> Result<Box<dyn Client>, String>;
+/// How long taking leave may take.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// Where to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,39 +50,53 @@ pub(crate) struct Job {
     pub(crate) clip: Clip,
     /// Limits for the client machine.
     pub(crate) limits: Limits,
-    /// Where client machines come from.
-    pub(crate) client: MakeClient,
 }
 
-/// Publishes from a thread of its own until the sender of `ended` is dropped.
-///
-/// # Errors
-/// If there is no thread to be had.
-pub(crate) fn spawn(job: Job, ended: Receiver<()>, log: Log) -> io::Result<()> {
-    thread::Builder::new().name("publisher".to_owned()).spawn(move || {
-        // The same complaint every second would only hide what else is said.
-        let mut told = None;
-        loop {
-            let why = match publish(&job, &ended, &log) {
-                Ok(()) => return,
-                Err(why) => why,
-            };
-            if told.as_ref() != Some(&why) {
-                say(
-                    &log,
-                    job.stream,
-                    Level::Info,
-                    format!("not publishing: {why}; trying again each second"),
-                );
-                told = Some(why);
-            }
-            match ended.recv_timeout(AGAIN) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
-            }
+/// A publisher on a thread of its own.
+pub(crate) struct Publisher {
+    /// Asks it to end by going.
+    go_on: Sender<()>,
+    /// Tells that it has ended by the end of its sender.
+    gone: Receiver<()>,
+}
+
+impl Publisher {
+    /// Publishes until [`Publisher::leave`] or the end of this handle.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub(crate) fn start(job: Job, log: Log) -> io::Result<Publisher> {
+        let (go_on, ended) = mpsc::channel();
+        let (going, gone) = mpsc::channel();
+        thread::Builder::new().name("publisher".to_owned()).spawn(move || {
+            let _going: Sender<()> = going;
+            again_and_again(&job, &ended, &log);
+        })?;
+        Ok(Publisher { go_on, gone })
+    }
+
+    /// Lets it take leave of its origin, for [`LEAVE`] at most.
+    pub(crate) fn leave(self) {
+        drop(self.go_on);
+        // Nothing is ever sent: this waits for the thread to let go, or long enough.
+        let _ = self.gone.recv_timeout(LEAVE);
+    }
+}
+
+fn again_and_again(job: &Job, ended: &Receiver<()>, log: &Log) {
+    // The same complaint every second would only hide what else is said.
+    let mut told = None;
+    while let Err(why) = publish(job, ended, log) {
+        if told.as_ref() != Some(&why) {
+            let text = format!("not publishing: {why}; trying again each second");
+            say(log, job.stream, Level::Warn, text);
+            told = Some(why);
         }
-    })?;
-    Ok(())
+        match ended.recv_timeout(AGAIN) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
 }
 
 fn say(log: &Log, stream: &str, level: Level, text: String) {
@@ -125,7 +107,9 @@ fn say(log: &Log, stream: &str, level: Level, text: String) {
 fn publish(job: &Job, ended: &Receiver<()>, log: &Log) -> Result<(), String> {
     let target = ask_manager(job.manager, job.stream)?;
     let seed = crate::run::seed().map_err(|failure| failure.words())?;
-    let mut client = (job.client)(&target, &job.limits, seed)?;
+    let host = format!("{}:{}", target.host, target.port);
+    let (app, name) = (target.key.app(), target.key.name());
+    let mut client = Client::new(&host, app, name, job.limits.clone(), Rng::new(seed), Time::ZERO);
     let place = (target.host.as_str(), target.port);
     let addr = place
         .to_socket_addrs()
@@ -140,7 +124,7 @@ fn publish(job: &Job, ended: &Receiver<()>, log: &Log) -> Result<(), String> {
     };
     setup().map_err(|e| format!("the connection to {addr} cannot be set up: {e}"))?;
     let say = |level, text| say(log, job.stream, level, text);
-    pump(client.as_mut(), &socket, &job.clip, ended, &say).map_err(|e| format!("{addr}: {e}"))
+    pump(&mut client, &socket, &job.clip, ended, &say).map_err(|e| format!("{addr}: {e}"))
 }
 
 /// Asks the manager where to publish, by the call that every client of the dialect uses.
@@ -179,7 +163,7 @@ fn target(url: &str) -> Result<Target, String> {
 /// Carries bytes between machine and socket, and gives the machine each frame when it is due. The wait for the next
 /// frame is the time limit of reading, so one thread does both.
 fn pump(
-    client: &mut dyn Client,
+    client: &mut Client,
     mut socket: &TcpStream,
     clip: &Clip,
     ended: &Receiver<()>,
@@ -190,33 +174,33 @@ fn pump(
     let mut playing: Option<(Time, Peekable<_>)> = None;
     let mut leaving = false;
     let mut buffer = vec![0; 16 << 10];
-    client.writable(ROOM, now());
+    client.handle(Input::Writable(ROOM), now());
     loop {
         while let Some(said) = client.poll() {
             match said {
-                Said::Send(bytes) => {
+                Output::Send(bytes) => {
                     socket.write_all(&bytes).map_err(|e| format!("cannot send: {e}"))?;
-                    client.writable(ROOM, now());
+                    client.handle(Input::Writable(ROOM), now());
                 }
-                Said::Ready => {
+                Output::Ready => {
                     say(Level::Info, "publishing the clip".to_owned());
                     playing = Some((now(), clip.play().peekable()));
                 }
-                Said::Closed(_) if leaving => return Ok(()),
-                Said::Closed(reason) => return Err(reason.to_string()),
-                Said::Log(level, text) => say(level, text),
+                Output::Closed(_) if leaving => return Ok(()),
+                Output::Closed(reason) => return Err(reason.to_string()),
+                Output::Log(level, text) => say(level, text),
             }
         }
         if !leaving && !matches!(ended.try_recv(), Err(TryRecvError::Empty)) {
             leaving = true;
-            client.finish(now());
+            client.handle(Input::Finish, now());
             continue;
         }
         let moment = now();
         let next = match &mut playing {
             Some((since, frames)) if !leaving => {
                 if let Some(due) = frames.next_if(|due: &Due| *since + due.at <= moment) {
-                    client.media(due.ingest, moment);
+                    client.handle(Input::Media(&due.ingest), moment);
                     continue;
                 }
                 frames.peek().map(|due| Deadline::new(*since + due.at, "next frame"))
@@ -230,7 +214,7 @@ fn pump(
         match socket.read(&mut buffer) {
             Ok(0) if leaving => return Ok(()),
             Ok(0) => return Err("the origin closed the connection".to_owned()),
-            Ok(n) => client.received(buffer.get(..n).unwrap_or_default(), now()),
+            Ok(n) => client.handle(Input::Received(buffer.get(..n).unwrap_or_default()), now()),
             Err(e)
                 if matches!(
                     e.kind(),
@@ -238,17 +222,16 @@ fn pump(
                 ) => {}
             Err(e) => return Err(format!("cannot receive: {e}")),
         }
-        client.tick(now());
+        client.handle(Input::Tick, now());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto_core::media::frame::FrameKind;
-    use std::collections::VecDeque;
+    use proto_core::error::Reason;
+    use proto_core::media::frame::{FrameKind, Ingest};
     use std::net::TcpListener;
-    use std::sync::mpsc;
 
     #[test]
     fn addresses_are_taken_apart() {
@@ -288,42 +271,45 @@ mod tests {
         assert!(ask_manager(manager("{}"), "live/demo").unwrap_err().contains("no urls.rtmp"));
     }
 
-    /// Says hello, is ready when it hears `ok`, sends one byte for each item of media, and `bye` at the end.
-    #[derive(Default)]
-    struct Fake {
-        said: VecDeque<Said>,
+    fn client() -> Client {
+        Client::new("h", "live", "demo", Limits::default(), Rng::new([1; 32]), Time::ZERO)
     }
 
-    impl Client for Fake {
-        fn received(&mut self, bytes: &[u8], _: Time) {
-            match bytes {
-                b"ok" => self.said.push_back(Said::Ready),
-                other => self.said.push_back(Said::Closed(Reason::peer("odd", format!("heard {other:?}")))),
+    /// The server's side of one connection, until the publisher is gone or `enough` says so. Answers what it heard
+    /// of the stream.
+    fn serve(mut conn: TcpStream, refuse: bool, enough: impl Fn(&[Ingest]) -> bool) -> Vec<Ingest> {
+        use proto_core::rtmp::server::{Input, Output, Server};
+        let now = Time::ZERO;
+        let mut server = Server::new(Limits::default(), Rng::new([2; 32]), now);
+        let (mut heard, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+        server.handle(Input::Writable(ROOM), now);
+        loop {
+            while let Some(said) = server.poll() {
+                match said {
+                    Output::Send(bytes) => {
+                        conn.write_all(&bytes).unwrap();
+                        server.handle(Input::Writable(ROOM), now);
+                    }
+                    Output::PublishRequested { .. } if refuse => {
+                        let reason = Reason::peer("name_busy", "somebody publishes this already");
+                        server.handle(Input::PublishRefused(reason), now);
+                    }
+                    Output::PublishRequested { key, .. } => {
+                        assert_eq!(key.as_str(), "live/demo");
+                        server.handle(Input::PublishAccepted, now);
+                    }
+                    Output::Media(ingest) => heard.push(ingest),
+                    Output::Unpublished | Output::Closed(_) => return heard,
+                    _ => {}
+                }
             }
-        }
-        fn writable(&mut self, _: usize, now: Time) {
-            if now < Time::from_millis(1) && self.said.is_empty() {
-                self.said.push_back(Said::Log(Level::Debug, "hello".to_owned()));
+            if enough(&heard) {
+                return heard;
             }
-        }
-        fn media(&mut self, ingest: Ingest, _: Time) {
-            let letter = match ingest {
-                Ingest::Config { .. } => b"c",
-                Ingest::Frame(f) if f.kind != FrameKind::Audio => b"v",
-                Ingest::Frame(_) => b"a",
-            };
-            self.said.push_back(Said::Send(Bytes::from_static(letter)));
-        }
-        fn tick(&mut self, _: Time) {}
-        fn finish(&mut self, _: Time) {
-            self.said.push_back(Said::Send(Bytes::from_static(b"bye")));
-            self.said.push_back(Said::Closed(Reason::local("finished", "done")));
-        }
-        fn poll(&mut self) -> Option<Said> {
-            self.said.pop_front()
-        }
-        fn deadline(&self) -> Option<Deadline> {
-            None
+            match conn.read(&mut buffer).unwrap() {
+                0 => return heard,
+                n => server.handle(Input::Received(&buffer[..n]), now),
+            }
         }
     }
 
@@ -334,20 +320,34 @@ mod tests {
     }
 
     #[test]
-    fn media_flows_in_order_after_ready_and_leaves_with_a_goodbye() {
-        let (near, mut far) = pair();
+    fn media_flows_in_order_and_leaves_with_a_goodbye() {
+        let (near, far) = pair();
         let (go_on, ended) = mpsc::channel();
         let clip = Clip::built_in().unwrap();
-        let publisher = thread::spawn(move || pump(&mut Fake::default(), &near, &clip, &ended, &|_, _| {}));
-        far.write_all(b"ok").unwrap();
-        let mut heard = [0; 8];
-        far.read_exact(&mut heard).unwrap();
-        assert_eq!(&heard, b"ccvaavaa", "picture and sound of 0, 20 (sound only), 40 and 60 ms");
-        drop(go_on);
-        let mut rest = Vec::new();
-        far.read_to_end(&mut rest).unwrap();
-        assert!(rest.ends_with(b"bye"));
+        let publisher = thread::spawn(move || pump(&mut client(), &near, &clip, &ended, &|_, _| {}));
+        let go_on = std::cell::Cell::new(Some(go_on));
+        let heard = serve(far, false, |heard| {
+            if heard.iter().filter(|i| matches!(i, Ingest::Frame(f) if f.kind != FrameKind::Data)).count()
+                >= 6
+            {
+                drop(go_on.take());
+            }
+            false
+        });
         assert_eq!(publisher.join().unwrap(), Ok(()));
+        let letters: String = heard
+            .iter()
+            .filter_map(|item| match item {
+                Ingest::Config { .. } => Some('c'),
+                Ingest::Frame(f) if f.kind == FrameKind::Data => None,
+                Ingest::Frame(f) if f.kind == FrameKind::Audio => Some('a'),
+                Ingest::Frame(_) => Some('v'),
+            })
+            .collect();
+        assert!(
+            letters.starts_with("ccvaavaa"),
+            "picture and sound of 0, 20 (sound only), 40, 60 ms: {letters}"
+        );
     }
 
     #[test]
@@ -356,11 +356,26 @@ mod tests {
         let (_go_on, ended) = mpsc::channel();
         let (near, far) = pair();
         drop(far);
-        let end = pump(&mut Fake::default(), &near, &clip, &ended, &|_, _| {});
-        assert_eq!(end, Err("the origin closed the connection".to_owned()));
-        let (near, mut far) = pair();
-        far.write_all(b"no").unwrap();
-        let end = pump(&mut Fake::default(), &near, &clip, &ended, &|_, _| {});
-        assert!(end.unwrap_err().contains("(odd)"));
+        let end = pump(&mut client(), &near, &clip, &ended, &|_, _| {}).unwrap_err();
+        assert!(end.contains("the origin closed the connection") || end.contains("cannot"), "{end}");
+        let (near, far) = pair();
+        let server = thread::spawn(move || serve(far, true, |_| false));
+        let end = pump(&mut client(), &near, &clip, &ended, &|_, _| {}).unwrap_err();
+        assert!(end.contains("somebody publishes this already"), "{end}");
+        assert!(server.join().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_publisher_that_is_asked_to_leave_leaves() {
+        let job = Job {
+            manager: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
+            stream: "live/demo",
+            clip: Clip::built_in().unwrap(),
+            limits: Limits::default(),
+        };
+        let publisher = Publisher::start(job, Log::new(&Default::default())).unwrap();
+        let gone = publisher.gone;
+        Publisher { go_on: publisher.go_on, gone: mpsc::channel().1 }.leave();
+        assert_eq!(gone.recv_timeout(Duration::from_secs(30)), Err(RecvTimeoutError::Disconnected));
     }
 }

@@ -189,7 +189,7 @@ impl Node {
             LinkUse::Origin(addr) => self.origin_gone(addr, conn, &reason),
             LinkUse::Accepted => {
                 self.log(
-                    Level::Warn,
+                    self.unless_draining(Level::Warn),
                     "link",
                     "link_down",
                     format!("link {conn} of {remote} ended: {reason}"),
@@ -223,8 +223,14 @@ impl Node {
                 let report = self.make_report();
                 self.member.handle(member::Input::Report(report), self.now);
             }
-            O::Log(level, text) => self.log(level, "cluster", "member", text),
+            O::Log(level, text) => self.log(self.unless_draining(level), "cluster", "member", text),
         }
+    }
+
+    /// The level of a line about the cluster. A node that ends does not need it any more, and often the rest of the
+    /// cluster ends with it.
+    fn unless_draining(&self, level: Level) -> Level {
+        if self.draining { Level::Debug } else { level }
     }
 
     pub(super) fn manager_said(&mut self, said: manager::Output) {
@@ -336,17 +342,17 @@ impl Node {
         if std::mem::replace(&mut self.draining, true) {
             return;
         }
-        let s = self.limits.drain_ms / 1000;
+        let most = Duration::from_millis(self.limits.drain_ms);
         let n = self.sessions.len();
         self.log(
             Level::Info,
             "node",
             "drain",
-            format!("draining: nothing new is taken, {n} sessions may finish within {s} s"),
+            format!("draining: nothing new is taken, {n} sessions may finish within {most:?}"),
         );
         let report = self.make_report();
         self.member.handle(member::Input::Report(report), self.now);
-        let until = self.now + Duration::from_millis(self.limits.drain_ms);
+        let until = self.now + most;
         self.timers.set(Alarm::DrainEnds, Deadline::new(until, "the time to finish what runs is over"));
     }
 
