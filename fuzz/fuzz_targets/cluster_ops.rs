@@ -83,7 +83,7 @@ fn message(op: Op, req: u64) -> Option<Input> {
         }
         Op::Report { link: l, sessions, draining, streams } => {
             let stream = |(k, term, count, silent, live)| {
-                Some(StreamReport { key: key(k)?, epoch: epoch(term, count), silent, live, viewers: 0 })
+                Some(StreamReport { key: key(k)?, epoch: epoch(term, count), silent, live, viewers: 0, about: Default::default() })
             };
             let streams = streams.into_iter().filter_map(stream).collect();
             let report = Report {

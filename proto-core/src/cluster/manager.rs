@@ -296,6 +296,7 @@ impl Manager {
         {
             if report.epoch == stream.epoch {
                 stream.viewers = report.viewers;
+                stream.about.clone_from(&report.about);
                 let state = stream.state;
                 match (report.live, report.silent) {
                     (false, _) => self.registry.hold(key, now),

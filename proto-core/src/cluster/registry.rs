@@ -9,7 +9,7 @@ use crate::cluster::{Epoch, LinkId, NodeId};
 use crate::limits::Limits;
 use crate::media::key::StreamKey;
 use crate::time::{Deadline, Time, Timers};
-use crate::wire::link::{NodeInfo, Report};
+use crate::wire::link::{NodeInfo, Report, StreamFacts};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub struct Node {
     pub load: Load,
     /// The streams that it is the origin of.
     pub owns: BTreeSet<StreamKey>,
+    /// The streams that it relays, and their viewers on it.
+    pub relays: BTreeMap<StreamKey, u32>,
     /// Viewers that were sent to it and have not shown up yet: when each is forgotten, oldest first.
     viewers_due: VecDeque<Time>,
     /// Publishers that were sent to it and have not shown up in a report yet.
@@ -104,6 +106,8 @@ pub struct Stream {
     pub state: StreamState,
     /// Viewers on its origin.
     pub viewers: u32,
+    /// What its origin last said about it.
+    pub about: StreamFacts,
     /// When the epoch was granted or learnt.
     pub since: Time,
     /// When it last changed hands between live publishers.
@@ -196,6 +200,26 @@ impl Registry {
         self.streams.get_mut(key)
     }
 
+    /// Viewers of each stream on all nodes but `except`, whose own numbers are fresher than its report.
+    pub fn viewers(&self, except: &NodeId) -> BTreeMap<&StreamKey, u64> {
+        let mut viewers = BTreeMap::new();
+        let on_origins = self
+            .streams
+            .iter()
+            .filter(|(_, s)| s.owner.as_ref() != Some(except))
+            .map(|(key, s)| (key, s.viewers));
+        let on_others = self
+            .nodes
+            .iter()
+            .filter(|(id, _)| *id != except)
+            .flat_map(|(_, n)| &n.relays)
+            .map(|(k, n)| (k, *n));
+        for (key, n) in on_origins.chain(on_others) {
+            *viewers.entry(key).or_default() += u64::from(n);
+        }
+        viewers
+    }
+
     /// Whether a node's link stands and its lease runs.
     pub fn alive(&self, id: &NodeId, now: Time) -> bool {
         self.nodes.get(id).is_some_and(|n| n.link.is_some() && now < self.lease_end(n))
@@ -247,6 +271,7 @@ impl Registry {
             heard: now,
             load: Load::default(),
             owns: BTreeSet::new(),
+            relays: BTreeMap::new(),
             viewers_due: VecDeque::new(),
             publishers_due: 0,
             report_second: 0,
@@ -311,6 +336,8 @@ impl Registry {
             session_limit: report.session_limit,
             draining: report.draining,
         };
+        let most = self.limits.cluster_streams;
+        node.relays = report.relayed.iter().take(most).map(|s| (s.key.clone(), s.viewers)).collect();
         for key in landed {
             self.drop_reservation(&key);
         }
@@ -338,6 +365,7 @@ impl Registry {
             identity: String::new(),
             state: StreamState::Live,
             viewers: 0,
+            about: StreamFacts::default(),
             since: now,
             taken_over: None,
             askers: BTreeSet::new(),
@@ -376,10 +404,17 @@ impl Registry {
 
     /// A node is gone: its streams are held and belong to nobody.
     fn orphan(&mut self, id: &NodeId, now: Time) -> Vec<StreamKey> {
-        let owned = self.nodes.get_mut(id).map(|n| std::mem::take(&mut n.owns)).unwrap_or_default();
+        let owned = match self.nodes.get_mut(id) {
+            Some(node) => {
+                node.relays.clear();
+                std::mem::take(&mut node.owns)
+            }
+            None => BTreeSet::new(),
+        };
         for key in &owned {
             if let Some(stream) = self.streams.get_mut(key) {
                 stream.owner = None;
+                stream.viewers = 0;
             }
             self.hold(key, now);
         }

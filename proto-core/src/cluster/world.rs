@@ -455,6 +455,7 @@ impl World {
             }
             member::Output::WantReport => {
                 let stream = |(key, p): (&StreamKey, &Published)| StreamReport {
+                    about: Default::default(),
                     key: key.clone(),
                     epoch: p.epoch,
                     silent: p.silent,

@@ -27,15 +27,24 @@ pub struct NodeInfo {
     pub region: String,
     /// The address that clients are told.
     pub address: String,
+    /// TCP port of HTTP at that address; 0: none (as with the other ports).
+    #[serde(default)]
+    pub http_port: u16,
+    /// TCP port of RTMP.
+    #[serde(default)]
+    pub rtmp_port: u16,
+    /// UDP port of WebRTC.
+    #[serde(default)]
+    pub webrtc_port: u16,
     /// Headwater's version.
     pub version: String,
     /// `in_service`, `draining` or `lost` (its lease ended).
     pub state: String,
     /// 0 (idle) to 1 (full).
     pub load: f64,
-    /// Publishers and viewers on it.
+    /// Publishers and viewers on it, without the pulls of other nodes.
     pub sessions: u64,
-    /// Streams on it.
+    /// Streams on it, relayed ones included.
     pub streams: u64,
 }
 
@@ -57,15 +66,15 @@ pub struct StreamInfo {
     pub origin: String,
     /// The publisher's fencing number, `term.count`.
     pub epoch: String,
-    /// Viewers, as far as the answering node knows.
+    /// Viewers: on all nodes if the manager answers, else on the node that answers. Pulls of other nodes are none.
     pub viewers: u64,
     /// Its tracks.
     pub tracks: Vec<TrackInfo>,
-    /// Kilobits a second that its publisher sends, all tracks together.
+    /// Kilobits a second that its publisher sends, all tracks together; 0: not known.
     pub bitrate_kbps: u64,
     /// Seconds since its publisher was accepted.
     pub uptime_s: u64,
-    /// How it comes in: `rtmp`, `webrtc`, `relay`.
+    /// How it comes in: `rtmp`, `whip`, `relay` (from another node); empty: not known or not live.
     pub source: String,
     /// Sentences for whoever wonders: B-frames, sound that browsers cannot play …
     pub notices: Vec<String>,
@@ -102,7 +111,7 @@ pub struct Sessions {
 pub struct SessionInfo {
     /// Its id in log lines, such as `rtmp-12`.
     pub id: String,
-    /// `rtmp`, `webrtc`, `relay`.
+    /// `rtmp`, `whip`, `whep`, `relay`.
     pub protocol: String,
     /// `publish` or `play`.
     pub role: String,

@@ -61,6 +61,11 @@ pub enum Notice {
 }
 
 impl Notice {
+    /// The notice with a code.
+    pub fn from_code(code: &str) -> Option<Notice> {
+        [Notice::BFrames, Notice::Aac].into_iter().find(|n| n.code() == code)
+    }
+
     /// A fixed word for counters, APIs and tests.
     pub const fn code(self) -> &'static str {
         match self {

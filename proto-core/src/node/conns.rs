@@ -49,6 +49,8 @@ pub(super) struct Conn {
     pub(super) remote: SocketAddr,
     /// Counts against its address as long as nothing is published or played on it.
     idle: bool,
+    /// The log has said already why it ends.
+    explained: bool,
 }
 
 impl Conn {
@@ -61,6 +63,7 @@ impl Conn {
             local: None,
             remote: to,
             idle: false,
+            explained: false,
         }
     }
 }
@@ -117,8 +120,15 @@ impl Node {
         };
         *self.conns_per_ip.entry(ip).or_default() += 1;
         self.counters.accepted(service);
-        let conn =
-            Conn { transport: Transport::Plain, proto, service, local: Some(local), remote, idle: true };
+        let conn = Conn {
+            transport: Transport::Plain,
+            proto,
+            service,
+            local: Some(local),
+            remote,
+            idle: true,
+            explained: false,
+        };
         self.conns.insert(id, conn);
         self.dirty_conns.insert(id);
     }
@@ -185,7 +195,10 @@ impl Node {
     /// Hands a node's word to the RTMP machine of a connection.
     pub(super) fn tell_rtmp(&mut self, id: ConnId, input: rtmp::server::Input<'_>) {
         let now = self.now;
-        let Some(Conn { proto: Proto::Rtmp(m), .. }) = self.conns.get_mut(&id) else { return };
+        let Some(Conn { proto: Proto::Rtmp(m), explained, .. }) = self.conns.get_mut(&id) else { return };
+        use rtmp::server::Input as I;
+        *explained |=
+            matches!(input, I::PublishRefused(_) | I::PlayRefused(_) | I::StreamEnded(_) | I::Close(_));
         match guard(|| m.handle(input, now)) {
             Ok(()) => {
                 self.dirty_conns.insert(id);
@@ -323,6 +336,13 @@ impl Node {
         } else if conn.service != Service::Link && !ROUTINE.contains(&reason.code) {
             let text = format!("connection of {} ended: {reason}", conn.remote);
             self.log(Level::Warn, conn.service.name(), reason.code, text);
+        } else if conn.service == Service::Rtmp && reason.code != "peer_closed" && !conn.explained {
+            self.log(
+                Level::Warn,
+                "rtmp",
+                reason.code,
+                format!("connection of {} ended: {reason}", conn.remote),
+            );
         }
         match conn.proto {
             Proto::Http(_) => self.http_gone(id),

@@ -12,7 +12,7 @@ use crate::hub::StreamId;
 use crate::machine::Machine;
 use crate::node::config::Config;
 use crate::time::Deadline;
-use crate::wire::link::{Advertised, Message, NodeInfo, Report, StreamReport};
+use crate::wire::link::{Advertised, Message, NodeInfo, RelayedReport, Report, StreamReport};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -286,21 +286,37 @@ impl Node {
                     live,
                     silent: live && self.hub.silent_for(id, self.now).is_some_and(|s| s >= silent),
                     viewers: viewers.get(&id).copied().unwrap_or(0),
+                    about: self.stream_facts(id),
                 })
+            })
+            .collect();
+        let relayed = self
+            .hub
+            .streams()
+            .filter(|(_, key)| self.pulls.has(key))
+            .map(|(id, key)| RelayedReport {
+                key: key.clone(),
+                viewers: viewers.get(&id).copied().unwrap_or(0),
             })
             .collect();
         Report {
             egress_bps: self.load.egress_bps,
             loop_busy_permille: 0,
-            sessions: u32::try_from(self.sessions.len()).unwrap_or(u32::MAX),
+            sessions: u32::try_from(self.clients()).unwrap_or(u32::MAX),
             session_limit: u32::try_from(self.limits.rtc_sessions).unwrap_or(0),
             draining: self.draining,
             streams,
+            relayed,
         }
     }
 
+    /// Publishers and viewers, pulls of other nodes not counted.
+    pub(super) fn clients(&self) -> usize {
+        self.sessions.iter().filter(|s| s.protocol != Protocol::Relay).count()
+    }
+
     /// Viewers per stream on this node, pulls of other nodes not counted.
-    fn viewers(&self) -> BTreeMap<StreamId, u32> {
+    pub(super) fn viewers(&self) -> BTreeMap<StreamId, u32> {
         let mut viewers = BTreeMap::new();
         for session in self.sessions.iter().filter(|s| s.protocol != Protocol::Relay) {
             if let Part::Plays { stream, .. } = session.part {
@@ -343,7 +359,7 @@ impl Node {
             return;
         }
         let most = Duration::from_millis(self.limits.drain_ms);
-        let n = self.sessions.len();
+        let n = self.clients();
         self.log(
             Level::Info,
             "node",

@@ -116,6 +116,48 @@ pub struct StreamReport {
     pub live: bool,
     /// Viewers on this node, of any protocol, pulls of other nodes not counted.
     pub viewers: u32,
+    /// What people want to know about it.
+    pub about: StreamFacts,
+}
+
+/// What people want to know about a stream: for pages, `ctl` and the API, never for decisions. All of it is empty or
+/// zero where the sender is too old to say it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamFacts {
+    /// What its publisher sends, bits a second.
+    pub bits_per_s: u64,
+    /// The protocol that it comes by, such as `rtmp`; empty while it is held.
+    pub source: String,
+    /// Seconds since its publisher was accepted; 0 while it is held.
+    pub uptime_s: u64,
+    /// Its tracks.
+    pub tracks: Vec<TrackFacts>,
+    /// The codes of what viewers and the publisher should know ([`crate::hub::Notice::code`]).
+    pub notices: Vec<String>,
+}
+
+/// A track in [`StreamFacts`]. What does not apply or is not known is zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrackFacts {
+    /// The codec's name for people, such as `H.264`.
+    pub codec: String,
+    /// Pixels across.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+    /// Samples a second.
+    pub rate: u32,
+    /// Audio channels.
+    pub channels: u8,
+}
+
+/// A stream that a node relays and is not the origin of, in a [`Report`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayedReport {
+    /// Its name.
+    pub key: StreamKey,
+    /// As in [`StreamReport`].
+    pub viewers: u32,
 }
 
 /// A node's load and streams, every `report_ms`.
@@ -125,7 +167,7 @@ pub struct Report {
     pub egress_bps: u64,
     /// The share of time that its loop was busy, thousandths.
     pub loop_busy_permille: u32,
-    /// Publishing and playing sessions.
+    /// Publishing and playing sessions, pulls of other nodes not counted.
     pub sessions: u32,
     /// The most sessions that it takes; 0: not known.
     pub session_limit: u32,
@@ -133,6 +175,8 @@ pub struct Report {
     pub draining: bool,
     /// The streams that it is the origin of.
     pub streams: Vec<StreamReport>,
+    /// The streams that it relays.
+    pub relayed: Vec<RelayedReport>,
 }
 
 /// A track and its configuration, in [`Message::Tracks`].

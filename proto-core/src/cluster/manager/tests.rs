@@ -3,6 +3,7 @@ use crate::cluster::placement::tests::info;
 use crate::cluster::world::{World, key};
 use crate::node::config::Role;
 use crate::node::io::ConnId;
+use crate::wire::link::{RelayedReport, StreamFacts};
 
 const ORIGIN: &[Role] = &[Role::Origin];
 const EDGE: &[Role] = &[Role::Edge];
@@ -422,4 +423,35 @@ fn an_epoch_that_no_manager_can_have_granted_is_not_believed() {
     let announce = Message::Announce { key: key("x"), epoch, identity: String::new() };
     m.handle(Input::Link(LinkId::Local, announce), Time::ZERO);
     assert_eq!((m.term(), m.registry().streams().len()), (1, 0));
+}
+
+#[test]
+fn viewers_are_added_up_over_all_nodes_and_go_with_their_node() {
+    let mut w = world();
+    w.claim(0, 1, "x", "alice");
+    w.run(100);
+    let epoch = epoch(&w, 0, 1);
+    let about = StreamFacts { bits_per_s: 5, ..StreamFacts::default() };
+    let at_origin =
+        StreamReport { key: key("x"), epoch, silent: false, live: true, viewers: 2, about: about.clone() };
+    let m = w.manager.as_mut().unwrap();
+    let now = Time::from_millis(20_000_000);
+    let link = |m: &Manager, name: &str| m.registry().node(&NodeId(name.to_owned())).unwrap().link.unwrap();
+    let (origin, edge) = (link(m, "origin-a"), link(m, "edge-a"));
+    let report = Report { streams: vec![at_origin], ..Report::default() };
+    m.handle(Input::Link(origin, Message::Report(report)), now);
+    let relayed =
+        vec![RelayedReport { key: key("x"), viewers: 3 }, RelayedReport { key: key("unknown"), viewers: 1 }];
+    m.handle(Input::Link(edge, Message::Report(Report { relayed, ..Report::default() })), now);
+    let total = |m: &Manager, except: &str| {
+        m.registry().viewers(&NodeId(except.to_owned())).get(&key("x")).copied().unwrap_or(0)
+    };
+    assert_eq!((total(m, "manager"), total(m, "edge-a"), total(m, "origin-a")), (5, 2, 3));
+    assert_eq!(m.registry().stream(&key("x")).unwrap().about, about);
+    // The edge reports that its viewers left; then it goes itself.
+    m.handle(Input::Link(edge, Message::Report(Report::default())), now);
+    assert_eq!(total(m, "manager"), 2);
+    m.handle(Input::LinkDown(origin), now);
+    m.handle(Input::Tick, now + Duration::from_secs(60));
+    assert_eq!(total(m, "manager"), 0);
 }

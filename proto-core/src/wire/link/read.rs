@@ -1,7 +1,10 @@
 //! How a [`Message`] is read.
 
 use super::write::{TEXT_MAX, role_bit};
-use super::{Advertised, Hello, Message, NodeInfo, RelayFrame, Report, StreamReport, TrackConfig};
+use super::{
+    Advertised, Hello, Message, NodeInfo, RelayFrame, RelayedReport, Report, StreamFacts, StreamReport,
+    TrackConfig, TrackFacts,
+};
 use crate::buf::Inbox;
 use crate::cluster::{Epoch, NodeId};
 use crate::media::frame::{FrameKind, NewFrame, Rotation};
@@ -340,6 +343,7 @@ fn read_report(mut rest: Bytes) -> Result<Report, Malformed> {
             4 => r.session_limit = small(value)?,
             5 => r.draining = flag(value)?,
             6 => r.streams.push(read_stream(value)?),
+            7 => r.relayed.push(read_relayed(value)?),
             _ => {}
         }
     }
@@ -348,6 +352,7 @@ fn read_report(mut rest: Bytes) -> Result<Report, Malformed> {
 
 fn read_stream(mut rest: Bytes) -> Result<StreamReport, Malformed> {
     let (mut name, mut at, mut silent, mut live, mut viewers) = (None, None, false, false, 0);
+    let mut about = StreamFacts::default();
     while let Some((tag, value)) = next_field(&mut rest)? {
         match tag {
             1 => name = Some(key(&value)?),
@@ -355,10 +360,42 @@ fn read_stream(mut rest: Bytes) -> Result<StreamReport, Malformed> {
             3 => silent = flag(value)?,
             4 => live = flag(value)?,
             5 => viewers = small(value)?,
+            6 => about.bits_per_s = number(value)?,
+            7 => about.source = text(&value)?,
+            8 => about.uptime_s = number(value)?,
+            9 => push(&mut about.tracks, read_track_facts(value)?)?,
+            10 => push(&mut about.notices, text(&value)?)?,
             _ => {}
         }
     }
-    Ok(StreamReport { key: need(name)?, epoch: need(at)?, silent, live, viewers })
+    Ok(StreamReport { key: need(name)?, epoch: need(at)?, silent, live, viewers, about })
+}
+
+fn read_track_facts(mut rest: Bytes) -> Result<TrackFacts, Malformed> {
+    let mut t = TrackFacts::default();
+    while let Some((tag, value)) = next_field(&mut rest)? {
+        match tag {
+            1 => t.codec = text(&value)?,
+            2 => t.width = small(value)?,
+            3 => t.height = small(value)?,
+            4 => t.rate = small(value)?,
+            5 => t.channels = small(value)?,
+            _ => {}
+        }
+    }
+    Ok(t)
+}
+
+fn read_relayed(mut rest: Bytes) -> Result<RelayedReport, Malformed> {
+    let (mut name, mut viewers) = (None, 0);
+    while let Some((tag, value)) = next_field(&mut rest)? {
+        match tag {
+            1 => name = Some(key(&value)?),
+            2 => viewers = small(value)?,
+            _ => {}
+        }
+    }
+    Ok(RelayedReport { key: need(name)?, viewers })
 }
 
 fn read_pull(mut rest: Bytes) -> Result<Message, Malformed> {

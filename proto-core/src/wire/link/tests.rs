@@ -86,17 +86,44 @@ fn frame() -> impl Strategy<Value = RelayFrame> {
     )
 }
 
+fn facts() -> impl Strategy<Value = StreamFacts> {
+    let track = ("[A-Za-z0-9.]{0,9}", any::<(u32, u32, u32, u8)>()).prop_map(
+        |(codec, (width, height, rate, channels))| TrackFacts { codec, width, height, rate, channels },
+    );
+    // An empty text in a list is no entry; nobody sends one.
+    let code = "[a-z_]{1,9}";
+    (any::<(u64, u64)>(), "[a-z]{0,9}", vec(track, 0..3), vec(code, 0..3)).prop_map(
+        |((bits_per_s, uptime_s), source, tracks, notices)| StreamFacts {
+            bits_per_s,
+            source,
+            uptime_s,
+            tracks,
+            notices,
+        },
+    )
+}
+
 fn report() -> impl Strategy<Value = Report> {
-    let stream = (key(), epoch(), any::<(bool, bool, u32)>())
-        .prop_map(|(key, epoch, (silent, live, viewers))| StreamReport { key, epoch, silent, live, viewers });
-    (any::<(u64, u32, u32, u32, bool)>(), vec(stream, 0..4)).prop_map(
-        |((egress_bps, loop_busy_permille, sessions, session_limit, draining), streams)| Report {
+    let stream = (key(), epoch(), any::<(bool, bool, u32)>(), facts()).prop_map(
+        |(key, epoch, (silent, live, viewers), about)| StreamReport {
+            key,
+            epoch,
+            silent,
+            live,
+            viewers,
+            about,
+        },
+    );
+    let relayed = (key(), any::<u32>()).prop_map(|(key, viewers)| RelayedReport { key, viewers });
+    (any::<(u64, u32, u32, u32, bool)>(), vec(stream, 0..4), vec(relayed, 0..4)).prop_map(
+        |((egress_bps, loop_busy_permille, sessions, session_limit, draining), streams, relayed)| Report {
             egress_bps,
             loop_busy_permille,
             sessions,
             session_limit,
             draining,
             streams,
+            relayed,
         },
     )
 }

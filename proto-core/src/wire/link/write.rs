@@ -1,6 +1,6 @@
 //! How a [`Message`] is written.
 
-use super::{Message, NodeInfo, RelayFrame, Report, TrackConfig};
+use super::{Message, NodeInfo, RelayFrame, Report, StreamFacts, TrackConfig};
 use crate::cluster::{Epoch, NodeId};
 use crate::media::frame::{FrameKind, Rotation};
 use crate::media::key::StreamKey;
@@ -333,7 +333,32 @@ fn write_report(w: &mut Writer, r: &Report) {
             w.number(3, s.silent);
             w.number(4, s.live);
             w.number(5, s.viewers);
+            write_facts(w, &s.about);
         });
+    }
+    for s in &r.relayed {
+        w.nested(7, |w| {
+            w.key(1, &s.key);
+            w.number(2, s.viewers);
+        });
+    }
+}
+
+fn write_facts(w: &mut Writer, facts: &StreamFacts) {
+    w.number(6, facts.bits_per_s);
+    w.text(7, &facts.source);
+    w.number(8, facts.uptime_s);
+    for t in &facts.tracks {
+        w.nested(9, |w| {
+            w.text(1, &t.codec);
+            w.number(2, t.width);
+            w.number(3, t.height);
+            w.number(4, t.rate);
+            w.number(5, t.channels);
+        });
+    }
+    for code in &facts.notices {
+        w.text(10, code);
     }
 }
 
