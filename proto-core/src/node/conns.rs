@@ -333,16 +333,9 @@ impl Node {
                 "panic",
                 format!("connection {id} of {}: {reason}", conn.remote),
             );
-        } else if conn.service != Service::Link && !ROUTINE.contains(&reason.code) {
+        } else if conn.service != Service::Link && !ROUTINE.contains(&reason.code) && !conn.explained {
             let text = format!("connection of {} ended: {reason}", conn.remote);
             self.log(Level::Warn, conn.service.name(), reason.code, text);
-        } else if conn.service == Service::Rtmp && reason.code != "peer_closed" && !conn.explained {
-            self.log(
-                Level::Warn,
-                "rtmp",
-                reason.code,
-                format!("connection of {} ended: {reason}", conn.remote),
-            );
         }
         match conn.proto {
             Proto::Http(_) => self.http_gone(id),
