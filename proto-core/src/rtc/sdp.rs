@@ -197,21 +197,55 @@ fn h264_formats(s: &Section<'_>) -> Vec<H264Format> {
         if !map.eq_ignore_ascii_case("H264/90000") || parameter(fmtp, "packetization-mode") != Some("1") {
             continue;
         }
-        // RFC 6184, 8.1: without the parameter, Baseline level 1 is meant.
-        let id = parameter(fmtp, "profile-level-id").and_then(|p| u32::from_str_radix(p, 16).ok());
-        let profile_level_id = id.unwrap_or(0x42_00_0a);
-        if !out.iter().any(|f| f.pt == pt) {
-            out.push(H264Format { pt, rtx: apt(pt), profile_level_id });
+        // RFC 6184, 8.1: without the parameter, Baseline level 1 is meant; libwebrtc takes it for level 3.1.
+        let profile_level_id = match parameter(fmtp, "profile-level-id") {
+            None => 0x42_00_1f,
+            Some(text) => match u32::from_str_radix(text, 16) {
+                Ok(id) if id <= 0xff_ff_ff => id,
+                _ => continue,
+            },
+        };
+        let Some(profile) = Profile::of(profile_level_id) else { continue };
+        // One format a profile: which level it names matters to nobody, and str0m must be able to tell formats apart
+        // by profile.
+        let known = |f: &H264Format| {
+            f.pt == pt || f.rtx == Some(pt) || Profile::of(f.profile_level_id) == Some(profile)
+        };
+        if !out.iter().any(known) {
+            let used = |n: u8| n == pt || out.iter().any(|f| f.pt == n || f.rtx == Some(n));
+            let rtx = apt(pt).filter(|rtx| !used(*rtx));
+            out.push(H264Format { pt, rtx, profile_level_id });
         }
     }
     // Constrained Baseline first: it has no B-frames and every player takes it.
-    out.sort_by_key(|f| match f.profile_level_id >> 8 {
-        0x42e0 => 0,
-        p if p >> 8 == 0x42 => 1,
-        p if p >> 8 == 0x4d => 2,
-        _ => 3,
-    });
+    out.sort_by_key(|f| Profile::of(f.profile_level_id));
     out
+}
+
+/// The profiles that browsers and encoders offer, the most welcome first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Profile {
+    ConstrainedBaseline,
+    Baseline,
+    Main,
+    ConstrainedHigh,
+    High,
+}
+
+impl Profile {
+    /// From `profile_idc` and `profile-iop` (RFC 6184, 8.1, table 5).
+    fn of(profile_level_id: u32) -> Option<Profile> {
+        let iop = profile_level_id >> 8 & 0xff;
+        match (profile_level_id >> 16, iop) {
+            (0x42, _) if iop & 0x4f == 0x40 => Some(Profile::ConstrainedBaseline),
+            (0x4d, _) if iop & 0x8f == 0x80 => Some(Profile::ConstrainedBaseline),
+            (0x42, _) if iop & 0x4f == 0 => Some(Profile::Baseline),
+            (0x4d, _) if iop & 0xaf == 0 => Some(Profile::Main),
+            (0x64, 0x0c) => Some(Profile::ConstrainedHigh),
+            (0x64, 0) => Some(Profile::High),
+            _ => None,
+        }
+    }
 }
 
 fn parameter<'a>(fmtp: &'a str, name: &str) -> Option<&'a str> {
@@ -288,8 +322,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
                 if !prepared.h264.is_empty() {
                     taken = true;
                     prepared.video_mid = Some(mid.to_owned());
-                    let pts = prepared.h264.iter().flat_map(|f| [Some(f.pt), f.rtx]).flatten().collect();
-                    write_section(&mut body, s, &session, mid, pts, wish, limits)?;
+                    write_section(&mut body, s, &session, mid, &prepared.h264, None, wish, limits)?;
                 }
             } else if s.media == "audio" && want_audio && prepared.audio_mid.is_none() {
                 seen_audio = true;
@@ -297,7 +330,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
                     taken = true;
                     prepared.opus = Some(pt);
                     prepared.audio_mid = Some(mid.to_owned());
-                    write_section(&mut body, s, &session, mid, vec![pt], wish, limits)?;
+                    write_section(&mut body, s, &session, mid, &[], Some(pt), wish, limits)?;
                 }
             }
             if taken {
@@ -318,6 +351,12 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
         });
     }
     refuse_useless(&prepared, wish, seen_video, seen_audio)?;
+    // One transport, one meaning of a payload type (RFC 9143, 9.1). str0m takes this for granted.
+    if let Some(pt) = prepared.opus
+        && prepared.h264.iter().any(|f| f.pt == pt || f.rtx == Some(pt))
+    {
+        return Err(bad(format!("the SDP offer uses payload type {pt} for sound and for pictures")));
+    }
     let mut offer = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n".to_owned();
     let _ = write!(offer, "a=group:BUNDLE {}\r\n", mids.join(" "));
     if session.iter().any(|(n, _)| *n == "ice-lite") {
@@ -367,7 +406,8 @@ fn write_section(
     s: &Section<'_>,
     session: &[(&str, &str)],
     mid: &str,
-    pts: Vec<u8>,
+    h264: &[H264Format],
+    opus: Option<u8>,
     wish: Wish,
     limits: &Limits,
 ) -> Result<(), Reason> {
@@ -387,6 +427,7 @@ fn write_section(
     };
     let setup =
         inherited("setup").filter(|v| ["actpass", "active", "passive"].contains(v)).unwrap_or("actpass");
+    let pts: Vec<u8> = h264.iter().flat_map(|f| [Some(f.pt), f.rtx]).chain([opus]).flatten().collect();
     let formats = pts.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
     let _ = write!(
         out,
@@ -405,11 +446,19 @@ fn write_section(
         }
     }
     for pt in pts {
-        for name in ["rtpmap", "fmtp"] {
-            if let Some(value) = s.of_format(name, pt) {
-                let _ = write!(out, "a={name}:{pt} {value}\r\n");
-            }
-        }
+        // Written anew, so that str0m reads out of it what was read here.
+        let (map, fmtp) = match h264.iter().find(|f| f.pt == pt || f.rtx == Some(pt)) {
+            Some(f) if f.pt == pt => (
+                "H264/90000",
+                format!(
+                    "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={:06x}",
+                    f.profile_level_id
+                ),
+            ),
+            Some(f) => ("rtx/90000", format!("apt={}", f.pt)),
+            None => ("opus/48000/2", "minptime=10;useinbandfec=1".to_owned()),
+        };
+        let _ = write!(out, "a=rtpmap:{pt} {map}\r\na=fmtp:{pt} {fmtp}\r\n");
         for fb in s.all("rtcp-fb") {
             if let Some((p, what)) = fb.split_once(' ')
                 && (p == "*" || p.parse() == Ok(pt))

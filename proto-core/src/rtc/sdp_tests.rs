@@ -188,6 +188,22 @@ fn refusals_say_what_is_missing() {
     assert!(code(publish(&long)).1.contains("a=mid"));
 }
 
+/// Found by fuzzing: str0m 0.25 panics if two formats of one profile, or sound and pictures, come to the same payload
+/// type.
+#[test]
+fn formats_that_cannot_be_told_apart_do_not_reach_str0m() {
+    let same = chromium().replace("profile-level-id=42001f", "profile-level-id=42e034");
+    let p = publish(&same).unwrap();
+    assert_eq!(p.h264.iter().map(|f| f.pt).collect::<Vec<_>>(), [103, 115]);
+    answer(&p, Wish::Publish);
+    let broken = chromium().replace("profile-level-id=42e01f", "profile-level-id=N IP4");
+    let p = publish(&broken).unwrap();
+    assert_eq!(p.h264.iter().map(|f| f.pt).collect::<Vec<_>>(), [103, 115]);
+    answer(&p, Wish::Publish);
+    let shared = chromium().replace("111", "103");
+    assert!(publish(&shared).unwrap_err().text.contains("payload type 103"));
+}
+
 #[test]
 fn every_limit_of_an_offer_holds_and_names_itself() {
     let text = |sdp: String| {
