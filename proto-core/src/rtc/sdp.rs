@@ -322,7 +322,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
                 if !prepared.h264.is_empty() {
                     taken = true;
                     prepared.video_mid = Some(mid.to_owned());
-                    write_section(&mut body, s, &session, mid, &prepared.h264, None, wish, limits)?;
+                    write_section(&mut body, s, &session, mid, (&prepared.h264, None), wish, limits)?;
                 }
             } else if s.media == "audio" && want_audio && prepared.audio_mid.is_none() {
                 seen_audio = true;
@@ -330,7 +330,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
                     taken = true;
                     prepared.opus = Some(pt);
                     prepared.audio_mid = Some(mid.to_owned());
-                    write_section(&mut body, s, &session, mid, &[], Some(pt), wish, limits)?;
+                    write_section(&mut body, s, &session, mid, (&[], Some(pt)), wish, limits)?;
                 }
             }
             if taken {
@@ -406,8 +406,7 @@ fn write_section(
     s: &Section<'_>,
     session: &[(&str, &str)],
     mid: &str,
-    h264: &[H264Format],
-    opus: Option<u8>,
+    (h264, opus): (&[H264Format], Option<u8>),
     wish: Wish,
     limits: &Limits,
 ) -> Result<(), Reason> {
