@@ -102,9 +102,8 @@ mod tests {
                 .marked(marked)
                 .ssrc(ssrc)
                 .payload(&payload)
-                .build()
-                .unwrap();
-            prop_assert_eq!(Multiplexed::of(&packet), Some(Multiplexed::Rtp));
+                .build();
+            prop_assert_eq!(packet.ok().and_then(|p| Multiplexed::of(&p)), Some(Multiplexed::Rtp));
         }
 
         #[test]
