@@ -170,6 +170,11 @@ impl World {
         h.finish()
     }
 
+    /// A number below `n` for the `nth` choice of a kind, from the seed alone.
+    pub fn pick(&self, what: &str, nth: u64, n: u64) -> u64 {
+        self.draw(what, nth, u64::MAX) % n.max(1)
+    }
+
     fn at(&mut self, at: Time, event: Event) {
         self.seq += 1;
         self.queue.insert((at.max(self.now), self.seq), event);
