@@ -59,7 +59,15 @@ pub enum Input {
         /// The name.
         key: StreamKey,
     },
-    /// The publisher that was accepted under this epoch is gone.
+    /// The publisher that was accepted under this epoch is gone; the stream waits here for the next. The manager is told
+    /// at once, so that the publisher may come back anywhere without waiting for the next report.
+    Held {
+        /// The name.
+        key: StreamKey,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// The stream that was published under this epoch is over.
     Released {
         /// The name.
         key: StreamKey,
@@ -385,6 +393,12 @@ impl Member {
         }
     }
 
+    fn held(&mut self, key: StreamKey, epoch: Epoch) {
+        if self.owned(&key) == Some(epoch) {
+            self.send(Message::Release { key, epoch });
+        }
+    }
+
     fn released(&mut self, key: StreamKey, epoch: Epoch) {
         if self.owned(&key) == Some(epoch) {
             self.owned.remove(&key);
@@ -460,6 +474,7 @@ impl Machine for Member {
             Input::Message(message) => self.message(message, now),
             Input::Claim { req, key, identity } => self.ask(req, key, Wish::Claim { identity }, now),
             Input::Locate { req, key } => self.locate(req, key, now),
+            Input::Held { key, epoch } => self.held(key, epoch),
             Input::Released { key, epoch } => self.released(key, epoch),
             Input::Report(report) => self.report(report),
             Input::Info(info) => {

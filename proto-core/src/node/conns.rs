@@ -273,22 +273,28 @@ impl Node {
                     self.ingest(session, ingest);
                 }
             }
-            O::Unpublished => {
+            O::Unpublished | O::Stopped => {
                 if let Some(session) = session {
-                    self.forget_session(
-                        session,
-                        &Reason::peer("unpublished", "the publisher stopped publishing"),
-                    );
-                }
-            }
-            O::Stopped => {
-                if let Some(session) = session {
-                    self.forget_session(session, &Reason::peer("stopped", "the viewer stopped playing"));
+                    let wish = if said == O::Unpublished {
+                        Reason::peer("unpublished", "the publisher stopped publishing")
+                    } else {
+                        Reason::peer("stopped", "the viewer stopped playing")
+                    };
+                    let reason = self.rtmp_closing(id).unwrap_or(wish);
+                    self.forget_session(session, &reason);
                 }
             }
             O::Reading(on) => self.out.push_back(Output::Reading { conn: id, on }),
             O::Log(level, text) => self.log_conn(id, level, text),
             O::Closed(reason) => self.end_conn(id, reason, Some(false)),
+        }
+    }
+
+    /// Why an RTMP connection is about to end, if it is.
+    fn rtmp_closing(&self, id: ConnId) -> Option<Reason> {
+        match self.conns.get(&id).map(|c| &c.proto) {
+            Some(Proto::Rtmp(m)) => m.closing().cloned(),
+            _ => None,
         }
     }
 

@@ -276,9 +276,8 @@ impl Node {
             .hub
             .streams()
             .filter_map(|(id, key)| {
-                if self.pulls.has(key) {
-                    return None;
-                }
+                // What was pulled belongs to another node, also while it is held here after its pull ended.
+                self.member.owned(key)?;
                 let live = self.is_live(id);
                 Some(StreamReport {
                     key: key.clone(),

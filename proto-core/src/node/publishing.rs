@@ -201,6 +201,16 @@ impl Node {
         Some(s)
     }
 
+    /// A stream lost its source. The cluster is told if it was published here and nobody has followed meanwhile.
+    pub(super) fn held(&mut self, stream: StreamId) {
+        let Some(key) = self.hub.key(stream).cloned() else { return };
+        if !self.is_live(stream)
+            && let Some(epoch) = self.member.owned(&key)
+        {
+            self.member.handle(member::Input::Held { key, epoch }, self.now);
+        }
+    }
+
     /// The stream is over on this node: nobody publishes it here any more.
     pub(super) fn release(&mut self, key: &StreamKey, epoch: Epoch) {
         self.member.handle(member::Input::Released { key: key.clone(), epoch }, self.now);

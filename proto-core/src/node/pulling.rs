@@ -260,8 +260,11 @@ impl Node {
                     "pull_ended",
                     format!("no longer pulled: {reason}"),
                 );
-                if let Some((stream, source, _)) = self.forget_pull(key).and_then(|p| p.feeds) {
-                    self.hub.unpublish(stream, source, self.now);
+                // Nothing will come any more: a newcomer must not be left with what remains, it has to be pulled anew.
+                if self.forget_pull(key).is_some()
+                    && let Some(stream) = self.hub.find(key)
+                {
+                    self.hub.end(stream, reason.clone(), self.now);
                 }
                 self.stream_not_found(key, &reason);
             }

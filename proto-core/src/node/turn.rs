@@ -264,6 +264,7 @@ impl Node {
                     format!("no source; the stream and its viewers are held for {hold} s"),
                 );
                 self.tell_viewers(stream, true);
+                self.held(stream);
             }
             HubEvent::SourceBack(stream) => {
                 let key = self.stream_name(stream);

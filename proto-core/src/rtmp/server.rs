@@ -215,6 +215,15 @@ impl Server {
         &self.drops
     }
 
+    /// Why the session is about to end, once that is settled. While it is, [`Output::Unpublished`] and
+    /// [`Output::Stopped`] are not the peer's wish but a part of that end.
+    pub fn closing(&self) -> Option<&Reason> {
+        match &self.phase {
+            Phase::Closing(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
     fn log(&mut self, level: Level, text: impl Into<String>) {
         self.events.push_back(Output::Log(level, text.into()));
     }

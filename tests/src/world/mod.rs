@@ -170,6 +170,11 @@ impl World {
         h.finish()
     }
 
+    /// A number below `n` for the `nth` choice of a kind, from the seed alone.
+    pub fn pick(&self, what: &str, nth: u64, n: u64) -> u64 {
+        self.draw(what, nth, u64::MAX) % n.max(1)
+    }
+
     fn at(&mut self, at: Time, event: Event) {
         self.seq += 1;
         self.queue.insert((at.max(self.now), self.seq), event);
@@ -439,7 +444,7 @@ impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let noise = |l: &&String| !l.contains(" saw ");
-            let mut lines: Vec<&String> = self.log.iter().rev().filter(noise).take(60).collect();
+            let mut lines: Vec<&String> = self.log.iter().rev().filter(noise).take(std::env::var("WORLD_LOG").ok().and_then(|n| n.parse().ok()).unwrap_or(60)).collect();
             lines.reverse();
             eprintln!("--- seed {}, at {}; the end of the log:", self.seed, self.now);
             for line in lines {

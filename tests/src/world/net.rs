@@ -401,7 +401,8 @@ impl World {
         for (pipe, side) in ids {
             if self.pipes.get(&pipe).is_some_and(|p| p.stands) {
                 self.reset(pipe, side);
-            } else {
+            } else if side == 0 {
+                // A dial towards the host fails by itself.
                 self.pipes.remove(&pipe);
             }
         }

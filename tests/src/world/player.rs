@@ -82,6 +82,11 @@ impl Player {
         }
     }
 
+    /// What it plays.
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
+
     /// Where it plays.
     pub fn at(&self) -> SocketAddr {
         self.to
