@@ -254,14 +254,18 @@ impl Node {
                 }
             }
             Output::Ended(reason) => {
-                self.log_stream(
-                    Level::Info,
-                    key.to_string(),
-                    "pull_ended",
-                    format!("no longer pulled: {reason}"),
-                );
-                if let Some((stream, source, _)) = self.forget_pull(key).and_then(|p| p.feeds) {
-                    self.hub.unpublish(stream, source, self.now);
+                let stream = self.hub.find(key).filter(|_| !self.is_ours(key));
+                // Of a pull that brought nothing, those who asked for it have been told.
+                let level = if stream.is_some() { Level::Info } else { Level::Debug };
+                self.log_stream(level, key.to_string(), "pull_ended", format!("no longer pulled: {reason}"));
+                let feeds = self.forget_pull(key).and_then(|p| p.feeds);
+                match (stream, feeds) {
+                    // The next viewer must find no stream here, so that it is pulled again.
+                    (Some(stream), _) if self.hub.subscribers(stream).next().is_none() => {
+                        self.hub.end(stream, reason.clone(), self.now);
+                    }
+                    (_, Some((stream, source, _))) => self.hub.unpublish(stream, source, self.now),
+                    _ => {}
                 }
                 self.stream_not_found(key, &reason);
             }
