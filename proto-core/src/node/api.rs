@@ -114,7 +114,7 @@ impl Node {
     fn stream_info(&self, id: StreamId, viewers: u64) -> Option<StreamInfo> {
         let key = self.hub.key(id)?;
         let facts = self.stream_facts(id);
-        let relayed = self.pulls.has(key);
+        let relayed = !self.is_ours(key);
         Some(StreamInfo {
             key: key.to_string(),
             state: if self.is_live(id) { "live" } else { "held" }.to_owned(),

@@ -10,6 +10,7 @@ use crate::cluster::{LinkId, manager, member};
 use crate::error::Reason;
 use crate::hub::StreamId;
 use crate::machine::Machine;
+use crate::media::key::StreamKey;
 use crate::node::config::Config;
 use crate::time::Deadline;
 use crate::wire::link::{Advertised, Message, NodeInfo, RelayedReport, Report, StreamReport};
@@ -134,7 +135,9 @@ impl Node {
             link::Output::Send(bytes) => self.send(conn, bytes),
             link::Output::Up(peer) => {
                 self.conn_is_used(conn);
-                self.log(Level::Info, "link", "link_up", format!("link {conn} to node {} stands", peer.node));
+                // Who dialled says so; the other side says what the link is used for.
+                let level = if used == LinkUse::Accepted { Level::Debug } else { Level::Info };
+                self.log(level, "link", "link_up", format!("link {conn} to node {} stands", peer.node));
                 match used {
                     LinkUse::Manager => {
                         self.member.handle(member::Input::ManagerUp(LinkId::Conn(conn)), self.now)
@@ -277,7 +280,9 @@ impl Node {
             .streams()
             .filter_map(|(id, key)| {
                 // What was pulled belongs to another node, also while it is held here after its pull ended.
-                self.member.owned(key)?;
+                if !self.is_ours(key) {
+                    return None;
+                }
                 let live = self.is_live(id);
                 Some(StreamReport {
                     key: key.clone(),
@@ -292,7 +297,7 @@ impl Node {
         let relayed = self
             .hub
             .streams()
-            .filter(|(_, key)| self.pulls.has(key))
+            .filter(|(_, key)| !self.is_ours(key))
             .map(|(id, key)| RelayedReport {
                 key: key.clone(),
                 viewers: viewers.get(&id).copied().unwrap_or(0),
@@ -307,6 +312,12 @@ impl Node {
             streams,
             relayed,
         }
+    }
+
+    /// Whether this node was granted a name. What it only relays may stay in the hub for a while after its pull, and
+    /// must not be told to the manager as its own then: that would be answered by a fence.
+    pub(super) fn is_ours(&self, key: &StreamKey) -> bool {
+        self.member.owned(key).is_some()
     }
 
     /// Publishers and viewers, pulls of other nodes not counted.
@@ -333,7 +344,7 @@ impl Node {
     }
 
     /// Somebody else was granted a name that was published here.
-    fn fenced(&mut self, key: &crate::media::key::StreamKey, epoch: crate::cluster::Epoch) {
+    fn fenced(&mut self, key: &StreamKey, epoch: crate::cluster::Epoch) {
         let Some(stream) = self.hub.find(key) else { return };
         let publisher = self
             .sessions

@@ -134,7 +134,9 @@ impl Node {
         let Some(s) = self.sessions.get(session) else { return };
         let (carrier, protocol, remote) = (s.carrier, s.protocol, s.remote);
         let who = remote.map(|r| format!(" {r}")).unwrap_or_default();
-        self.log_session(Level::Warn, session, reason.code, format!("viewer{who} refused: {reason}"));
+        // Players ask again and again for what nobody publishes yet.
+        let level = if reason.code == "not_found" { Level::Info } else { Level::Warn };
+        self.log_session(level, session, reason.code, format!("viewer{who} refused: {reason}"));
         self.counters.ended_as(protocol.name(), reason);
         if let Some(s) = self.sessions.remove(session) {
             self.pulls.touch(&s.key);
@@ -280,6 +282,9 @@ impl Node {
         let Some(s) = self.sessions.get_mut(session) else { return };
         if s.first_frame.is_none() {
             s.first_frame = Some(now);
+            if s.protocol == Protocol::Relay {
+                return;
+            }
             self.counters.joins += 1;
             self.counters.join_ms += now.since(s.since).as_millis() as u64;
         }

@@ -177,11 +177,15 @@ impl Node {
     /// may publish again).
     pub(super) fn forget_session(&mut self, session: SessionId, reason: &Reason) -> Option<Session> {
         let s = self.sessions.get(session)?;
-        let what = if s.is_publisher() { "publisher" } else { "viewer" };
+        let what = match s.protocol {
+            Protocol::Relay => "pull",
+            _ if s.is_publisher() => "publisher",
+            _ => "viewer",
+        };
         let age = self.now.since(s.since).as_secs_f64();
         let (mb_in, mb_out) = (s.bytes_in as f64 / 1e6, s.bytes_out as f64 / 1e6);
         let level = if reason.code == "panic" { Level::Error } else { Level::Info };
-        let text = format!("{what} left after {age:.1} s ({mb_in:.1} MB in, {mb_out:.1} MB out): {reason}");
+        let text = format!("{what} ended after {age:.1} s ({mb_in:.1} MB in, {mb_out:.1} MB out): {reason}");
         self.log_session(level, session, "ended", text);
         let s = self.sessions.remove(session)?;
         self.counters.ended_as(s.protocol.name(), reason);

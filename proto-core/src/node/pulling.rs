@@ -254,15 +254,13 @@ impl Node {
                 }
             }
             Output::Ended(reason) => {
-                self.log_stream(
-                    Level::Info,
-                    key.to_string(),
-                    "pull_ended",
-                    format!("no longer pulled: {reason}"),
-                );
+                // Of a pull that brought nothing, those who asked for it have been told.
+                let stream = self.hub.find(key).filter(|_| !self.is_ours(key));
+                let level = if stream.is_some() { Level::Info } else { Level::Debug };
+                self.log_stream(level, key.to_string(), "pull_ended", format!("no longer pulled: {reason}"));
                 // Nothing will come any more: a newcomer must not be left with what remains, it has to be pulled anew.
                 if self.forget_pull(key).is_some()
-                    && let Some(stream) = self.hub.find(key)
+                    && let Some(stream) = stream
                 {
                     self.hub.end(stream, reason.clone(), self.now);
                 }

@@ -212,8 +212,11 @@ impl Node {
                 if let Some(s) = self.sessions.get_mut(session) {
                     s.remote = Some(remote);
                 }
+                // Of a viewer, the next line says where it is.
+                let publishes = self.sessions.get(session).is_some_and(super::session::Session::is_publisher);
+                let level = if publishes { Level::Info } else { Level::Debug };
                 self.log_session(
-                    Level::Info,
+                    level,
                     session,
                     "connected",
                     format!("media path to {remote} stands after {ms} ms"),
@@ -274,12 +277,17 @@ impl Node {
             HubEvent::Ended { stream, key, reason, stats } => {
                 self.first_track.remove(&stream);
                 self.timers.cancel(&Alarm::Settle(key.clone()));
-                self.log_stream(Level::Info, key.to_string(), "ended", format!("the stream ended: {reason}"));
+                // Why it is no longer pulled has been said.
+                let level = if self.is_ours(&key) { Level::Info } else { Level::Debug };
+                self.log_stream(level, key.to_string(), "ended", format!("the stream ended: {reason}"));
                 self.stream_ended(&key, stats.epoch);
             }
             HubEvent::Notice(stream, notice) => {
                 let key = self.stream_name(stream);
-                self.log_stream(Level::Warn, key, notice.code(), notice.text().to_owned());
+                // Its origin warns once for all nodes.
+                let ours = self.hub.key(stream).is_some_and(|k| self.is_ours(k));
+                let level = if ours { Level::Warn } else { Level::Debug };
+                self.log_stream(level, key, notice.code(), notice.text().to_owned());
             }
         }
     }

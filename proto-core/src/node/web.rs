@@ -252,8 +252,9 @@ impl Node {
             }
             Err(refusal) => {
                 let what = if query.action == Action::Broadcast { "publisher" } else { "viewer" };
+                let level = if refusal.status == 404 { Level::Debug } else { Level::Warn };
                 self.log(
-                    Level::Warn,
+                    level,
                     "cluster",
                     refusal.code,
                     format!("{}: no place for a {what}: {}", query.key, refusal.text),

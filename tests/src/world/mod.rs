@@ -444,7 +444,13 @@ impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let noise = |l: &&String| !l.contains(" saw ");
-            let mut lines: Vec<&String> = self.log.iter().rev().filter(noise).take(std::env::var("WORLD_LOG").ok().and_then(|n| n.parse().ok()).unwrap_or(60)).collect();
+            let mut lines: Vec<&String> = self
+                .log
+                .iter()
+                .rev()
+                .filter(noise)
+                .take(std::env::var("WORLD_LOG").ok().and_then(|n| n.parse().ok()).unwrap_or(60))
+                .collect();
             lines.reverse();
             eprintln!("--- seed {}, at {}; the end of the log:", self.seed, self.now);
             for line in lines {

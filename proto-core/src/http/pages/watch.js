@@ -66,7 +66,7 @@ async function watchOver(pc, host) {
     el("sound").hidden = !sound || !video.muted;
     el("mute").hidden = !sound || video.muted;
     if (silent >= 3 && stats.bytes.video + stats.bytes.audio > 0) {
-      tell("waiting", "The publisher has stopped sending; waiting for it…");
+      tell("waiting", "The publisher is away; waiting for it…");
     } else if (video.readyState >= 2 && silent < 3) {
       backoff.reset();
       tell("live", "Live", stats.bytes.video > 0 ? null : "Sound only");
