@@ -117,8 +117,13 @@ impl Publisher {
     pub fn leave(&mut self, now: Time) {
         self.config.again = None;
         self.redial = None;
-        if let Some(rtmp) = &mut self.rtmp {
-            rtmp.handle(Input::Finish, now);
+        match &mut self.rtmp {
+            Some(rtmp) => rtmp.handle(Input::Finish, now),
+            // A dial may be under way.
+            None => {
+                self.out.push_back(Out::Close(true));
+                self.end("left", now);
+            }
         }
         self.drain(now);
     }
