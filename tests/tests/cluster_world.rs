@@ -444,7 +444,7 @@ fn a_viewer_that_stops_reading_is_let_go_and_harms_no_one() {
         let evicted = w
             .log()
             .iter()
-            .any(|l| l.contains(" e1 ") && l.contains("viewer left") && l.contains("(viewer_stuck)"));
+            .any(|l| l.contains(" e1 ") && l.contains("viewer ended") && l.contains("(viewer_stuck)"));
         assert!(evicted, "the log says why it was let go");
         saw_all(w, good, p, session(w, p));
         let worst = w.player(good).seen.windows(2).map(|s| s[1].at.since(s[0].at)).max().unwrap();

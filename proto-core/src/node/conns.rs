@@ -308,6 +308,13 @@ impl Node {
         }
     }
 
+    /// The log has said why what happened on this connection ended.
+    pub(super) fn conn_explained(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.explained = true;
+        }
+    }
+
     fn forget_idle(&mut self, ip: std::net::IpAddr) {
         if let Some(n) = self.conns_per_ip.get_mut(&ip) {
             *n -= 1;

@@ -188,6 +188,9 @@ impl Node {
         let text = format!("{what} ended after {age:.1} s ({mb_in:.1} MB in, {mb_out:.1} MB out): {reason}");
         self.log_session(level, session, "ended", text);
         let s = self.sessions.remove(session)?;
+        if let Carrier::Conn(conn) = s.carrier {
+            self.conn_explained(conn);
+        }
         self.counters.ended_as(s.protocol.name(), reason);
         if let Some(resource) = s.resource.clone() {
             self.ended_resources.truncate(ENDED_RESOURCES - 1);
