@@ -3,13 +3,16 @@
 
 use super::Node;
 use super::exposition::Exposition;
-use super::session::{Part, Protocol};
+use super::session::{Part, Protocol, Session};
+use crate::cluster::registry::StreamState;
+use crate::hub::StreamId;
 use std::collections::BTreeMap;
 
 impl Node {
     pub(super) fn metrics(&self) -> String {
         let mut e = Exposition::new(self.limits.metric_labels);
         self.node_metrics(&mut e);
+        self.cluster_metrics(&mut e);
         self.session_metrics(&mut e);
         self.stream_metrics(&mut e);
         e.text()
@@ -17,6 +20,12 @@ impl Node {
 
     fn node_metrics(&self, e: &mut Exposition) {
         let c = &self.counters;
+        let info = vec![
+            ("node", self.id.0.clone()),
+            ("region", self.config.node.region.clone()),
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ];
+        e.gauge("node_info", "Always 1; the labels say who this is", info, 1.0);
         e.gauge(
             "uptime_seconds",
             "Seconds since the node started",
@@ -34,7 +43,7 @@ impl Node {
         e.gauge("registered", "1 while the manager has this node in its books", vec![], registered);
         e.gauge(
             "egress_bits_per_second",
-            "Sent over the last report interval",
+            "Sent to clients and other nodes over the last second or so",
             vec![],
             self.load.egress_bps as f64,
         );
@@ -45,7 +54,7 @@ impl Node {
         for (direction, map) in [("in", &c.bytes_in), ("out", &c.bytes_out)] {
             for (service, n) in map {
                 let labels = vec![("service", (*service).to_owned()), ("direction", direction.to_owned())];
-                e.counter("tcp_bytes", "Bytes over TCP", labels, *n);
+                e.counter("tcp_bytes", "Bytes over TCP, as payload of connections", labels, *n);
             }
         }
         for (direction, n, bytes) in
@@ -55,7 +64,12 @@ impl Node {
             e.counter("datagrams", "UDP datagrams", labels.clone(), n);
             e.counter("datagram_bytes", "Bytes in UDP datagrams", labels, bytes);
         }
-        e.counter("udp_messages", "Messages to the kernel that carried datagrams", vec![], c.messages_out);
+        e.counter(
+            "udp_messages",
+            "Messages to the kernel that carried datagrams, one or several each",
+            vec![],
+            c.messages_out,
+        );
         e.counter("udp_messages_refused", "Messages that the kernel refused", vec![], c.messages_refused);
         for ((what, fault, code), n) in &c.ended {
             let labels = vec![
@@ -63,15 +77,20 @@ impl Node {
                 ("fault", (*fault).to_owned()),
                 ("reason", (*code).to_owned()),
             ];
-            e.counter("ended", "Connections and sessions ended or refused", labels, *n);
+            e.counter(
+                "ended",
+                "Connections and sessions that ended or were refused, by whose fault and why",
+                labels,
+                *n,
+            );
         }
         for ((what, reason), n) in &c.dropped {
             let labels = vec![("what", (*what).to_owned()), ("reason", (*reason).to_owned())];
-            e.counter("dropped", "Things dropped", labels, *n);
+            e.counter("dropped", "Things dropped, by what and why", labels, *n);
         }
         for (reason, n) in self.rtc.drops().by_reason() {
             let labels = vec![("what", "datagram".to_owned()), ("reason", reason.to_owned())];
-            e.counter("dropped", "Things dropped", labels, n);
+            e.counter("dropped", "Things dropped, by what and why", labels, n);
         }
     }
 
@@ -81,52 +100,73 @@ impl Node {
             sessions.insert((protocol.name(), "publish"), 0);
             sessions.insert((protocol.name(), "play"), 0);
         }
-        let (mut rtt, mut rtts, mut loss, mut losses) = (0.0, 0u32, 0.0, 0u32);
+        let mut quality = Quality::default();
         for s in self.sessions.iter() {
-            let role = if s.is_publisher() { "publish" } else { "play" };
-            *sessions.entry((s.protocol.name(), role)).or_default() += 1;
-            if let Some(ms) = s.rtt_ms {
-                rtt += ms / 1e3;
-                rtts += 1;
-            }
-            if let Some(l) = s.loss {
-                loss += l;
-                losses += 1;
-            }
+            *sessions.entry((s.protocol.name(), role(s))).or_default() += 1;
+            quality.add(s);
         }
         for ((protocol, role), n) in sessions {
             let labels = vec![("protocol", protocol.to_owned()), ("role", role.to_owned())];
-            e.gauge("sessions", "Sessions now", labels, n as f64);
+            let help = "Publishing and playing sessions open now; relay: pulls of other nodes";
+            e.gauge("sessions", help, labels, n as f64);
         }
-        e.gauge(
-            "rtt_seconds_mean",
-            "Mean round trip of the sessions that measure it",
-            vec![],
-            rtt / f64::from(rtts.max(1)),
-        );
-        e.gauge(
-            "loss_ratio_mean",
-            "Mean packet loss of the sessions that measure it",
-            vec![],
-            loss / f64::from(losses.max(1)),
-        );
-        e.counter("joins", "Viewers that got a first picture or sound", vec![], self.counters.joins);
-        let help = "Milliseconds from a viewer's request to its first picture or sound, all joins added up";
-        e.counter("join_milliseconds", help, vec![], self.counters.join_ms);
+        let help = "Mean round trip of the sessions that measure it (WebRTC); absent while none does";
+        quality.rtt().into_iter().for_each(|v| e.gauge("rtt_seconds_mean", help, vec![], v));
+        let help = "Mean share of packets lost lately, 0 to 1, over the sessions that measure it (WebRTC)";
+        quality.loss().into_iter().for_each(|v| e.gauge("loss_ratio_mean", help, vec![], v));
+        let help = "Seconds from a viewer's request to its first picture or sound";
+        e.histogram("join_seconds", help, &self.counters.joins.0);
+    }
+
+    /// What the manager's books hold.
+    fn cluster_metrics(&self, e: &mut Exposition) {
+        let Some(manager) = &self.manager else { return };
+        let registry = manager.registry();
+        let mut nodes = BTreeMap::from([("draining", 0u32), ("in_service", 0), ("lost", 0)]);
+        for node in registry.nodes().values() {
+            let state = match (registry.alive(&node.info.id, self.now), node.load.draining) {
+                (false, _) => "lost",
+                (true, true) => "draining",
+                (true, false) => "in_service",
+            };
+            *nodes.entry(state).or_default() += 1;
+        }
+        for (state, n) in nodes {
+            let help = "Nodes in the manager's books";
+            e.gauge("cluster_nodes", help, vec![("state", state.to_owned())], f64::from(n));
+        }
+        let held = registry.streams().values().filter(|s| s.state == StreamState::Held).count();
+        for (state, n) in [("held", held), ("live", registry.streams().len() - held)] {
+            let help = "Streams in the manager's books; held: the publisher is away";
+            e.gauge("cluster_streams", help, vec![("state", state.to_owned())], n as f64);
+        }
     }
 
     fn stream_metrics(&self, e: &mut Exposition) {
-        let mut viewers: BTreeMap<_, u64> = BTreeMap::new();
+        let viewers = self.viewers();
+        let mut pulls: BTreeMap<StreamId, u32> = BTreeMap::new();
+        let mut quality: BTreeMap<(StreamId, &str), Quality> = BTreeMap::new();
         for s in self.sessions.iter() {
-            if let Part::Plays { stream, .. } = s.part {
-                *viewers.entry(stream).or_default() += 1;
+            if let Part::Plays { stream, .. } | Part::Publishes { stream, .. } = s.part {
+                quality.entry((stream, role(s))).or_default().add(s);
+                *pulls.entry(stream).or_default() += u32::from(s.protocol == Protocol::Relay);
             }
         }
         for (id, key) in self.hub.streams().take(self.limits.metric_labels) {
             let Some(stats) = self.hub.stats(id, self.now) else { continue };
             let stream = || vec![("stream", key.to_string())];
-            let n = viewers.get(&id).copied().unwrap_or(0);
-            e.gauge("stream_viewers", "Viewers and pulls of a stream on this node", stream(), n as f64);
+            let count = |of: &BTreeMap<StreamId, u32>| f64::from(of.get(&id).copied().unwrap_or(0));
+            e.gauge("stream_viewers", "Viewers of a stream on this node", stream(), count(&viewers));
+            e.gauge("stream_pulls", "Other nodes that pull a stream from this node", stream(), count(&pulls));
+            for role in ["play", "publish"] {
+                let Some(quality) = quality.get(&(id, role)) else { continue };
+                let labels = || [stream(), vec![("role", role.to_owned())]].concat();
+                let help = "Mean round trip of a stream's sessions that measure it (WebRTC)";
+                quality.rtt().into_iter().for_each(|v| e.gauge("stream_rtt_seconds_mean", help, labels(), v));
+                let help =
+                    "Mean share of packets lost lately, 0 to 1, of a stream's sessions that measure it";
+                quality.loss().into_iter().for_each(|v| e.gauge("stream_loss_ratio_mean", help, labels(), v));
+            }
             let help = "What a stream's source sends, bits a second";
             e.gauge("stream_bits_per_second", help, stream(), stats.bits_per_s as f64);
             e.gauge(
@@ -164,4 +204,38 @@ impl Node {
             }
         }
     }
+}
+
+fn role(s: &Session) -> &'static str {
+    if s.is_publisher() { "publish" } else { "play" }
+}
+
+/// Means over sessions.
+#[derive(Default)]
+struct Quality {
+    rtt: (f64, u32),
+    loss: (f64, u32),
+}
+
+impl Quality {
+    fn add(&mut self, s: &Session) {
+        for (sum, value) in [(&mut self.rtt, s.rtt_ms.map(|ms| ms / 1e3)), (&mut self.loss, s.loss)] {
+            if let Some(value) = value {
+                sum.0 += value;
+                sum.1 += 1;
+            }
+        }
+    }
+
+    fn rtt(&self) -> Option<f64> {
+        mean(self.rtt)
+    }
+
+    fn loss(&self) -> Option<f64> {
+        mean(self.loss)
+    }
+}
+
+fn mean((sum, n): (f64, u32)) -> Option<f64> {
+    (n > 0).then(|| sum / f64::from(n))
 }

@@ -285,8 +285,7 @@ impl Node {
             if s.protocol == Protocol::Relay {
                 return;
             }
-            self.counters.joins += 1;
-            self.counters.join_ms += now.since(s.since).as_millis() as u64;
+            self.counters.joins.0.observe(now.since(s.since).as_secs_f64());
         }
     }
 

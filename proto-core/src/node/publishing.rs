@@ -183,9 +183,10 @@ impl Node {
             _ => "viewer",
         };
         let age = self.now.since(s.since).as_secs_f64();
-        let (mb_in, mb_out) = (s.bytes_in as f64 / 1e6, s.bytes_out as f64 / 1e6);
+        let (bytes, way) = if s.is_publisher() { (s.bytes_in, "in") } else { (s.bytes_out, "out") };
+        let mb = bytes as f64 / 1e6;
         let level = if reason.code == "panic" { Level::Error } else { Level::Info };
-        let text = format!("{what} ended after {age:.1} s ({mb_in:.1} MB in, {mb_out:.1} MB out): {reason}");
+        let text = format!("{what} ended after {age:.1} s ({mb:.1} MB {way}): {reason}");
         self.log_session(level, session, "ended", text);
         let s = self.sessions.remove(session)?;
         if let Carrier::Conn(conn) = s.carrier {

@@ -1,5 +1,6 @@
 //! What the node counts about itself: connections, bytes, drops by reason, and its load for the manager.
 
+use super::exposition::Histogram;
 use super::io::Service;
 use crate::error::{Fault, Reason};
 use crate::time::Time;
@@ -31,9 +32,19 @@ pub(super) struct Counters {
     pub(super) messages_out: u64,
     /// Messages that the kernel refused.
     pub(super) messages_refused: u64,
-    /// Joins that got a first frame, and the milliseconds that they took in all.
-    pub(super) joins: u64,
-    pub(super) join_ms: u64,
+    /// Seconds from a viewer's request to its first frame.
+    pub(super) joins: Joins,
+}
+
+/// How long joins took.
+#[derive(Debug)]
+pub(super) struct Joins(pub(super) Histogram);
+
+impl Default for Joins {
+    fn default() -> Joins {
+        // Around what viewers notice (a quarter of a second) and what they bear (some seconds).
+        Joins(Histogram::new(&[0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0]))
+    }
 }
 
 impl Counters {

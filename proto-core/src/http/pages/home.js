@@ -3,6 +3,7 @@ import { copy, el } from "./headwater.js";
 /** The nodes and the live streams, as last heard. */
 let nodes = [];
 let keys = new Map();
+let typed = false;
 
 const NAME = /^[A-Za-z0-9._~-]{1,128}(\/[A-Za-z0-9._~-]{1,128}){1,7}$/;
 
@@ -80,6 +81,7 @@ async function refresh() {
     const [streams, known] = await Promise.all([get("/api/v1/streams"), get("/api/v1/nodes")]);
     nodes = known.nodes;
     keys = new Map(streams.streams.map((s) => [s.key, s.state]));
+    suggest();
     describe();
     show(el("streams"), streams.streams.map(card));
     el("none").hidden = streams.streams.length > 0;
@@ -109,6 +111,12 @@ function target() {
 function hostOf(n) {
   const loopback = /^(127\.|\[::1\]$|localhost$)/;
   return loopback.test(n.address) && !loopback.test(location.hostname) ? location.hostname : n.address;
+}
+
+/** A name that is free, until the user types one. */
+function suggest() {
+  const names = ["live/mine", ...Array.from({ length: 98 }, (_, i) => `live/mine${i + 2}`)];
+  if (!typed && keys.has(el("name").value)) el("name").value = names.find((n) => !keys.has(n)) ?? names[0];
 }
 
 function describe() {
@@ -142,7 +150,10 @@ function write(id, text) {
   if (el(id).textContent !== text) el(id).textContent = text;
 }
 
-el("name").addEventListener("input", describe);
+el("name").addEventListener("input", () => {
+  typed = true;
+  describe();
+});
 el("name").addEventListener("keydown", (event) => {
   if (event.key === "Enter") el("browser").click();
 });

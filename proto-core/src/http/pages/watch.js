@@ -57,6 +57,8 @@ async function watchOver(pc, host) {
     if (pc.connectionState === "failed" || pc.connectionState === "closed") throw new Error("the connection was lost");
     broken = pc.connectionState === "connected" ? 0 : broken + 1;
     if (broken > 10) throw new Error("no media path to the node; is its UDP port open?");
+    // The node ends the session when nobody came back in time; then it answers no more checks of the path.
+    if (silent >= 3 && broken >= 1) throw new Error("the node has ended the session");
     const rows = await stats.read();
     rows["Node"] = host;
     showStats(el("stats"), rows);
