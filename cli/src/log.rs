@@ -1,7 +1,7 @@
 //! The log on standard error: one line a thing, aligned for people or JSON for machines.
 
+use proto_core::io::{Level, LogLine};
 use proto_core::node::config::{LogConfig, LogFormat, LogLevel};
-use proto_core::node::io::{Level, LogLine};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};

@@ -9,7 +9,7 @@ use proto_core::cluster::{Epoch, LinkId, NodeId};
 use proto_core::machine::Machine;
 use proto_core::media::key::StreamKey;
 use proto_core::node::config::Role;
-use proto_core::node::io::ConnId;
+use proto_core::io::ConnId;
 use proto_core::time::{Time, WallTime};
 use proto_core::wire::link::{Advertised, Message, NodeInfo, Report, StreamReport};
 use std::collections::BTreeMap;

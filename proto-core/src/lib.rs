@@ -9,8 +9,11 @@
 pub mod buf;
 pub mod cluster;
 pub mod error;
+pub mod guard;
 pub mod http;
 pub mod hub;
+pub mod ids;
+pub mod io;
 pub mod limits;
 pub mod machine;
 pub mod media;

@@ -6,7 +6,7 @@ use crate::holder::who_holds;
 use crate::io::{Alarm, Kind, canonical};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
-use proto_core::node::io::Service;
+use proto_core::io::Service;
 use proto_core::time::{Deadline, Time, Timers};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::fmt;

@@ -1,7 +1,7 @@
 //! Work outside the loop: host names are looked up on one small thread, because the system's resolver blocks.
 
 use crate::control::RemoteControl;
-use proto_core::node::io::{Answer, AskId, Input, Work};
+use proto_core::io::{Answer, AskId, Input, Work};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};

@@ -7,7 +7,7 @@ use crate::udp::RecvBuffers;
 use crate::{Drive, ExitReason};
 use mio::{Events, Poll};
 use proto_core::error::Reason;
-use proto_core::node::io::{ConnId, Input, Level};
+use proto_core::io::{ConnId, Input, Level};
 use std::io::ErrorKind;
 
 /// Events taken from the kernel in one turn; more wait for the next.

@@ -10,7 +10,7 @@ use crate::udp::Udp;
 use crate::{ExitReason, Options};
 use mio::event::Event;
 use mio::{Registry, Token};
-use proto_core::node::io::{ConnId, Input, Level, LogLine, Output};
+use proto_core::io::{ConnId, Input, Level, LogLine, Output};
 use proto_core::time::{Deadline, Time, Timers, WallTime};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};

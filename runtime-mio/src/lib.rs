@@ -30,9 +30,9 @@ pub use holder::{who_holds, who_holds_udp};
 
 use mio::{Poll, Waker};
 use proto_core::error::Reason;
+use proto_core::io::{Input, LogLine, Output, Service};
 use proto_core::limits::Limits;
 use proto_core::machine::Machine;
-use proto_core::node::io::{Input, LogLine, Output, Service};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;

@@ -7,7 +7,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry};
 use proto_core::error::Reason;
-use proto_core::node::io::{ConnId, Input};
+use proto_core::io::{ConnId, Input};
 use proto_core::time::{Deadline, Time, Timers};
 use slab::Slab;
 use socket2::{SockRef, TcpKeepalive};

@@ -7,7 +7,7 @@ use mio::event::Event;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry};
 use proto_core::error::Reason;
-use proto_core::node::io::{Batch, Input, SocketId, Transmit};
+use proto_core::io::{Batch, Input, SocketId, Transmit};
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};

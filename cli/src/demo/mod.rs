@@ -12,7 +12,7 @@ use crate::run;
 use crate::say;
 use crate::settings::{self, Loader};
 use clip::Clip;
-use proto_core::node::io::Level;
+use proto_core::io::Level;
 use publisher::{Job, Publisher};
 use runtime_mio::RemoteControl;
 use std::fmt::Write as _;

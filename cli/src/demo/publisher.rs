@@ -3,10 +3,10 @@
 
 use super::clip::{Clip, Due};
 use crate::log::Log;
+use proto_core::io::{Level, LogLine};
 use proto_core::limits::Limits;
 use proto_core::machine::Machine as _;
 use proto_core::media::key::StreamKey;
-use proto_core::node::io::{Level, LogLine};
 use proto_core::rand::Rng;
 use proto_core::rtmp::client::{Client, Input, Output};
 use proto_core::time::{Deadline, Time};

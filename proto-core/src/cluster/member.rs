@@ -11,10 +11,10 @@ mod tests;
 
 use crate::cluster::{Epoch, LinkId, NodeId};
 use crate::error::{Reason, quote};
+use crate::io::Level;
 use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
-use crate::node::io::Level;
 use crate::rand::Rng;
 use crate::time::{Deadline, Time};
 use crate::wire::link::{Message, NodeInfo, Report};

@@ -7,8 +7,8 @@
 pub(crate) mod tests;
 
 use crate::cluster::NodeId;
+use crate::ids::Role;
 use crate::media::key::StreamKey;
-use crate::node::config::Role;
 use sha2::{Digest, Sha256};
 use std::fmt;
 

@@ -23,8 +23,8 @@ pub use event::{HubEvent, Notice};
 pub use stats::{Count, Drops, StreamState, StreamStats, SubscriberStats, TrackStats};
 pub use subscriber::{CodecSet, SubscriberState};
 
-use crate::cluster::Epoch;
 use crate::error::Reason;
+use crate::ids::Epoch;
 use crate::limits::Limits;
 use crate::media::frame::Ingest;
 use crate::media::key::StreamKey;

@@ -2,7 +2,7 @@
 
 use super::event::Notice;
 use super::{SourceId, SubscriberState};
-use crate::cluster::Epoch;
+use crate::ids::Epoch;
 use crate::media::track::{Codec, TrackId};
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@ use super::event::Notice;
 use super::ring::Ring;
 use super::stats::{Count, Drops, Rate, StreamState, StreamStats, TrackStats};
 use super::{SourceId, SubscriberId};
-use crate::cluster::Epoch;
+use crate::ids::Epoch;
 use crate::limits::Limits;
 use crate::media::frame::{Frame, FrameKind, Ingest, NewFrame, Renderings};
 use crate::media::h264::BFrameWatch;

@@ -94,7 +94,7 @@ pub struct Frame {
     /// Position in the stream and epoch; over all tracks, never reused.
     pub seq: u64,
     /// The epoch under which its publisher was accepted.
-    pub epoch: crate::cluster::Epoch,
+    pub epoch: crate::ids::Epoch,
     /// The version of the codec configuration that it needs (0 for data).
     pub config_version: u32,
     /// Times, kind and bytes. Times are on the stream's own clock, which goes on when a publisher returns.

@@ -1,21 +1,11 @@
 //! The configuration of a node, as the file, `--set` and the environment spell it. Reading those is the command
 //! line's business; what the keys mean stands here.
 
+pub use crate::ids::Role;
+
 use crate::limits::Limits;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
-/// What a node does for the cluster. Every node speaks every protocol; roles decide what the manager gives out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Pairs streams with origins and viewers with edges.
-    Manager,
-    /// Takes publishers.
-    Origin,
-    /// Takes viewers.
-    Edge,
-}
 
 /// The whole configuration. Each key has a default; a file names only what differs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

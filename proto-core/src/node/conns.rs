@@ -1,13 +1,13 @@
 //! TCP connections: what speaks on each, and how bytes and machines meet.
 
-use super::guard::guard;
-use super::io::{ConnId, Level, Output, Service};
 use super::links::LinkUse;
 use super::session::{Carrier, Part};
 use super::{Alarm, Node};
 use crate::cluster::link::{self, Link};
 use crate::error::Reason;
+use crate::guard::guard;
 use crate::http;
+use crate::io::{ConnId, Level, Output, Service};
 use crate::machine::Machine;
 use crate::rtmp;
 use std::net::SocketAddr;

@@ -1,14 +1,14 @@
 //! The node in its cluster: the link to the manager, links to other nodes, reports, and what the manager role says.
 
 use super::conns::Proto;
-use super::guard::guard;
-use super::io::{Answer, AskId, ConnId, Level, Output, Work};
 use super::session::{Part, Protocol, SessionId};
 use super::{Alarm, Node};
 use crate::cluster::link::{self, Link};
 use crate::cluster::{LinkId, manager, member};
 use crate::error::Reason;
+use crate::guard::guard;
 use crate::hub::StreamId;
+use crate::io::{Answer, AskId, ConnId, Level, Output, Work};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::node::config::Config;

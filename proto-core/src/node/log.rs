@@ -1,9 +1,9 @@
 //! Lines for the operator.
 
 use super::Node;
-use super::io::{Level, LogLine, Output};
 use super::session::SessionId;
 use super::throttle::Verdict;
+use crate::io::{Level, LogLine, Output};
 
 impl Node {
     /// Writes a line about no session. `kind` is a fixed word; a flood of one kind is held back.

@@ -7,8 +7,6 @@
 pub mod address;
 pub mod config;
 pub mod exposition;
-pub mod guard;
-pub mod io;
 pub mod session;
 pub mod throttle;
 
@@ -32,11 +30,11 @@ use crate::cluster::manager::Manager;
 use crate::cluster::member::Member;
 use crate::error::Reason;
 use crate::hub::{Hub, StreamId, SubscriberId};
+use crate::io::{AskId, ConnId, Output, SocketId};
 use crate::limits::Limits;
 use crate::media::key::StreamKey;
 use crate::node::address::Advertised;
 use crate::node::config::{Config, Role};
-use crate::node::io::{AskId, ConnId, Output, SocketId};
 use crate::node::session::{SessionId, Sessions};
 use crate::rand::Rng;
 use crate::rtc::{Endpoint, EndpointConfig, Identity};

@@ -1,12 +1,12 @@
 //! From a viewer's wish to frames on its way: find the stream (here, or by a pull), subscribe, and pump.
 
 use super::conns::{Conn, Proto};
-use super::io::{ConnId, Level};
 use super::session::{Carrier, Part, Protocol, SessionId};
 use super::{Alarm, Node};
 use crate::error::Reason;
 use crate::hub::delivery::Delivery;
 use crate::hub::{CodecSet, Notice, StreamId, SubscriberId};
+use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::media::track::Codec;

@@ -1,13 +1,13 @@
 //! From a publisher's wish to its frames in the hub: ask the cluster for the name, take it, feed the stream, let go.
 
 use super::Node;
-use super::io::{ConnId, Level};
 use super::session::{Carrier, Part, Protocol, Session, SessionId};
 use super::web::draining;
 use crate::cluster::Epoch;
 use crate::cluster::member;
 use crate::error::Reason;
 use crate::hub::{self, SourceId, StreamId, StreamState};
+use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::frame::Ingest;
 use crate::media::key::StreamKey;

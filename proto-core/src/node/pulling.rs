@@ -1,7 +1,6 @@
 //! Streams that this node pulls from others: one pull per stream, however many viewers it has here.
 
 use super::conns::{Conn, Proto};
-use super::io::{ConnId, Level};
 use super::links::LinkUse;
 use super::{Alarm, Node};
 use crate::cluster::Epoch;
@@ -11,6 +10,7 @@ use crate::cluster::relay::PullClient;
 use crate::cluster::relay::client::{Input, Output};
 use crate::error::Reason;
 use crate::hub::{SourceId, StreamId};
+use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::frame::Ingest;
 use crate::media::key::StreamKey;

@@ -1,13 +1,13 @@
 //! Streams that other nodes pull from this one.
 
 use super::Node;
-use super::io::{ConnId, Level};
 use super::session::{Carrier, Part, Protocol, SessionId};
 use crate::cluster::NodeId;
 use crate::cluster::relay::PullServer;
 use crate::error::Reason;
 use crate::hub::delivery::Delivery;
 use crate::hub::{CodecSet, SourceId, StreamId};
+use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::rtc;

@@ -1,9 +1,9 @@
 //! Sessions: who publishes or plays what, over which protocol, since when. One table for all protocols, so that
 //! `ctl sessions`, the metrics and the log tell the same story.
 
-use super::io::ConnId;
 use crate::cluster::Epoch;
 use crate::hub::{StreamId, SubscriberId};
+use crate::io::ConnId;
 use crate::media::key::StreamKey;
 use crate::time::Time;
 use std::collections::BTreeMap;

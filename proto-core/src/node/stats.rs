@@ -1,8 +1,8 @@
 //! What the node counts about itself: connections, bytes, drops by reason, and its load for the manager.
 
 use super::exposition::Histogram;
-use super::io::Service;
 use crate::error::{Fault, Reason};
+use crate::io::Service;
 use crate::time::Time;
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! The node as a whole, driven by hand: what no single machine can show.
 
 use super::config::Config;
-use super::io::{ConnId, Input, Output, Service};
 use super::*;
+use crate::io::{ConnId, Input, Output, Service};
 use crate::machine::Machine;
 use crate::rtc::Identity;
 use crate::time::WallTime;

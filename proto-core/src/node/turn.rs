@@ -2,12 +2,12 @@
 //! other is carried until nothing is left to say.
 
 use super::conns::Wire;
-use super::io::{ConnId, Input, Level, Output};
 use super::session::Carrier;
 use super::{Alarm, MEDIA_SOCKET, Node};
 use crate::cluster::{manager, member};
 use crate::error::Reason;
 use crate::hub::{HubEvent, StreamId};
+use crate::io::{ConnId, Input, Level, Output};
 use crate::machine::Machine;
 use crate::rtc::endpoint;
 use crate::time::{Deadline, Time, WallAnchor};

@@ -1,17 +1,17 @@
 //! What HTTP answers: pages at once, WHIP, WHEP and pairing when the cluster has answered.
 
 use super::conns::Proto;
-use super::guard::guard;
-use super::io::{ConnId, Level};
 use super::session::{Carrier, Part, Protocol, SessionId};
 use super::{Node, api};
 use crate::cluster::manager::Placement;
 use crate::cluster::placement::Refusal;
 use crate::error::{Reason, quote};
+use crate::guard::guard;
 use crate::http::event::{Action, EventNode, EventQuery, EventUrls};
 use crate::http::message::{Request, Response};
 use crate::http::router::{ApiRoute, Route};
 use crate::http::{cors, event, pages, router, server, whip};
+use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::rtc::sdp;

@@ -7,18 +7,18 @@ use super::path::Path;
 use super::peer::{Peer, PeerEvent, Setup, Verdict};
 use super::sdp::{self, Wish};
 use crate::error::Reason;
+use crate::guard::guard;
 use crate::hub::delivery::Delivery;
+use crate::io::{Batch, SocketId};
 use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::track::{Codec, CodecConfig, TrackId};
-use crate::node::io::{Batch, SocketId};
 use crate::rand::Rng;
 use crate::time::{Deadline, Time, Timers};
 use crate::wire::rtp::Multiplexed;
 use crate::wire::stun::BindingRequest;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use str0m::IceCreds;
@@ -340,12 +340,12 @@ impl Endpoint {
             base: self.start,
             now,
         };
-        let opened = catch_unwind(AssertUnwindSafe(|| Peer::open(setup, &mut rng)));
+        let opened = guard(|| Peer::open(setup, &mut rng));
         let (mut peer, answer) = match opened {
             Ok(result) => result?,
-            Err(panic) => {
+            Err(reason) => {
                 self.drops.panics += 1;
-                return Err(panicked(panic.as_ref()));
+                return Err(reason);
             }
         };
         peer.tracks(tracks);
@@ -374,16 +374,15 @@ impl Endpoint {
     fn with<R>(&mut self, id: SessionId, now: Time, f: impl FnOnce(&mut Peer) -> R) -> Option<R> {
         let session = self.sessions.get_mut(&id)?;
         let peer = &mut session.peer;
-        let result = catch_unwind(AssertUnwindSafe(|| {
+        let result = guard(|| {
             let result = f(peer);
             peer.drain(now);
             result
-        }));
+        });
         let result = match result {
             Ok(result) => result,
-            Err(panic) => {
+            Err(reason) => {
                 self.drops.panics += 1;
-                let reason = panicked(panic.as_ref());
                 self.remove(id);
                 self.outputs.push_back(Output::Event(id, PeerEvent::Closed(reason)));
                 return None;
@@ -576,20 +575,6 @@ impl Machine for Endpoint {
         let waiting = (!self.waiting.is_empty()).then(|| Deadline::new(self.now, "handshakes"));
         Deadline::earliest(waiting, self.timers.next())
     }
-}
-
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Reason {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|s| (*s).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default();
-    Reason::local(
-        "panic",
-        format!(
-            "a defect of this node ended the session ({text}); please report it with the log around this line"
-        ),
-    )
 }
 
 #[cfg(test)]

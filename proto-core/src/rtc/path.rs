@@ -1,6 +1,6 @@
 //! Where a WebRTC peer is: never a bare socket address, because the same peer may come over TCP one day.
 
-use crate::node::io::SocketId;
+use crate::io::SocketId;
 use std::net::SocketAddr;
 
 /// A way between this node and a peer.

@@ -14,11 +14,11 @@ mod write;
 pub use read::{Malformed, decode, split};
 pub use write::{Encoded, encode};
 
-use crate::cluster::{Epoch, NodeId};
+use crate::ids::Role;
+use crate::ids::{Epoch, NodeId};
 use crate::media::frame::NewFrame;
 use crate::media::key::StreamKey;
 use crate::media::track::{CodecConfig, TrackId};
-use crate::node::config::Role;
 use std::net::{IpAddr, SocketAddr};
 
 /// The version of the node protocol that this build speaks.

@@ -2,7 +2,7 @@
 
 use super::*;
 use proto_core::error::Reason;
-use proto_core::node::io::{Answer, AskId, Work};
+use proto_core::io::{Answer, AskId, Work};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
 

@@ -1,7 +1,7 @@
 //! Datagrams: batches, segments, and the address that was asked.
 
 use super::*;
-use proto_core::node::io::{Batch, SocketId, Transmit};
+use proto_core::io::{Batch, SocketId, Transmit};
 use std::net::{IpAddr, UdpSocket};
 
 /// A loop whose probe opens one UDP socket on `bind` and behaves as told; and the socket's port.

@@ -1,7 +1,7 @@
 //! What can come due in a world. Events at the same moment happen in the order in which they were made.
 
 use super::Party;
-use proto_core::node::io::{Answer, AskId, Batch, SocketId};
+use proto_core::io::{Answer, AskId, Batch, SocketId};
 use proto_core::time::Time;
 use std::net::SocketAddr;
 

@@ -3,10 +3,10 @@
 use super::event::Event;
 use super::{HostId, Owner, Party, World};
 use proto_core::error::Reason;
+use proto_core::io::{Answer, AskId, Batch, ConnId, Input, Output, Work};
 use proto_core::machine::Machine;
 use proto_core::node::Node;
 use proto_core::node::config::{Config, Role};
-use proto_core::node::io::{Answer, AskId, Batch, ConnId, Input, Output, Work};
 use proto_core::rtc::Identity;
 use proto_core::time::{Time, WallTime};
 use std::collections::BTreeMap;
@@ -300,7 +300,7 @@ impl World {
                     && let Some(run) = self.hosts[host].run.as_ref().map(|r| r.number)
                     && !self.cut.contains(&Party::Host(HostId(host)))
                 {
-                    let socket = proto_core::node::io::SocketId(0);
+                    let socket = proto_core::io::SocketId(0);
                     let (stride, bytes) = (bytes.len(), &bytes[..]);
                     let input = Input::Datagram { socket, local: to, remote: from, stride, bytes };
                     self.node(HostId(host), run, input);

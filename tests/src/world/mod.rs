@@ -29,8 +29,8 @@ use event::Event;
 use host::Host;
 use net::Pipe;
 use player::Player;
+use proto_core::io::{ConnId, Level};
 use proto_core::node::Node;
-use proto_core::node::io::{ConnId, Level};
 use proto_core::rand::Rng;
 use proto_core::time::Time;
 use publisher::{Publisher, PublisherConfig};
@@ -374,7 +374,7 @@ impl World {
     }
 
     fn tell_writable(&mut self, owner: Owner, pipe: u64, free: usize) {
-        use proto_core::node::io::Input;
+        use proto_core::io::Input;
         match owner {
             Owner::Node { host, run, conn } => self.node(host, run, Input::Writable { conn, free }),
             Owner::Client(id) if self.is_of(id, pipe) => self.client(id, In::Writable(free)),
@@ -383,7 +383,7 @@ impl World {
     }
 
     fn tell_received(&mut self, owner: Owner, pipe: u64, bytes: &[u8]) {
-        use proto_core::node::io::Input;
+        use proto_core::io::Input;
         match owner {
             Owner::Node { host, run, conn } => self.node(host, run, Input::Received { conn, bytes }),
             Owner::Client(id) if self.is_of(id, pipe) => self.client(id, In::Received(bytes)),
@@ -392,7 +392,7 @@ impl World {
     }
 
     fn tell_finished(&mut self, owner: Owner, pipe: u64) {
-        use proto_core::node::io::Input;
+        use proto_core::io::Input;
         match owner {
             Owner::Node { host, run, conn } => self.node(host, run, Input::PeerFinished { conn }),
             Owner::Client(id) if self.is_of(id, pipe) => self.client(id, In::Finished),

@@ -4,7 +4,7 @@
 use super::event::Event;
 use super::{Owner, Party, World};
 use bytes::{Buf, Bytes};
-use proto_core::node::io::{ConnId, Service};
+use proto_core::io::{ConnId, Service};
 use proto_core::time::Time;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};

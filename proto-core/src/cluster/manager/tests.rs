@@ -1,8 +1,8 @@
 use super::*;
 use crate::cluster::placement::tests::info;
 use crate::cluster::world::{World, key};
-use crate::node::config::Role;
-use crate::node::io::ConnId;
+use crate::ids::Role;
+use crate::io::ConnId;
 use crate::wire::link::{RelayedReport, StreamFacts};
 
 const ORIGIN: &[Role] = &[Role::Origin];

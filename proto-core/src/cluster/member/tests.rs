@@ -1,7 +1,7 @@
 use super::*;
 use crate::cluster::placement::tests::info;
 use crate::cluster::world::key;
-use crate::node::config::Role;
+use crate::ids::Role;
 
 fn member(manager: &str) -> Member {
     let info = info("n", &[Role::Origin], "eu", 100);

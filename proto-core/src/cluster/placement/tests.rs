@@ -1,8 +1,8 @@
 use super::*;
 use crate::cluster::LinkId;
 use crate::cluster::registry::Registry;
+use crate::io::ConnId;
 use crate::limits::Limits;
-use crate::node::io::ConnId;
 use crate::time::Time;
 use crate::wire::link::{Advertised, NodeInfo, Report};
 use std::collections::BTreeMap;

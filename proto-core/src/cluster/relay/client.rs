@@ -8,12 +8,12 @@
 use crate::cluster::member::Source;
 use crate::cluster::{Epoch, NodeId};
 use crate::error::{Reason, quote};
+use crate::io::Level;
 use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::frame::{FrameKind, Ingest};
 use crate::media::key::StreamKey;
 use crate::media::track::TrackId;
-use crate::node::io::Level;
 use crate::rand::Rng;
 use crate::time::{Deadline, Time};
 use crate::wire::link::{Message, RelayFrame, TrackConfig};

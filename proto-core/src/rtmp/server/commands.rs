@@ -3,8 +3,8 @@
 
 use super::{Output, Peer, Role, Server, greet};
 use crate::error::{Reason, quote};
+use crate::io::Level;
 use crate::media::key::StreamKey;
-use crate::node::io::Level;
 use crate::rtmp::command::{Command, status};
 use crate::time::Time;
 use crate::wire::amf0::Value;

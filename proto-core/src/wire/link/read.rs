@@ -6,11 +6,11 @@ use super::{
     TrackConfig, TrackFacts,
 };
 use crate::buf::Inbox;
-use crate::cluster::{Epoch, NodeId};
+use crate::ids::Role;
+use crate::ids::{Epoch, NodeId};
 use crate::media::frame::{FrameKind, NewFrame, Rotation};
 use crate::media::key::StreamKey;
 use crate::media::track::{CodecConfig, CodecParams, Origin, TrackId};
-use crate::node::config::Role;
 use bytes::Bytes;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

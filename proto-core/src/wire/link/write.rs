@@ -1,11 +1,11 @@
 //! How a [`Message`] is written.
 
 use super::{Message, NodeInfo, RelayFrame, Report, StreamFacts, TrackConfig};
-use crate::cluster::{Epoch, NodeId};
+use crate::ids::Role;
+use crate::ids::{Epoch, NodeId};
 use crate::media::frame::{FrameKind, Rotation};
 use crate::media::key::StreamKey;
 use crate::media::track::{CodecParams, Origin};
-use crate::node::config::Role;
 use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
 
