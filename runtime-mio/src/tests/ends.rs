@@ -174,7 +174,7 @@ fn a_port_in_use_names_the_port_the_key_and_its_holder() {
     assert_eq!(error.error.kind(), ErrorKind::AddrInUse);
     let text = error.to_string();
     let pid = format!("(pid {})", std::process::id());
-    for word in [&format!("tcp port {}", addr.port()), "rtmp.listen", &addr.to_string(), &pid] {
+    for word in [&format!("tcp port {}", addr.port()), "rtmp.port", &addr.to_string(), &pid] {
         assert!(text.contains(word), "{word} is not in: {text}");
     }
     let elsewhere = runtime.bind(Service::Http, "192.0.2.1:80".parse().unwrap()).unwrap_err().to_string();
