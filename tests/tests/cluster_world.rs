@@ -532,6 +532,20 @@ fn one_process_is_a_whole_cluster() {
 }
 
 #[test]
+fn idle_nodes_hardly_wake() {
+    seeds(|w| {
+        let c = cluster(w);
+        let before = c.nodes().map(|n| w.wakes(n));
+        w.run(ms(60_000));
+        for (node, before) in c.nodes().into_iter().zip(before) {
+            let a_second = (w.wakes(node) - before) / 60;
+            // Reports and signs of life: one each for every link and second.
+            assert!(a_second <= 10, "{node:?} wakes {a_second} times a second");
+        }
+    });
+}
+
+#[test]
 fn the_manager_sends_publishers_and_viewers_where_they_belong() {
     seeds(|w| {
         let c = cluster(w);
