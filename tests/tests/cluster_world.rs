@@ -1,4 +1,5 @@
 //! Whole clusters in virtual time: what publishers and viewers live through when nodes and links fail.
+#![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use headwater_tests::world::publisher::PublisherConfig;
@@ -112,10 +113,16 @@ fn drains_to_zero(w: &mut World, nodes: &[HostId]) {
     w.run(ms(5_000));
     for &node in nodes {
         let (_, metrics) = w.get(node, "/metrics").unwrap();
+        let value = |line: &str| line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok());
         for line in metrics.lines().filter(|l| l.starts_with("headwater_sessions{")) {
-            let value = line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok());
-            assert_eq!(value, Some(0.0), "{node:?}: {line}");
+            assert_eq!(value(line), Some(0.0), "{node:?}: {line}");
         }
+        let open = metrics.lines().find(|l| l.starts_with("headwater_connections "));
+        let open = open.and_then(value).expect("there is a gauge of connections") as usize;
+        w.run(ms(3_000));
+        // The question was one of them; links between nodes stay.
+        assert_eq!(open - 1, w.connections(node.into()), "{node:?} counts other connections than there are");
+        assert!(open <= 2 * nodes.len(), "{node:?} has {open} connections left");
     }
 }
 
@@ -211,6 +218,21 @@ fn a_second_publisher_of_a_live_name_is_refused_everywhere() {
         for v in viewers {
             saw_all(w, v, p, session(w, p));
         }
+    });
+}
+
+#[test]
+fn of_publishers_that_race_for_a_name_one_wins() {
+    seeds(|w| {
+        let c = cluster(w);
+        let racers = [c.o1, c.o2, c.o1, c.e1].map(|at| w.publish(at, STREAM));
+        w.run(ms(2_000));
+        let won: Vec<ClientId> =
+            racers.into_iter().filter(|p| w.publisher(*p).sent.last().unwrap().ready.is_some()).collect();
+        assert_eq!(won.len(), 1, "{won:?}");
+        let v = viewer(w, c.e2, STREAM, won[0]);
+        w.run(ms(2_000));
+        saw_all(w, v, won[0], session(w, won[0]));
     });
 }
 
@@ -528,6 +550,20 @@ fn one_process_is_a_whole_cluster() {
         saw_all(w, u, other, session(w, other));
         leave_all(w, &[p, other], &[v, u]);
         drains_to_zero(w, &[one]);
+    });
+}
+
+#[test]
+fn idle_nodes_hardly_wake() {
+    seeds(|w| {
+        let c = cluster(w);
+        let before = c.nodes().map(|n| w.wakes(n));
+        w.run(ms(60_000));
+        for (node, before) in c.nodes().into_iter().zip(before) {
+            let a_second = (w.wakes(node) - before) / 60;
+            // Reports and signs of life: one each for every link and second.
+            assert!(a_second <= 10, "{node:?} wakes {a_second} times a second");
+        }
     });
 }
 

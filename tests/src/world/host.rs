@@ -26,6 +26,7 @@ pub(super) struct Run {
     conns: BTreeMap<ConnId, (u64, usize)>,
     accepted: u64,
     wake: Option<Time>,
+    pub(super) wakes: u64,
     udp: Option<SocketAddr>,
     drained: bool,
 }
@@ -100,6 +101,7 @@ impl World {
             conns: BTreeMap::new(),
             accepted: 0,
             wake: None,
+            wakes: 0,
             udp: None,
             drained: false,
         });
@@ -276,6 +278,7 @@ impl World {
                     && r.wake.is_some_and(|at| at <= self.now)
                 {
                     r.wake = None;
+                    r.wakes += 1;
                     self.node(HostId(host), run, Input::Tick);
                 }
             }

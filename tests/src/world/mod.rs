@@ -433,6 +433,11 @@ impl World {
         self.hosts[at.0].run.as_ref().map(|r| &r.node)
     }
 
+    /// How often timers have woken the node that runs on a host.
+    pub fn wakes(&self, at: HostId) -> u64 {
+        self.hosts[at.0].run.as_ref().map_or(0, |r| r.wakes)
+    }
+
     fn logged(&mut self, host: HostId, level: Level, text: String) {
         let name = self.hosts[host.0].config.node.name.clone();
         self.trace(format!("{name} {level:?} {text}"));

@@ -210,23 +210,22 @@ impl Player {
             wrong("a frame before its configuration");
         }
         let video = track == 'v';
+        let starts = !video || label.key;
         match self.last.get(&track) {
-            None if video && !label.key => wrong("the first picture is no key frame"),
-            None => {}
+            None if starts => {}
+            None => wrong("the first picture is no key frame"),
             Some((last, _)) if label.session < last.session => wrong("a frame of a superseded publisher"),
+            Some((last, _)) if label.session > last.session && starts => {}
             Some((last, _)) if label.session > last.session => {
-                if video && !label.key {
-                    wrong("the first picture of a new publisher is no key frame");
-                }
+                wrong("the first picture of a new publisher is no key frame");
             }
             Some((last, _)) if label.seq <= last.seq => wrong("a frame again, or out of order"),
+            Some((last, _)) if label.seq == last.seq + 1 => {}
             Some((last, _)) => {
-                if label.seq != last.seq + 1 {
-                    if video && !label.key {
-                        wrong("a gap that does not end at a key frame");
-                    }
-                    self.gaps.push((track, last.seq, label.seq));
+                if !starts {
+                    wrong("a gap that does not end at a key frame");
                 }
+                self.gaps.push((track, last.seq, label.seq));
             }
         }
         if let Some((last, at)) = self.last.get(&track)
