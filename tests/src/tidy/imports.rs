@@ -140,10 +140,7 @@ mod tests {
         );
         assert_eq!(bad("proto-core/src/rtmp/a.rs", "use crate::{error::Reason, http::x};"), [1]);
         assert_eq!(bad("proto-core/src/http/a.rs", "fn f() { crate::rtc::Peer::new() }"), [1]);
-        assert_eq!(
-            bad("proto-core/src/hub/mod.rs", "use super::rtc::Peer;\nuse crate::cluster::Epoch;"),
-            [1]
-        );
+        assert_eq!(bad("proto-core/src/hub/mod.rs", "use super::rtc::Peer;\nuse crate::ids::Epoch;"), [1]);
         assert_eq!(bad("proto-core/src/hub/a/b.rs", "use super::super::super::node::Node;"), [1]);
         assert_eq!(
             bad("proto-core/src/node/mod.rs", "use crate::{rtmp, rtc, hub, cluster::manager};"),
