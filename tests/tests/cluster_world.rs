@@ -648,13 +648,15 @@ fn after_any_faults_all_is_well_again() {
         w.run(ms(1_000));
         for step in 0..16 {
             let which = nodes[w.pick("node", step, 5) as usize];
-            match w.pick("what", step, 8) {
+            match w.pick("what", step, 10) {
                 0 if w.node_of(which).is_some() => w.crash(which),
                 0 | 1 if w.node_of(which).is_none() => w.start(which),
                 2 => w.cut(which.into()),
                 3 => w.heal(which.into()),
                 4 => w.cut(publishers[w.pick("publisher", step, 3) as usize].into()),
                 5 => publishers.iter().for_each(|p| w.heal((*p).into())),
+                8 => w.part(which.into(), nodes[w.pick("other", step, 5) as usize].into()),
+                9 => w.join_all(),
                 6 => {
                     let p = publishers[w.pick("publisher", step, 3) as usize];
                     let to = w.rtmp_addr([c.o1, c.o2][w.pick("origin", step, 2) as usize]);
@@ -670,6 +672,7 @@ fn after_any_faults_all_is_well_again() {
             }
             w.run(ms(50 + w.pick("time", step, 4_000)));
         }
+        w.join_all();
         for node in nodes {
             w.heal(node.into());
             if w.node_of(node).is_none() {

@@ -401,6 +401,13 @@ impl World {
         self.trace(format!("{a:?} and {b:?} are joined again"));
     }
 
+    /// All that were parted reach each other again.
+    pub fn join_all(&mut self) {
+        for (a, b) in self.parted.clone() {
+            self.join(a, b);
+        }
+    }
+
     /// The kernel of a host that died resets its connections.
     pub(super) fn reset_all(&mut self, party: Party) {
         let ids: Vec<(u64, usize)> = self
