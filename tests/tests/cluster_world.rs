@@ -375,6 +375,52 @@ fn another_origin_takes_the_publisher_of_one_that_vanished() {
     });
 }
 
+/// The manager takes an origin for dead that is alive for everybody else. Once it has granted the name to another, the
+/// former is fenced off: edges follow the higher epoch and never go back.
+#[test]
+fn an_origin_that_only_the_manager_lost_is_fenced_off() {
+    seeds(|w| {
+        let (c, p, [at_origin, v1, v2]) = watched(w);
+        w.part(c.m.into(), c.o1.into());
+        w.run(ms(6_000));
+        for v in [at_origin, v1, v2] {
+            saw_all(w, v, p, session(w, p));
+        }
+        let back = live(w, c.o2, STREAM);
+        let s = session(w, back);
+        for v in [v1, v2] {
+            until_sees(w, v, s, 2_000);
+        }
+        assert!(w.publisher(p).is_ready(), "nobody can tell it");
+        w.run(ms(5_000));
+        w.join(c.m.into(), c.o1.into());
+        w.until("the old publisher is told", ms(8_000), |w| w.publisher(p).ended().is_some());
+        until_sees(w, at_origin, s, 3_000);
+        w.run(ms(2_000));
+        for v in [at_origin, v1, v2] {
+            saw_all(w, v, back, s);
+        }
+        leave_all(w, &[back], &[at_origin, v1, v2]);
+        drains_to_zero(w, &c.nodes());
+    });
+}
+
+/// An edge cannot reach the origin, everybody else can.
+#[test]
+fn an_edge_that_only_its_origin_lost_comes_back() {
+    seeds(|w| {
+        let (c, p, [_, v1, v2]) = watched(w);
+        let s = session(w, p);
+        w.part(c.e1.into(), c.o1.into());
+        w.run(ms(12_000));
+        saw_all(w, v2, p, s);
+        w.join(c.e1.into(), c.o1.into());
+        let before = w.player(v1).seen.len();
+        w.until("pictures come again", ms(8_000), |w| w.player(v1).seen.len() > before + 50);
+        assert_eq!(w.player(v1).ended, None);
+    });
+}
+
 fn epoch(w: &mut World, at: HostId) -> Vec<u64> {
     let streams = json(w, at, "/api/v1/streams");
     let text = streams["streams"][0]["epoch"].as_str().unwrap_or_default().to_owned();
@@ -602,13 +648,15 @@ fn after_any_faults_all_is_well_again() {
         w.run(ms(1_000));
         for step in 0..16 {
             let which = nodes[w.pick("node", step, 5) as usize];
-            match w.pick("what", step, 8) {
+            match w.pick("what", step, 10) {
                 0 if w.node_of(which).is_some() => w.crash(which),
                 0 | 1 if w.node_of(which).is_none() => w.start(which),
                 2 => w.cut(which.into()),
                 3 => w.heal(which.into()),
                 4 => w.cut(publishers[w.pick("publisher", step, 3) as usize].into()),
                 5 => publishers.iter().for_each(|p| w.heal((*p).into())),
+                8 => w.part(which.into(), nodes[w.pick("other", step, 5) as usize].into()),
+                9 => w.join_all(),
                 6 => {
                     let p = publishers[w.pick("publisher", step, 3) as usize];
                     let to = w.rtmp_addr([c.o1, c.o2][w.pick("origin", step, 2) as usize]);
@@ -624,6 +672,7 @@ fn after_any_faults_all_is_well_again() {
             }
             w.run(ms(50 + w.pick("time", step, 4_000)));
         }
+        w.join_all();
         for node in nodes {
             w.heal(node.into());
             if w.node_of(node).is_none() {

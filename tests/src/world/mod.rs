@@ -4,7 +4,7 @@
 //! keyed hashes of what it is for and not in sequence, so that a change in one place does not shuffle the rest. The
 //! same seed gives the same [`World::hash`] of all that the nodes said and the players saw.
 //!
-//! It has: any number of nodes that are started, crashed, restarted, drained and cut off (nothing passes, nobody is
+//! It has: any number of nodes that are started, crashed, restarted, drained, cut off or parted (nothing passes, nobody is
 //! told); TCP with latency, windows, credit, re-chunking, half-close, reset, refused and unanswered dials, and
 //! keep-alive; UDP between hosts with latency; name look-ups of IP addresses; publishers by RTMP (the project's own
 //! client), players by RTMP (the independent `rml_rtmp`) that check order, integrity, key frames and times of all
@@ -117,6 +117,7 @@ pub struct World {
     pipes: BTreeMap<u64, Pipe>,
     next_pipe: u64,
     cut: BTreeSet<Party>,
+    parted: BTreeSet<(Party, Party)>,
     cut_since: BTreeMap<Party, Time>,
     hash: DefaultHasher,
     log: Vec<String>,
@@ -143,6 +144,7 @@ impl World {
             pipes: BTreeMap::new(),
             next_pipe: 0,
             cut: BTreeSet::new(),
+            parted: BTreeSet::new(),
             cut_since: BTreeMap::new(),
             hash: DefaultHasher::new(),
             log: Vec::new(),

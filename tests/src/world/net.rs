@@ -74,7 +74,7 @@ impl World {
 
     /// Whether nothing passes between two parties at present.
     fn is_cut(&self, a: Party, b: Party) -> bool {
-        self.cut.contains(&a) || self.cut.contains(&b)
+        self.cut.contains(&a) || self.cut.contains(&b) || self.parted.contains(&(a.min(b), a.max(b)))
     }
 
     fn pipe_is_cut(&self, pipe: u64) -> bool {
@@ -387,6 +387,25 @@ impl World {
         self.cut.remove(&party);
         self.cut_since.remove(&party);
         self.trace(format!("{party:?} is reachable again"));
+    }
+
+    /// From now on nothing passes between these two; others reach both.
+    pub fn part(&mut self, a: Party, b: Party) {
+        self.parted.insert((a.min(b), a.max(b)));
+        self.trace(format!("{a:?} and {b:?} are parted"));
+    }
+
+    /// These two reach each other again.
+    pub fn join(&mut self, a: Party, b: Party) {
+        self.parted.remove(&(a.min(b), a.max(b)));
+        self.trace(format!("{a:?} and {b:?} are joined again"));
+    }
+
+    /// All that were parted reach each other again.
+    pub fn join_all(&mut self) {
+        for (a, b) in self.parted.clone() {
+            self.join(a, b);
+        }
     }
 
     /// The kernel of a host that died resets its connections.
