@@ -87,6 +87,12 @@ impl Service {
 pub enum Input<'a> {
     /// Time passed. Always legal; does only what is due.
     Tick,
+    /// The share of the last second or so in which the driver's loop was busy, thousandths. For the load that the
+    /// manager is told; a driver without such a measure leaves it out.
+    Busy {
+        /// 0 to 1,000.
+        permille: u32,
+    },
     /// What the wall clock reads now. Sent at start and every minute or so.
     WallClock(WallTime),
     /// The host's own addresses (loopback left out), for `advertise = "auto"`. Sent at start.

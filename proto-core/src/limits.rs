@@ -104,6 +104,18 @@ limits! {
     rtc_handshake_us_per_turn: u64 = 2_000;
     /// RFC 7675: no authenticated packet for this long, milliseconds, and the WebRTC session is dead.
     rtc_consent_ms: u64 = 30_000;
+    /// A15: handshake datagrams that wait for the next turn; DTLS sends again what is dropped.
+    rtc_handshake_queue: usize = 512;
+    /// Packets kept per viewer and track to be sent again.
+    rtc_rtx_packets: usize = 1_024;
+    /// Packets older than this are not sent again, milliseconds.
+    rtc_rtx_ms: u64 = 1_000;
+    /// How long a publisher's pictures wait for a lost packet to be sent again, milliseconds.
+    rtc_video_wait_ms: u64 = 300;
+    /// How long a publisher's sound waits for a lost packet, milliseconds.
+    rtc_audio_wait_ms: u64 = 100;
+    /// Packets of a publisher's sound that may wait for a lost one.
+    rtc_audio_packets: usize = 256;
     /// A16: lines of one SDP section.
     sdp_lines: usize = 512;
     /// A16: media sections of one SDP.

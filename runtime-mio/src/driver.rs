@@ -51,7 +51,9 @@ pub(crate) fn run<N: Drive>(poll: &mut Poll, io: &mut Io, node: &mut N) -> ExitR
         driver.feed(Input::Tick);
         driver.io.flush();
         driver.report();
-        driver.io.count_turn(woken);
+        if let Some(permille) = driver.io.count_turn(woken) {
+            driver.feed(Input::Busy { permille });
+        }
     }
 }
 

@@ -59,6 +59,9 @@ const WALL_CLOCK: Duration = Duration::from_secs(60);
 /// How long connections may still say goodbye after the node said that it has drained.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
+/// How often the busy share is measured; only in turns that happen anyway.
+const MEASURE: Duration = Duration::from_secs(1);
+
 /// Every socket of a loop, and what waits to be told to the node.
 pub(crate) struct Io {
     pub(crate) start: Instant,
@@ -72,6 +75,8 @@ pub(crate) struct Io {
     asks: Asks,
     reports: VecDeque<Input<'static>>,
     ending: Option<ExitReason>,
+    /// Busy time since then, for the node's load.
+    measured: (Time, Duration),
     log: Box<dyn FnMut(&LogLine) + Send>,
 }
 
@@ -94,6 +99,7 @@ impl Io {
             asks: Asks::new(control.clone()),
             reports: VecDeque::new(),
             ending: None,
+            measured: (Time::ZERO, Duration::ZERO),
             log: options.log,
             control,
         })
@@ -103,11 +109,21 @@ impl Io {
         Time::from_nanos(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// Counts a turn that began at `woken`.
-    pub(crate) fn count_turn(&self, woken: Time) {
-        let busy = self.now().since(woken).as_nanos();
+    /// Counts a turn that began at `woken`. Once a second or so it answers with the share of time in which the loop
+    /// was busy, thousandths.
+    pub(crate) fn count_turn(&mut self, woken: Time) -> Option<u32> {
+        let now = self.now();
+        let busy = now.since(woken);
         self.control.counters.turns.add(1);
-        self.control.counters.busy_nanos.add(u64::try_from(busy).unwrap_or(u64::MAX));
+        self.control.counters.busy_nanos.add(u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX));
+        self.measured.1 += busy;
+        let over = now.since(self.measured.0);
+        if over < MEASURE {
+            return None;
+        }
+        let permille = self.measured.1.as_nanos() * 1_000 / over.as_nanos().max(1);
+        self.measured = (now, Duration::ZERO);
+        Some(u32::try_from(permille).unwrap_or(1_000).min(1_000))
     }
 
     /// How long the loop may sleep when the node wants to be woken at `deadline`; `None` is for ever.

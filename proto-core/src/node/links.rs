@@ -305,7 +305,7 @@ impl Node {
             .collect();
         Report {
             egress_bps: self.load.egress_bps,
-            loop_busy_permille: 0,
+            loop_busy_permille: self.load.busy_permille,
             sessions: u32::try_from(self.clients()).unwrap_or(u32::MAX),
             session_limit: u32::try_from(self.limits.rtc_sessions).unwrap_or(0),
             draining: self.draining,

@@ -41,6 +41,8 @@ impl Node {
         );
         let registered = f64::from(u8::from(self.member.is_registered()));
         e.gauge("registered", "1 while the manager has this node in its books", vec![], registered);
+        let busy = f64::from(self.load.busy_permille) / 1e3;
+        e.gauge("loop_busy_ratio", "Share of the last second or so in which the loop was busy", vec![], busy);
         e.gauge(
             "egress_bits_per_second",
             "Sent to clients and other nodes over the last second or so",

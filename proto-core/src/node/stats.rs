@@ -90,6 +90,8 @@ pub(super) struct Load {
     egress: u64,
     /// What left in the last interval, bits a second.
     pub(super) egress_bps: u64,
+    /// The share of time in which the driver's loop was busy, thousandths.
+    pub(super) busy_permille: u32,
 }
 
 impl Load {

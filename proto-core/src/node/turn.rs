@@ -46,6 +46,7 @@ impl Node {
         let now = self.now;
         match input {
             Input::Tick => {}
+            Input::Busy { permille } => self.load.busy_permille = permille,
             Input::WallClock(wall) => {
                 self.wall = WallAnchor::new(now, wall);
                 if let Some(manager) = &mut self.manager {

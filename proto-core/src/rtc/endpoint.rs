@@ -25,8 +25,6 @@ use str0m::IceCreds;
 
 /// What one handshake datagram is taken to cost, microseconds (`rtc_handshake_us_per_turn` is counted in these).
 const HANDSHAKE_US: u64 = 100;
-/// Handshake datagrams that wait for the next turn at most; DTLS sends again what is dropped.
-const HANDSHAKE_QUEUE: usize = 512;
 /// Batches kept for reuse.
 const POOL: usize = 8;
 /// A path passes to another session only if its owner has been silent for so long.
@@ -455,7 +453,7 @@ impl Endpoint {
                 };
                 if self.sessions.get(&id).is_some_and(|s| s.handshaking) {
                     if self.budget == 0 || !self.waiting.is_empty() {
-                        if self.waiting.len() < HANDSHAKE_QUEUE {
+                        if self.waiting.len() < self.limits.rtc_handshake_queue {
                             self.waiting.push_back(Waiting { path, bytes: bytes.to_vec() });
                         } else {
                             self.drops.handshake_queue += 1;

@@ -31,10 +31,6 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 
 /// How often a session's numbers are reported.
 const STATS_INTERVAL: Duration = Duration::from_secs(5);
-/// Packets that a viewer's retransmission cache holds: at least a second of a broadcast.
-const RTX_PACKETS: usize = 1_024;
-/// How long a sent packet may be asked for again. Later than this a player has skipped it.
-const RTX_AGE: Duration = Duration::from_secs(1);
 
 /// A session's numbers since its start, where they are counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -221,7 +217,8 @@ impl Peer {
                 if let Some(lane) = video {
                     let cap = limits.rtx_percent as f32 / 100.0;
                     if let Some(stream) = rtc.direct_api().stream_tx_by_mid(lane.mid, None) {
-                        stream.set_rtx_cache(RTX_PACKETS, RTX_AGE, Some(cap));
+                        let age = Duration::from_millis(limits.rtc_rtx_ms);
+                        stream.set_rtx_cache(limits.rtc_rtx_packets, age, Some(cap));
                     }
                 }
                 Role::Viewer(Egress::new(video, audio, rng))

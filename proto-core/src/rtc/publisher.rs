@@ -20,13 +20,6 @@ use str0m::media::Mid;
 use str0m::rtp::rtcp::SenderInfo;
 use str0m::rtp::{RtpPacket, Ssrc, VideoOrientation};
 
-/// How long a missing packet of a picture is waited for: time for about two retransmissions on a long path. A
-/// decoder that waits longer has stopped anyway.
-const VIDEO_WAIT: Duration = Duration::from_millis(300);
-/// How long a missing packet of sound is waited for. Sound is not retransmitted; this is for disorder only.
-const AUDIO_WAIT: Duration = Duration::from_millis(100);
-/// Packets of sound that wait behind a gap at most.
-const AUDIO_PACKETS: usize = 256;
 /// A second SSRC on a section is followed once the first has been silent for so long.
 const SSRC_SILENCE: Duration = Duration::from_secs(2);
 
@@ -83,13 +76,16 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn new(video: Option<Mid>, audio: Option<Mid>, p: &Prepared, limits: &Limits) -> Publisher {
         let jitter = Duration::from_millis(limits.jitter_ms);
+        let video_wait = Duration::from_millis(limits.rtc_video_wait_ms).min(jitter);
+        // Sound is not retransmitted; its wait is for disorder only.
+        let audio_wait = Duration::from_millis(limits.rtc_audio_wait_ms).min(jitter);
         let jump = Duration::from_millis(limits.discontinuity_ms);
         let video = video.map(|mid| {
             let lane = Lane {
                 mid,
                 payload_types: p.h264.iter().map(|f| f.pt).collect(),
                 ssrc: None,
-                reorder: Reorder::new(VIDEO_WAIT.min(jitter), limits.frame_packets),
+                reorder: Reorder::new(video_wait, limits.frame_packets),
                 clock: TrackClock::new(90_000, jump),
             };
             (lane, H264Depay::new(limits.frame_bytes, limits.frame_packets), Rotation::R0)
@@ -98,7 +94,7 @@ impl Publisher {
             mid,
             payload_types: p.opus.into_iter().collect(),
             ssrc: None,
-            reorder: Reorder::new(AUDIO_WAIT.min(jitter), AUDIO_PACKETS),
+            reorder: Reorder::new(audio_wait, limits.rtc_audio_packets),
             clock: TrackClock::new(48_000, jump),
         });
         Publisher {

@@ -455,8 +455,12 @@ impl Server {
                 self.writer.data(stream, &[Value::string("|RtmpSampleAccess"), yes.clone(), yes]);
             }
             (Err(reason), _) => {
-                let code =
-                    if publish { "NetStream.Publish.BadName" } else { "NetStream.Play.StreamNotFound" };
+                let code = match (publish, reason.code) {
+                    // Encoders read it as "the name is taken".
+                    (true, "name_busy" | "takeover_limited") => "NetStream.Publish.BadName",
+                    (true, _) => "NetStream.Publish.Denied",
+                    (false, _) => "NetStream.Play.StreamNotFound",
+                };
                 self.writer.on_status(stream, "error", code, &reason.text);
                 // The node knows that it refused; it need not be told that the request is over.
                 self.role = Role::Idle;

@@ -244,6 +244,13 @@ fn a_busy_or_unknown_name_is_refused_in_words() {
     assert!(!out.contains(&Output::Unpublished), "the node refused it and knows");
 
     let mut s = server();
+    s.handle(Input::Received(&ffmpeg_publish("demo")), T0);
+    let mut out = drain(&mut s, false, T0);
+    s.handle(Input::PublishRefused(Reason::local("no_manager", "no manager can be reached")), T0);
+    out.extend(drain(&mut s, false, T0));
+    assert_eq!(words(&sent(&out)).last().unwrap(), "NetStream.Publish.Denied", "not the name's fault");
+
+    let mut s = server();
     s.handle(Input::Received(&play("live", "nope")), T0);
     let mut out = drain(&mut s, false, T0);
     s.handle(Input::PlayRefused(Reason::peer("not_found", "live/nope is not live")), T0);
