@@ -285,7 +285,7 @@ impl<S: Subject> Harness<S> {
         let whole = self.at_once(stream, &[]).map_err(|e| self.finding("endless", 0, &[], e))?;
         let differs = |cuts: &[usize]| match self.at_once(stream, cuts) {
             Ok(seen) if seen == whole => None,
-            Ok(seen) => Some(format!("whole gave {whole:?}\n  cut gave   {seen:?}")),
+            Ok(seen) => Some(first_difference(&format!("{whole:?}"), &format!("{seen:?}"))),
             Err(e) => Some(e),
         };
         for round in 0..self.rounds {
@@ -402,6 +402,16 @@ impl<S: Subject> Harness<S> {
         }
         Ok(())
     }
+}
+
+/// Two long texts, from a little before the place where they part.
+fn first_difference(whole: &str, cut: &str) -> String {
+    const BEFORE: usize = 60;
+    const SHOWN: usize = 400;
+    let same = whole.chars().zip(cut.chars()).take_while(|(a, b)| a == b).count();
+    let from = same.saturating_sub(BEFORE);
+    let part = |text: &str| text.chars().skip(from).take(SHOWN).collect::<String>();
+    format!("from character {from} on\n  whole gave {}\n  cut gave   {}", part(whole), part(cut))
 }
 
 #[cfg(test)]
