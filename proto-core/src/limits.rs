@@ -148,7 +148,7 @@ limits! {
     ring_ms: u64 = 30_000;
     /// Tracks of one stream.
     stream_tracks: usize = 8;
-    /// Streams of one node.
+    /// Streams of one node, and streams that it pulls or looks for (A29).
     streams: usize = 10_000;
     /// Subscribers of one stream.
     stream_subscribers: usize = 10_000;

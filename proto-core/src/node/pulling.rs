@@ -46,6 +46,11 @@ impl Pulls {
         self.by_key.contains_key(key)
     }
 
+    /// How many streams are pulled or looked for.
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
     /// The nodes that a pulled stream came through, the origin first; empty for a stream that is not pulled.
     pub(super) fn path(&self, key: &StreamKey) -> &[crate::cluster::NodeId] {
         self.by_key.get(key).map_or(&[], |p| p.client.path())
@@ -63,6 +68,16 @@ impl Node {
     /// Has a stream pulled, if it is not already.
     pub(super) fn pull(&mut self, key: &StreamKey) {
         if !self.pulls.has(key) {
+            // Viewers choose the names: what they can make this node look for is bounded like what it may carry.
+            if self.pulls.len() >= self.limits.streams {
+                self.counters.drop("pull", "too_many_pulls", 1);
+                let text = format!(
+                    "this node pulls or looks for {} streams, its limit (limits.streams); try another node or later",
+                    self.pulls.len()
+                );
+                self.stream_not_found(key, &Reason::limit("too_many_pulls", text));
+                return;
+            }
             self.pulls.next += 1;
             let id = self.pulls.next;
             let rng = self.rng.fork("pull", id);
@@ -89,7 +104,7 @@ impl Node {
 
     fn forget_pull(&mut self, key: &StreamKey) -> Option<Pull> {
         let pull = self.pulls.by_key.remove(key)?;
-        self.pulls.by_id.retain(|_, k| k != key);
+        self.pulls.by_id.remove(&PullClient::id_of(pull.client.pull()));
         if let Some((_, source, _)) = &pull.feeds {
             self.pulls.by_source.remove(source);
         }

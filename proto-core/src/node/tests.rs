@@ -172,3 +172,36 @@ fn an_idle_node_sleeps_until_its_next_report() {
     }
     assert!(wakes <= 50, "{wakes} wake-ups in 10 s");
 }
+
+#[test]
+fn viewers_who_ask_for_ever_new_names_cannot_make_the_node_hold_ever_more() {
+    let mut bench = Bench::new(|c| {
+        c.limits.streams = 3;
+        // Their manager never answers, so that each search stays open.
+        c.node.roles = vec![Role::Edge];
+        c.cluster.manager = "127.0.0.9".to_owned();
+    });
+    let body = include_str!("tests/offer.sdp");
+    let mut refused = 0;
+    for n in 0..8 {
+        let conn = bench.accept(n, Service::Http);
+        let offer = format!(
+            "POST /whep/live/x{n} HTTP/1.1\r\nHost: n\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let said = bench.tell(Input::Received { conn, bytes: offer.as_bytes() });
+        let answer = text_of(&said, conn);
+        if answer.contains("limits.streams") {
+            assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 5);
+    assert_eq!(bench.node.pulls.len(), 3);
+    assert_eq!(bench.node.counters.dropped[&("pull", "too_many_pulls")], 5);
+    for _ in 0..300 {
+        bench.later(Duration::from_millis(100));
+    }
+    assert_eq!(bench.node.pulls.len(), 0, "what nobody waits for any more is forgotten");
+    assert!(bench.node.sessions.is_empty() && bench.node.play_waiting.is_empty());
+}
