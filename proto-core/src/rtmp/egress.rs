@@ -125,8 +125,8 @@ pub(super) struct Player {
     pub(super) paused: bool,
     pub(super) audio: bool,
     pub(super) video: bool,
-    /// The player understands Opus. A player that does not may stall on it (ffmpeg 5 looks for its parameters for
-    /// 90 s before it shows a picture).
+    /// The player understands Opus. A player that does not may stall on it (ffmpeg 5.1 showed no picture within
+    /// 30 s).
     takes_opus: bool,
     /// After a gap that the player asked for, pictures go on at a key frame.
     wait_key: bool,
