@@ -21,5 +21,6 @@ pub mod node;
 pub mod rand;
 pub mod rtc;
 pub mod rtmp;
+pub mod simulation;
 pub mod time;
 pub mod wire;

@@ -1,16 +1,24 @@
 //! Every limit of a node, in one table: the number, its key in the configuration, its meaning and the abuse it
 //! answers. Nothing else in the crate holds a number that bounds what a peer can do.
 
+use crate::simulation::Switches;
+
 /// Declares the table: one field, one configuration key (`limits.<field>`), one default, one doc line.
 macro_rules! limits {
     ($($(#[doc = $doc:literal])+ $name:ident: $ty:ty = $default:expr;)+) => {
         /// The limits in force. Keys in the configuration are `limits.` and the field's name.
         #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
         #[serde(deny_unknown_fields, default)]
-        pub struct Limits { $($(#[doc = $doc])+ pub $name: $ty,)+ }
+        pub struct Limits {
+            $($(#[doc = $doc])+ pub $name: $ty,)+
+            /// What a simulation switched on. No configuration reaches it; it rides here because every machine is
+            /// handed the limits.
+            #[serde(skip)]
+            pub simulation: Switches,
+        }
 
         impl Default for Limits {
-            fn default() -> Self { Limits { $($name: $default,)+ } }
+            fn default() -> Self { Limits { $($name: $default,)+ simulation: Switches::default() } }
         }
 
         impl Limits {

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use headwater_tests::world::publisher::PublisherConfig;
+use headwater_tests::world::actors::publisher::PublisherConfig;
 use headwater_tests::world::{ClientId, HostId, Party, World};
 use proto_core::node::config::Role;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! What can come due in a world. Events at the same moment happen in the order in which they were made.
 
 use super::Party;
+use bytes::Bytes;
 use proto_core::io::{Answer, AskId, Batch, SocketId};
 use proto_core::time::Time;
 use std::net::SocketAddr;
@@ -34,8 +35,8 @@ pub(super) enum Event {
     UdpOpened(usize, u64, SocketId, SocketAddr),
     /// A node gets a batch back.
     Sent(usize, u64, Box<Batch>),
-    /// A datagram reaches a host.
-    Datagram { to: SocketAddr, from: SocketAddr, bytes: Vec<u8> },
+    /// A datagram reaches its address.
+    Datagram { to: SocketAddr, from: SocketAddr, bytes: Bytes },
     /// The wall clock is told again.
     WallClock(usize, u64),
 }

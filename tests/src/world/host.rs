@@ -3,7 +3,7 @@
 use super::event::Event;
 use super::{HostId, Owner, Party, World};
 use proto_core::error::Reason;
-use proto_core::io::{Answer, AskId, Batch, ConnId, Input, Output, Work};
+use proto_core::io::{Answer, AskId, ConnId, Input, Output, Work};
 use proto_core::machine::Machine;
 use proto_core::node::Node;
 use proto_core::node::config::{Config, Role};
@@ -21,13 +21,13 @@ const EPOCH: u64 = 1_700_000_000_000_000_000;
 /// One run of a node.
 pub(super) struct Run {
     pub(super) node: Node,
-    number: u64,
+    pub(super) number: u64,
     start: Time,
     conns: BTreeMap<ConnId, (u64, usize)>,
     accepted: u64,
     wake: Option<Time>,
     pub(super) wakes: u64,
-    udp: Option<SocketAddr>,
+    pub(super) udp: Option<SocketAddr>,
     drained: bool,
 }
 
@@ -79,6 +79,7 @@ impl World {
         config.cluster.key = "a key that all nodes share".to_owned();
         config.cluster.manager = manager.map_or_else(String::new, |m| self.hosts[m.0].ip.to_string());
         change(&mut config);
+        self.addresses.insert(ip, Party::Host(HostId(n)));
         self.hosts.push(Host { config, ip, run: None, runs: 0 });
         HostId(n)
     }
@@ -106,7 +107,7 @@ impl World {
             drained: false,
         });
         let (ip, name) = (host.ip, host.config.node.name.clone());
-        self.trace(format!("{name} starts (run {number})"));
+        self.trace(|| format!("{name} starts (run {number})"));
         self.wall_clock(id, number);
         self.node(id, number, Input::HostAddresses(&[ip]));
     }
@@ -114,7 +115,8 @@ impl World {
     /// Ends a node without a word, as a killed process does: its kernel resets its connections.
     pub fn crash(&mut self, id: HostId) {
         assert!(self.hosts[id.0].run.take().is_some(), "nothing runs there");
-        self.trace(format!("{} crashes", self.hosts[id.0].config.node.name));
+        let name = self.hosts[id.0].config.node.name.clone();
+        self.trace(|| format!("{name} crashes"));
         self.reset_all(Party::Host(id));
     }
 
@@ -237,8 +239,9 @@ impl World {
             }
             Output::CloseUdp { .. } => r.udp = None,
             Output::Datagrams(batch) => {
-                let from = r.udp;
-                self.datagrams(from, &batch);
+                if let Some(from) = r.udp {
+                    self.batch(id, from, &batch);
+                }
                 self.at(self.now, Event::Sent(id.0, run, batch));
             }
             Output::Ask { ask, work: Work::Resolve { host, port } } => {
@@ -251,22 +254,14 @@ impl World {
                 let text = format!("{} [{}] {}", line.target, about.join(" "), line.text);
                 self.logged(id, line.level, text);
             }
-            Output::Fatal(reason) => panic!("{} cannot go on: {reason}", self.hosts[id.0].config.node.name),
+            Output::Fatal(reason) => {
+                let name = self.hosts[id.0].config.node.name.clone();
+                self.violate("FATAL", format!("{name} cannot go on: {reason}"));
+            }
             Output::Drained => {
                 r.drained = true;
-                self.trace(format!("{} is drained", self.hosts[id.0].config.node.name));
-            }
-        }
-    }
-
-    fn datagrams(&mut self, from: Option<SocketAddr>, batch: &Batch) {
-        let Some(from) = from else { return };
-        for item in &batch.items {
-            let bytes = &batch.buf[item.start..item.start + item.len];
-            for datagram in bytes.chunks(item.segment_size.max(1)) {
-                let event = Event::Datagram { to: item.dst, from, bytes: datagram.to_vec() };
-                let micros = 500 + self.draw("datagram", self.seq, 0) % 5_000;
-                self.at(self.now + Duration::from_micros(micros), event);
+                let name = self.hosts[id.0].config.node.name.clone();
+                self.trace(|| format!("{name} is drained"));
             }
         }
     }
@@ -296,18 +291,6 @@ impl World {
             }
             Event::Sent(host, run, batch) => {
                 self.node(HostId(host), run, Input::Sent { batch, refused: 0 });
-            }
-            Event::Datagram { to, from, bytes } => {
-                let found = self.hosts.iter().position(|h| h.run.as_ref().is_some_and(|r| r.udp == Some(to)));
-                if let Some(host) = found
-                    && let Some(run) = self.hosts[host].run.as_ref().map(|r| r.number)
-                    && !self.cut.contains(&Party::Host(HostId(host)))
-                {
-                    let socket = proto_core::io::SocketId(0);
-                    let (stride, bytes) = (bytes.len(), &bytes[..]);
-                    let input = Input::Datagram { socket, local: to, remote: from, stride, bytes };
-                    self.node(HostId(host), run, input);
-                }
             }
             other => unreachable!("{other:?} is no event of a host"),
         }

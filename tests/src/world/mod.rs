@@ -14,29 +14,25 @@
 //! paused nodes, skewed clocks, evil clients, and generated sequences of operations. The bytes of the independent
 //! client (its random numbers and its clock are the system's) and of WebRTC's cryptography are not in the hash.
 
-pub mod actor;
-pub mod asker;
+pub mod actors;
+mod client;
 mod event;
 mod host;
 pub mod media;
 mod net;
-pub mod player;
-pub mod publisher;
 
-use actor::{Actor, In, Out};
-use asker::Asker;
+use actors::{Conn, In};
+use client::Slot;
 use event::Event;
 use host::Host;
 use net::Pipe;
-use player::Player;
 use proto_core::io::{ConnId, Level};
 use proto_core::node::Node;
 use proto_core::rand::Rng;
 use proto_core::time::Time;
-use publisher::{Publisher, PublisherConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Someone on the network.
@@ -84,23 +80,27 @@ impl From<ClientId> for Party {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     Node { host: HostId, run: u64, conn: ConnId },
-    Client(ClientId),
+    Client { id: ClientId, conn: Conn },
 }
 
 impl Owner {
     fn party(self) -> Party {
         match self {
             Owner::Node { host, .. } => Party::Host(host),
-            Owner::Client(id) => Party::Client(id),
+            Owner::Client { id, .. } => Party::Client(id),
         }
     }
 }
 
-struct Slot {
-    actor: Actor,
-    ip: IpAddr,
-    pipe: Option<(u64, usize)>,
-    wake: Option<Time>,
+/// Something that must never be, and was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The invariant's name: `S1` to `S16`, `L1` to `L9`, or `LOG`, `PANIC` and the like.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub text: String,
+    /// When.
+    pub at: Time,
 }
 
 /// A world. See the module's text.
@@ -114,13 +114,17 @@ pub struct World {
     queue: BTreeMap<(Time, u64), Event>,
     hosts: Vec<Host>,
     clients: Vec<Slot>,
+    addresses: BTreeMap<IpAddr, Party>,
     pipes: BTreeMap<u64, Pipe>,
     next_pipe: u64,
     cut: BTreeSet<Party>,
     parted: BTreeSet<(Party, Party)>,
     cut_since: BTreeMap<Party, Time>,
+    datagrams: u64,
     hash: DefaultHasher,
+    verbose: bool,
     log: Vec<String>,
+    violation: Option<Violation>,
 }
 
 /// Events at one moment beyond which something runs in circles.
@@ -141,14 +145,25 @@ impl World {
             queue: BTreeMap::new(),
             hosts: Vec::new(),
             clients: Vec::new(),
+            addresses: BTreeMap::new(),
             pipes: BTreeMap::new(),
             next_pipe: 0,
             cut: BTreeSet::new(),
             parted: BTreeSet::new(),
             cut_since: BTreeMap::new(),
+            datagrams: 0,
             hash: DefaultHasher::new(),
+            verbose: true,
             log: Vec::new(),
+            violation: None,
         }
+    }
+
+    /// An empty world that keeps no log: for long sweeps. What it does, and its hash, are the same.
+    pub fn quiet(seed: u64) -> World {
+        let mut world = World::new(seed);
+        world.verbose = false;
+        world
     }
 
     /// The time.
@@ -182,21 +197,37 @@ impl World {
         self.queue.insert((at.max(self.now), self.seq), event);
     }
 
-    fn trace(&mut self, text: String) {
-        let line = format!("{} {text}", self.now);
-        line.hash(&mut self.hash);
-        self.log.push(line);
+    /// Writes a line into the log, if anybody wants one.
+    fn trace(&mut self, text: impl FnOnce() -> String) {
+        if self.verbose {
+            self.log.push(format!("{} {}", self.now, text()));
+        }
     }
 
-    /// Does the next thing that is due by `until`; `false` if there is none.
-    fn step(&mut self, until: Time) -> bool {
+    /// Remembers that an invariant is broken. The run ends: in a scenario by a panic, else for its caller to see.
+    pub fn violate(&mut self, invariant: &'static str, text: String) {
+        self.trace(|| format!("VIOLATION {invariant}: {text}"));
+        if self.violation.is_none() {
+            self.violation = Some(Violation { invariant, text, at: self.now });
+        }
+    }
+
+    /// The first broken invariant.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// Does the next thing that is due by `until`; `false` if there is none, or if an invariant is broken.
+    pub fn step(&mut self, until: Time) -> bool {
         let Some((&(at, _), _)) = self.queue.first_key_value() else { return false };
-        if at > until {
+        if at > until || self.violation.is_some() {
             return false;
         }
         let Some((_, event)) = self.queue.pop_first() else { return false };
         self.same = if at == self.now { self.same + 1 } else { 0 };
-        assert!(self.same < SAME, "something runs in circles: {event:?}");
+        if self.same >= SAME {
+            self.violate("S16", format!("something runs in circles: {event:?}"));
+        }
         self.now = at;
         match event {
             Event::Syn(pipe) => self.syn(pipe),
@@ -207,10 +238,8 @@ impl World {
             Event::Lingered(pipe, side) => self.lingered(pipe, side),
             Event::Stalled(pipe, side, before) => self.stalled(pipe, side, before),
             Event::Unreachable(party, since) => self.unreachable(party, since),
-            Event::WakeClient(client) => {
-                self.clients[client].wake = None;
-                self.client(ClientId(client), In::Tick);
-            }
+            Event::WakeClient(client) => self.wake_client(client),
+            Event::Datagram { to, from, bytes } => self.datagram_arrives(to, from, &bytes),
             other => self.host_event(other),
         }
         true
@@ -228,150 +257,24 @@ impl World {
     pub fn until(&mut self, what: &str, within: Duration, mut holds: impl FnMut(&mut World) -> bool) {
         let until = self.now + within;
         while !holds(self) {
-            assert!(self.step(until), "not within {within:?}: {what}");
+            let more = self.step(until);
+            self.check();
+            assert!(more, "not within {within:?}: {what}");
         }
         self.check();
     }
 
-    /// No player saw anything that it should not have seen.
     fn check(&self) {
-        for slot in &self.clients {
-            if let Actor::Player(p) = &slot.actor {
-                assert!(p.faults.is_empty(), "a player at {} saw: {:#?}", p.at(), p.faults);
-            }
+        if let Some(v) = &self.violation {
+            panic!("{} is broken at {}: {}", v.invariant, v.at, v.text);
         }
-    }
-
-    fn client_ip(n: usize) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::new(10, 1, (n / 250) as u8, (n % 250 + 1) as u8))
-    }
-
-    fn add(&mut self, actor: Actor) -> ClientId {
-        let n = self.clients.len();
-        self.clients.push(Slot { actor, ip: Self::client_ip(n), pipe: None, wake: None });
-        self.client(ClientId(n), In::Tick);
-        ClientId(n)
-    }
-
-    /// A publisher of `stream` at a node's RTMP port.
-    pub fn publish(&mut self, at: HostId, stream: &str) -> ClientId {
-        self.publish_with(at, stream, PublisherConfig::default())
-    }
-
-    /// As [`World::publish`], with a behaviour.
-    pub fn publish_with(&mut self, at: HostId, stream: &str, config: PublisherConfig) -> ClientId {
-        let n = self.clients.len() as u64;
-        let to = self.rtmp_addr(at);
-        let rng = self.rng.fork("client", n);
-        self.add(Actor::Publisher(Box::new(Publisher::new(n, to, stream, config, rng, self.now))))
-    }
-
-    /// A player of `stream` at a node's RTMP port.
-    pub fn play(&mut self, at: HostId, stream: &str) -> ClientId {
-        let to = self.rtmp_addr(at);
-        self.add(Actor::Player(Box::new(Player::new(to, stream))))
-    }
-
-    /// A publisher.
-    pub fn publisher(&self, id: ClientId) -> &Publisher {
-        match &self.clients[id.0].actor {
-            Actor::Publisher(p) => p,
-            _ => panic!("{id:?} is no publisher"),
-        }
-    }
-
-    /// A player.
-    pub fn player(&self, id: ClientId) -> &Player {
-        match &self.clients[id.0].actor {
-            Actor::Player(p) => p,
-            _ => panic!("{id:?} is no player"),
-        }
-    }
-
-    /// Has a publisher do something.
-    pub fn with_publisher(&mut self, id: ClientId, act: impl FnOnce(&mut Publisher, Time)) {
-        let now = self.now;
-        match &mut self.clients[id.0].actor {
-            Actor::Publisher(p) => act(p, now),
-            _ => panic!("{id:?} is no publisher"),
-        }
-        self.after_client(id);
-    }
-
-    /// Has a player do something.
-    pub fn with_player(&mut self, id: ClientId, act: impl FnOnce(&mut Player)) {
-        match &mut self.clients[id.0].actor {
-            Actor::Player(p) => act(p),
-            _ => panic!("{id:?} is no player"),
-        }
-        self.after_client(id);
-    }
-
-    /// Asks a node by HTTP and lets time pass until the answer is there (10 s at most).
-    ///
-    /// # Errors
-    /// If there is no whole answer: why not.
-    pub fn get(&mut self, at: HostId, path: &str) -> Result<(u16, String), String> {
-        let to = self.http_addr(at);
-        let id = self.add(Actor::Asker(Asker::new(to, path)));
-        self.until(
-            &format!("an answer about {path}"),
-            Duration::from_secs(12),
-            |w| matches!(&w.clients[id.0].actor, Actor::Asker(a) if a.result.is_some()),
-        );
-        match &mut self.clients[id.0].actor {
-            Actor::Asker(a) => a.result.take().unwrap_or(Err("no answer".to_owned())),
-            _ => Err("no asker".to_owned()),
-        }
-    }
-
-    /// Hands a client an input and does what it says.
-    fn client(&mut self, id: ClientId, input: In<'_>) {
-        let now = self.now;
-        self.clients[id.0].actor.client().on(input, now);
-        self.after_client(id);
-    }
-
-    fn after_client(&mut self, id: ClientId) {
-        while let Some(out) = self.clients[id.0].actor.client().poll() {
-            let pipe = self.clients[id.0].pipe;
-            match (out, pipe) {
-                (Out::Dial(to), _) => {
-                    let ip = self.clients[id.0].ip;
-                    let pipe = self.dial(Owner::Client(id), ip, to);
-                    self.clients[id.0].pipe = Some((pipe, 0));
-                }
-                (Out::Send(bytes), Some((pipe, side))) => self.send(pipe, side, bytes),
-                (Out::Close(at_once), Some((pipe, side))) => {
-                    self.clients[id.0].pipe = None;
-                    self.close(pipe, side, at_once);
-                }
-                (Out::Reading(on), Some((pipe, side))) => self.reading(pipe, side, on),
-                (_, None) => {}
-            }
-        }
-        while let Some(note) = self.clients[id.0].actor.client().note() {
-            self.trace(format!("client{} {note}", id.0));
-        }
-        let slot = &mut self.clients[id.0];
-        if let Some(at) = slot.actor.client().wake()
-            && slot.wake.is_none_or(|w| at < w)
-        {
-            let at = at.max(self.now);
-            slot.wake = Some(at);
-            self.at(at, Event::WakeClient(id.0));
-        }
-    }
-
-    fn is_of(&self, id: ClientId, pipe: u64) -> bool {
-        self.clients[id.0].pipe.is_some_and(|(p, _)| p == pipe)
     }
 
     fn tell_connected(&mut self, owner: Owner, pipe: u64) {
         match owner {
             Owner::Node { host, run, conn } => self.node_connected(host, run, conn, pipe),
-            Owner::Client(id) if self.is_of(id, pipe) => self.client(id, In::Connected),
-            Owner::Client(_) => {}
+            Owner::Client { id, conn } if self.is_of(id, conn, pipe) => self.client(id, In::Connected(conn)),
+            Owner::Client { .. } => {}
         }
     }
 
@@ -379,8 +282,10 @@ impl World {
         use proto_core::io::Input;
         match owner {
             Owner::Node { host, run, conn } => self.node(host, run, Input::Writable { conn, free }),
-            Owner::Client(id) if self.is_of(id, pipe) => self.client(id, In::Writable(free)),
-            Owner::Client(_) => {}
+            Owner::Client { id, conn } if self.is_of(id, conn, pipe) => {
+                self.client(id, In::Writable(conn, free))
+            }
+            Owner::Client { .. } => {}
         }
     }
 
@@ -388,8 +293,10 @@ impl World {
         use proto_core::io::Input;
         match owner {
             Owner::Node { host, run, conn } => self.node(host, run, Input::Received { conn, bytes }),
-            Owner::Client(id) if self.is_of(id, pipe) => self.client(id, In::Received(bytes)),
-            Owner::Client(_) => {}
+            Owner::Client { id, conn } if self.is_of(id, conn, pipe) => {
+                self.client(id, In::Received(conn, bytes))
+            }
+            Owner::Client { .. } => {}
         }
     }
 
@@ -397,25 +304,22 @@ impl World {
         use proto_core::io::Input;
         match owner {
             Owner::Node { host, run, conn } => self.node(host, run, Input::PeerFinished { conn }),
-            Owner::Client(id) if self.is_of(id, pipe) => self.client(id, In::Finished),
-            Owner::Client(_) => {}
+            Owner::Client { id, conn } if self.is_of(id, conn, pipe) => self.client(id, In::Finished(conn)),
+            Owner::Client { .. } => {}
         }
     }
 
     fn tell_closed(&mut self, owner: Owner, pipe: u64, code: &'static str, why: &str) {
         match owner {
             Owner::Node { host, run, conn } => self.node_closed(host, run, conn, code, why),
-            Owner::Client(id) if self.is_of(id, pipe) => {
-                self.clients[id.0].pipe = None;
-                self.client(id, In::Closed(why));
-            }
-            Owner::Client(_) => {}
+            Owner::Client { id, conn } if self.is_of(id, conn, pipe) => self.client_closed(id, conn, why),
+            Owner::Client { .. } => {}
         }
     }
 
     /// Where a party is reached.
     fn party_at(&self, ip: IpAddr) -> Option<Party> {
-        self.hosts.iter().position(|h| h.ip == ip).map(|h| Party::Host(HostId(h)))
+        self.addresses.get(&ip).copied()
     }
 
     /// The address of a node's RTMP port.
@@ -442,8 +346,10 @@ impl World {
 
     fn logged(&mut self, host: HostId, level: Level, text: String) {
         let name = self.hosts[host.0].config.node.name.clone();
-        self.trace(format!("{name} {level:?} {text}"));
-        assert!(level != Level::Error, "{name} logged an error: {text}");
+        self.trace(|| format!("{name} {level:?} {text}"));
+        if level == Level::Error {
+            self.violate("LOG", format!("{name} logged an error: {text}"));
+        }
     }
 }
 

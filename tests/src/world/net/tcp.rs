@@ -1,8 +1,8 @@
-//! The network: TCP connections as ordered bytes with latency, a window, re-chunking by the seed, half-close, reset,
-//! failing dials and silent loss; datagrams with latency.
+//! TCP connections:  ordered bytes with latency, a window, re-chunking by the seed, half-close, reset,
+//! failing dials and silent loss.
 
-use super::event::Event;
-use super::{Owner, Party, World};
+use crate::world::event::Event;
+use crate::world::{Owner, Party, World};
 use bytes::{Buf, Bytes};
 use proto_core::io::{ConnId, Service};
 use proto_core::time::Time;
@@ -16,8 +16,6 @@ const WINDOW: usize = 64 << 10;
 const HELD: usize = 256 << 10;
 /// A dial over a link that loses everything fails after this.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection whose peer cannot be reached dies after this (keep-alive: 30 s and three probes, 10 s apart).
-const UNREACHABLE: Duration = Duration::from_secs(60);
 /// How often a sender tries again over a link that loses everything.
 const RETRANSMIT: Duration = Duration::from_millis(200);
 /// A connection that one side closed is reset if the other does not close it within this after the last byte.
@@ -37,11 +35,11 @@ enum Piece {
 
 /// One end of a connection.
 #[derive(Debug)]
-pub(super) struct End {
+pub(in crate::world) struct End {
     /// Who is told; nobody once that side closed it or died.
     owner: Option<Owner>,
     party: Party,
-    pub(super) addr: SocketAddr,
+    pub(in crate::world) addr: SocketAddr,
     /// What the owner sent and the window did not take yet.
     held: VecDeque<Bytes>,
     held_bytes: usize,
@@ -62,19 +60,14 @@ pub(super) struct End {
 
 /// A TCP connection; side 0 dialled it.
 #[derive(Debug)]
-pub(super) struct Pipe {
-    pub(super) ends: [End; 2],
+pub(in crate::world) struct Pipe {
+    pub(in crate::world) ends: [End; 2],
     stands: bool,
 }
 
 impl World {
     fn end(&mut self, pipe: u64, side: usize) -> Option<&mut End> {
         self.pipes.get_mut(&pipe).map(|p| &mut p.ends[side])
-    }
-
-    /// Whether nothing passes between two parties at present.
-    fn is_cut(&self, a: Party, b: Party) -> bool {
-        self.cut.contains(&a) || self.cut.contains(&b) || self.parted.contains(&(a.min(b), a.max(b)))
     }
 
     fn pipe_is_cut(&self, pipe: u64) -> bool {
@@ -93,7 +86,7 @@ impl World {
         Duration::from_micros(base + jitter)
     }
 
-    pub(super) fn dial(&mut self, owner: Owner, from: IpAddr, to: SocketAddr) -> u64 {
+    pub(in crate::world) fn dial(&mut self, owner: Owner, from: IpAddr, to: SocketAddr) -> u64 {
         self.next_pipe += 1;
         let pipe = self.next_pipe;
         let party = owner.party();
@@ -127,7 +120,7 @@ impl World {
     }
 
     /// A dial reaches the other host.
-    pub(super) fn syn(&mut self, pipe: u64) {
+    pub(in crate::world) fn syn(&mut self, pipe: u64) {
         if self.pipe_is_cut(pipe) {
             return self.at(self.now + DIAL_TIMEOUT, Event::DialFailed(pipe, "timed out"));
         }
@@ -147,14 +140,14 @@ impl World {
         }
     }
 
-    pub(super) fn dial_failed(&mut self, pipe: u64, why: &'static str) {
+    pub(in crate::world) fn dial_failed(&mut self, pipe: u64, why: &'static str) {
         if let Some(owner) = self.pipes.remove(&pipe).and_then(|p| p.ends.into_iter().next()?.owner) {
             self.tell_closed(owner, pipe, "dial_failed", why);
         }
     }
 
     /// The owner of an end sends.
-    pub(super) fn send(&mut self, pipe: u64, side: usize, bytes: Bytes) {
+    pub(in crate::world) fn send(&mut self, pipe: u64, side: usize, bytes: Bytes) {
         let Some(end) = self.end(pipe, side) else { return };
         if bytes.is_empty() || end.closing {
             return;
@@ -166,7 +159,7 @@ impl World {
     }
 
     /// The owner of an end closes it and hears nothing more of it.
-    pub(super) fn close(&mut self, pipe: u64, side: usize, at_once: bool) {
+    pub(in crate::world) fn close(&mut self, pipe: u64, side: usize, at_once: bool) {
         let Some(p) = self.pipes.get_mut(&pipe) else { return };
         p.ends[side].owner = None;
         if !p.stands {
@@ -197,7 +190,7 @@ impl World {
         self.push(pipe, 1 - side, Piece::Reset);
     }
 
-    pub(super) fn reading(&mut self, pipe: u64, side: usize, on: bool) {
+    pub(in crate::world) fn reading(&mut self, pipe: u64, side: usize, on: bool) {
         if let Some(end) = self.end(pipe, side) {
             end.reading = on;
             self.at(self.now, Event::Arrive(pipe, side));
@@ -260,7 +253,7 @@ impl World {
         }
     }
 
-    pub(super) fn tell_room(&mut self, pipe: u64, side: usize) {
+    pub(in crate::world) fn tell_room(&mut self, pipe: u64, side: usize) {
         let Some(end) = self.end(pipe, side) else { return };
         end.room_due = false;
         let free = HELD.saturating_sub(end.held_bytes);
@@ -269,7 +262,7 @@ impl World {
         }
     }
 
-    pub(super) fn acked(&mut self, pipe: u64, side: usize, bytes: usize) {
+    pub(in crate::world) fn acked(&mut self, pipe: u64, side: usize, bytes: usize) {
         if let Some(end) = self.end(pipe, side) {
             end.flying = end.flying.saturating_sub(bytes);
             self.flush(pipe, side);
@@ -277,7 +270,7 @@ impl World {
     }
 
     /// What has reached an end by now is handed to its owner.
-    pub(super) fn arrive(&mut self, pipe: u64, side: usize) {
+    pub(in crate::world) fn arrive(&mut self, pipe: u64, side: usize) {
         loop {
             let cut = self.pipe_is_cut(pipe);
             let now = self.now;
@@ -331,7 +324,7 @@ impl World {
     }
 
     /// A closed end's last bytes have been gone for a while: whoever still holds the other end is reset.
-    pub(super) fn lingered(&mut self, pipe: u64, side: usize) {
+    pub(in crate::world) fn lingered(&mut self, pipe: u64, side: usize) {
         let Some(p) = self.pipes.get(&pipe) else { return };
         if p.ends[side].owner.is_none() {
             if p.ends[1 - side].owner.is_some() {
@@ -343,7 +336,7 @@ impl World {
     }
 
     /// A closed end that could not get rid of its last bytes is reset.
-    pub(super) fn stalled(&mut self, pipe: u64, side: usize, before: usize) {
+    pub(in crate::world) fn stalled(&mut self, pipe: u64, side: usize, before: usize) {
         let Some(end) = self.end(pipe, side) else { return };
         let left = end.held_bytes;
         if !end.fin_sent && left > 0 && (before == 0 || left == before) {
@@ -354,11 +347,8 @@ impl World {
         }
     }
 
-    /// Connections over a link that has lost everything for long die at both ends, each by itself.
-    pub(super) fn unreachable(&mut self, party: Party, since: Time) {
-        if self.cut_since.get(&party) != Some(&since) {
-            return;
-        }
+    /// The connections of a party that nobody reaches any more die at both ends, each by itself.
+    pub(super) fn time_out_all(&mut self, party: Party) {
         let over: Vec<u64> = self
             .pipes
             .iter()
@@ -374,42 +364,8 @@ impl World {
         }
     }
 
-    /// From now on nothing passes between a party and any other, and nobody is told.
-    pub fn cut(&mut self, party: Party) {
-        self.cut.insert(party);
-        self.cut_since.insert(party, self.now);
-        self.trace(format!("{party:?} is cut off"));
-        self.at(self.now + UNREACHABLE, Event::Unreachable(party, self.now));
-    }
-
-    /// The party can be reached again.
-    pub fn heal(&mut self, party: Party) {
-        self.cut.remove(&party);
-        self.cut_since.remove(&party);
-        self.trace(format!("{party:?} is reachable again"));
-    }
-
-    /// From now on nothing passes between these two; others reach both.
-    pub fn part(&mut self, a: Party, b: Party) {
-        self.parted.insert((a.min(b), a.max(b)));
-        self.trace(format!("{a:?} and {b:?} are parted"));
-    }
-
-    /// These two reach each other again.
-    pub fn join(&mut self, a: Party, b: Party) {
-        self.parted.remove(&(a.min(b), a.max(b)));
-        self.trace(format!("{a:?} and {b:?} are joined again"));
-    }
-
-    /// All that were parted reach each other again.
-    pub fn join_all(&mut self) {
-        for (a, b) in self.parted.clone() {
-            self.join(a, b);
-        }
-    }
-
     /// The kernel of a host that died resets its connections.
-    pub(super) fn reset_all(&mut self, party: Party) {
+    pub(in crate::world) fn reset_all(&mut self, party: Party) {
         let ids: Vec<(u64, usize)> = self
             .pipes
             .iter()
@@ -434,7 +390,7 @@ impl World {
     }
 
     /// The service behind a port of a host.
-    pub(super) fn service(config: &proto_core::node::config::Config, port: u16) -> Option<Service> {
+    pub(in crate::world) fn service(config: &proto_core::node::config::Config, port: u16) -> Option<Service> {
         let services = [
             (config.http.port, Service::Http),
             (config.rtmp.port, Service::Rtmp),
@@ -444,7 +400,7 @@ impl World {
     }
 
     /// The number of a node's connection: the one that the node chose, or the next accepted.
-    pub(super) fn accepted_id(n: u64) -> ConnId {
+    pub(in crate::world) fn accepted_id(n: u64) -> ConnId {
         ConnId::accepted(n)
     }
 }

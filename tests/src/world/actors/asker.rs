@@ -1,6 +1,6 @@
 //! A client that asks one thing by HTTP/1.1.
 
-use super::actor::{Client, In, Out};
+use super::{Client, In, Notes, Out};
 use bytes::Bytes;
 use proto_core::time::Time;
 use std::collections::VecDeque;
@@ -13,6 +13,7 @@ pub struct Asker {
     /// Status and body, or why there is none.
     pub result: Option<Result<(u16, String), String>>,
     out: VecDeque<Out>,
+    notes: Notes,
 }
 
 impl Asker {
@@ -23,7 +24,8 @@ impl Asker {
             request: request.into(),
             answer: Vec::new(),
             result: None,
-            out: VecDeque::from([Out::Dial(to)]),
+            out: VecDeque::from([Out::Dial(0, to)]),
+            notes: Notes::default(),
         }
     }
 
@@ -45,13 +47,13 @@ impl Asker {
 impl Client for Asker {
     fn on(&mut self, input: In<'_>, _now: Time) {
         match input {
-            In::Connected => self.out.push_back(Out::Send(self.request.clone())),
-            In::Received(bytes) => self.answer.extend_from_slice(bytes),
-            In::Finished if self.result.is_none() => {
+            In::Connected(_) => self.out.push_back(Out::Send(0, self.request.clone())),
+            In::Received(_, bytes) => self.answer.extend_from_slice(bytes),
+            In::Finished(_) if self.result.is_none() => {
                 self.result = Some(self.end());
-                self.out.push_back(Out::Close(false));
+                self.out.push_back(Out::Close(0, false));
             }
-            In::Closed(why) if self.result.is_none() => self.result = Some(Err(why.to_owned())),
+            In::Closed(_, why) if self.result.is_none() => self.result = Some(Err(why.to_owned())),
             _ => {}
         }
     }
@@ -64,7 +66,7 @@ impl Client for Asker {
         None
     }
 
-    fn note(&mut self) -> Option<String> {
-        None
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.notes
     }
 }

@@ -1,7 +1,7 @@
 //! A player by RTMP that shares no code with the server: the protocol is `rml_rtmp`'s, the checks are its own.
 
-use super::actor::{Client, In, Out};
-use super::media::{Label, Tag, read_audio, read_video};
+use super::{Client, In, Notes, Out, Standing};
+use crate::world::media::{Label, Tag, read_audio, read_video};
 use bytes::Bytes;
 use proto_core::time::Time;
 use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
@@ -26,15 +26,13 @@ enum Step {
     Session(Box<ClientSession>),
 }
 
-/// A player of one stream. It checks what it gets as it comes; [`Player::faults`] says what was wrong.
+/// A player of one stream. It checks what it gets as it comes; what is wrong is a violation.
 pub struct Player {
     to: SocketAddr,
     stream: String,
     step: Step,
     /// All frames in the order in which they came.
     pub seen: Vec<Seen>,
-    /// What was wrong with them.
-    pub faults: Vec<String>,
     /// Places where frames of one publisher's session are missing: (track, last before, first after).
     pub gaps: Vec<(char, u64, u64)>,
     /// Status codes that the server sent.
@@ -46,7 +44,7 @@ pub struct Player {
     configured: BTreeMap<char, bool>,
     last: BTreeMap<char, (Label, u32)>,
     out: VecDeque<Out>,
-    notes: VecDeque<String>,
+    notes: Notes,
 }
 
 impl Player {
@@ -57,27 +55,26 @@ impl Player {
             stream: stream.to_owned(),
             step: Step::Idle,
             seen: Vec::new(),
-            faults: Vec::new(),
             gaps: Vec::new(),
             statuses: Vec::new(),
             playing: false,
             ended: None,
             configured: BTreeMap::new(),
             last: BTreeMap::new(),
-            out: VecDeque::from([Out::Dial(to)]),
-            notes: VecDeque::new(),
+            out: VecDeque::from([Out::Dial(0, to)]),
+            notes: Notes::default(),
         }
     }
 
     /// Stops reading, or goes on.
     pub fn read(&mut self, on: bool) {
-        self.out.push_back(Out::Reading(on));
+        self.out.push_back(Out::Reading(0, on));
     }
 
     /// Leaves: closes its connection.
     pub fn leave(&mut self) {
         if self.ended.is_none() {
-            self.out.push_back(Out::Close(false));
+            self.out.push_back(Out::Close(0, false));
             self.end("left");
         }
     }
@@ -107,28 +104,29 @@ impl Player {
         self.step = Step::Idle;
         if self.ended.is_none() {
             self.ended = Some(why.to_owned());
-            self.notes.push_back(format!("player of {} ended: {why}", self.stream));
+            let stream = &self.stream;
+            self.notes.add(|| format!("player of {stream} ended: {why}"));
         }
     }
 
-    fn fault(&mut self, text: String) {
-        self.notes.push_back(format!("FAULT {text}"));
-        self.faults.push(text);
+    fn fault(&mut self, invariant: &'static str, text: String) {
+        let text = format!("a player of {} at {}: {text}", self.stream, self.to);
+        self.out.push_back(Out::Violation(invariant, text));
     }
 
     fn bytes(&mut self, bytes: &[u8], now: Time) {
         let mut bytes = bytes.to_vec();
         if let Step::Handshake(handshake) = &mut self.step {
             match handshake.process_bytes(&bytes) {
-                Err(e) => return self.fault(format!("handshake: {e}")),
+                Err(e) => return self.fault("S3", format!("handshake: {e}")),
                 Ok(HandshakeProcessResult::InProgress { response_bytes }) => {
                     if !response_bytes.is_empty() {
-                        self.out.push_back(Out::Send(response_bytes.into()));
+                        self.out.push_back(Out::Send(0, response_bytes.into()));
                     }
                     return;
                 }
                 Ok(HandshakeProcessResult::Completed { response_bytes, remaining_bytes }) => {
-                    self.out.push_back(Out::Send(response_bytes.into()));
+                    self.out.push_back(Out::Send(0, response_bytes.into()));
                     bytes = remaining_bytes;
                     let (mut session, first) =
                         ClientSession::new(ClientSessionConfig::new()).expect("a session begins");
@@ -146,14 +144,14 @@ impl Player {
         let Step::Session(session) = &mut self.step else { return };
         match session.handle_input(&bytes) {
             Ok(results) => self.results(results, now),
-            Err(e) => self.fault(format!("the independent client cannot read the server: {e}")),
+            Err(e) => self.fault("S3", format!("the independent client cannot read the server: {e}")),
         }
     }
 
     fn results(&mut self, results: Vec<ClientSessionResult>, now: Time) {
         for result in results {
             match result {
-                ClientSessionResult::OutboundResponse(p) => self.out.push_back(Out::Send(p.bytes.into())),
+                ClientSessionResult::OutboundResponse(p) => self.out.push_back(Out::Send(0, p.bytes.into())),
                 ClientSessionResult::RaisedEvent(event) => self.event(event, now),
                 ClientSessionResult::UnhandleableMessageReceived(_) => {}
             }
@@ -167,7 +165,7 @@ impl Player {
                 if let Step::Session(session) = &mut self.step {
                     match session.request_playback(name) {
                         Ok(play) => self.results(vec![play], now),
-                        Err(e) => self.fault(format!("play: {e}")),
+                        Err(e) => self.fault("S3", format!("play: {e}")),
                     }
                 }
             }
@@ -179,7 +177,8 @@ impl Player {
                 self.media('a', timestamp.value, &data, now)
             }
             ClientSessionEvent::UnhandleableOnStatusCode { code } => {
-                self.notes.push_back(format!("player of {} is told {code}", self.stream));
+                let stream = &self.stream;
+                self.notes.add(|| format!("player of {stream} is told {code}"));
                 self.statuses.push(code);
             }
             ClientSessionEvent::ConnectionRequestRejected { description } => {
@@ -192,38 +191,40 @@ impl Player {
     fn media(&mut self, track: char, stamp: u32, data: &Bytes, now: Time) {
         let tag = if track == 'v' { read_video(data) } else { read_audio(data) };
         let label = match tag {
-            Err(e) => return self.fault(format!("{track} at {stamp}: {e}")),
+            Err(e) => return self.fault("S3", format!("{track} at {stamp}: {e}")),
             Ok(Tag::Config) => {
                 self.configured.insert(track, true);
                 return;
             }
             Ok(Tag::Frame(label)) => label,
         };
-        let mut wrong = |what: &str| self.faults.push(format!("{what}: {label:?} at {stamp}"));
+        let mut wrong = Vec::new();
         if label.stream != self.stream {
-            wrong("a frame of another stream");
+            wrong.push(("S3", "a frame of another stream"));
         }
         if label.track != track {
-            wrong("a frame of another track");
+            wrong.push(("S3", "a frame of another track"));
         }
         if !self.configured.contains_key(&track) {
-            wrong("a frame before its configuration");
+            wrong.push(("S4", "a frame before its configuration"));
         }
         let video = track == 'v';
         let starts = !video || label.key;
         match self.last.get(&track) {
             None if starts => {}
-            None => wrong("the first picture is no key frame"),
-            Some((last, _)) if label.session < last.session => wrong("a frame of a superseded publisher"),
+            None => wrong.push(("S4", "the first picture is no key frame")),
+            Some((last, _)) if label.session < last.session => {
+                wrong.push(("S1", "a frame of a superseded publisher"))
+            }
             Some((last, _)) if label.session > last.session && starts => {}
             Some((last, _)) if label.session > last.session => {
-                wrong("the first picture of a new publisher is no key frame");
+                wrong.push(("S4", "the first picture of a new publisher is no key frame"));
             }
-            Some((last, _)) if label.seq <= last.seq => wrong("a frame again, or out of order"),
+            Some((last, _)) if label.seq <= last.seq => wrong.push(("S4", "a frame again, or out of order")),
             Some((last, _)) if label.seq == last.seq + 1 => {}
             Some((last, _)) => {
                 if !starts {
-                    wrong("a gap that does not end at a key frame");
+                    wrong.push(("S4", "a gap that does not end at a key frame"));
                 }
                 self.gaps.push((track, last.seq, label.seq));
             }
@@ -231,9 +232,13 @@ impl Player {
         if let Some((last, at)) = self.last.get(&track)
             && stamp < *at
         {
-            self.faults.push(format!("time goes back from {at} to {stamp}: {last:?}, {label:?}"));
+            let text = format!("time goes back from {at} to {stamp}: {last:?}, {label:?}");
+            self.fault("S4", text);
         }
-        self.notes.push_back(format!("saw {}{} of {} at {stamp}", track, label.seq, label.session));
+        for (invariant, what) in wrong {
+            self.fault(invariant, format!("{what}: {label:?} at {stamp}"));
+        }
+        self.notes.add(|| format!("saw {}{} of {} at {stamp}", track, label.seq, label.session));
         self.last.insert(track, (label.clone(), stamp));
         self.seen.push(Seen { label, stamp, at: now });
     }
@@ -242,19 +247,19 @@ impl Player {
 impl Client for Player {
     fn on(&mut self, input: In<'_>, now: Time) {
         match input {
-            In::Connected => {
+            In::Connected(_) => {
                 let mut handshake = Handshake::new(PeerType::Client);
                 let first = handshake.generate_outbound_p0_and_p1().expect("a handshake begins");
                 self.step = Step::Handshake(Box::new(handshake));
-                self.out.push_back(Out::Send(first.into()));
+                self.out.push_back(Out::Send(0, first.into()));
             }
-            In::Received(bytes) => self.bytes(bytes, now),
-            In::Finished => {
-                self.out.push_back(Out::Close(false));
+            In::Received(_, bytes) => self.bytes(bytes, now),
+            In::Finished(_) => {
+                self.out.push_back(Out::Close(0, false));
                 self.end("the server closed the connection");
             }
-            In::Closed(why) => self.end(why),
-            In::Writable(_) | In::Tick => {}
+            In::Closed(_, why) => self.end(why),
+            In::Address(_) | In::Writable(..) | In::Datagram { .. } | In::Tick => {}
         }
     }
 
@@ -266,7 +271,19 @@ impl Client for Player {
         None
     }
 
-    fn note(&mut self) -> Option<String> {
-        self.notes.pop_front()
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.notes
+    }
+
+    fn standing(&self) -> Standing {
+        let last = self.last_picture();
+        Standing {
+            stream: Some(self.stream.clone()),
+            publishes: false,
+            ended: self.ended.is_some(),
+            session: last.map(|s| s.label.session),
+            last_picture: last.map(|s| s.at),
+            frames: self.seen.len() as u64,
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A publisher by RTMP: the project's own client, fed with frames that say what they are.
 
-use super::actor::{Client, In, Out};
-use super::media::{Label, PICTURE, configs, sound_at};
+use super::{Client, In, Notes, Out, Standing};
+use crate::world::media::{Label, PICTURE, configs, sound_at};
 use proto_core::limits::Limits;
 use proto_core::machine::Machine;
 use proto_core::rand::Rng;
@@ -59,7 +59,7 @@ pub struct Publisher {
     redial: Option<Time>,
     silent: bool,
     out: VecDeque<Out>,
-    notes: VecDeque<String>,
+    notes: Notes,
 }
 
 impl Publisher {
@@ -84,7 +84,7 @@ impl Publisher {
             redial: Some(now),
             silent: false,
             out: VecDeque::new(),
-            notes: VecDeque::new(),
+            notes: Notes::default(),
         }
     }
 
@@ -121,7 +121,7 @@ impl Publisher {
             Some(rtmp) => rtmp.handle(Input::Finish, now),
             // A dial may be under way.
             None => {
-                self.out.push_back(Out::Close(true));
+                self.out.push_back(Out::Close(0, true));
                 self.end("left", now);
             }
         }
@@ -133,7 +133,7 @@ impl Publisher {
         // Later connections of anybody carry higher numbers; players check by that.
         let session = now.as_millis() * 1_000 + self.number;
         self.sent.push(Sent { session, ..Sent::default() });
-        self.out.push_back(Out::Dial(self.to));
+        self.out.push_back(Out::Dial(0, self.to));
     }
 
     fn end(&mut self, why: &str, now: Time) {
@@ -141,7 +141,7 @@ impl Publisher {
         if let Some(sent) = self.sent.last_mut().filter(|s| s.ended.is_none()) {
             sent.ended = Some(why.to_owned());
             let (session, pictures) = (sent.session, sent.pictures);
-            self.notes.push_back(format!("publisher {session} ended after {pictures} pictures: {why}"));
+            self.notes.add(|| format!("publisher {session} ended after {pictures} pictures: {why}"));
         }
         self.redial = self.config.again.map(|d| now + d);
     }
@@ -149,12 +149,13 @@ impl Publisher {
     fn drain(&mut self, now: Time) {
         while let Some(said) = self.rtmp.as_mut().and_then(Machine::poll) {
             match said {
-                Output::Send(bytes) => self.out.push_back(Out::Send(bytes)),
+                Output::Send(bytes) => self.out.push_back(Out::Send(0, bytes)),
                 Output::Ready => {
                     self.start = now;
                     if let Some(sent) = self.sent.last_mut() {
                         sent.ready = Some(now);
-                        self.notes.push_back(format!("publisher {} ready", sent.session));
+                        let session = sent.session;
+                        self.notes.add(|| format!("publisher {session} ready"));
                     }
                     for config in configs() {
                         self.media(&config, now);
@@ -163,7 +164,7 @@ impl Publisher {
                 }
                 Output::Log(..) => {}
                 Output::Closed(reason) => {
-                    self.out.push_back(Out::Close(false));
+                    self.out.push_back(Out::Close(0, false));
                     self.end(&reason.to_string(), now);
                 }
             }
@@ -210,17 +211,17 @@ impl Publisher {
 impl Client for Publisher {
     fn on(&mut self, input: In<'_>, now: Time) {
         match input {
-            In::Connected => {
+            In::Connected(_) => {
                 let (app, name) = self.stream.split_once('/').unwrap_or(("live", &self.stream));
                 let rng = self.rng.fork("publisher", self.sent.len() as u64);
                 let host = self.to.to_string();
                 self.rtmp = Some(Rtmp::new(&host, app, name, Limits::default(), rng, now));
             }
-            In::Closed(why) => self.end(why, now),
+            In::Closed(_, why) => self.end(why, now),
             In::Tick => {
                 if self.redial.is_some_and(|at| at <= now) {
                     if self.rtmp.take().is_some() {
-                        self.out.push_back(Out::Close(true));
+                        self.out.push_back(Out::Close(0, true));
                         self.end("connects anew", now);
                     }
                     self.dial(now);
@@ -230,11 +231,12 @@ impl Client for Publisher {
                 }
                 self.feed(now);
             }
-            In::Writable(_) | In::Received(_) | In::Finished => {
+            In::Address(_) | In::Datagram { .. } => {}
+            In::Writable(..) | In::Received(..) | In::Finished(_) => {
                 if let Some(rtmp) = &mut self.rtmp {
                     match input {
-                        In::Writable(free) => rtmp.handle(Input::Writable(free), now),
-                        In::Received(bytes) => rtmp.handle(Input::Received(bytes), now),
+                        In::Writable(_, free) => rtmp.handle(Input::Writable(free), now),
+                        In::Received(_, bytes) => rtmp.handle(Input::Received(bytes), now),
                         _ => rtmp.handle(Input::PeerFinished, now),
                     }
                 }
@@ -253,7 +255,18 @@ impl Client for Publisher {
         [frame, rtmp, self.redial].into_iter().flatten().min()
     }
 
-    fn note(&mut self) -> Option<String> {
-        self.notes.pop_front()
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.notes
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            stream: Some(self.stream.clone()),
+            publishes: true,
+            ended: self.ended().is_some() && self.redial.is_none(),
+            session: self.sent.last().filter(|_| self.is_ready()).map(|s| s.session),
+            last_picture: None,
+            frames: self.sent.iter().map(|s| s.pictures + s.sounds).sum(),
+        }
     }
 }

@@ -1,0 +1,192 @@
+//! What drives a client: the world's side of [`Client`](super::actors::Client).
+
+use super::actors::asker::Asker;
+use super::actors::player::Player;
+use super::actors::publisher::{Publisher, PublisherConfig};
+use super::actors::{Client, Conn, In, Out, Standing};
+use super::event::Event;
+use super::{ClientId, HostId, Owner, Party, World};
+use proto_core::time::Time;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// A client and where it stands.
+pub(super) struct Slot {
+    actor: Box<dyn Client>,
+    pub(super) ip: IpAddr,
+    pipes: BTreeMap<Conn, (u64, usize)>,
+    wake: Option<Time>,
+}
+
+impl World {
+    fn client_ip(n: usize) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(10, 1, (n / 250) as u8, (n % 250 + 1) as u8))
+    }
+
+    /// Adds a client, which begins at once.
+    pub fn add(&mut self, mut actor: Box<dyn Client>) -> ClientId {
+        let n = self.clients.len();
+        actor.notes().want(self.verbose);
+        let ip = Self::client_ip(n);
+        self.addresses.insert(ip, Party::Client(ClientId(n)));
+        self.clients.push(Slot { actor, ip, pipes: BTreeMap::new(), wake: None });
+        self.client(ClientId(n), In::Address(ip));
+        self.client(ClientId(n), In::Tick);
+        ClientId(n)
+    }
+
+    /// The number that the next client will have.
+    pub fn next_client(&self) -> u64 {
+        self.clients.len() as u64
+    }
+
+    /// How every client stands.
+    pub fn standings(&self) -> impl Iterator<Item = (ClientId, Standing)> + '_ {
+        self.clients.iter().enumerate().map(|(n, c)| (ClientId(n), c.actor.standing()))
+    }
+
+    /// A client, if it is one of that kind.
+    pub fn actor<T: Client>(&self, id: ClientId) -> Option<&T> {
+        let actor: &dyn Any = self.clients[id.0].actor.as_ref();
+        actor.downcast_ref()
+    }
+
+    /// Has a client do something.
+    ///
+    /// # Panics
+    /// If it is of another kind.
+    pub fn with<T: Client, R>(&mut self, id: ClientId, act: impl FnOnce(&mut T, Time) -> R) -> R {
+        let now = self.now;
+        let actor: &mut dyn Any = self.clients[id.0].actor.as_mut();
+        let result = act(actor.downcast_mut().expect("a client of that kind"), now);
+        self.after_client(id);
+        result
+    }
+
+    /// A publisher of `stream` at a node's RTMP port.
+    pub fn publish(&mut self, at: HostId, stream: &str) -> ClientId {
+        self.publish_with(at, stream, PublisherConfig::default())
+    }
+
+    /// As [`World::publish`], with a behaviour.
+    pub fn publish_with(&mut self, at: HostId, stream: &str, config: PublisherConfig) -> ClientId {
+        let n = self.next_client();
+        let to = self.rtmp_addr(at);
+        let rng = self.rng.fork("client", n);
+        self.add(Box::new(Publisher::new(n, to, stream, config, rng, self.now)))
+    }
+
+    /// A player of `stream` at a node's RTMP port.
+    pub fn play(&mut self, at: HostId, stream: &str) -> ClientId {
+        let to = self.rtmp_addr(at);
+        self.add(Box::new(Player::new(to, stream)))
+    }
+
+    /// A publisher by RTMP.
+    pub fn publisher(&self, id: ClientId) -> &Publisher {
+        self.actor(id).unwrap_or_else(|| panic!("{id:?} is no publisher"))
+    }
+
+    /// A player by RTMP.
+    pub fn player(&self, id: ClientId) -> &Player {
+        self.actor(id).unwrap_or_else(|| panic!("{id:?} is no player"))
+    }
+
+    /// Has a publisher do something.
+    pub fn with_publisher(&mut self, id: ClientId, act: impl FnOnce(&mut Publisher, Time)) {
+        self.with(id, act);
+    }
+
+    /// Has a player do something.
+    pub fn with_player(&mut self, id: ClientId, act: impl FnOnce(&mut Player)) {
+        self.with(id, |p, _| act(p));
+    }
+
+    /// Asks a node by HTTP and lets time pass until the answer is there (10 s at most).
+    ///
+    /// # Errors
+    /// If there is no whole answer: why not.
+    pub fn get(&mut self, at: HostId, path: &str) -> Result<(u16, String), String> {
+        let to = self.http_addr(at);
+        let id = self.add(Box::new(Asker::new(to, path)));
+        self.until(&format!("an answer about {path}"), Duration::from_secs(12), |w| {
+            w.actor::<Asker>(id).is_some_and(|a| a.result.is_some())
+        });
+        self.with(id, |a: &mut Asker, _| a.result.take()).unwrap_or(Err("no answer".to_owned()))
+    }
+
+    /// Hands a client an input and does what it says.
+    pub(super) fn client(&mut self, id: ClientId, input: In<'_>) {
+        let now = self.now;
+        self.clients[id.0].actor.on(input, now);
+        self.after_client(id);
+    }
+
+    fn after_client(&mut self, id: ClientId) {
+        while let Some(out) = self.clients[id.0].actor.poll() {
+            self.client_said(id, out);
+        }
+        while let Some(note) = self.clients[id.0].actor.notes().take() {
+            self.trace(|| format!("client{} {note}", id.0));
+        }
+        let slot = &mut self.clients[id.0];
+        if let Some(at) = slot.actor.wake()
+            && slot.wake.is_none_or(|w| at < w)
+        {
+            let at = at.max(self.now);
+            slot.wake = Some(at);
+            self.at(at, Event::WakeClient(id.0));
+        }
+    }
+
+    fn client_said(&mut self, id: ClientId, out: Out) {
+        let pipe = |w: &World, conn: Conn| w.clients[id.0].pipes.get(&conn).copied();
+        match out {
+            Out::Dial(conn, to) => {
+                let ip = self.clients[id.0].ip;
+                let pipe = self.dial(Owner::Client { id, conn }, ip, to);
+                self.clients[id.0].pipes.insert(conn, (pipe, 0));
+            }
+            Out::Send(conn, bytes) => {
+                if let Some((pipe, side)) = pipe(self, conn) {
+                    self.send(pipe, side, bytes);
+                }
+            }
+            Out::Close(conn, at_once) => {
+                if let Some((pipe, side)) = self.clients[id.0].pipes.remove(&conn) {
+                    self.close(pipe, side, at_once);
+                }
+            }
+            Out::Reading(conn, on) => {
+                if let Some((pipe, side)) = pipe(self, conn) {
+                    self.reading(pipe, side, on);
+                }
+            }
+            Out::Datagram { port, to, bytes } => {
+                let from = SocketAddr::new(self.clients[id.0].ip, port);
+                self.datagram(Party::Client(id), from, to, bytes);
+            }
+            Out::Violation(invariant, text) => self.violate(invariant, format!("client{}: {text}", id.0)),
+        }
+    }
+
+    /// Whether this is still the connection that the client knows by that number.
+    pub(super) fn is_of(&self, id: ClientId, conn: Conn, pipe: u64) -> bool {
+        self.clients[id.0].pipes.get(&conn).is_some_and(|(p, _)| *p == pipe)
+    }
+
+    pub(super) fn client_closed(&mut self, id: ClientId, conn: Conn, why: &str) {
+        self.clients[id.0].pipes.remove(&conn);
+        self.client(id, In::Closed(conn, why));
+    }
+
+    pub(super) fn wake_client(&mut self, n: usize) {
+        // Only the earliest wish is valid; those that it replaced find nothing to do.
+        if self.clients[n].wake.is_some_and(|at| at <= self.now) {
+            self.clients[n].wake = None;
+            self.client(ClientId(n), In::Tick);
+        }
+    }
+}
