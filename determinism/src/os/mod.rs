@@ -19,6 +19,8 @@
 )]
 mod interpose;
 mod probe;
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests;
 
 use interpose::Stream;
 use std::cell::Cell;
@@ -30,8 +32,9 @@ use std::time::Duration;
 
 /// What the wall clock says inside: 2026-01-01 00:00:00 UTC, counted from the Unix epoch.
 pub const WALL: Duration = Duration::from_secs(1_767_225_600);
-/// What every other clock says inside, counted from its own zero: as of a machine that has run for some days.
-pub const MONOTONIC: Duration = Duration::from_secs(1_000_000);
+/// What every other clock says inside, counted from its own zero. str0m and dimpl count from an hour before their first
+/// look at it, so that moments of the real clock, which began when the machine did, are never before their beginning.
+pub const MONOTONIC: Duration = Duration::from_secs(3_600);
 
 /// Bytes of stack of a thread of [`run`]: as much as a main thread has, and room for unoptimised builds.
 const STACK: usize = 16 << 20;
