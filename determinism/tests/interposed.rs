@@ -1,4 +1,5 @@
 //! Interposition as a program sees it: constant and seeded inside, real outside.
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 

@@ -4,6 +4,7 @@
 //! ```text
 //! for b in "" --release; do cargo test -q $b -p determinism --test replay -- --nocapture | grep trace; done
 //! ```
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 

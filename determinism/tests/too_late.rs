@@ -1,5 +1,6 @@
 //! A process that used WebRTC before it asked for interposition is told so: what the libraries remember of the clock
 //! cannot be taken back. A file of its own, and so a process of its own.
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 

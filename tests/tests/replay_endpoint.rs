@@ -1,4 +1,5 @@
 //! Our WebRTC endpoint with the cryptography of simulation and recording: a session replays bit for bit.
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
