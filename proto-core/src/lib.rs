@@ -22,4 +22,5 @@ pub mod rand;
 pub mod rtc;
 pub mod rtmp;
 pub mod time;
+pub mod trace;
 pub mod wire;

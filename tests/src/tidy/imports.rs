@@ -4,7 +4,7 @@ use super::Problem;
 use super::text::{code_only, line_of, without_tests};
 
 /// What all modules may use.
-const BASE: [&str; 9] = ["machine", "time", "rand", "limits", "error", "buf", "ids", "io", "guard"];
+const BASE: [&str; 10] = ["machine", "time", "trace", "rand", "limits", "error", "buf", "ids", "io", "guard"];
 
 /// What each room may use beside [`BASE`] and itself. An entry with `::` opens only that part of a room.
 const ROOMS: [(&str, &[&str]); 9] = [
