@@ -77,7 +77,8 @@ impl Writer {
         }
     }
 
-    /// Ends the block, if it has inputs: what comes before can then be read and checked without what comes after.
+    /// Ends the block, if it has inputs: what comes before can then be read and checked without what comes after. To
+    /// be called when all outputs to the last input have been taken.
     pub fn checkpoint(&mut self) {
         if self.inputs_in_block > 0 {
             self.end_block(0);
@@ -105,6 +106,11 @@ impl Writer {
     /// Never: a recording begins with its header.
     pub const fn is_empty(&self) -> bool {
         false
+    }
+
+    /// Whether inputs wait for the end of their block.
+    pub const fn has_block(&self) -> bool {
+        self.inputs_in_block > 0
     }
 
     /// The digest of all inputs and outputs so far.
