@@ -89,8 +89,11 @@ impl Recorder {
         if full {
             self.over = true;
             self.writer.finish(End::Cut);
-        } else if due {
-            self.writer.checkpoint();
+        } else {
+            if due {
+                self.writer.checkpoint();
+            }
+            self.writer.input(input, now);
         }
         if full || due || self.writer.ready().len() >= WRITE_BYTES {
             self.written_at = now;
@@ -102,15 +105,13 @@ impl Recorder {
                 return Some((Level::Error, text));
             }
         }
-        if full {
+        full.then(|| {
             let (shown, limit) = (self.path.display(), self.limit);
             let text = format!(
                 "the recording {shown} has reached its limit of {limit} bytes and ends here; the node runs on"
             );
-            return Some((Level::Warn, text));
-        }
-        self.writer.input(input, now);
-        None
+            (Level::Warn, text)
+        })
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -192,3 +193,6 @@ impl<N: Drive> Machine for Recorded<N> {
         Deadline::earliest(self.node.deadline(), flush)
     }
 }
+
+#[cfg(test)]
+mod tests;
