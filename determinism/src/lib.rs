@@ -8,7 +8,6 @@
 //! Linking this crate changes nothing until a [`os::run`] or an [`os::Scope`] asks for it, and then only for the
 //! thread that asked.
 #![deny(unsafe_op_in_unsafe_fn)]
-#![cfg_attr(not(unix), forbid(unsafe_code))]
 // This crate stands outside the core: it makes threads and compares clocks (clippy.toml bans them elsewhere).
 #![allow(clippy::disallowed_methods)]
 

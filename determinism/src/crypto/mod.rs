@@ -8,6 +8,8 @@ mod dtls;
 mod hash;
 mod prime;
 mod srtp;
+#[cfg(test)]
+mod tests;
 
 pub use certificate::certificate;
 pub use dtls::dtls_provider;

@@ -45,11 +45,10 @@ impl Stream {
         side.next_u64()
     }
 
-    /// The next bytes of the stream.
-    pub(super) fn fill(&self, out: &mut [u8]) {
-        if let Ok(mut random) = self.random.try_borrow_mut() {
-            random.fill_bytes(out);
-        }
+    /// Fills `out` with the next bytes of the stream. Fails only in a signal handler that interrupts another call.
+    pub(super) fn fill(&self, out: &mut [u8]) -> bool {
+        let random = self.random.try_borrow_mut();
+        random.map(|mut random| random.fill_bytes(out)).is_ok()
     }
 }
 
@@ -97,10 +96,21 @@ pub(super) fn unreached() -> Vec<&'static str> {
     if called != 16 || expected.is_none_or(|e| e[16..] != next) {
         what.push("the system call getrandom");
     }
+    let mut day = timeval { tv_sec: 0, tv_usec: 0 };
+    // SAFETY: a place for a timeval, and null for the obsolete time zone.
+    let got = unsafe { libc::gettimeofday(&mut day, null_mut()) };
+    let wall = WALL.as_secs() as time_t;
+    if got != 0 || (day.tv_sec, day.tv_usec) != (wall, 0) {
+        what.push("gettimeofday()");
+    }
+    // SAFETY: null is allowed.
+    if unsafe { libc::time(null_mut()) } != wall {
+        what.push("time()");
+    }
     what
 }
 
-/// Fills `len` bytes at `buf` if the calling thread is interposed, and says whether it is.
+/// Fills `len` bytes at `buf` if the calling thread is interposed, and says whether it has.
 ///
 /// # Safety
 /// `buf` is valid for writes of `len` bytes, unless `len` is 0.
@@ -113,7 +123,7 @@ unsafe fn fill(buf: *mut c_void, len: usize) -> bool {
             buf.write_bytes(0, len);
             std::slice::from_raw_parts_mut(buf.cast::<u8>(), len)
         };
-        stream.fill(out);
+        return stream.fill(out);
     }
     true
 }

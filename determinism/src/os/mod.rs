@@ -19,6 +19,8 @@
 )]
 mod interpose;
 mod probe;
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests;
 
 use interpose::Stream;
 use std::cell::Cell;
@@ -30,8 +32,9 @@ use std::time::Duration;
 
 /// What the wall clock says inside: 2026-01-01 00:00:00 UTC, counted from the Unix epoch.
 pub const WALL: Duration = Duration::from_secs(1_767_225_600);
-/// What every other clock says inside, counted from its own zero: as of a machine that has run for some days.
-pub const MONOTONIC: Duration = Duration::from_secs(1_000_000);
+/// What every other clock says inside, counted from its own zero. str0m and dimpl count from an hour before their first
+/// look at it, so that moments of the real clock, which began when the machine did, are never before their beginning.
+pub const MONOTONIC: Duration = Duration::from_secs(3_600);
 
 /// Bytes of stack of a thread of [`run`]: as much as a main thread has, and room for unoptimised builds.
 const STACK: usize = 16 << 20;
@@ -108,6 +111,9 @@ pub(crate) fn fresh<T: Send>(seed: [u8; 32], f: impl FnOnce() -> T + Send) -> T 
 
 /// Interposition for a driver that lives in real time and calls into a core that must not: on only inside
 /// [`Scope::within`]. Belongs to the thread that made it.
+///
+/// The core is made inside too, and counts from an `Instant::now()` of the inside: so str0m tells peers a time of day
+/// that began at [`WALL`].
 ///
 /// Outside, the thread must make no hash map with std's keys and use no `rand::rng()`: both count on in what they keep
 /// for the thread. `fastrand` is kept apart.
