@@ -55,8 +55,7 @@ fn imports_of_the_core_point_one_way() {
 #[test]
 fn parsers_deny_what_panics() {
     const ROOTS: [&str; 2] = ["proto-core/src/wire/mod.rs", "proto-core/src/recording/mod.rs"];
-    let root = |p: &str| ROOTS.contains(&p);
-    hold_files(root, source::denies_panics);
+    hold_files(|p| ROOTS.contains(&p), source::denies_panics);
     let tests = text::test_only(&files(&root()));
     let below = |p: &str| ROOTS.iter().any(|r| p.starts_with(r.trim_end_matches("mod.rs")));
     hold_files(|p| below(p) && rust(p) && !tests.contains(p), source::allows_no_panics);

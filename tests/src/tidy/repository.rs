@@ -136,5 +136,7 @@ mod tests {
         assert_eq!(fuzz_targets(&[file("fuzz/Cargo.toml", ""), codec.clone(), target.clone()]).len(), 1);
         assert_eq!(fuzz_targets(&[file("fuzz/Cargo.toml", whole), codec.clone()]).len(), 1);
         assert_eq!(fuzz_targets(&[codec, target]).len(), 1);
+        let recording = file("proto-core/src/recording/mod.rs", "");
+        assert_eq!(fuzz_targets(&[file("fuzz/Cargo.toml", whole), recording]).len(), 1);
     }
 }
