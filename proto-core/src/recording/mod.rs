@@ -25,6 +25,7 @@ mod replay;
 mod write;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 mod tests;
 
 pub use read::{Damage, Item, Reader, Recorded};
