@@ -138,33 +138,53 @@ fn damaged_files_are_told_apart(dir: &Dir, file: &Path) {
 }
 
 #[test]
-fn a_killed_process_leaves_a_recording_that_can_be_replayed_and_is_never_overwritten() {
+fn each_node_of_a_cluster_is_reproduced_and_a_killed_one_up_to_its_last_second() {
     let _turn = turn();
-    let dir = Dir::new("record-killed");
-    let file = dir.file("incident.rec");
-    let mut node = recording(&file, &[]);
-    let mut publisher = Ffmpeg::publish(&node.rtmp("live/a"), Clip::default());
-    publisher.wait_more_frames(50, LONG);
-    let seen = std::fs::metadata(&file).expect("it is there").len();
+    let dir = Dir::new("record-cluster");
+    let net = Net::fresh();
+    let files = ["m.rec", "o.rec", "e.rec"].map(|name| dir.file(name));
+    let start = |n: u8, name: &str, roles: &str| {
+        let file = files[usize::from(n) - 1].to_str().expect("the path is text");
+        let manager = (n > 1).then(|| net.host(1));
+        let mut node = Node::start(name, roles, net.host(n), manager, &["--record", file]);
+        node.wait_http(if n > 1 { "/readyz" } else { "/healthz" });
+        node
+    };
+    let mut manager = start(1, "m1", "manager");
+    let (mut origin, mut edge) = (start(2, "o1", "origin"), start(3, "e1", "edge"));
+    let mut publisher = Ffmpeg::publish(&origin.rtmp("live/a"), Clip::default());
+    publisher.wait_more_frames(25, LONG);
+    let mut player = Ffmpeg::play(&edge.rtmp("live/a"));
+    player.wait_more_frames(25, LONG);
+    let size = || std::fs::metadata(&files[1]).map(|m| m.len()).map_err(|e| e.to_string());
+    let seen = size().expect("the file is there");
     wait::until("the recording to grow", LONG, || {
-        let now = std::fs::metadata(&file).map_err(|e| e.to_string())?.len();
+        let now = size()?;
         wait::yes(now > seen, format!("{now} bytes"))
     });
-    node.kill();
+    origin.kill();
     publisher.wait_exit(LONG);
-    let got = replay(&file, &["--trace"]);
-    got.says(0, &["the recording has no end", "reproduced bit for bit", "publisher accepted"], &[]);
+    player.kill();
+    for node in [&mut edge, &mut manager] {
+        node.signal("TERM");
+        node.signal("INT");
+        assert!(node.wait_exit(LONG).success());
+    }
+    let [m, o, e] = files.each_ref().map(|file| replay(file, &["--trace"]));
+    m.says(0, &["goes on to the end of the node", "reproduced bit for bit", " link "], &[]);
+    o.says(0, &["the recording has no end", "reproduced bit for bit", "publisher accepted"], &[]);
+    e.says(0, &["goes on to the end of the node", "reproduced bit for bit", " dial "], &[]);
 
-    let before = std::fs::read(&file).expect("it can be read");
+    let before = std::fs::read(&files[1]).expect("it can be read");
     let again = Command::new(binary())
-        .args(["serve", "--bind", &node.ip.to_string(), "--record"])
-        .arg(&file)
+        .args(["serve", "--bind", &origin.ip.to_string(), "--record"])
+        .arg(&files[1])
         .output()
         .expect("it runs");
     assert_eq!(again.status.code(), Some(1));
     let words = String::from_utf8_lossy(&again.stderr);
     assert!(words.contains("the file exists, and recordings are never overwritten"), "{words}");
-    assert!(std::fs::read(&file).expect("it can be read") == before);
+    assert!(std::fs::read(&files[1]).expect("it can be read") == before);
 }
 
 #[test]

@@ -162,8 +162,8 @@ fn report(source: &Source, header: &Header, name: &str, replay: &Replay<Seeded>,
         }
         (None, None) => writeln!(
             text,
-            "the recording has no end: the process was killed, or the file was cut off ({} bytes belong to a part \
-             that is not whole and were left out)",
+            "the recording has no end: the process was killed, or the file was cut off; a last part that was not \
+             whole is left out ({} bytes)",
             source.reader.left_over()
         ),
     };
