@@ -47,7 +47,7 @@ pub(crate) enum Command {
         Nothing is sent and no port is opened. The columns of --trace are: seconds since the node was made, > for what\n\
         it was told and < for what it said, the number of the input, what, which connection or session, details. They\n\
         show sizes and fingerprints of what was sent, never the bytes.\n\n\
-        Exit codes: 0 reproduced bit for bit, 1 it differs or the file is damaged, 2 the file is no recording or is of\n\
+        Exit codes: 0 all that is there is reproduced, 1 it differs or the file is damaged, 2 the file is no recording or of\n\
         another format.")]
     Replay(Replay),
     /// Run a whole cluster in this process, with a clip playing through it
