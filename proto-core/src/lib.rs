@@ -23,4 +23,5 @@ pub mod rtc;
 pub mod rtmp;
 pub mod simulation;
 pub mod time;
+pub mod trace;
 pub mod wire;

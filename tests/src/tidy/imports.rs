@@ -4,8 +4,8 @@ use super::Problem;
 use super::text::{code_only, line_of, without_tests};
 
 /// What all modules may use.
-const BASE: [&str; 10] =
-    ["machine", "time", "rand", "limits", "simulation", "error", "buf", "ids", "io", "guard"];
+const BASE: [&str; 11] =
+    ["machine", "time", "trace", "rand", "limits", "simulation", "error", "buf", "ids", "io", "guard"];
 
 /// What each room may use beside [`BASE`] and itself. An entry with `::` opens only that part of a room.
 const ROOMS: [(&str, &[&str]); 9] = [
