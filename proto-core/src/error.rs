@@ -65,11 +65,7 @@ impl Broken {
     ///
     /// # Errors
     /// If it does not hold.
-    pub fn unless(
-        holds: bool,
-        invariant: &'static str,
-        text: impl FnOnce() -> String,
-    ) -> Result<(), Broken> {
+    pub fn unless(holds: bool, invariant: &'static str, text: impl FnOnce() -> String) -> Result<(), Broken> {
         if holds { Ok(()) } else { Err(Broken { invariant, text: text() }) }
     }
 }

@@ -191,6 +191,19 @@ impl Node {
         self.clients()
     }
 
+    /// Connections, and WebRTC sessions.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.conns.len(), self.rtc.audit().sessions)
+    }
+
+    /// What is published here: name, epoch, and when its session began.
+    pub fn publishing(&self) -> impl Iterator<Item = (&StreamKey, Epoch, Time)> {
+        self.sessions.iter().filter_map(|s| match s.part {
+            Part::Publishes { epoch, .. } => Some((&s.key, epoch, s.since)),
+            _ => None,
+        })
+    }
+
     /// How it stands.
     pub fn audit(&self) -> Audit {
         let links = self.conns.values().filter(|c| is_link(c)).count();
@@ -316,7 +329,9 @@ impl Node {
                 }
                 Part::AsksToPublish => {
                     let asked = self.claims.values().any(|(id, key)| *id == s.id && *key == s.key);
-                    Broken::unless(asked, "S7", || format!("session {s} waits for a claim that nobody made"))?;
+                    Broken::unless(asked, "S7", || {
+                        format!("session {s} waits for a claim that nobody made")
+                    })?;
                     continue;
                 }
                 Part::AsksToPlay => {
@@ -371,15 +386,15 @@ impl Node {
             })?;
         }
         let wrong = self.joining.keys().find(|id| !asks(id, Part::AsksToPlay));
-        Broken::unless(wrong.is_none(), "S7", || format!("the media path of {wrong:?}, which does not wait"))?;
+        Broken::unless(wrong.is_none(), "S7", || {
+            format!("the media path of {wrong:?}, which does not wait")
+        })?;
         let wrong = self.whep_waiting.keys().find(|id| !asks(id, Part::AsksToPlay));
         Broken::unless(wrong.is_none(), "S7", || format!("the offer of {wrong:?}, which does not wait"))?;
         let wrong = self.whip_waiting.keys().find(|id| !asks(id, Part::AsksToPublish));
         Broken::unless(wrong.is_none(), "S7", || format!("the answer for {wrong:?}, which does not wait"))?;
         let wrong = self.pair_waiting.values().find(|w| !self.conns.contains_key(&w.conn)).map(|w| w.conn);
-        Broken::unless(wrong.is_none(), "S7", || {
-            format!("a pairing for connection {wrong:?}, which is gone")
-        })
+        Broken::unless(wrong.is_none(), "S7", || format!("a pairing for connection {wrong:?}, which is gone"))
     }
 
     fn verify_pulls(&self) -> Result<(), Broken> {
@@ -401,7 +416,11 @@ impl Node {
             let Some((stream, source, epoch)) = pull.feeds else { continue };
             let fits = p.by_source.get(&source) == Some(key) && self.hub.source(stream) == Some(source);
             Broken::unless(fits, "S7", || {
-                format!("the pull of {key} feeds {stream:?} as {}, the hub takes {:?}", source.0, self.hub.source(stream))
+                format!(
+                    "the pull of {key} feeds {stream:?} as {}, the hub takes {:?}",
+                    source.0,
+                    self.hub.source(stream)
+                )
             })?;
             let hub = self.hub.epoch(stream);
             Broken::unless(hub == Some(epoch), "S1", || {

@@ -265,7 +265,9 @@ impl Sessions {
         for s in self.all.values() {
             // Requests on one connection may follow each other; the latest counts.
             let carried = matches!(s.carrier, Carrier::Request(_)) || self.on(s.carrier) == Some(s.id);
-            Broken::unless(carried, "S7", || format!("session {s}: its carrier is {:?}'s", self.on(s.carrier)))?;
+            Broken::unless(carried, "S7", || {
+                format!("session {s}: its carrier is {:?}'s", self.on(s.carrier))
+            })?;
             if let Part::Plays { subscriber, .. } = s.part {
                 cursors += 1;
                 let of = self.of_subscriber(subscriber);
@@ -279,7 +281,9 @@ impl Sessions {
         }
         let n = self.all.len();
         let gone = self.by_carrier.values().find(|id| !self.all.contains_key(id));
-        Broken::unless(gone.is_none(), "S7", || format!("a carrier of session {gone:?}, which is gone; {n} are left"))?;
+        Broken::unless(gone.is_none(), "S7", || {
+            format!("a carrier of session {gone:?}, which is gone; {n} are left")
+        })?;
         let got = (self.by_subscriber.len(), self.by_resource.len());
         Broken::unless(got == (cursors, resources), "S7", || {
             format!("cursors and resources in the tables: {got:?}, of sessions: {:?}", (cursors, resources))
