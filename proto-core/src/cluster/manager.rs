@@ -144,6 +144,16 @@ impl Manager {
         &self.registry
     }
 
+    /// The last epoch that it granted.
+    pub fn last_epoch(&self) -> Epoch {
+        self.last
+    }
+
+    /// Questions that wait until it has relearnt the cluster.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Its term; 0 until the wall clock was read.
     pub fn term(&self) -> u64 {
         self.last.term

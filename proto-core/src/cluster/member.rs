@@ -217,6 +217,11 @@ impl Member {
         self.owned.get(key).map(|(epoch, _)| *epoch)
     }
 
+    /// How many names it owns, and how many questions to the manager are open.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.owned.len(), self.pending.len())
+    }
+
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }

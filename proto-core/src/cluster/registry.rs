@@ -4,6 +4,8 @@
 //! behind which a shared store can stand later; it decides nothing about who may publish (that is
 //! [`crate::cluster::manager`]) or who is given out ([`crate::cluster::placement`]).
 
+mod audit;
+
 use crate::cluster::placement::{Candidate, FULL_PPM};
 use crate::cluster::{Epoch, LinkId, NodeId};
 use crate::limits::Limits;

@@ -280,6 +280,12 @@ impl Stream {
             .unwrap_or(self.ring.end())
     }
 
+    /// Frames that sources handed in, that were dropped, and that were kept.
+    pub(super) fn balance(&self) -> (u64, u64, u64) {
+        let kept = self.tracks.iter().map(|t| t.input.frames).sum();
+        (self.offered, self.dropped.values().sum(), kept)
+    }
+
     pub(super) fn stats(&self, now: Time) -> StreamStats {
         StreamStats {
             state: if self.source.is_some() { StreamState::Live } else { StreamState::Held },

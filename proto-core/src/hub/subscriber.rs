@@ -450,6 +450,12 @@ impl Subscriber {
         None
     }
 
+    /// Frames that were offered, delivered, dropped, and that wait.
+    pub(super) fn balance(&self, stream: &Stream) -> (u64, u64, u64, u64) {
+        let end = stream.ring.end();
+        (end - self.from, self.delivered.frames, self.dropped.values().sum(), end - self.cursor)
+    }
+
     pub(super) fn stats(&self, stream: &Stream) -> SubscriberStats {
         SubscriberStats {
             state: self.state(stream),

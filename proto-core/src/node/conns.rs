@@ -48,7 +48,7 @@ pub(super) struct Conn {
     pub(super) local: Option<SocketAddr>,
     pub(super) remote: SocketAddr,
     /// Counts against its address as long as nothing is published or played on it.
-    idle: bool,
+    pub(super) idle: bool,
     /// The log has said already why it ends.
     explained: bool,
 }

@@ -20,24 +20,24 @@ use std::net::SocketAddr;
 
 /// One pull and where its frames go.
 pub(super) struct Pull {
-    client: PullClient,
+    pub(super) client: PullClient,
     /// The link that it wants or has.
-    addr: Option<SocketAddr>,
+    pub(super) addr: Option<SocketAddr>,
     /// Its place in the hub, while frames come.
-    feeds: Option<(StreamId, SourceId, Epoch)>,
-    wanted: bool,
+    pub(super) feeds: Option<(StreamId, SourceId, Epoch)>,
+    pub(super) wanted: bool,
 }
 
 /// All pulls of a node, and the links that they share.
 #[derive(Default)]
 pub(super) struct Pulls {
     next: u64,
-    by_key: BTreeMap<StreamKey, Pull>,
-    by_id: BTreeMap<u64, StreamKey>,
-    by_source: BTreeMap<SourceId, StreamKey>,
-    locates: BTreeMap<u64, StreamKey>,
+    pub(super) by_key: BTreeMap<StreamKey, Pull>,
+    pub(super) by_id: BTreeMap<u64, StreamKey>,
+    pub(super) by_source: BTreeMap<SourceId, StreamKey>,
+    pub(super) locates: BTreeMap<u64, StreamKey>,
     dirty: BTreeSet<StreamKey>,
-    links: BTreeMap<SocketAddr, ConnId>,
+    pub(super) links: BTreeMap<SocketAddr, ConnId>,
 }
 
 impl Pulls {

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 /// The pulls that other nodes make.
 #[derive(Default)]
 pub(super) struct Served {
-    by_pull: BTreeMap<(ConnId, u64), PullServer>,
+    pub(super) by_pull: BTreeMap<(ConnId, u64), PullServer>,
 }
 
 impl Node {

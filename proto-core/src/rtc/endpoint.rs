@@ -2,6 +2,8 @@
 //! and what a session's end costs the others (nothing).
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod audit;
+
 use super::dtls::Identity;
 use super::path::Path;
 use super::peer::{Peer, PeerEvent, Setup, Verdict};

@@ -31,6 +31,18 @@ pub(super) struct Run {
     drained: bool,
 }
 
+impl Run {
+    /// When it began; its node's clock counts from there.
+    pub(super) fn start(&self) -> Time {
+        self.start
+    }
+
+    /// How many connections its driver has.
+    pub(super) fn conns(&self) -> usize {
+        self.conns.len()
+    }
+}
+
 /// A machine that may run a node.
 pub(super) struct Host {
     pub(super) config: Config,
@@ -78,6 +90,7 @@ impl World {
         config.node.roles = roles.to_vec();
         config.cluster.key = "a key that all nodes share".to_owned();
         config.cluster.manager = manager.map_or_else(String::new, |m| self.hosts[m.0].ip.to_string());
+        config.limits.simulation = self.switches;
         change(&mut config);
         self.addresses.insert(ip, Party::Host(HostId(n)));
         self.hosts.push(Host { config, ip, run: None, runs: 0 });
@@ -107,6 +120,7 @@ impl World {
             drained: false,
         });
         let (ip, name) = (host.ip, host.config.node.name.clone());
+        self.watch(id);
         self.trace(|| format!("{name} starts (run {number})"));
         self.wall_clock(id, number);
         self.node(id, number, Input::HostAddresses(&[ip]));
@@ -123,6 +137,7 @@ impl World {
     /// Sends a node the operator's wish for an orderly end.
     pub fn drain(&mut self, id: HostId) {
         if let Some(number) = self.hosts[id.0].run.as_ref().map(|r| r.number) {
+            self.drains(id);
             self.node(id, number, Input::Drain);
         }
     }
@@ -143,8 +158,10 @@ impl World {
         let now = self.now;
         let Some(r) = self.hosts[id.0].run.as_mut().filter(|r| r.number == run) else { return };
         let local = Time::ZERO + now.since(r.start);
+        let tick = matches!(input, Input::Tick);
         r.node.handle(input, local);
         let outputs: Vec<Output> = std::iter::from_fn(|| r.node.poll()).collect();
+        self.watched(id, outputs.len(), tick);
         for output in outputs {
             self.output(id, run, output);
         }
@@ -216,6 +233,10 @@ impl World {
             Output::Send { conn, bytes } => {
                 (self.now.as_nanos(), id.0, conn.0, bytes.len()).hash(&mut self.hash);
                 if let Some((pipe, side)) = at(r, &conn) {
+                    let from = self.pipes.get(&pipe).map(|p| p.ends[side].addr.port());
+                    if from == Some(self.hosts[id.0].config.http.port) {
+                        self.gives_out(id, &bytes);
+                    }
                     self.send(pipe, side, bytes);
                 }
             }

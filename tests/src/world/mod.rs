@@ -15,6 +15,7 @@
 //! client (its random numbers and its clock are the system's) and of WebRTC's cryptography are not in the hash.
 
 pub mod actors;
+pub mod check;
 mod client;
 mod event;
 mod host;
@@ -29,6 +30,7 @@ use net::Pipe;
 use proto_core::io::{ConnId, Level};
 use proto_core::node::Node;
 use proto_core::rand::Rng;
+use proto_core::simulation::Switches;
 use proto_core::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -125,6 +127,8 @@ pub struct World {
     verbose: bool,
     log: Vec<String>,
     violation: Option<Violation>,
+    switches: Switches,
+    checks: check::Checkers,
 }
 
 /// Events at one moment beyond which something runs in circles.
@@ -156,7 +160,14 @@ impl World {
             verbose: true,
             log: Vec::new(),
             violation: None,
+            switches: Switches::default(),
+            checks: check::Checkers::default(),
         }
+    }
+
+    /// What the simulation switches on in nodes that are added from now on.
+    pub fn switch(&mut self, switches: Switches) {
+        self.switches = switches;
     }
 
     /// An empty world that keeps no log: for long sweeps. What it does, and its hash, are the same.
@@ -228,6 +239,7 @@ impl World {
         if self.same >= SAME {
             self.violate("S16", format!("something runs in circles: {event:?}"));
         }
+        self.look_if_due(at);
         self.now = at;
         match event {
             Event::Syn(pipe) => self.syn(pipe),
@@ -292,7 +304,10 @@ impl World {
     fn tell_received(&mut self, owner: Owner, pipe: u64, bytes: &[u8]) {
         use proto_core::io::Input;
         match owner {
-            Owner::Node { host, run, conn } => self.node(host, run, Input::Received { conn, bytes }),
+            Owner::Node { host, run, conn } => {
+                self.heard_bytes(host, pipe);
+                self.node(host, run, Input::Received { conn, bytes });
+            }
             Owner::Client { id, conn } if self.is_of(id, conn, pipe) => {
                 self.client(id, In::Received(conn, bytes))
             }

@@ -193,6 +193,11 @@ impl PullClient {
         }
     }
 
+    /// The highest epoch heard of; frames of a lower one are left out.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// Whether a pull is under way.
     pub fn is_pulling(&self) -> bool {
         matches!(self.state, State::Pulling { .. })

@@ -14,6 +14,7 @@ impl World {
         for item in &batch.items {
             let bytes = &batch.buf[item.start..item.start + item.len];
             for datagram in bytes.chunks(item.segment_size.max(1)) {
+                self.datagram_out(host, item.dst, datagram);
                 self.datagram(Party::Host(host), from, item.dst, Bytes::copy_from_slice(datagram));
             }
         }
@@ -36,6 +37,7 @@ impl World {
             Some(Party::Host(HostId(n))) => {
                 let open = self.hosts[n].run.as_ref().filter(|r| r.udp == Some(to)).map(|r| r.number);
                 if let Some(run) = open {
+                    self.datagram_in(HostId(n), from, bytes);
                     let (socket, stride, bytes) = (SocketId(0), bytes.len(), &bytes[..]);
                     let input = Input::Datagram { socket, local: to, remote: from, stride, bytes };
                     self.node(HostId(n), run, input);
