@@ -70,7 +70,7 @@ impl World {
         if !self.hosts[at.0].config.has_role(Role::Manager) {
             return;
         }
-        let Some(p) = self.pipes.get(&pipe) else { return };
+        let Some(p) = self.net.pipes.get(pipe) else { return };
         if p.ends[1].addr.port() == self.hosts[at.0].config.cluster.port
             && let Some(Party::Host(from)) = self.party_at(p.ends[0].addr.ip())
             && from != at

@@ -65,12 +65,12 @@ impl World {
 
     /// L7: sessions of clients that nobody reaches any more end.
     fn half_open(&self, host: HostId, audit: &Audit) -> Found {
-        if self.cut_since.is_empty() {
+        if self.net.cut.is_empty() {
             return Ok(());
         }
         for s in &audit.sessions {
             let Some(party) = s.remote.and_then(|r| self.party_at(r.ip())) else { continue };
-            let Some(since) = self.cut_since.get(&party).filter(|_| party != host.into()) else { continue };
+            let Some(since) = self.net.cut.get(&party).filter(|_| party != host.into()) else { continue };
             let silent = self.now.since(*since);
             if silent > HALF_OPEN {
                 let text = format!(
