@@ -18,6 +18,7 @@ pub mod actors;
 mod client;
 mod event;
 mod host;
+pub mod interference;
 pub mod media;
 mod net;
 
@@ -116,11 +117,15 @@ pub struct World {
     clients: Vec<Slot>,
     addresses: BTreeMap<IpAddr, Party>,
     pipes: BTreeMap<u64, Pipe>,
-    next_pipe: u64,
+    /// How often each party has dialled.
+    dials: BTreeMap<Party, u64>,
+    /// Who hears what others send to a UDP address.
+    taps: BTreeMap<SocketAddr, Vec<ClientId>>,
     cut: BTreeSet<Party>,
     parted: BTreeSet<(Party, Party)>,
     cut_since: BTreeMap<Party, Time>,
     datagrams: u64,
+    forged: u64,
     hash: DefaultHasher,
     verbose: bool,
     log: Vec<String>,
@@ -147,11 +152,13 @@ impl World {
             clients: Vec::new(),
             addresses: BTreeMap::new(),
             pipes: BTreeMap::new(),
-            next_pipe: 0,
+            dials: BTreeMap::new(),
+            taps: BTreeMap::new(),
             cut: BTreeSet::new(),
             parted: BTreeSet::new(),
             cut_since: BTreeMap::new(),
             datagrams: 0,
+            forged: 0,
             hash: DefaultHasher::new(),
             verbose: true,
             log: Vec::new(),

@@ -87,9 +87,12 @@ impl World {
     }
 
     pub(in crate::world) fn dial(&mut self, owner: Owner, from: IpAddr, to: SocketAddr) -> u64 {
-        self.next_pipe += 1;
-        let pipe = self.next_pipe;
         let party = owner.party();
+        // Numbered by who dials, so that nobody's dials change the draws for another's connections.
+        let dials = self.dials.entry(party).or_default();
+        *dials += 1;
+        let dials = *dials;
+        let pipe = (party.number() + 1) << 32 | dials;
         let remote = self.party_at(to.ip());
         let end = |owner, party, addr| End {
             owner,
@@ -106,7 +109,7 @@ impl World {
             pieces: 0,
             cuts: 0,
         };
-        let port = 20_000 + (pipe % 40_000) as u16;
+        let port = 20_000 + (dials % 40_000) as u16;
         let near = end(Some(owner), party, SocketAddr::new(from, port));
         let far = end(None, remote.unwrap_or(Party::Nowhere), to);
         self.pipes.insert(pipe, Pipe { ends: [near, far], stands: false });

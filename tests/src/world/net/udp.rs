@@ -21,6 +21,7 @@ impl World {
 
     /// Puts one datagram on its way.
     pub(in crate::world) fn datagram(&mut self, by: Party, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
+        self.overheard(by, from, to, &bytes);
         if self.is_cut(by, self.party_at(to.ip()).unwrap_or(Party::Nowhere)) {
             return;
         }
