@@ -67,7 +67,7 @@ impl Node {
 
     /// Whether a stream's tracks are known: pictures and sound, or one of them for so long that the other will
     /// hardly come. A viewer by WHEP must be told all tracks in one answer.
-    fn is_settled(&self, stream: StreamId) -> bool {
+    pub(super) fn is_settled(&self, stream: StreamId) -> bool {
         let tracks = self.hub.tracks(stream);
         let pictures = tracks.iter().any(|(_, c)| c.params.codec().is_video());
         let sound = tracks.iter().any(|(_, c)| !c.params.codec().is_video());
@@ -78,6 +78,10 @@ impl Node {
     /// A stream got a track: those who waited for it start, now or once the others had their chance.
     pub(super) fn stream_has_tracks(&mut self, key: &StreamKey) {
         let Some(stream) = self.hub.find(key) else { return };
+        if self.hub.tracks(stream).is_empty() {
+            // Another publisher took over and has said nothing yet: its tracks have their time from their own first.
+            return self.forget_first_track(stream, key);
+        }
         let since = *self.first_track.entry(stream).or_insert(self.now);
         if !self.is_settled(stream) {
             let at = Deadline::new(since + SETTLE, "the tracks of a stream settle");
@@ -89,6 +93,12 @@ impl Node {
             self.timers.cancel(&Alarm::Waiting(session));
             self.start_viewer(session, stream);
         }
+    }
+
+    /// What a stream's former publisher announced says nothing about the next one's tracks.
+    pub(super) fn forget_first_track(&mut self, stream: StreamId, key: &StreamKey) {
+        self.first_track.remove(&stream);
+        self.timers.cancel(&Alarm::Settle(key.clone()));
     }
 
     /// A stream cannot be had: those who waited for it are refused.

@@ -276,8 +276,7 @@ impl Node {
                 self.tell_viewers(stream, false);
             }
             HubEvent::Ended { stream, key, reason, stats } => {
-                self.first_track.remove(&stream);
-                self.timers.cancel(&Alarm::Settle(key.clone()));
+                self.forget_first_track(stream, &key);
                 // Why it is no longer pulled has been said.
                 let level = if self.is_ours(&key) { Level::Info } else { Level::Debug };
                 self.log_stream(level, key.to_string(), "ended", format!("the stream ended: {reason}"));

@@ -127,6 +127,18 @@ impl World {
         self.with(id, |a: &mut Asker, _| a.result.take()).unwrap_or(Err("no answer".to_owned()))
     }
 
+    /// As [`World::get`], for a world whose violations its caller looks at: the body of a 200, or nothing.
+    pub(super) fn get_quietly(&mut self, at: HostId, path: &str) -> Option<String> {
+        let to = self.http_addr(at);
+        let id = self.add(Box::new(Asker::new(to, path)));
+        let until = self.now + Duration::from_secs(12);
+        while self.actor::<Asker>(id).is_some_and(|a| a.result.is_none()) && self.step(until) {}
+        match self.with(id, |a: &mut Asker, _| a.result.take()) {
+            Some(Ok((200, body))) => Some(body),
+            _ => None,
+        }
+    }
+
     /// Hands a client an input and does what it says.
     pub(super) fn client(&mut self, id: ClientId, input: In<'_>) {
         let now = self.now;
@@ -178,6 +190,9 @@ impl World {
                 let from = SocketAddr::new(self.clients[id.0].ip, port);
                 self.datagram(Party::Client(id), from, to, bytes);
             }
+            Out::Forged { from, to, bytes } => self.forge(id, from, to, bytes),
+            Out::Tap(to) => self.taps.entry(to).or_default().push(id),
+            Out::Vanish => self.cut(Party::Client(id)),
             Out::Violation(invariant, text) => self.violate(invariant, format!("client{}: {text}", id.0)),
         }
     }

@@ -19,6 +19,7 @@ pub mod check;
 mod client;
 mod event;
 mod host;
+pub mod interference;
 pub mod media;
 mod net;
 
@@ -121,6 +122,11 @@ pub struct World {
     addresses: BTreeMap<IpAddr, Party>,
     names: BTreeMap<String, Vec<IpAddr>>,
     net: Net,
+    /// How often each party has dialled.
+    dials: BTreeMap<Party, u64>,
+    /// Who hears what others send to a UDP address.
+    taps: BTreeMap<SocketAddr, Vec<ClientId>>,
+    forged: u64,
     hash: DefaultHasher,
     verbose: bool,
     log: Vec<String>,
@@ -149,6 +155,9 @@ impl World {
             addresses: BTreeMap::new(),
             names: BTreeMap::new(),
             net: Net::default(),
+            dials: BTreeMap::new(),
+            taps: BTreeMap::new(),
+            forged: 0,
             hash: DefaultHasher::new(),
             verbose: true,
             log: Vec::new(),

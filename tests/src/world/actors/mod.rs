@@ -4,6 +4,7 @@
 //! project's own RTMP client), somebody else checks the other end.
 
 pub mod asker;
+pub mod evil;
 pub mod player;
 pub mod publisher;
 
@@ -64,6 +65,19 @@ pub enum Out {
         /// What.
         bytes: Bytes,
     },
+    /// Send a datagram that claims to come from somebody else.
+    Forged {
+        /// Whom it claims to come from.
+        from: SocketAddr,
+        /// Where to.
+        to: SocketAddr,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Hear from now on what others send to this UDP address, as a datagram to port 0.
+    Tap(SocketAddr),
+    /// Neither send nor get anything from now on, and tell nobody.
+    Vanish,
     /// It saw what must never be: the invariant's name (`S4`) and what it saw.
     Violation(&'static str, String),
 }

@@ -106,6 +106,8 @@ pub(in crate::world) struct Pipe {
     /// A reset answers what the dialler sends: its address is another's now.
     pub(super) strange: bool,
     distance: [Duration; 2],
+    /// What draws for it are keyed by.
+    key: u64,
 }
 
 /// All connections, by their numbers.
@@ -146,13 +148,18 @@ impl World {
         !p.unrouted && self.passes(p.ends[1 - to].party, p.ends[to].party)
     }
 
+    /// What draws for a connection are keyed by.
+    fn key(&self, pipe: u64) -> u64 {
+        self.net.pipes.get(pipe).map_or(0, |p| p.key)
+    }
+
     /// The time that a piece takes to a side.
     fn latency(&self, pipe: u64, to: usize, nth: u64) -> Duration {
         let Some(p) = self.net.pipes.get(pipe) else { return Duration::ZERO };
         // What the independent client sends differs by some bytes from run to run (its clock is the real one), so
         // its pieces take equal times: where they are cut does not matter then.
         let steady = p.ends.iter().any(|e| matches!(e.party, Party::Client(_)));
-        let jitter = if steady { 0 } else { dice(self.seed, JITTER, pipe * 2 + to as u64, nth) % 1_000 };
+        let jitter = if steady { 0 } else { dice(self.seed, JITTER, p.key * 2 + to as u64, nth) % 1_000 };
         p.distance[to] + Duration::from_micros(jitter)
     }
 
@@ -171,9 +178,12 @@ impl World {
 
     pub(in crate::world) fn dial(&mut self, owner: Owner, from: IpAddr, to: SocketAddr) -> u64 {
         let party = owner.party();
+        // Numbered by who dials, so that nobody's dials change the draws for another's connections.
+        let dials = self.dials.entry(party).or_default();
+        *dials += 1;
+        let (dials, key) = (*dials, (party.number() + 1) << 32 | *dials);
         let remote = self.party_at(to.ip()).unwrap_or(Party::Nowhere);
-        let number = self.net.pipes.0.len() as u64;
-        let inner = SocketAddr::new(from, 20_000 + (number % 40_000) as u16);
+        let inner = SocketAddr::new(from, 20_000 + (dials % 40_000) as u16);
         let seen = self.nat_tcp(party, inner);
         let end = |owner, party, addr| End {
             owner,
@@ -204,7 +214,7 @@ impl World {
         let ends = [end(Some(owner), party, seen), end(None, remote, to)];
         let distance = [self.distance(remote, party), self.distance(party, remote)];
         let pipe =
-            self.net.pipes.add(Pipe { ends, stands: false, unrouted: false, strange: false, distance });
+            self.net.pipes.add(Pipe { ends, stands: false, unrouted: false, strange: false, distance, key });
         let way = self.way(pipe, 1, 0, 0);
         self.at(self.now + way, Event::Syn(pipe, 0));
         self.at(self.now + DIAL_TIMEOUT, Event::DialFailed(pipe, "no answer within 10 s"));
@@ -291,7 +301,7 @@ impl World {
         }
         let left = self.transit(from, Direction::Up, size, false).unwrap_or(self.now);
         let rtt = p_round(self.net.pipes.get(pipe));
-        let flow = dice(self.seed, FLOW, pipe, to as u64);
+        let flow = dice(self.seed, FLOW, self.key(pipe), to as u64);
         let delay = self.tcp_delay((from, party), (flow, nth), &mut chain, size, rtt);
         if let Some(end) = self.end(pipe, to) {
             end.chain = chain;
@@ -334,7 +344,8 @@ impl World {
             }
             let nth = end.cuts;
             end.cuts += 1;
-            let dice = dice(self.seed, CUT, pipe * 2 + side as u64, nth);
+            let key = self.key(pipe);
+            let dice = dice(self.seed, CUT, key * 2 + side as u64, nth);
             let most = match dice % 10 {
                 0 => 1 + dice / 16 % 7,
                 1..=5 => 1 + dice / 16 % 1_460,

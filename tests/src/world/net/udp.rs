@@ -53,6 +53,7 @@ impl World {
 
     /// Puts one datagram on its way.
     pub(in crate::world) fn datagram(&mut self, by: Party, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
+        self.overheard(by, from, to, &bytes);
         let from = match by {
             Party::Client(c) => match self.clients[c.0].nat {
                 Some(nat) => self.nat_out(nat, c, from, to),

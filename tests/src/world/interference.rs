@@ -1,0 +1,213 @@
+//! Non-interference (S12): whatever a misbehaving peer does, what others see stays as it would have been without it.
+//!
+//! The same seed is run twice, once with and once without the evil client. All that is random in a world is drawn by
+//! what it is for, so the innocents of both runs draw the same numbers, and every frame that they get must be the
+//! same one, with the same time stamp, and come within [`TOLERANCE`] of the same moment.
+
+use super::actors::evil::Evil;
+use super::actors::{Client, In, Notes, Out};
+use super::{ClientId, HostId, Violation, World};
+use proto_core::node::config::Role;
+use proto_core::time::Time;
+use std::time::Duration;
+
+/// How much later or earlier a frame may come. Between nodes, pieces of a TCP stream take up to a millisecond more or
+/// less depending on how they are cut, and reports that name the evil client's sessions are longer.
+pub const TOLERANCE: Duration = Duration::from_millis(5);
+
+/// How long the evil client is at it.
+const ABUSE: Duration = Duration::from_secs(14);
+
+/// A client that does nothing, and keeps the numbers of those after it the same.
+struct Nobody(Notes);
+
+impl Client for Nobody {
+    fn on(&mut self, _input: In<'_>, _now: Time) {}
+
+    fn poll(&mut self) -> Option<Out> {
+        None
+    }
+
+    fn wake(&self) -> Option<Time> {
+        None
+    }
+
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.0
+    }
+}
+
+/// What an innocent client lived through: a line for each thing, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// Who.
+    pub who: String,
+    /// What happened, in order.
+    pub lines: Vec<(Time, String)>,
+}
+
+/// What the innocents of a run lived through, and what broke in it, if anything did.
+#[derive(Clone, Debug)]
+pub struct Innocents {
+    /// One trace for each.
+    pub traces: Vec<Trace>,
+    /// Sessions and connections that remained when everyone had left.
+    pub violation: Option<Violation>,
+}
+
+/// The world of these runs: its nodes, its innocents.
+struct Scene {
+    nodes: Vec<HostId>,
+    publishers: Vec<ClientId>,
+    players: Vec<ClientId>,
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Lets time pass; `false` if an invariant broke.
+fn pass(w: &mut World, time: Duration) -> bool {
+    let until = w.now + time;
+    while w.step(until) {}
+    w.now = until;
+    w.violation.is_none()
+}
+
+impl Scene {
+    fn new(w: &mut World) -> Scene {
+        let m = w.host("m1", &[Role::Manager], None);
+        let o1 = w.host("o1", &[Role::Origin], Some(m));
+        let o2 = w.host("o2", &[Role::Origin], Some(m));
+        let e1 = w.host("e1", &[Role::Edge], Some(m));
+        pass(w, ms(2_500));
+        let publishers = vec![w.publish(o1, "live/one"), w.publish(o2, "live/two")];
+        pass(w, ms(1_000));
+        let at = [(o1, "live/one"), (e1, "live/one"), (o2, "live/two"), (e1, "live/two")];
+        let players = at.into_iter().map(|(at, stream)| w.play(at, stream)).collect();
+        pass(w, ms(1_500));
+        Scene { nodes: vec![m, o1, o2, e1], publishers, players }
+    }
+
+    fn trace(&self, w: &World) -> Vec<Trace> {
+        let published = self.publishers.iter().map(|id| {
+            let sent = &w.publisher(*id).sent;
+            let lines = sent.iter().map(|s| {
+                (
+                    s.ready.unwrap_or_default(),
+                    format!("{} pictures, {} sounds, {:?}", s.pictures, s.sounds, s.ended),
+                )
+            });
+            Trace { who: format!("publisher {id:?}"), lines: lines.collect() }
+        });
+        let played = self.players.iter().map(|id| {
+            let p = w.player(*id);
+            let seen = p.seen.iter().map(|s| (s.at, format!("{:?} at {}", s.label, s.stamp)));
+            let end = (w.now, format!("told {:?}, ended {:?}", p.statuses, p.ended));
+            Trace { who: format!("player {id:?} of {}", p.stream()), lines: seen.chain([end]).collect() }
+        });
+        published.chain(played).collect()
+    }
+}
+
+/// Runs the innocents of a seed, beside an evil client (or none).
+pub fn run(seed: u64, evil: Option<Evil>) -> Innocents {
+    run_in(&mut World::quiet(seed), evil)
+}
+
+/// As [`run`], in a world of the caller's, which keeps a log if it wants one.
+pub fn run_in(w: &mut World, evil: Option<Evil>) -> Innocents {
+    let scene = Scene::new(w);
+    // The choice depends on the kind, so that one seed goes for several nodes.
+    let guest = match evil {
+        Some(kind) => {
+            let at = scene.nodes[w.pick("victim", kind as u64, scene.nodes.len() as u64) as usize];
+            w.evil(kind, at, 0)
+        }
+        None => w.add(Box::new(Nobody(Notes::default()))),
+    };
+    let half = ABUSE / 2;
+    pass(w, half);
+    // Somebody who comes while it goes on is served as ever.
+    let late = w.play(scene.nodes[3], "live/one");
+    pass(w, half);
+    let mut scene = scene;
+    scene.players.push(late);
+    let traces = scene.trace(w);
+    if evil.is_some() {
+        w.relent(guest);
+    }
+    leave(w, &scene, guest);
+    Innocents { traces, violation: w.violation.clone() }
+}
+
+/// Everyone leaves: nothing may remain of the guest.
+fn leave(w: &mut World, scene: &Scene, guest: ClientId) {
+    for id in &scene.players {
+        w.with_player(*id, |p| p.leave());
+    }
+    for id in &scene.publishers {
+        w.with_publisher(*id, |p, now| p.leave(now));
+    }
+    // Half-open connections of a guest that vanished live for a minute; a stream is held for 30 s.
+    if !pass(w, ms(75_000)) {
+        return;
+    }
+    for node in scene.nodes.clone() {
+        for what in ["sessions", "streams"] {
+            let answer = w.get_quietly(node, &format!("/api/v1/{what}"));
+            let found: Option<serde_json::Value> =
+                answer.as_deref().and_then(|a| serde_json::from_str(a).ok());
+            let left = found.as_ref().and_then(|f| f[what].as_array()).map(Vec::len);
+            if left != Some(0) && w.violation.is_none() {
+                w.violate("S7", format!("{node:?} still has {what} after everyone left: {answer:?}"));
+            }
+        }
+    }
+    let open = w.connections(guest.into());
+    if open > 0 && w.violation.is_none() {
+        w.violate("S7", format!("{open} connections of {guest:?} are still open"));
+    }
+}
+
+/// Compares two runs.
+///
+/// # Errors
+/// The first difference.
+pub fn compare(without: &Innocents, with: &Innocents, evil: Evil) -> Result<(), Violation> {
+    if let Some(v) = &with.violation {
+        return Err(v.clone());
+    }
+    let wrong =
+        |at: Time, text: String| Err(Violation { invariant: "S12", text: format!("{evil:?}: {text}"), at });
+    for (a, b) in without.traces.iter().zip(&with.traces) {
+        for ((then, x), (now, y)) in a.lines.iter().zip(&b.lines) {
+            if x != y {
+                return wrong(*now, format!("{} lived through {y}, without it {x}", b.who));
+            }
+            if then.since(*now).max(now.since(*then)) > TOLERANCE {
+                return wrong(*now, format!("{}: {x} came at {now}, without it at {then}", b.who));
+            }
+        }
+        if a.lines.len() != b.lines.len() {
+            let at = b.lines.last().map_or(Time::ZERO, |l| l.0);
+            return wrong(
+                at,
+                format!("{} lived through {} things, without it {}", b.who, b.lines.len(), a.lines.len()),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Runs a seed with and without an evil client.
+///
+/// # Errors
+/// What the innocents noticed of it, or what broke.
+pub fn non_interference(seed: u64, evil: Evil) -> Result<(), Violation> {
+    let without = run(seed, None);
+    if let Some(v) = without.violation {
+        return Err(v);
+    }
+    compare(&without, &run(seed, Some(evil)), evil)
+}
