@@ -112,6 +112,9 @@ pub(crate) fn fresh<T: Send>(seed: [u8; 32], f: impl FnOnce() -> T + Send) -> T 
 /// Interposition for a driver that lives in real time and calls into a core that must not: on only inside
 /// [`Scope::within`]. Belongs to the thread that made it.
 ///
+/// The core is made inside too, and counts from an `Instant::now()` of the inside: so str0m tells peers a time of day
+/// that began at [`WALL`].
+///
 /// Outside, the thread must make no hash map with std's keys and use no `rand::rng()`: both count on in what they keep
 /// for the thread. `fastrand` is kept apart.
 #[derive(Debug)]
