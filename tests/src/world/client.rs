@@ -14,9 +14,9 @@ use std::time::Duration;
 
 /// A client and where it stands.
 pub(super) struct Slot {
-    actor: Box<dyn Client>,
+    pub(super) actor: Box<dyn Client>,
     pub(super) ip: IpAddr,
-    pipes: BTreeMap<Conn, (u64, usize)>,
+    pub(super) pipes: BTreeMap<Conn, (u64, usize)>,
     wake: Option<Time>,
 }
 
@@ -124,7 +124,7 @@ impl World {
         self.after_client(id);
     }
 
-    fn after_client(&mut self, id: ClientId) {
+    pub(super) fn after_client(&mut self, id: ClientId) {
         while let Some(out) = self.clients[id.0].actor.poll() {
             self.client_said(id, out);
         }

@@ -167,7 +167,7 @@ impl World {
         heard.is_some_and(|(last, since)| self.now.since(*last) < GAP && last.since(*since) > STEADY)
     }
 
-    /// S2: a stream stays with its origin while that publishes it and its lease runs.
+    /// S2: a stream stays with its origin while that publishes it and its lease runs. L4: and the manager knows it.
     fn owners(&self, at: HostId, audit: &Audit) -> Found {
         let Some(books) = &audit.books else { return Ok(()) };
         for (n, h) in self.hosts.iter().enumerate() {
@@ -186,9 +186,14 @@ impl World {
                 if booked.is_some_and(|s| s.epoch != epoch) {
                     continue;
                 }
+                let id = run.node.id();
+                if booked.is_none() {
+                    let text =
+                        format!("{id} publishes {key} under epoch {epoch}, and the manager does not know it");
+                    return broken("L4", text);
+                }
                 let owner = booked.and_then(|s| s.owner.as_ref());
-                if owner != Some(run.node.id()) {
-                    let id = run.node.id();
+                if owner != Some(id) {
                     let text = format!(
                         "{id} publishes {key} under epoch {epoch} and its lease runs; its owner in the books is {owner:?}"
                     );

@@ -26,8 +26,6 @@ pub mod liveness;
 mod pace;
 pub mod planted;
 mod scenarios;
-#[cfg(test)]
-mod tests;
 
 use super::{HostId, World};
 use proto_core::error::Broken;

@@ -63,6 +63,14 @@ pub(in crate::world) struct End {
 pub(in crate::world) struct Pipe {
     pub(in crate::world) ends: [End; 2],
     stands: bool,
+    dialled: Time,
+}
+
+impl Pipe {
+    /// Whether it is a dial of a party, not answered yet, that began before a time.
+    pub(in crate::world) fn dials(&self, party: Party, before: Time) -> bool {
+        !self.stands && self.ends[0].party == party && self.dialled < before
+    }
 }
 
 impl World {
@@ -109,7 +117,7 @@ impl World {
         let port = 20_000 + (pipe % 40_000) as u16;
         let near = end(Some(owner), party, SocketAddr::new(from, port));
         let far = end(None, remote.unwrap_or(Party::Nowhere), to);
-        self.pipes.insert(pipe, Pipe { ends: [near, far], stands: false });
+        self.pipes.insert(pipe, Pipe { ends: [near, far], stands: false, dialled: self.now });
         let latency = self.latency(pipe, 0, 0);
         if remote.is_none() || self.pipe_is_cut(pipe) {
             self.at(self.now + DIAL_TIMEOUT, Event::DialFailed(pipe, "timed out"));
