@@ -6,6 +6,7 @@
 pub mod asker;
 pub mod player;
 pub mod publisher;
+pub mod webrtc;
 
 use bytes::Bytes;
 use proto_core::time::Time;

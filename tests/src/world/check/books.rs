@@ -70,7 +70,7 @@ impl World {
         if !self.hosts[at.0].config.has_role(Role::Manager) {
             return;
         }
-        let Some(p) = self.pipes.get(&pipe) else { return };
+        let Some(p) = self.net.pipes.get(pipe) else { return };
         if p.ends[1].addr.port() == self.hosts[at.0].config.cluster.port
             && let Some(Party::Host(from)) = self.party_at(p.ends[0].addr.ip())
             && from != at
@@ -133,14 +133,14 @@ impl World {
     }
 
     /// The books of a manager against the nodes.
-    pub(super) fn books(&self, at: HostId, start: Time, audit: &Audit) -> Found {
+    pub(super) fn books(&self, at: HostId, audit: &Audit) -> Found {
         let Some(books) = &audit.books else { return Ok(()) };
         for booked in books.nodes.iter().filter(|n| n.alive) {
             let Some(host) = self.named(&booked.id) else { continue };
             let (Some(watch), Some(_)) = (self.checks.watches.get(&host), &self.hosts[host.0].run) else {
                 continue;
             };
-            let heard = start + booked.heard.since(Time::ZERO);
+            let Some(heard) = self.hosts[at.0].when(booked.heard) else { continue };
             let settled = self.checks.books.started.get(&host).is_some_and(|s| self.now.since(*s) > STEADY);
             if !settled || !(self.is_steady(at, host)) {
                 continue;
@@ -177,7 +177,7 @@ impl World {
                 continue;
             }
             for (key, epoch, since) in run.node.publishing() {
-                let begun = run.start() + since.since(Time::ZERO);
+                let begun = h.when(since).unwrap_or(self.now);
                 // A grant may be on its way.
                 if self.now.since(begun) < STEADY {
                     continue;

@@ -47,7 +47,7 @@ impl Client for Gone {
 impl World {
     /// Ends a client without a word: its kernel resets its connections, and it never comes back.
     pub fn remove(&mut self, client: ClientId) {
-        self.reset_all(Party::Client(client));
+        self.orphan_all(Party::Client(client));
         let slot = &mut self.clients[client.0];
         slot.actor = Box::new(Gone(Notes::default()));
         slot.pipes.clear();
@@ -58,7 +58,7 @@ impl World {
     /// what they want in time. Clients that are still cut off count as gone for good. Answers whether all is well.
     pub fn expect_recovery(&mut self) -> bool {
         let healed = self.now();
-        self.pass(RELEARN);
+        self.lapse(RELEARN);
         if self.violation().is_none() {
             self.relearnt();
         }
@@ -68,7 +68,7 @@ impl World {
     }
 
     fn wanting(&self) -> Vec<(ClientId, Standing)> {
-        let here = |id: &ClientId| !self.cut.contains(&Party::Client(*id));
+        let here = |id: &ClientId| !self.is_cut_off(Party::Client(*id));
         self.standings().filter(|(id, s)| here(id) && !s.ended && s.stream.is_some()).collect()
     }
 
@@ -79,7 +79,7 @@ impl World {
         self.hosts.iter().enumerate().filter_map(audit).collect()
     }
 
-    fn name(&self, host: HostId) -> String {
+    fn called(&self, host: HostId) -> String {
         self.hosts[host.0].config.node.name.clone()
     }
 
@@ -91,8 +91,9 @@ impl World {
         for (host, _) in &audits {
             let Some(run) = &self.hosts[host.0].run else { continue };
             for (key, epoch, since) in run.node.publishing() {
-                owners.entry(key.clone()).or_default().push(self.name(*host));
-                if self.now.since(run.start() + since.since(Time::ZERO)) < RELEARN {
+                owners.entry(key.clone()).or_default().push(self.called(*host));
+                let begun = self.hosts[host.0].when(since).unwrap_or(self.now);
+                if self.now.since(begun) < RELEARN {
                     continue;
                 }
                 for books in audits.iter().filter_map(|(_, a)| a.books.as_ref()) {
@@ -103,7 +104,7 @@ impl World {
                             "L4",
                             format!(
                                 "{} publishes {key} under epoch {epoch}; the manager knows {told:?}",
-                                self.name(*host)
+                                self.called(*host)
                             ),
                         ));
                     }
@@ -120,7 +121,7 @@ impl World {
 
     /// Whether a client has a dial under way that began before a time.
     fn dials_since(&self, client: ClientId, before: Time) -> bool {
-        self.pipes.values().any(|p| p.dials(Party::Client(client), before))
+        self.net.pipes.iter().any(|(_, p)| p.dials(Party::Client(client), before))
     }
 
     /// L1: of all who want to publish a name one does, and the others are told so.
@@ -164,7 +165,7 @@ impl World {
                 };
                 return self.violate("L1", text);
             }
-            self.pass(Duration::from_millis(250));
+            self.lapse(Duration::from_millis(250));
         }
     }
 
@@ -212,7 +213,7 @@ impl World {
                 );
                 return self.violate(if had { "L3" } else { "L2" }, text);
             }
-            self.pass(Duration::from_millis(250));
+            self.lapse(Duration::from_millis(250));
         }
     }
 
@@ -223,15 +224,15 @@ impl World {
             self.clients[n].actor.leave(now);
             self.after_client(ClientId(n));
         }
-        self.pass(GOODBYE);
+        self.lapse(GOODBYE);
         for n in 0..self.clients.len() {
             self.remove(ClientId(n));
         }
-        self.pass(IDLE);
+        self.lapse(IDLE);
         if self.violation().is_none() {
             for (host, audit) in self.audits() {
                 if let Some(text) = left(&audit) {
-                    let name = self.name(host);
+                    let name = self.called(host);
                     self.violate(
                         "S7",
                         format!("{name}: everyone has left for {} s, and there are {text}", IDLE.as_secs()),
@@ -239,7 +240,7 @@ impl World {
                 }
                 let (known, there) = (audit.conns.0 + audit.conns.1, self.connections(host.into()));
                 if known != there {
-                    let name = self.name(host);
+                    let name = self.called(host);
                     self.violate("S7", format!("{name} has {known} connections, the network {there}"));
                 }
             }

@@ -29,7 +29,7 @@ fn cluster(w: &mut World, change: impl Fn(&mut Config)) -> Cluster {
     let m = w.host_with("m1", &[Role::Manager], None, &change);
     let [o1, o2] = ["o1", "o2"].map(|n| w.host_with(n, &[Role::Origin], Some(m), &change));
     let [e1, e2] = ["e1", "e2"].map(|n| w.host_with(n, &[Role::Edge], Some(m), &change));
-    w.pass(ms(2_500));
+    w.lapse(ms(2_500));
     Cluster { m, o1, o2, e1, e2 }
 }
 
@@ -68,16 +68,16 @@ fn goes_to(w: &mut World, publisher: ClientId, at: HostId) {
 fn watched(w: &mut World) -> (Cluster, ClientId, ClientId) {
     let c = cluster(w, |_| {});
     let p = live(w, c.o1, ONE);
-    w.pass(ms(500));
+    w.lapse(ms(500));
     let v = viewer(w, c.e1, ONE);
     (c, p, v)
 }
 
 pub(super) fn origin_restarts(w: &mut World) {
     let (c, ..) = watched(w);
-    w.pass(ms(1_000));
+    w.lapse(ms(1_000));
     w.crash(c.o1);
-    w.pass(ms(1_000));
+    w.lapse(ms(1_000));
     w.start(c.o1);
     w.expect_recovery();
     w.expect_drained();
@@ -93,7 +93,7 @@ pub(super) fn publisher_moves_from_a_dead_origin(w: &mut World) {
 pub(super) fn an_origin_is_gone(w: &mut World) {
     let c = cluster(w, |_| {});
     w.crash(c.o1);
-    w.pass(ms(5_000));
+    w.lapse(ms(5_000));
     for n in 0..4 {
         if w.violation().is_some() {
             return;
@@ -114,16 +114,16 @@ pub(super) fn an_idle_origin_dies(w: &mut World) {
     let (c, ..) = watched(w);
     // Its lease must not end in the moment in which the others report.
     let o3 = w.host("o3", &[Role::Origin], Some(c.m));
-    w.pass(ms(5_000));
+    w.lapse(ms(5_000));
     w.crash(o3);
-    w.pass(ms(6_000));
+    w.lapse(ms(6_000));
 }
 
 pub(super) fn a_publisher_vanishes(w: &mut World) {
     let (c, p, _) = watched(w);
-    w.pass(ms(1_000));
+    w.lapse(ms(1_000));
     w.cut(p.into());
-    w.pass(ms(3_500));
+    w.lapse(ms(3_500));
     w.publish_with(c.o2, ONE, retrying());
     w.expect_recovery();
 }
@@ -136,7 +136,7 @@ pub(super) fn a_play_comes_before_its_publish(w: &mut World) {
     // Its first picture takes its time; meanwhile a viewer asks.
     w.cut(p.into());
     w.play(c.o1, ONE);
-    w.pass(ms(400));
+    w.lapse(ms(400));
     w.heal(p.into());
     need(w, "the publisher is accepted", 4_000, |w| w.publisher(p).is_ready());
     w.expect_recovery();
@@ -144,7 +144,7 @@ pub(super) fn a_play_comes_before_its_publish(w: &mut World) {
 
 pub(super) fn a_publisher_changes_its_origin(w: &mut World) {
     let (c, p, _) = watched(w);
-    w.pass(ms(1_000));
+    w.lapse(ms(1_000));
     goes_to(w, p, c.o2);
     w.expect_recovery();
 }
@@ -152,9 +152,9 @@ pub(super) fn a_publisher_changes_its_origin(w: &mut World) {
 pub(super) fn two_streams_share_a_link(w: &mut World) {
     let (c, ..) = watched(w);
     live(w, c.o1, TWO);
-    w.pass(ms(500));
+    w.lapse(ms(500));
     viewer(w, c.e1, TWO);
-    w.pass(ms(3_000));
+    w.lapse(ms(3_000));
 }
 
 /// A viewer that does not read for so long.
@@ -165,9 +165,9 @@ fn slow(w: &mut World, pause: u64) {
     need(w, "the publisher is accepted", 3_000, |w| w.publisher(p).is_ready());
     let v = viewer(w, c.o1, ONE);
     w.with_player(v, |v| v.read(false));
-    w.pass(ms(pause));
+    w.lapse(ms(pause));
     w.with_player(v, |v| v.read(true));
-    w.pass(ms(4_000));
+    w.lapse(ms(4_000));
 }
 
 pub(super) fn a_viewer_is_slow(w: &mut World) {
@@ -181,9 +181,9 @@ pub(super) fn a_viewer_stops_reading(w: &mut World) {
 pub(super) fn a_small_ring(w: &mut World) {
     let c = cluster(w, |c| c.limits.ring_frames = 150);
     live(w, c.o1, ONE);
-    w.pass(ms(500));
+    w.lapse(ms(500));
     viewer(w, c.e1, ONE);
-    w.pass(ms(6_000));
+    w.lapse(ms(6_000));
 }
 
 pub(super) fn a_viewer_leaves_while_it_waits(w: &mut World) {
@@ -193,7 +193,7 @@ pub(super) fn a_viewer_leaves_while_it_waits(w: &mut World) {
     let waits = |w: &mut World| w.node_of(c.e1).is_some_and(|n| n.audit().waiting[4] > 0);
     need(w, "the viewer waits", 2_000, waits);
     w.with_player(v, |v| v.leave());
-    w.pass(ms(3_000));
+    w.lapse(ms(3_000));
     w.join_all();
     w.expect_recovery();
     w.expect_drained();
@@ -203,9 +203,9 @@ pub(super) fn a_viewer_leaves_while_it_waits(w: &mut World) {
 pub(super) fn a_split_cluster_heals(w: &mut World) {
     let (c, ..) = watched(w);
     w.part(c.m.into(), c.o1.into());
-    w.pass(ms(5_000));
+    w.lapse(ms(5_000));
     live(w, c.o2, ONE);
-    w.pass(ms(2_000));
+    w.lapse(ms(2_000));
     w.join(c.m.into(), c.o1.into());
     w.expect_recovery();
 }
@@ -214,25 +214,25 @@ pub(super) fn an_edge_loses_its_origin(w: &mut World) {
     let (c, ..) = watched(w);
     viewer(w, c.e2, ONE);
     w.part(c.e1.into(), c.o1.into());
-    w.pass(ms(12_000));
+    w.lapse(ms(12_000));
 }
 
 pub(super) fn some_viewers(w: &mut World) {
     let (c, ..) = watched(w);
     viewer(w, c.e1, ONE);
     viewer(w, c.e2, ONE);
-    w.pass(ms(8_000));
+    w.lapse(ms(8_000));
 }
 
 pub(super) fn nobody_does_anything(w: &mut World) {
     cluster(w, |_| {});
-    w.pass(ms(5_000));
+    w.lapse(ms(5_000));
 }
 
 pub(super) fn the_manager_restarts(w: &mut World) {
     let (c, ..) = watched(w);
     w.crash(c.m);
-    w.pass(ms(500));
+    w.lapse(ms(500));
     w.start(c.m);
     w.expect_recovery();
 }
@@ -240,14 +240,14 @@ pub(super) fn the_manager_restarts(w: &mut World) {
 pub(super) fn an_edge_drains(w: &mut World) {
     let (c, ..) = watched(w);
     w.drain(c.e1);
-    w.pass(ms(35_000));
+    w.lapse(ms(35_000));
 }
 
 pub(super) fn a_publisher_goes_silent_for_good(w: &mut World) {
     let (_, p, _) = watched(w);
-    w.pass(ms(500));
+    w.lapse(ms(500));
     w.cut(p.into());
-    w.pass(ms(45_000));
+    w.lapse(ms(45_000));
 }
 
 /// Two encoders of one name connect again and again and send nothing.
@@ -257,7 +257,7 @@ pub(super) fn two_silent_encoders(w: &mut World) {
         let p = w.publish_with(at, ONE, retrying());
         w.with_publisher(p, |p, _| p.keep_silent(true));
     }
-    w.pass(ms(20_000));
+    w.lapse(ms(20_000));
 }
 
 /// Sends STUN requests for users that do not exist.
@@ -319,5 +319,5 @@ pub(super) fn a_stranger_probes(w: &mut World) {
     let to = SocketAddr::new(w.http_addr(c.e1).ip(), Config::default().webrtc.port);
     let (next, notes) = (w.now(), Notes::default());
     w.add(Box::new(Prober { to, sent: 0, next, out: Vec::new(), notes }));
-    w.pass(ms(2_000));
+    w.lapse(ms(2_000));
 }
