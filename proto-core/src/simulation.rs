@@ -3,16 +3,98 @@
 //!
 //! Without the feature `simulation` (which no shipped binary has) every switch is off and costs nothing.
 
-/// A bug that somebody really had, planted behind a switch. Each breaks an invariant that a checker must see.
+/// A bug, planted behind a switch, like one that somebody really had. Each breaks an invariant that a checker must see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bug {
-    /// An edge whose link to the origin broke never looks for it again (L3).
+    /// An edge whose pull broke never looks for the stream again (L3). Like media servers whose edges had to be
+    /// restarted after their origin was.
     EdgeNeverRecovers,
+    /// A pull that is tried again dials the address that it had first, wherever the stream is now (L3). Like relays whose
+    /// retry held on to the origin of the first attempt.
+    RetryAsksFirstOrigin,
+    /// The manager keeps and gives out nodes whose lease has run out (S2). Like stream managers that sent publishers to
+    /// origins that were long gone.
+    StaleEntry,
+    /// When a node's lease runs out, the manager takes the streams of all others too (S2). Like brokers whose time-out
+    /// removed by name what another node had registered since.
+    TimeoutTakesOthers,
+    /// A node never reports that a publisher is silent, so that one that vanished keeps its name busy (L1). Like servers
+    /// that answered "already publishing" until TCP gave up.
+    ZombiePublisher,
+    /// A viewer that asks a moment before the stream is published is forgotten and waits for ever (L2). Like servers in
+    /// which a publish that raced a read left the reader without a stream.
+    PublishRacesRead,
+    /// The manager grants a name to its next publisher under the epoch of the last one (S1). Like lock services without a
+    /// fencing number.
+    EpochNotRaised,
+    /// Sound of one pulled stream goes into another (S3). Like relays that mixed up channels which shared a connection.
+    CrossStream,
+    /// A viewer that was too slow gets pictures again before the next key frame (S4). Like servers that dropped single
+    /// frames of a slow reader and showed green pictures.
+    GopTailKept,
+    /// A frame that is not handed to a viewer is not counted (S5).
+    DropNotCounted,
+    /// A stream's ring grows without limit (S6). Like servers whose cache of a group of pictures was bounded by the
+    /// encoder's key frame interval alone.
+    QueueLimitIgnored,
+    /// A viewer that leaves while it waits stays in the list of those who wait (S7). Like the leaked readers of many
+    /// servers.
+    SessionLeftInMap,
+    /// An origin that is told that its name passed to another keeps its publisher (L8). Like both halves of a split
+    /// cluster that went on for ever.
+    FenceIgnored,
+    /// Media goes on to an address that has been silent for longer than consent lasts (S9). Like servers that flooded an
+    /// address whose owner had gone.
+    ConsentIgnored,
+    /// An unauthenticated STUN request gets an answer three times its size (S10). Like TURN servers that were used as
+    /// reflectors.
+    AmplifiedAnswer,
+    /// An edge is told to pull from another edge, and nobody looks whether that goes in a circle (S11).
+    RelayLoop,
+    /// A node reports that it has no sessions, whatever it has (S14).
+    LoadNotReported,
+    /// A link's keep-alive leaves its timer where it was, so that the loop spins (S16).
+    TimerInThePast,
+    /// A restarted manager does not believe nodes that tell it what they publish (L4).
+    ManagerNeverRelearns,
+    /// A viewer that takes nothing is never let go (L5).
+    SlowViewerKept,
+    /// A node that drains does not end the sessions that stay (L6).
+    DrainNeverEnds,
+    /// An RTMP peer that answers no ping is not let go (L7).
+    HalfOpenKept,
+    /// A name may change hands between live publishers as often as they like (L9). Like two encoders with one key that
+    /// threw each other out for ever.
+    TakeoverUnlimited,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: &'static [Bug] = &[Bug::EdgeNeverRecovers];
+    pub const ALL: &'static [Bug] = &[
+        Bug::EdgeNeverRecovers,
+        Bug::RetryAsksFirstOrigin,
+        Bug::StaleEntry,
+        Bug::TimeoutTakesOthers,
+        Bug::ZombiePublisher,
+        Bug::PublishRacesRead,
+        Bug::EpochNotRaised,
+        Bug::CrossStream,
+        Bug::GopTailKept,
+        Bug::DropNotCounted,
+        Bug::QueueLimitIgnored,
+        Bug::SessionLeftInMap,
+        Bug::FenceIgnored,
+        Bug::ConsentIgnored,
+        Bug::AmplifiedAnswer,
+        Bug::RelayLoop,
+        Bug::LoadNotReported,
+        Bug::TimerInThePast,
+        Bug::ManagerNeverRelearns,
+        Bug::SlowViewerKept,
+        Bug::DrainNeverEnds,
+        Bug::HalfOpenKept,
+        Bug::TakeoverUnlimited,
+    ];
 }
 
 /// A place in the code where something unlikely happens on purpose.

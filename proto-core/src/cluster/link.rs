@@ -18,6 +18,7 @@ use crate::io::Level;
 use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::rand::Rng;
+use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
 use crate::wire::link::{Hello, MIN_VERSION, Message, VERSION, decode, encode, split};
 use bytes::Bytes;
@@ -433,7 +434,8 @@ impl Link {
                 }
             }
         }
-        if self.is_up() && now >= self.keepalive().at {
+        let stays = self.config.limits.simulation.planted(Bug::TimerInThePast);
+        if self.is_up() && now >= self.keepalive().at && !stays {
             self.push(&Message::Ping, now);
         }
     }

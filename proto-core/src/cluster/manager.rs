@@ -15,6 +15,7 @@ use crate::io::Level;
 use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
+use crate::simulation::Bug;
 use crate::time::{Deadline, Time, WallTime};
 use crate::wire::link::{Message, NodeInfo, Report, StreamReport};
 use std::collections::VecDeque;
@@ -338,6 +339,9 @@ impl Manager {
             return self.log(Level::Warn, text);
         }
         let Some(stream) = self.registry.stream(key) else {
+            if self.limits.simulation.planted(Bug::ManagerNeverRelearns) {
+                return;
+            }
             if self.registry.streams_full() {
                 let text = format!(
                     "{key} is not tracked: the manager knows too many streams (limits.cluster_streams)"
@@ -536,7 +540,8 @@ impl Manager {
                     return self.refuse(link, req, "name_busy", busy(key));
                 }
                 let again = Duration::from_millis(self.limits.takeover_ms);
-                if stream.taken_over.is_some_and(|at| now < at + again) {
+                let limited = !self.limits.simulation.planted(Bug::TakeoverUnlimited);
+                if limited && stream.taken_over.is_some_and(|at| now < at + again) {
                     let text = format!(
                         "{key} has just changed hands; wait {} seconds, and make sure that only one encoder publishes it",
                         again.as_secs()
@@ -551,7 +556,9 @@ impl Manager {
             }
             _ => {}
         }
-        let epoch = self.next_epoch();
+        let old = self.registry.stream(key).map(|s| s.epoch);
+        let old = old.filter(|_| self.limits.simulation.planted(Bug::EpochNotRaised));
+        let epoch = old.unwrap_or_else(|| self.next_epoch());
         // An empty identity is a new publisher's, not "as before".
         self.registry.stream_mut(key).into_iter().for_each(|s| s.identity.clear());
         self.adopt(&node, key, epoch, identity, now);
@@ -569,11 +576,14 @@ impl Manager {
 
     fn locate(&mut self, link: LinkId, req: u64, key: StreamKey) {
         let Some(asker) = self.registry.node_at(link).cloned() else { return };
+        let looped = self.limits.simulation.planted(Bug::RelayLoop);
+        let via = self.registry.stream(&key).filter(|_| looped);
+        let via = via.and_then(|s| s.askers.iter().find(|a| **a != asker).cloned());
         if let Some(stream) = self.registry.stream_mut(&key) {
             // Also where nobody owns it now: whoever claims it next is told to the asker at once.
             stream.askers.insert(asker);
         }
-        let found = self.registry.stream(&key).and_then(|s| Some((s.epoch, s.owner.clone()?)));
+        let found = self.registry.stream(&key).and_then(|s| Some((s.epoch, via.or(s.owner.clone())?)));
         let answer = match found {
             // An owner whose link to us broke but whose lease runs may well be within the asker's reach.
             Some((epoch, node)) => match self.registry.node(&node) {

@@ -4,6 +4,7 @@
 use crate::limits::Limits;
 use crate::media::frame::Frame;
 use crate::media::track::CodecConfig;
+use crate::simulation::Bug;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -46,7 +47,10 @@ pub(super) fn nanos(ms: u64) -> i64 {
 impl Ring {
     pub(super) fn new(limits: &Limits) -> Ring {
         Ring {
-            frames_limit: limits.ring_frames.max(1),
+            frames_limit: match limits.simulation.planted(Bug::QueueLimitIgnored) {
+                true => usize::MAX,
+                false => limits.ring_frames.max(1),
+            },
             bytes_limit: limits.ring_bytes as u64,
             nanos_limit: nanos(limits.ring_ms),
             ..Ring::default()

@@ -12,6 +12,7 @@ use crate::media::key::StreamKey;
 use crate::media::track::Codec;
 use crate::rtc;
 use crate::rtmp;
+use crate::simulation::Bug;
 use crate::time::Deadline;
 use std::time::Duration;
 
@@ -58,6 +59,9 @@ impl Node {
         self.play_waiting.entry(key.clone()).or_default().push(session);
         let patience = Duration::from_millis(self.limits.cluster_answer_ms);
         let until = self.now + patience + Duration::from_millis(500);
+        if self.limits.simulation.planted(Bug::PublishRacesRead) {
+            return self.pull(&key);
+        }
         self.timers.set(Alarm::Waiting(session), Deadline::new(until, "a viewer waits for its stream"));
         self.pulls.touch(&key);
         if self.hub.find(&key).is_none() {
@@ -89,6 +93,9 @@ impl Node {
             return;
         }
         self.timers.cancel(&Alarm::Settle(key.clone()));
+        if self.limits.simulation.planted(Bug::PublishRacesRead) {
+            return;
+        }
         for session in self.play_waiting.remove(key).unwrap_or_default() {
             self.timers.cancel(&Alarm::Waiting(session));
             self.start_viewer(session, stream);
@@ -128,6 +135,9 @@ impl Node {
     /// A waiting viewer left.
     pub(super) fn forget_waiting(&mut self, session: SessionId, key: &StreamKey, reason: &Reason) {
         self.timers.cancel(&Alarm::Waiting(session));
+        if self.limits.simulation.planted(Bug::SessionLeftInMap) {
+            return;
+        }
         self.joining.remove(&session);
         if let Some(waiting) = self.play_waiting.get_mut(key) {
             waiting.retain(|s| *s != session);

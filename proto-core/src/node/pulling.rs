@@ -12,8 +12,9 @@ use crate::error::Reason;
 use crate::hub::{SourceId, StreamId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
-use crate::media::frame::Ingest;
+use crate::media::frame::{FrameKind, Ingest};
 use crate::media::key::StreamKey;
+use crate::simulation::Bug;
 use crate::wire::link::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -286,6 +287,9 @@ impl Node {
     }
 
     fn connect_pull(&mut self, key: &StreamKey, node: &crate::cluster::NodeId, addr: SocketAddr) {
+        let first = self.pulls.by_key.get(key).and_then(|p| p.addr);
+        let first = first.filter(|_| self.limits.simulation.planted(Bug::RetryAsksFirstOrigin));
+        let addr = first.unwrap_or(addr);
         if let Some(pull) = self.pulls.by_key.get_mut(key) {
             pull.addr = Some(addr);
         }
@@ -341,7 +345,13 @@ impl Node {
         if let Some(pull) = self.pulls.by_key.get_mut(key) {
             pull.feeds = feeds;
         }
-        let Some((stream, source, _)) = feeds else { return };
+        let Some((mut stream, mut source, _)) = feeds else { return };
+        if self.limits.simulation.planted(Bug::CrossStream)
+            && matches!(&ingest, Ingest::Frame(f) if f.kind == FrameKind::Audio)
+            && let Some(other) = self.pulls.by_key.values().find_map(|p| p.feeds)
+        {
+            (stream, source, _) = other;
+        }
         let is_config = matches!(ingest, Ingest::Config { .. });
         self.hub.ingest(stream, source, ingest, now);
         if is_config {

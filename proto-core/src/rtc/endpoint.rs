@@ -16,6 +16,7 @@ use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::track::{Codec, CodecConfig, TrackId};
 use crate::rand::Rng;
+use crate::simulation::Bug;
 use crate::time::{Deadline, Time, Timers};
 use crate::wire::rtp::Multiplexed;
 use crate::wire::stun::BindingRequest;
@@ -486,6 +487,10 @@ impl Endpoint {
         };
         let Some(id) = self.by_ufrag.get(request.local_ufrag).copied() else {
             self.drops.unknown_user += 1;
+            if self.limits.simulation.planted(Bug::AmplifiedAnswer) {
+                let answer = bytes.repeat(3);
+                self.stage(VecDeque::from([(path.local(), path.remote(), answer)]));
+            }
             return;
         };
         let known = self.by_path.get(&path).copied() == Some(id);

@@ -16,6 +16,7 @@ use crate::limits::Limits;
 use crate::media::frame::Ingest;
 use crate::media::track::TrackId;
 use crate::rand::Rng;
+use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -395,7 +396,9 @@ impl Peer {
                 format!("the peer did not connect within {} s: {heard}", limits.rtc_handshake_ms / 1000),
             ));
             self.closed = true;
-        } else if now.since(self.heard).as_millis() as u64 >= limits.rtc_consent_ms {
+        } else if now.since(self.heard).as_millis() as u64 >= limits.rtc_consent_ms
+            && !limits.simulation.planted(Bug::ConsentIgnored)
+        {
             self.closing.get_or_insert(Reason::peer(
                 "silent",
                 format!(
@@ -515,7 +518,9 @@ impl Peer {
     pub(super) fn deadline(&self) -> Option<Deadline> {
         let consent = self.heard + Duration::from_millis(self.limits.rtc_consent_ms);
         let mut next = Some(Deadline::new(self.rtc_deadline, "webrtc"));
-        next = Deadline::earliest(next, Some(Deadline::new(consent, "consent")));
+        if !self.limits.simulation.planted(Bug::ConsentIgnored) {
+            next = Deadline::earliest(next, Some(Deadline::new(consent, "consent")));
+        }
         if !self.connected {
             let end = self.opened + Duration::from_millis(self.limits.rtc_handshake_ms);
             next = Deadline::earliest(next, Some(Deadline::new(end, "handshake")));

@@ -261,15 +261,15 @@ impl Generator<'_> {
                 chosen.then(|| (*f, self.between(1, 3)))
             })
             .collect();
-        let by = |g: &mut Self| if g.below(4) < webrtc { By::Webrtc } else { By::Rtmp };
+        let any = |g: &mut Self| if g.below(4) < webrtc { By::Webrtc } else { By::Rtmp };
         for stream in self.streams.clone() {
             let at = self.below(2_000);
-            let (by, how, behind) = (by(&mut self), self.publishing(), self.behind());
+            let (by, how, behind) = (any(&mut self), self.publishing(), self.behind());
             let place = self.watched();
             self.publish(at, by, place, &stream, how, behind);
             for _ in 0..self.between(1, 3) {
                 let (at, place, behind) = (self.between(500, 4_000), self.watched(), self.behind());
-                let by = by(&mut self);
+                let by = any(&mut self);
                 self.play(at, by, place, &stream, behind);
             }
         }
@@ -277,7 +277,7 @@ impl Generator<'_> {
             if self.source.is_empty() {
                 break;
             }
-            let (at, by) = (self.time(), by(&mut self));
+            let (at, by) = (self.time(), any(&mut self));
             self.something(at, by);
         }
         for (fault, strength) in faults {
@@ -413,7 +413,8 @@ impl Generator<'_> {
     }
 
     fn quality(&mut self, strength: u64) -> Quality {
-        let some = |g: &mut Self, most: u64| if g.one_in(2) { g.between(1, most * strength) as u32 } else { 0 };
+        let some =
+            |g: &mut Self, most: u64| if g.one_in(2) { g.between(1, most * strength) as u32 } else { 0 };
         Quality {
             latency: some(self, 80),
             jitter: some(self, 30),

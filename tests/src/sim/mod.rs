@@ -5,8 +5,5 @@
 pub mod generate;
 mod media;
 pub mod plan;
-pub mod report;
 pub mod run;
-pub mod settle;
-pub mod shrink;
 pub mod text;

@@ -154,21 +154,21 @@ impl<'a> Runner<'a> {
     }
 
     fn drive(&mut self, plan: &Plan) {
-        self.world.pass(STANDS);
+        self.world.lapse(STANDS);
         let begin = self.world.now();
         for step in &plan.steps {
             if step.at >= plan.span {
                 continue;
             }
             let due = begin + Duration::from_millis(step.at);
-            self.world.pass(due.since(self.world.now()));
+            self.world.lapse(due.since(self.world.now()));
             if self.world.violation().is_some() {
                 return;
             }
             self.world.note(|| format!("plan {} {}", step.at, step.op));
             self.apply(&step.op);
         }
-        self.world.pass((begin + plan.span()).since(self.world.now()));
+        self.world.lapse((begin + plan.span()).since(self.world.now()));
         if self.world.violation().is_some() {
             return;
         }
@@ -233,7 +233,11 @@ impl<'a> Runner<'a> {
     /// Does one operation. What has no object does nothing: shrinking takes operations out one by one.
     fn apply(&mut self, op: &Op) {
         // Answers nothing; the option only ends it early.
-        let _ = self.join(op).or_else(|| self.of_client(op)).or_else(|| self.of_node(op)).or_else(|| self.of_network(op));
+        let _ = self
+            .join(op)
+            .or_else(|| self.of_client(op))
+            .or_else(|| self.of_node(op))
+            .or_else(|| self.of_network(op));
     }
 
     fn join(&mut self, op: &Op) -> Option<()> {

@@ -15,12 +15,12 @@ use std::time::Duration;
 
 /// A client and where it stands.
 pub(super) struct Slot {
-    actor: Box<dyn Client>,
+    pub(super) actor: Box<dyn Client>,
     pub(super) ip: IpAddr,
     pub(super) nat: Option<NatId>,
     /// How often it came to another network.
     pub(super) moves: u64,
-    pipes: BTreeMap<Conn, (u64, usize)>,
+    pub(super) pipes: BTreeMap<Conn, (u64, usize)>,
     wake: Option<Time>,
 }
 
@@ -29,8 +29,11 @@ impl World {
         IpAddr::V4(Ipv4Addr::new(10, 1, (n / 250) as u8, (n % 250 + 1) as u8))
     }
 
-    /// Adds a client, which begins at once.
+    /// Adds a client, which begins at once; behind a translator if [`World::behind`] said so.
     pub fn add(&mut self, actor: Box<dyn Client>) -> ClientId {
+        if let Some(nat) = self.net.behind {
+            return self.add_behind(nat, actor);
+        }
         let n = self.clients.len();
         let ip = Self::client_ip(n);
         self.addresses.insert(ip, Party::Client(ClientId(n)));
@@ -146,7 +149,7 @@ impl World {
         self.after_client(id);
     }
 
-    fn after_client(&mut self, id: ClientId) {
+    pub(super) fn after_client(&mut self, id: ClientId) {
         while let Some(out) = self.clients[id.0].actor.poll() {
             self.client_said(id, out);
         }

@@ -38,11 +38,6 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// When it began; its node's clock counts from there.
-    pub(super) fn start(&self) -> Time {
-        self.start
-    }
-
     /// How many connections its driver has.
     pub(super) fn conns(&self) -> usize {
         self.conns.len()
@@ -59,6 +54,14 @@ pub(super) struct Host {
     runs: u64,
     clock: Clock,
     pub(super) faults: Faults,
+}
+
+impl Host {
+    /// When the clock of the node that runs here read this.
+    pub(super) fn when(&self, reads: Time) -> Option<Time> {
+        let run = self.run.as_ref()?;
+        Some(self.clock.when(run.start + reads.since(Time::ZERO)))
+    }
 }
 
 fn identity() -> Identity {
@@ -184,16 +187,16 @@ impl World {
 
     /// Hands an input to a node, if that run of it still runs, and does what it says.
     pub(super) fn node(&mut self, id: HostId, run: u64, input: Input<'_>) {
-        let tick = matches!(input, Input::Tick);
         let host = &mut self.hosts[id.0];
         let reads = host.clock.read(self.now);
         let Some(r) = host.run.as_mut().filter(|r| r.number == run) else { return };
+        let (tick, mut said) = (matches!(input, Input::Tick), 0);
         r.node.handle(input, Time::ZERO + reads.since(r.start));
-        let outputs: Vec<Output> = std::iter::from_fn(|| r.node.poll()).collect();
-        self.watched(id, outputs.len(), tick);
-        for output in outputs {
+        while let Some(output) = self.hosts[id.0].run.as_mut().and_then(|r| r.node.poll()) {
+            said += 1;
             self.output(id, run, output);
         }
+        self.watched(id, said, tick);
         self.wake_in_time(id);
     }
 

@@ -21,7 +21,7 @@ mod event;
 mod host;
 pub mod interference;
 pub mod media;
-mod net;
+pub mod net;
 
 use actors::{Conn, In};
 use client::Slot;
@@ -31,6 +31,7 @@ pub use host::Resolver;
 use net::Net;
 pub use net::link;
 pub use net::nat;
+use net::nat::NatId;
 use proto_core::io::{ConnId, Level};
 use proto_core::node::Node;
 use proto_core::rand::Rng;
@@ -116,6 +117,7 @@ pub struct World {
     base: Instant,
     now: Time,
     same: u64,
+    events: u64,
     queue: Queue,
     hosts: Vec<Host>,
     clients: Vec<Slot>,
@@ -149,6 +151,7 @@ impl World {
             base: Instant::now(),
             now: Time::ZERO,
             same: 0,
+            events: 0,
             queue: Queue::default(),
             hosts: Vec::new(),
             clients: Vec::new(),
@@ -209,6 +212,31 @@ impl World {
         self.queue.push(at.max(self.now), event);
     }
 
+    /// Writes a line into the log, for whoever reads it later. Changes nothing else.
+    pub fn note(&mut self, text: impl FnOnce() -> String) {
+        self.trace(text);
+    }
+
+    /// Everything that was logged, for whoever outlives the world.
+    pub fn take_log(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.log)
+    }
+
+    /// How many things have happened.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// How many RTP packets have reached a node or a client (RFC 5761 section 4 tells them from RTCP).
+    pub fn media_packets(&self) -> u64 {
+        self.net.media
+    }
+
+    /// From now on clients that join sit behind this translator; none: their addresses are public.
+    pub fn behind(&mut self, nat: Option<NatId>) {
+        self.net.behind = nat;
+    }
+
     /// Writes a line into the log, if anybody wants one.
     fn trace(&mut self, text: impl FnOnce() -> String) {
         if self.verbose {
@@ -235,6 +263,7 @@ impl World {
             return false;
         }
         let Some((at, event)) = self.queue.pop() else { return false };
+        self.events += 1;
         self.same = if at == self.now { self.same + 1 } else { 0 };
         if self.same >= SAME {
             self.violate("S16", format!("something runs in circles: {event:?}"));

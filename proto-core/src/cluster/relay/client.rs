@@ -15,6 +15,7 @@ use crate::media::frame::{FrameKind, Ingest};
 use crate::media::key::StreamKey;
 use crate::media::track::TrackId;
 use crate::rand::Rng;
+use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
 use crate::wire::link::{Message, RelayFrame, TrackConfig};
 use std::collections::{BTreeMap, VecDeque};
@@ -236,6 +237,9 @@ impl PullClient {
                 format!("pull of {} broke: {reason}; trying again", self.key),
             ));
         }
+        if self.ever && self.limits.simulation.planted(Bug::EdgeNeverRecovers) {
+            self.state = State::Ended;
+        }
         if self.ever {
             self.set_away(true);
         } else {
@@ -323,7 +327,8 @@ impl PullClient {
         let State::Pulling { source } = &self.state else { return };
         match message {
             Message::Tracks { pull, path, configs } if self.is_for(pull) => {
-                if path.contains(&self.own) || path.len() > self.limits.relay_hops {
+                let round = path.contains(&self.own) || path.len() > self.limits.relay_hops;
+                if round && !self.limits.simulation.planted(Bug::RelayLoop) {
                     let text =
                         format!("{} from {} would go round in a circle", self.key, quote(&source.node.0));
                     self.out.push_back(Output::Send(Message::CancelPull { pull }));

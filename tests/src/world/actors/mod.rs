@@ -93,6 +93,8 @@ pub trait Client: Any {
     fn wake(&self) -> Option<Time>;
     /// Where it writes down what happened to it.
     fn notes(&mut self) -> &mut Notes;
+    /// Leaves in an orderly way and does not come back.
+    fn leave(&mut self, _now: Time) {}
     /// How it stands, for whoever checks the whole. Cheap.
     fn standing(&self) -> Standing {
         Standing::default()

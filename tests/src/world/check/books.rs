@@ -133,14 +133,14 @@ impl World {
     }
 
     /// The books of a manager against the nodes.
-    pub(super) fn books(&self, at: HostId, start: Time, audit: &Audit) -> Found {
+    pub(super) fn books(&self, at: HostId, audit: &Audit) -> Found {
         let Some(books) = &audit.books else { return Ok(()) };
         for booked in books.nodes.iter().filter(|n| n.alive) {
             let Some(host) = self.named(&booked.id) else { continue };
             let (Some(watch), Some(_)) = (self.checks.watches.get(&host), &self.hosts[host.0].run) else {
                 continue;
             };
-            let heard = start + booked.heard.since(Time::ZERO);
+            let Some(heard) = self.hosts[at.0].when(booked.heard) else { continue };
             let settled = self.checks.books.started.get(&host).is_some_and(|s| self.now.since(*s) > STEADY);
             if !settled || !(self.is_steady(at, host)) {
                 continue;
@@ -167,7 +167,7 @@ impl World {
         heard.is_some_and(|(last, since)| self.now.since(*last) < GAP && last.since(*since) > STEADY)
     }
 
-    /// S2: a stream stays with its origin while that publishes it and its lease runs.
+    /// S2: a stream stays with its origin while that publishes it and its lease runs. L4: and the manager knows it.
     fn owners(&self, at: HostId, audit: &Audit) -> Found {
         let Some(books) = &audit.books else { return Ok(()) };
         for (n, h) in self.hosts.iter().enumerate() {
@@ -177,7 +177,7 @@ impl World {
                 continue;
             }
             for (key, epoch, since) in run.node.publishing() {
-                let begun = run.start() + since.since(Time::ZERO);
+                let begun = h.when(since).unwrap_or(self.now);
                 // A grant may be on its way.
                 if self.now.since(begun) < STEADY {
                     continue;
@@ -186,9 +186,14 @@ impl World {
                 if booked.is_some_and(|s| s.epoch != epoch) {
                     continue;
                 }
+                let id = run.node.id();
+                if booked.is_none() {
+                    let text =
+                        format!("{id} publishes {key} under epoch {epoch}, and the manager does not know it");
+                    return broken("L4", text);
+                }
                 let owner = booked.and_then(|s| s.owner.as_ref());
-                if owner != Some(run.node.id()) {
-                    let id = run.node.id();
+                if owner != Some(id) {
                     let text = format!(
                         "{id} publishes {key} under epoch {epoch} and its lease runs; its owner in the books is {owner:?}"
                     );

@@ -5,7 +5,8 @@ use super::{Found, broken};
 use crate::world::{HostId, World};
 use proto_core::hub::SubscriberId;
 use proto_core::media::key::StreamKey;
-use proto_core::node::audit::Audit;
+use proto_core::node::audit::{Audit, SessionAudit};
+use proto_core::node::session::SessionId;
 use proto_core::time::Time;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub(super) struct Watch {
     pub(super) drains: Option<Time>,
     /// Viewers for whom frames wait: how many they had got, and since when that did not change.
     waiting: BTreeMap<SubscriberId, (u64, Time)>,
+    /// Sessions whose peer is cut off, since when.
+    cut: BTreeMap<SessionId, Time>,
     /// When names last changed hands, on the manager's clock.
     taken: BTreeMap<StreamKey, Time>,
 }
@@ -32,6 +35,11 @@ impl World {
     /// Since when a node drains.
     pub(super) fn draining_since(&self, host: HostId) -> Option<Time> {
         self.checks.watches.get(&host)?.deadlines.drains
+    }
+
+    /// Whether an operator has told the node of a host to drain.
+    pub fn is_draining(&self, host: HostId) -> bool {
+        self.hosts[host.0].run.is_some() && self.draining_since(host).is_some()
     }
 
     /// A node is told to drain.
@@ -43,6 +51,10 @@ impl World {
     }
 
     pub(super) fn deadlines(&mut self, host: HostId, audit: &Audit) -> Found {
+        if self.is_paused(host.into()) {
+            self.excuse(host);
+            return Ok(());
+        }
         self.half_open(host, audit)?;
         let (now, drained) = (self.now, self.is_drained(host));
         let limits = &self.hosts[host.0].config.limits;
@@ -64,25 +76,34 @@ impl World {
     }
 
     /// L7: sessions of clients that nobody reaches any more end.
-    fn half_open(&self, host: HostId, audit: &Audit) -> Found {
-        if self.net.cut.is_empty() {
-            return Ok(());
-        }
-        for s in &audit.sessions {
-            let Some(party) = s.remote.and_then(|r| self.party_at(r.ip())) else { continue };
-            let Some(since) = self.net.cut.get(&party).filter(|_| party != host.into()) else { continue };
-            let silent = self.now.since(*since);
+    fn half_open(&mut self, host: HostId, audit: &Audit) -> Found {
+        let cut = |s: &SessionAudit| {
+            s.remote
+                .and_then(|r| self.party_at(r.ip()))
+                .is_some_and(|p| p != host.into() && self.is_cut_off(p))
+        };
+        let cut: Vec<SessionId> = audit.sessions.iter().filter(|s| cut(s)).map(|s| s.id).collect();
+        let Some(watch) = self.checks.watches.get_mut(&host).map(|w| &mut w.deadlines) else { return Ok(()) };
+        watch.cut.retain(|id, _| cut.contains(id));
+        for id in cut {
+            let silent = self.now.since(*watch.cut.entry(id).or_insert(self.now));
             if silent > HALF_OPEN {
-                let text = format!(
-                    "session {} of {} goes on, its peer was cut off {} ms ago",
-                    s.id.0,
-                    s.key,
-                    silent.as_millis()
-                );
-                return broken("L7", text);
+                let ms = silent.as_millis();
+                return broken("L7", format!("session {} goes on, its peer was cut off {ms} ms ago", id.0));
             }
         }
         Ok(())
+    }
+
+    /// A paused node is not to blame for what it does not do meanwhile.
+    fn excuse(&mut self, host: HostId) {
+        let now = self.now;
+        if let Some(watch) = self.checks.watches.get_mut(&host) {
+            let d = &mut watch.deadlines;
+            d.drains = d.drains.map(|_| now);
+            d.cut.clear();
+            d.waiting.clear();
+        }
     }
 }
 

@@ -26,8 +26,6 @@ pub mod liveness;
 mod pace;
 pub mod planted;
 mod scenarios;
-#[cfg(test)]
-mod tests;
 
 use super::{HostId, World};
 use proto_core::error::Broken;
@@ -87,7 +85,7 @@ impl World {
     }
 
     /// Lets time pass, or stops at the first broken invariant. Unlike [`World::run`] it does not panic.
-    pub fn pass(&mut self, time: Duration) {
+    pub fn lapse(&mut self, time: Duration) {
         let until = self.now + time;
         while self.step(until) {}
         if self.violation().is_none() {
@@ -151,14 +149,14 @@ impl World {
         let Some(run) = &self.hosts[host.0].run else { return Ok(()) };
         let node: &Node = &run.node;
         node.verify()?;
-        let (number, start) = (run.number, run.start());
+        let number = run.number;
         let audit = node.audit();
         let name = node.id().clone();
         self.checks.fencing.look(host, number, &name, &audit)?;
         if !changed {
             self.tables_and_wires(host, &audit)?;
             self.deadlines(host, &audit)?;
-            self.books(host, start, &audit)?;
+            self.books(host, &audit)?;
         }
         Ok(())
     }

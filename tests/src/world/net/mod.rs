@@ -8,8 +8,7 @@ mod udp;
 
 use super::{Party, World};
 use link::Access;
-use nat::Nat;
-use proto_core::time::Time;
+use nat::{Nat, NatId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
@@ -21,13 +20,16 @@ use udp::Flow;
 #[derive(Debug, Default)]
 pub(super) struct Net {
     pub(super) pipes: Pipes,
-    /// Who is cut off, and since when.
-    pub(super) cut: BTreeMap<Party, Time>,
+    cut: BTreeSet<Party>,
     /// From whom to whom nothing passes.
     blocked: BTreeSet<(Party, Party)>,
     links: BTreeMap<Party, Access>,
     flows: BTreeMap<u64, Flow>,
     nats: Vec<Nat>,
+    /// Behind what the next client sits.
+    pub(super) behind: Option<NatId>,
+    /// RTP packets that arrived.
+    pub(super) media: u64,
 }
 
 /// The number for one decision: a keyed hash of its kind, what it is about, and the how-manieth it is.
@@ -60,13 +62,13 @@ impl World {
     /// Whether what one party sends reaches another at present.
     fn passes(&self, from: Party, to: Party) -> bool {
         let net = &self.net;
-        (net.cut.is_empty() || !(net.cut.contains_key(&from) || net.cut.contains_key(&to)))
+        (net.cut.is_empty() || !(net.cut.contains(&from) || net.cut.contains(&to)))
             && (net.blocked.is_empty() || !net.blocked.contains(&(from, to)))
     }
 
     /// Whether a party is cut off from all others.
-    fn is_cut_off(&self, party: Party) -> bool {
-        !self.net.cut.is_empty() && self.net.cut.contains_key(&party)
+    pub(in crate::world) fn is_cut_off(&self, party: Party) -> bool {
+        !self.net.cut.is_empty() && self.net.cut.contains(&party)
     }
 
     /// The time that anything takes between two parties over clean links.
@@ -76,8 +78,7 @@ impl World {
 
     /// From now on nothing passes between a party and any other, and nobody is told.
     pub fn cut(&mut self, party: Party) {
-        let now = self.now;
-        self.net.cut.entry(party).or_insert(now);
+        self.net.cut.insert(party);
         self.trace(|| format!("{party:?} is cut off"));
     }
 

@@ -108,6 +108,14 @@ pub(in crate::world) struct Pipe {
     distance: [Duration; 2],
     /// What draws for it are keyed by.
     key: u64,
+    dialled: Time,
+}
+
+impl Pipe {
+    /// Whether it is a dial of a party, not answered yet, that began before a time.
+    pub(in crate::world) fn dials(&self, party: Party, before: Time) -> bool {
+        !self.stands && self.ends[0].party == party && self.dialled < before
+    }
 }
 
 /// All connections, by their numbers.
@@ -132,7 +140,7 @@ impl Pipes {
         self.0.get_mut(id as usize)?.take()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Pipe)> {
+    pub(in crate::world) fn iter(&self) -> impl Iterator<Item = (u64, &Pipe)> {
         self.0.iter().enumerate().filter_map(|(n, p)| Some((n as u64, p.as_deref()?)))
     }
 }
@@ -213,8 +221,9 @@ impl World {
         };
         let ends = [end(Some(owner), party, seen), end(None, remote, to)];
         let distance = [self.distance(remote, party), self.distance(party, remote)];
-        let pipe =
-            self.net.pipes.add(Pipe { ends, stands: false, unrouted: false, strange: false, distance, key });
+        let dialled = self.now;
+        let (stands, unrouted, strange) = (false, false, false);
+        let pipe = self.net.pipes.add(Pipe { ends, stands, unrouted, strange, distance, key, dialled });
         let way = self.way(pipe, 1, 0, 0);
         self.at(self.now + way, Event::Syn(pipe, 0));
         self.at(self.now + DIAL_TIMEOUT, Event::DialFailed(pipe, "no answer within 10 s"));

@@ -119,6 +119,9 @@ impl World {
 
     /// A datagram reaches its address.
     pub(in crate::world) fn datagram_arrives(&mut self, to: SocketAddr, from: SocketAddr, bytes: Bytes) {
+        // RFC 5761 section 4: payload types 64 to 95 are RTCP.
+        let rtp = matches!(bytes[..], [128..=191, kind, ..] if !(64..96).contains(&(kind & 0x7f)));
+        self.net.media += u64::from(rtp);
         match self.party_at(to.ip()) {
             Some(party) if self.is_cut_off(party) => {}
             Some(Party::Host(host)) => self.host_datagram(host, to, from, bytes),
