@@ -5,5 +5,7 @@
 pub mod generate;
 mod media;
 pub mod plan;
+pub mod report;
 pub mod run;
+pub mod shrink;
 pub mod text;
