@@ -46,6 +46,7 @@ planted! {
     a_drop_that_is_not_counted "drop-not-counted";
     a_queue_without_limit "queue-limit-ignored";
     a_session_left_in_a_map "session-left-in-map";
+    media_without_consent "consent-ignored";
     an_answer_larger_than_its_request "amplified-answer";
     a_relay_loop "relay-loop";
     load_that_is_not_reported "load-not-reported";

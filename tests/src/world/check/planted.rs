@@ -24,7 +24,8 @@ impl Planted {
     /// # Errors
     /// The first broken invariant.
     pub fn run(&self, seed: u64, planted: bool) -> Result<(), Violation> {
-        let mut world = World::quiet(seed);
+        let mut world =
+            if std::env::var_os("WORLD_LOG").is_some() { World::new(seed) } else { World::quiet(seed) };
         if planted {
             world.switch(Switches::default().plant(self.bug));
         }
@@ -50,6 +51,7 @@ pub fn table() -> &'static [Planted] {
         "drop-not-counted" DropNotCounted "S5" a_viewer_is_slow;
         "queue-limit-ignored" QueueLimitIgnored "S6" a_small_ring;
         "session-left-in-map" SessionLeftInMap "S7" a_viewer_leaves_while_it_waits;
+        "consent-ignored" ConsentIgnored "S9" a_whep_viewer_vanishes;
         "amplified-answer" AmplifiedAnswer "S10" a_stranger_probes;
         "relay-loop" RelayLoop "S11" an_edge_loses_its_origin;
         "load-not-reported" LoadNotReported "S14" some_viewers;

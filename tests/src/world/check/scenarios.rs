@@ -1,6 +1,7 @@
 //! The scenarios that show planted bugs. Each passes without its bug.
 
 use crate::world::actors::publisher::PublisherConfig;
+use crate::world::actors::webrtc::{WhepConfig, WhipConfig};
 use crate::world::actors::{Client, In, Notes, Out};
 use crate::world::{ClientId, HostId, World};
 use bytes::Bytes;
@@ -192,7 +193,7 @@ pub(super) fn a_viewer_leaves_while_it_waits(w: &mut World) {
     let v = w.play(c.e1, ONE);
     let waits = |w: &mut World| w.node_of(c.e1).is_some_and(|n| n.audit().waiting[4] > 0);
     need(w, "the viewer waits", 2_000, waits);
-    w.with_player(v, |v| v.leave());
+    w.remove(v);
     w.lapse(ms(3_000));
     w.join_all();
     w.expect_recovery();
@@ -312,6 +313,20 @@ impl Client for Prober {
     fn notes(&mut self) -> &mut Notes {
         &mut self.notes
     }
+}
+
+/// A publisher and a viewer by WebRTC; then the viewer's host is gone.
+pub(super) fn a_whep_viewer_vanishes(w: &mut World) {
+    let c = cluster(w, |_| {});
+    let p = w.publish_webrtc(c.o1, ONE, WhipConfig::default());
+    need(w, "the publisher is connected", 5_000, |w| w.whip(p).is_ready());
+    let v = w.play_webrtc(c.o1, ONE, WhepConfig::default());
+    need(w, "the viewer sees pictures", 5_000, |w| w.whep(v).last_picture().is_some());
+    w.cut(v.into());
+    w.lapse(ms(40_000));
+    w.remove(v);
+    w.heal(v.into());
+    w.expect_drained();
 }
 
 pub(super) fn a_stranger_probes(w: &mut World) {
