@@ -34,6 +34,25 @@ impl Planted {
     }
 }
 
+/// Faults of all kinds in a small cluster, then recovery, then everyone leaves. `checked`: with all checks, else only
+/// those of players and of the end.
+///
+/// # Errors
+/// The first broken invariant.
+pub fn storm(seed: u64, checked: bool) -> Result<(), Violation> {
+    let mut world = quiet_unless_asked(seed);
+    if !checked {
+        world.unchecked();
+    }
+    s::anything_happens(&mut world);
+    world.violation().cloned().map_or(Ok(()), Err)
+}
+
+/// With a log if somebody wants to read it.
+fn quiet_unless_asked(seed: u64) -> World {
+    if std::env::var_os("WORLD_LOG").is_some() { World::new(seed) } else { World::quiet(seed) }
+}
+
 macro_rules! table {
     ($($name:literal $bug:ident $invariant:literal $scenario:ident;)+) => {
         &[$(Planted { name: $name, bug: Bug::$bug, invariant: $invariant, scenario: s::$scenario },)+]
