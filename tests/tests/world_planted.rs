@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
-use headwater_tests::world::check::planted::{Planted, table, waiting};
+use headwater_tests::world::check::planted::{Planted, storm, table, waiting};
 use proto_core::simulation::Bug;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,12 +10,17 @@ use std::time::{Duration, Instant};
 /// A bug must be found within this time.
 const MOST: Duration = Duration::from_secs(60);
 
-fn shows(name: &str) {
-    let planted: &Planted = table().iter().find(|p| p.name == name).expect("the table has it");
-    let chosen = std::env::var("WORLD_SEEDS").unwrap_or_else(|_| "0..2".to_owned());
+/// `WORLD_SEEDS=from..to` chooses other seeds.
+fn seeds(usual: &str) -> std::ops::Range<u64> {
+    let chosen = std::env::var("WORLD_SEEDS").unwrap_or_else(|_| usual.to_owned());
     let (from, to) = chosen.split_once("..").expect("WORLD_SEEDS is from..to");
     let number = |s: &str| s.parse::<u64>().expect("a seed is a number");
-    for seed in number(from)..number(to) {
+    number(from)..number(to)
+}
+
+fn shows(name: &str) {
+    let planted: &Planted = table().iter().find(|p| p.name == name).expect("the table has it");
+    for seed in seeds("0..2") {
         if let Err(v) = planted.run(seed, false) {
             panic!("seed {seed}: without the bug {} is broken at {}: {}", v.invariant, v.at, v.text);
         }
@@ -46,6 +51,7 @@ planted! {
     a_drop_that_is_not_counted "drop-not-counted";
     a_queue_without_limit "queue-limit-ignored";
     a_session_left_in_a_map "session-left-in-map";
+    media_without_consent "consent-ignored";
     an_answer_larger_than_its_request "amplified-answer";
     a_relay_loop "relay-loop";
     load_that_is_not_reported "load-not-reported";
@@ -73,4 +79,13 @@ fn every_bug_and_every_invariant_is_accounted_for() {
     let all = (1..=16).map(|n| format!("S{n}")).chain((1..=9).map(|n| format!("L{n}")));
     let missing: Vec<String> = all.filter(|name| !seen.contains(name.as_str())).collect();
     assert!(missing.is_empty(), "neither planted nor waiting: {missing:?}");
+}
+
+#[test]
+fn without_bugs_a_storm_passes_and_all_drains() {
+    for seed in seeds("0..6") {
+        if let Err(v) = storm(seed, true) {
+            panic!("seed {seed}: {} is broken at {}: {}", v.invariant, v.at, v.text);
+        }
+    }
 }

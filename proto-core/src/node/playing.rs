@@ -59,10 +59,9 @@ impl Node {
         self.play_waiting.entry(key.clone()).or_default().push(session);
         let patience = Duration::from_millis(self.limits.cluster_answer_ms);
         let until = self.now + patience + Duration::from_millis(500);
-        if self.limits.simulation.planted(Bug::PublishRacesRead) {
-            return self.pull(&key);
+        if !self.limits.simulation.planted(Bug::PublishRacesRead) {
+            self.timers.set(Alarm::Waiting(session), Deadline::new(until, "a viewer waits for its stream"));
         }
-        self.timers.set(Alarm::Waiting(session), Deadline::new(until, "a viewer waits for its stream"));
         self.pulls.touch(&key);
         if self.hub.find(&key).is_none() {
             self.pull(&key);

@@ -47,10 +47,11 @@ impl Client for Gone {
 impl World {
     /// Ends a client without a word: its kernel resets its connections, and it never comes back.
     pub fn remove(&mut self, client: ClientId) {
-        self.orphan_all(Party::Client(client));
         let slot = &mut self.clients[client.0];
         slot.actor = Box::new(Gone(Notes::default()));
-        slot.pipes.clear();
+        for (pipe, side) in std::mem::take(&mut slot.pipes).into_values() {
+            self.close(pipe, side, true);
+        }
         self.trace(|| format!("client{} is removed", client.0));
     }
 

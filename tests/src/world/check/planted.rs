@@ -24,13 +24,33 @@ impl Planted {
     /// # Errors
     /// The first broken invariant.
     pub fn run(&self, seed: u64, planted: bool) -> Result<(), Violation> {
-        let mut world = World::quiet(seed);
+        let mut world =
+            if std::env::var_os("WORLD_LOG").is_some() { World::new(seed) } else { World::quiet(seed) };
         if planted {
             world.switch(Switches::default().plant(self.bug));
         }
         (self.scenario)(&mut world);
         world.violation().cloned().map_or(Ok(()), Err)
     }
+}
+
+/// Faults of all kinds in a small cluster, then recovery, then everyone leaves. `checked`: with all checks, else only
+/// those of players and of the end.
+///
+/// # Errors
+/// The first broken invariant.
+pub fn storm(seed: u64, checked: bool) -> Result<(), Violation> {
+    let mut world = quiet_unless_asked(seed);
+    if !checked {
+        world.unchecked();
+    }
+    s::anything_happens(&mut world);
+    world.violation().cloned().map_or(Ok(()), Err)
+}
+
+/// With a log if somebody wants to read it.
+fn quiet_unless_asked(seed: u64) -> World {
+    if std::env::var_os("WORLD_LOG").is_some() { World::new(seed) } else { World::quiet(seed) }
 }
 
 macro_rules! table {
@@ -50,6 +70,7 @@ pub fn table() -> &'static [Planted] {
         "drop-not-counted" DropNotCounted "S5" a_viewer_is_slow;
         "queue-limit-ignored" QueueLimitIgnored "S6" a_small_ring;
         "session-left-in-map" SessionLeftInMap "S7" a_viewer_leaves_while_it_waits;
+        "consent-ignored" ConsentIgnored "S9" a_whep_viewer_vanishes;
         "amplified-answer" AmplifiedAnswer "S10" a_stranger_probes;
         "relay-loop" RelayLoop "S11" an_edge_loses_its_origin;
         "load-not-reported" LoadNotReported "S14" some_viewers;

@@ -1,6 +1,7 @@
 //! The scenarios that show planted bugs. Each passes without its bug.
 
 use crate::world::actors::publisher::PublisherConfig;
+use crate::world::actors::webrtc::{WhepConfig, WhipConfig};
 use crate::world::actors::{Client, In, Notes, Out};
 use crate::world::{ClientId, HostId, World};
 use bytes::Bytes;
@@ -192,7 +193,7 @@ pub(super) fn a_viewer_leaves_while_it_waits(w: &mut World) {
     let v = w.play(c.e1, ONE);
     let waits = |w: &mut World| w.node_of(c.e1).is_some_and(|n| n.audit().waiting[4] > 0);
     need(w, "the viewer waits", 2_000, waits);
-    w.with_player(v, |v| v.leave());
+    w.remove(v);
     w.lapse(ms(3_000));
     w.join_all();
     w.expect_recovery();
@@ -260,6 +261,56 @@ pub(super) fn two_silent_encoders(w: &mut World) {
     w.lapse(ms(20_000));
 }
 
+/// Publishers by RTMP and WebRTC that never give up, viewers of both kinds, and whatever can happen to nodes and links;
+/// then all is well again, and then everyone leaves.
+pub(super) fn anything_happens(w: &mut World) {
+    let c = cluster(w, |_| {});
+    let nodes = [c.m, c.o1, c.o2, c.e1, c.e2];
+    let publishers = [w.publish_with(c.o1, ONE, retrying()), w.publish_with(c.o2, ONE, retrying())];
+    let whip = WhipConfig { again: Some(ms(500)), ..WhipConfig::default() };
+    let by_whip = w.publish_webrtc(c.o2, TWO, whip);
+    w.lapse(ms(1_500));
+    for at in [c.o1, c.e1, c.e2] {
+        w.play(at, ONE);
+        // How sound and picture stand after faults is looked at elsewhere.
+        let apart = ms(3_600_000);
+        w.play_webrtc(at, TWO, WhepConfig { again: Some(ms(500)), apart, ..WhepConfig::default() });
+    }
+    for step in 0..12 {
+        let which = nodes[w.pick("node", step, 5) as usize];
+        let other = nodes[w.pick("other", step, 5) as usize];
+        match w.pick("what", step, 10) {
+            0 if w.node_of(which).is_some() => w.crash(which),
+            0 | 1 if w.node_of(which).is_none() => w.start(which),
+            2 => w.cut(which.into()),
+            3 => w.heal_all(),
+            4 => w.cut([publishers[0], publishers[1], by_whip][w.pick("publisher", step, 3) as usize].into()),
+            5 => w.part_one_way(which, other),
+            6 => w.part(which.into(), other.into()),
+            7 => w.pause(which),
+            8 => w.resume(which),
+            _ => {
+                w.play(
+                    [c.o1, c.o2, c.e1, c.e2][w.pick("at", step, 4) as usize],
+                    [ONE, TWO][step as usize % 2],
+                );
+            }
+        }
+        w.lapse(ms(50 + w.pick("time", step, 4_000)));
+        if w.violation().is_some() {
+            return;
+        }
+    }
+    w.heal_all();
+    for node in nodes {
+        if w.node_of(node).is_none() {
+            w.start(node);
+        }
+    }
+    w.expect_recovery();
+    w.expect_drained();
+}
+
 /// Sends STUN requests for users that do not exist.
 struct Prober {
     to: SocketAddr,
@@ -312,6 +363,20 @@ impl Client for Prober {
     fn notes(&mut self) -> &mut Notes {
         &mut self.notes
     }
+}
+
+/// A publisher and a viewer by WebRTC; then the viewer's host is gone.
+pub(super) fn a_whep_viewer_vanishes(w: &mut World) {
+    let c = cluster(w, |_| {});
+    let p = w.publish_webrtc(c.o1, ONE, WhipConfig::default());
+    need(w, "the publisher is connected", 5_000, |w| w.whip(p).is_ready());
+    let v = w.play_webrtc(c.o1, ONE, WhepConfig::default());
+    need(w, "the viewer sees pictures", 5_000, |w| w.whep(v).last_picture().is_some());
+    w.cut(v.into());
+    w.lapse(ms(40_000));
+    w.remove(v);
+    w.heal(v.into());
+    w.expect_drained();
 }
 
 pub(super) fn a_stranger_probes(w: &mut World) {

@@ -409,6 +409,10 @@ impl Client for Whep {
         &mut self.caller.notes
     }
 
+    fn leave(&mut self, now: Time) {
+        Whep::leave(self, now);
+    }
+
     fn standing(&self) -> Standing {
         let last = self.last_picture();
         Standing {

@@ -247,6 +247,10 @@ impl Client for Whip {
         &mut self.caller.notes
     }
 
+    fn leave(&mut self, now: Time) {
+        Whip::leave(self, now);
+    }
+
     fn standing(&self) -> Standing {
         Standing {
             stream: Some(self.caller.seat.stream.clone()),
