@@ -419,6 +419,68 @@ fn clients_behind_translators_publish_and_watch_and_stay_when_they_are_mapped_an
     });
 }
 
+/// Two publishers that never give up, viewers that come again, and whatever can happen to nodes, links and addresses.
+/// Once all is well again, everyone sees the stream that lives.
+#[test]
+fn after_any_faults_all_is_well_again() {
+    seeds(|w| {
+        let c = cluster(w);
+        let again = WhipConfig { again: Some(ms(500)), ..WhipConfig::default() };
+        let publishers = [c.o, c.o2].map(|at| w.publish_webrtc(at, STREAM, again.clone()));
+        // How far sound and picture are apart follows the jitter until reports come.
+        let config = WhepConfig { again: Some(ms(1_000)), apart: ms(500), ..WhepConfig::default() };
+        let nat = w.nat(Behaviour::HOME);
+        let mut viewers = [c.o, c.e, c.o2].map(|at| w.play_webrtc(at, STREAM, config.clone())).to_vec();
+        let inner = w.new_whep(c.e, STREAM, config);
+        viewers.push(w.add_behind(nat, inner));
+        let clients: Vec<ClientId> = publishers.iter().chain(&viewers).copied().collect();
+        w.run(ms(2_000));
+        for step in 0..14 {
+            let node = c.nodes()[w.pick("node", step, 4) as usize];
+            let client = clients[w.pick("client", step, 6) as usize];
+            match w.pick("what", step, 9) {
+                0 if w.node_of(node).is_some() => w.crash(node),
+                0 | 1 if w.node_of(node).is_none() => w.start(node),
+                2 => w.cut(node.into()),
+                3 => w.heal(node.into()),
+                4 => w.cut(client.into()),
+                5 => w.heal(client.into()),
+                6 => w.rebind(client),
+                7 => w.readdress(client),
+                _ => w.degrade(
+                    client,
+                    Conditions {
+                        jitter: ms(w.pick("jitter", step, 60)),
+                        loss: Loss { mean: w.pick("loss", step, 8) as f64 / 100.0, burst: 3.0 },
+                        duplicate: 0.02,
+                        reorder: 0.05,
+                        corrupt: 0.01,
+                        ..Conditions::default()
+                    },
+                ),
+            }
+            w.run(ms(50 + w.pick("time", step, 4_000)));
+        }
+        w.heal_all();
+        for node in c.nodes() {
+            if w.node_of(node).is_none() {
+                w.start(node);
+            }
+        }
+        w.run(ms(35_000));
+        let live: Vec<ClientId> = publishers.into_iter().filter(|p| w.whip(*p).is_ready()).collect();
+        assert_eq!(live.len(), 1, "one of two publishers publishes");
+        let s = session(w, live[0]);
+        for v in &viewers {
+            let last = w.whep(*v).last_picture();
+            assert!(last.is_some_and(|l| l.session == s && l.at + ms(1_500) > w.now()), "{v:?}: {last:?}");
+        }
+        viewers.iter().for_each(|v| w.with_whep(*v, |v, now| v.leave(now)));
+        publishers.iter().for_each(|p| w.with_whip(*p, |p, now| p.leave(now)));
+        drains_to_zero(w, &c.nodes());
+    });
+}
+
 #[test]
 fn the_same_seed_gives_the_same_history() {
     let run = |seed| {
