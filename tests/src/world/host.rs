@@ -6,6 +6,7 @@ pub use faults::Resolver;
 
 use super::event::Event;
 use super::{HostId, Owner, Party, World};
+use determinism::{crypto, os};
 use faults::{Clock, Faults};
 use proto_core::error::Reason;
 use proto_core::io::{ConnId, Input, Output, Work};
@@ -64,9 +65,17 @@ impl Host {
     }
 }
 
-fn identity() -> Identity {
-    static IDENTITY: OnceLock<Identity> = OnceLock::new();
-    IDENTITY.get_or_init(|| Identity::generate().expect("an identity can be made")).clone()
+/// A node's identity: its certificate is the host's own, the cryptography is one for the process, and replays. It is made
+/// in a run of its own, where there can be one: it must take nothing from the run that is the first to want it.
+fn identity(seed: [u8; 32]) -> Identity {
+    static SHARED: OnceLock<Identity> = OnceLock::new();
+    let certificate = || crypto::certificate(seed).expect("a certificate can be made");
+    let make = || {
+        let other = crypto::str0m_provider(crypto::dtls_provider().expect("DTLS passes its self-test"));
+        let made = Identity::with_crypto(certificate(), crypto::dimpl_provider(), other);
+        made.expect("the cryptography passes its self-test")
+    };
+    SHARED.get_or_init(|| os::run([0; 32], make).unwrap_or_else(|_| make())).with_certificate(certificate())
 }
 
 impl World {
@@ -128,8 +137,9 @@ impl World {
         let seed = self.rng.fork("node", id.0 as u64 * 1_000 + number).bytes();
         let start = host.clock.read(now);
         let instant = self.base + start.since(Time::ZERO);
+        let identity = identity(self.rng.fork("certificate of a host", id.0 as u64).bytes());
         let node =
-            Node::new(host.config.clone(), seed, instant, identity()).expect("the configuration is right");
+            Node::new(host.config.clone(), seed, instant, identity).expect("the configuration is right");
         host.run = Some(Run {
             node,
             number,
@@ -288,6 +298,7 @@ impl World {
             }
             Output::CloseUdp { .. } => r.udp = None,
             Output::Datagrams(batch) => {
+                (self.now.as_nanos(), id.0, &batch.buf[..]).hash(&mut self.hash);
                 let refused = match r.udp {
                     Some(from) => self.batch(id, from, &batch),
                     None => 0,

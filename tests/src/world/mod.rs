@@ -11,8 +11,11 @@
 //! client), players by RTMP (the independent `rml_rtmp`) that check order, integrity, key frames and times of all
 //! they get, and clients that ask by HTTP. A line of level error in a node's log ends the run.
 //!
-//! It does not have yet: WebRTC clients, evil clients, and generated sequences of operations. The bytes of the independent
-//! client (its random numbers and its clock are the system's) and of WebRTC's cryptography are not in the hash.
+//! Publishers and players by WebRTC are str0m's, with [checks of their own](actors::webrtc). Every byte of every datagram
+//! that a node sends is in the hash, so a world with WebRTC replays only inside `determinism::os::run`.
+//!
+//! It does not have yet: evil clients, and generated sequences of operations. The bytes of the independent RTMP client
+//! (its random numbers and its clock are the system's) are not in the hash.
 
 pub mod actors;
 pub mod check;

@@ -187,7 +187,13 @@ impl Caller {
 
     pub(super) fn on(&mut self, input: &In<'_>, now: Time) {
         match input {
-            In::Address(ip) => self.ip = *ip,
+            In::Address(ip) => {
+                // In another network the connection is as good as gone; a browser closes it by itself.
+                if self.ip != *ip {
+                    self.http.moved(self.seat.to, &mut self.out);
+                }
+                self.ip = *ip;
+            }
             In::Datagram { port, from, bytes } => self.datagram(*port, *from, bytes, now),
             In::Tick => self.tick(now),
             _ => {

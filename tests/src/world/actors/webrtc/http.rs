@@ -81,6 +81,15 @@ impl Http {
         self.state = State::Closed;
     }
 
+    /// The client has come to another network: the connection is given up, and a question that waits is asked again.
+    pub(super) fn moved(&mut self, to: SocketAddr, out: &mut VecDeque<Out>) {
+        self.close(true, out);
+        self.answer.clear();
+        if self.question.is_some() {
+            self.dial(to, out);
+        }
+    }
+
     /// Forgets the question, if one waits, and closes.
     pub(super) fn give_up(&mut self, out: &mut VecDeque<Out>) {
         self.question = None;

@@ -16,18 +16,20 @@ pub use whip::{Whip, WhipConfig};
 
 use crate::world::{ClientId, HostId, World};
 use caller::Seat;
+use determinism::crypto;
 use peer::Identity;
 use proto_core::time::Time;
 use std::sync::{Arc, OnceLock};
+use str0m::config::CryptoProvider;
 
-fn identity() -> Identity {
-    static IDENTITY: OnceLock<Identity> = OnceLock::new();
+fn identity(seed: [u8; 32]) -> Identity {
+    static CRYPTO: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     let make = || {
-        let crypto = str0m::crypto::from_feature_flags();
-        let certificate = crypto.dtls_provider.generate_certificate().expect("a certificate can be made");
-        Identity { crypto: Arc::new(crypto), certificate }
+        let dtls = crypto::dtls_provider().expect("DTLS passes its self-test");
+        Arc::new(crypto::str0m_provider(dtls))
     };
-    IDENTITY.get_or_init(make).clone()
+    let certificate = crypto::certificate(seed).expect("a certificate can be made");
+    Identity { crypto: CRYPTO.get_or_init(make).clone(), certificate }
 }
 
 impl World {
@@ -39,20 +41,28 @@ impl World {
             number,
             rng: self.rng.fork("client", number),
             base: self.base,
-            identity: identity(),
+            identity: identity(self.rng.fork("certificate of a client", number).bytes()),
         }
+    }
+
+    /// The next client as a publisher of `stream` (`app/name`) by WHIP at a node, to be added.
+    pub fn new_whip(&self, at: HostId, stream: &str, config: WhipConfig) -> Box<Whip> {
+        Box::new(Whip::new(self.seat(at, stream), config, self.now))
+    }
+
+    /// The next client as a player of `stream` (`app/name`) by WHEP at a node, to be added.
+    pub fn new_whep(&self, at: HostId, stream: &str, config: WhepConfig) -> Box<Whep> {
+        Box::new(Whep::new(self.seat(at, stream), config, self.now))
     }
 
     /// A publisher of `stream` (`app/name`) by WHIP at a node.
     pub fn publish_webrtc(&mut self, at: HostId, stream: &str, config: WhipConfig) -> ClientId {
-        let seat = self.seat(at, stream);
-        self.add(Box::new(Whip::new(seat, config, self.now)))
+        self.add(self.new_whip(at, stream, config))
     }
 
     /// A player of `stream` (`app/name`) by WHEP at a node.
     pub fn play_webrtc(&mut self, at: HostId, stream: &str, config: WhepConfig) -> ClientId {
-        let seat = self.seat(at, stream);
-        self.add(Box::new(Whep::new(seat, config, self.now)))
+        self.add(self.new_whep(at, stream, config))
     }
 
     /// A publisher by WHIP.

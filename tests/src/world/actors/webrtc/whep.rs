@@ -263,6 +263,7 @@ impl Whep {
                 Next::Missing(n) => {
                     self.packets_lost += n;
                     self.picture.lost = true;
+                    self.needs_key = true;
                     self.depacketiser.lost();
                 }
                 Next::Packet(p) => match self.depacketiser.push(&p.payload, p.stamp, p.marker) {
