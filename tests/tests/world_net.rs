@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use headwater_tests::world::actors::asker::Asker;
 use headwater_tests::world::actors::player::Player;
+use headwater_tests::world::actors::publisher::PublisherConfig;
 use headwater_tests::world::actors::{Client, In, Notes, Out};
 use headwater_tests::world::link::{Conditions, Direction, Loss};
 use headwater_tests::world::nat::{Behaviour, Dependence};
@@ -625,4 +626,58 @@ fn connections_pass_translators_and_do_not_outlive_a_rebinding() {
     let (_, sessions) = w.get(host, "/api/v1/sessions").unwrap();
     assert_eq!(sessions.matches(&public).count(), 1, "{sessions}");
     assert!(w.publisher(p).is_ready());
+}
+
+/// All that the network can do, twice from one seed and once from another.
+#[test]
+fn the_same_seed_gives_the_same_history_whatever_the_network_does() {
+    let run = |seed| {
+        let mut w = World::new(seed);
+        let host = one(&mut w);
+        let config = PublisherConfig { again: Some(ms(300)), ..PublisherConfig::default() };
+        let publishers = ["live/one", "live/two"].map(|stream| w.publish_with(host, stream, config.clone()));
+        let nat = w.nat(Behaviour::SYMMETRIC);
+        let (to, ip) = listener(&mut w);
+        let inside = w.add_behind(nat, Box::new(Peer::default()));
+        w.with(inside, |b: &mut Peer, now| {
+            b.sends = Some((5_000, at(ip, 7), ms(3), 5_000, 300));
+            b.next = Some(now + ms(1));
+        });
+        let loss = Loss { mean: 0.05, burst: 2.0 };
+        let conditions = Conditions {
+            latency: ms(10),
+            jitter: ms(10),
+            loss,
+            duplicate: 0.02,
+            reorder: 0.02,
+            corrupt: 0.02,
+            rate: Some(2_000_000),
+            ..Conditions::default()
+        };
+        w.degrade(to, conditions);
+        w.degrade(host, conditions);
+        for step in 0..10 {
+            match step {
+                2 => w.pause(host),
+                4 => w.resume(host),
+                5 => w.stall(host, ms(700)),
+                6 => w.rebind(inside),
+                7 => w.readdress(publishers[0]),
+                8 => w.skew(host, 300),
+                _ => w.part_one_way(host, publishers[step % 2]),
+            }
+            w.run(ms(1_500));
+        }
+        w.heal_all();
+        w.run(ms(5_000));
+        let came: Vec<(Time, SocketAddr, Vec<u8>)> =
+            got(&w, to).got.iter().map(|g| (g.at, g.from, g.bytes.clone())).collect();
+        (w.hash(), w.log().to_vec(), came)
+    };
+    let (a, b, c) = (run(22), run(22), run(23));
+    for (x, y) in a.1.iter().zip(&b.1) {
+        assert_eq!(x, y);
+    }
+    assert!(a.0 == b.0 && a.2 == b.2 && a.2.len() > 3_000);
+    assert!(a.0 != c.0 && a.2 != c.2);
 }

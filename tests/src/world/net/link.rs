@@ -318,7 +318,7 @@ impl World {
         }
         // Three acknowledgements of what came after make a sender repeat after one round trip (RFC 5681 section 3.2);
         // if nothing came after, or the repetition is lost as well, it waits for its timer, which doubles (RFC 6298).
-        let tail = dice(self.seed, Kind::Late as u64, flow, nth) % 4 == 0;
+        let tail = dice(self.seed, Kind::Late as u64, flow, nth).is_multiple_of(4);
         if lost == 1 && !tail {
             return delay + around;
         }
