@@ -254,6 +254,58 @@ fn a_wall_clock_that_jumps_moves_no_timer() {
     });
 }
 
+/// The manager restarts with empty memory and a clock that was set back, while the only origin that knew the stream's
+/// epoch dies. Edges that hold the stream still know it: epochs rise all the same.
+#[test]
+fn epochs_rise_although_the_managers_clock_was_set_back() {
+    seeds(|w| {
+        let (c, p, [_, v1, v2]) = watched(w);
+        w.crash(c.m);
+        w.crash(c.o1);
+        w.jump_wall(c.m, -3_600_000);
+        w.start(c.m);
+        w.run(ms(4_000));
+        let back = w.publish_with(c.o2, STREAM, again());
+        ready(w, back, 6_000);
+        let s = session(w, back);
+        for v in [v1, v2] {
+            until_sees(w, v, s, 5_000);
+        }
+        assert!(w.publisher(p).ended().is_some());
+        w.run(ms(3_000));
+        for v in [v1, v2] {
+            saw_all(w, v, back, s);
+        }
+    });
+}
+
+/// The same, with a clock that was set far ahead and then right again.
+#[test]
+fn epochs_rise_although_the_managers_clock_was_ahead() {
+    seeds(|w| {
+        let m = w.host_off("m1", &[Role::Manager], None, |_| {});
+        w.jump_wall(m, 10_000_000_000);
+        w.start(m);
+        let o = w.host("o1", &[Role::Origin], Some(m));
+        let e = w.host("e1", &[Role::Edge], Some(m));
+        w.run(ms(2_500));
+        let p = w.publish_with(o, STREAM, again());
+        ready(w, p, 5_000);
+        let v = viewer(w, e, STREAM, p);
+        w.heal_all();
+        for _ in 0..2 {
+            w.crash(m);
+            w.crash(o);
+            w.start(m);
+            w.start(o);
+            w.run(ms(3_000));
+            ready(w, p, 6_000);
+            let s = session(w, p);
+            until_sees(w, v, s, 5_000);
+        }
+    });
+}
+
 #[test]
 fn an_edge_without_descriptors_turns_newcomers_away_and_plays_on() {
     seeds(|w| {
