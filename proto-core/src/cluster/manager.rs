@@ -182,6 +182,16 @@ impl Manager {
         }
     }
 
+    /// A node that registers knows this epoch of an earlier manager, whose streams it may still hold.
+    fn heard_of(&mut self, link: LinkId, epoch: Epoch) {
+        if epoch.term <= TERM_MAX {
+            self.heard(epoch);
+        } else {
+            let text = format!("link {link:?} speaks of epoch {epoch}, which no manager can have granted");
+            self.log(Level::Warn, text);
+        }
+    }
+
     fn wall_clock(&mut self, wall: WallTime, now: Time) {
         if self.last.term == 0 {
             let seconds = wall.0 / 1_000_000_000;
@@ -238,9 +248,11 @@ impl Manager {
             info.capacity_mbps,
             info.advertised.link_addr()
         );
+        let highest = info.highest;
         match self.registry.register(link, info, now) {
             Ok(orphans) => {
                 self.strangers |= link != LinkId::Local;
+                self.heard_of(link, highest);
                 if !known {
                     self.log(Level::Info, line);
                 }

@@ -416,6 +416,25 @@ fn a_stranger_without_registration_gets_nothing() {
 }
 
 #[test]
+fn a_node_that_heard_of_a_higher_epoch_raises_the_term_and_one_that_lies_does_not() {
+    let mut m = alone(false);
+    let register = |m: &mut Manager, link: u64, highest: Epoch| {
+        let info = NodeInfo { highest, ..info(&format!("edge-{link}"), EDGE, "eu", 100) };
+        let link = LinkId::Conn(ConnId::accepted(link));
+        m.handle(Input::Link(link, Message::Register(Box::new(info))), Time::ZERO);
+    };
+    m.handle(Input::WallClock(WallTime(1_000_000_000)), Time::ZERO);
+    register(&mut m, 1, Epoch::default());
+    assert_eq!(m.term(), 1);
+    register(&mut m, 2, Epoch { term: 1, count: 7 });
+    assert_eq!(m.term(), 2, "an earlier manager had the same term: its clock read the same second");
+    register(&mut m, 3, Epoch { term: 900, count: 0 });
+    assert_eq!(m.term(), 901);
+    register(&mut m, 4, Epoch { term: u64::MAX, count: 1 });
+    assert_eq!(m.term(), 901);
+}
+
+#[test]
 fn an_epoch_that_no_manager_can_have_granted_is_not_believed() {
     let mut m = alone(true);
     m.handle(Input::WallClock(WallTime(1_000_000_000)), Time::ZERO);
