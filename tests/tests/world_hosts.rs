@@ -254,6 +254,28 @@ fn a_wall_clock_that_jumps_moves_no_timer() {
     });
 }
 
+/// A manager that slept longer than a lease finds all leases run out, though every node is well. It must not give a live
+/// publisher's name to another who asked meanwhile.
+#[test]
+fn a_paused_manager_gives_no_live_name_away_when_it_wakes() {
+    seeds(|w| {
+        let (c, p, viewers) = watched(w);
+        let rival = w.publish_with(c.o2, STREAM, again());
+        w.run(ms(500));
+        for pause in [3_500, 9_000, 1_000] {
+            w.pause(c.m);
+            w.run(ms(pause));
+            w.resume(c.m);
+            w.run(ms(6_000));
+            assert_eq!(w.publisher(p).ended(), None, "after {pause} ms");
+            assert!(!w.publisher(rival).is_ready());
+        }
+        for v in viewers {
+            saw_all(w, v, p, session(w, p));
+        }
+    });
+}
+
 /// The manager restarts with empty memory and a clock that was set back, while the only origin that knew the stream's
 /// epoch dies. Edges that hold the stream still know it: epochs rise all the same.
 #[test]
