@@ -189,6 +189,25 @@ fn a_dead_origins_name_goes_to_another_and_the_dead_is_fenced_when_it_returns() 
 }
 
 #[test]
+fn a_manager_that_heard_of_nobody_gives_no_live_name_away() {
+    let mut w = world();
+    w.claim(0, 1, "x", "");
+    w.run(1_500);
+    (0..3).for_each(|node| w.cut(node));
+    w.run(5_000);
+    w.nodes[1].cut = false;
+    // It dials at least every one and a half seconds.
+    w.run(1_600);
+    w.claim(1, 2, "x", "");
+    w.run(200);
+    assert!(!w.nodes[1].claimed.contains_key(&2), "the manager waits");
+    w.nodes[0].cut = false;
+    w.run(3_000);
+    assert_eq!(code(&w, 1, 2), "name_busy");
+    assert_eq!(fenced(&w, 0), []);
+}
+
+#[test]
 fn a_short_break_changes_nothing() {
     let mut w = world();
     w.claim(0, 1, "x", "");
