@@ -114,6 +114,8 @@ pub struct Manager {
     strangers: bool,
     settle_at: Time,
     settled: bool,
+    /// When another process's node was last heard.
+    heard_at: Option<Time>,
     /// The last epoch granted; its term is 0 until the wall clock was read.
     last: Epoch,
     /// Above every term heard.
@@ -125,7 +127,7 @@ pub struct Manager {
 impl Manager {
     /// A manager that knows nothing yet. `complete`: this process is manager, origin and edge itself.
     pub fn new(limits: Arc<Limits>, complete: bool, now: Time) -> Manager {
-        let settle = Duration::from_millis(limits.report_ms.saturating_mul(2));
+        let settle = Self::settle_time(&limits);
         Manager {
             registry: Registry::new(Arc::clone(&limits)),
             limits,
@@ -133,11 +135,34 @@ impl Manager {
             strangers: false,
             settle_at: now + settle,
             settled: false,
+            heard_at: None,
             last: Epoch::default(),
             least_term: 1,
             waiting: VecDeque::new(),
             out: VecDeque::new(),
         }
+    }
+
+    fn settle_time(limits: &Limits) -> Duration {
+        Duration::from_millis(limits.report_ms.saturating_mul(2))
+    }
+
+    /// A node speaks. If none did for a whole lease, this process slept or was cut off: that leases ran out says
+    /// nothing about the nodes then, so all may say again what they publish before a name is given to another.
+    fn notice_silence(&mut self, now: Time) {
+        let before = self.heard_at.replace(now);
+        let lease = Duration::from_millis(self.limits.lease_ms);
+        let Some(silent) = before.map(|at| now.since(at)).filter(|s| *s >= lease && self.settled) else {
+            return;
+        };
+        self.settled = false;
+        self.settle_at = now + Self::settle_time(&self.limits);
+        let text = format!(
+            "no node was heard for {} ms: this manager slept or was cut off; it waits {} ms for what they publish",
+            silent.as_millis(),
+            Self::settle_time(&self.limits).as_millis()
+        );
+        self.log(Level::Warn, text);
     }
 
     /// What it knows, for the API and metrics.
@@ -193,6 +218,16 @@ impl Manager {
         }
     }
 
+    /// A node that registers knows this epoch of an earlier manager, whose streams it may still hold.
+    fn heard_of(&mut self, link: LinkId, epoch: Epoch) {
+        if epoch.term <= TERM_MAX {
+            self.heard(epoch);
+        } else {
+            let text = format!("link {link:?} speaks of epoch {epoch}, which no manager can have granted");
+            self.log(Level::Warn, text);
+        }
+    }
+
     fn wall_clock(&mut self, wall: WallTime, now: Time) {
         if self.last.term == 0 {
             let seconds = wall.0 / 1_000_000_000;
@@ -202,6 +237,9 @@ impl Manager {
     }
 
     fn message(&mut self, link: LinkId, message: Message, now: Time) {
+        if link != LinkId::Local {
+            self.notice_silence(now);
+        }
         if let Message::Register(info) = message {
             return self.register(link, *info, now);
         }
@@ -249,9 +287,11 @@ impl Manager {
             info.capacity_mbps,
             info.advertised.link_addr()
         );
+        let highest = info.highest;
         match self.registry.register(link, info, now) {
             Ok(orphans) => {
                 self.strangers |= link != LinkId::Local;
+                self.heard_of(link, highest);
                 if !known {
                     self.log(Level::Info, line);
                 }
@@ -400,7 +440,8 @@ impl Manager {
 
     /// Answers at once, or later if too little is known yet.
     fn ask(&mut self, question: Question, now: Time) {
-        let known = self.last.term > 0 && self.registry.stream(question.key()).is_some();
+        let owned = self.registry.stream(question.key()).is_some_and(|s| s.owner.is_some());
+        let known = self.last.term > 0 && owned;
         if known || self.knows_all() {
             return self.answer(question, now);
         }

@@ -160,6 +160,8 @@ pub struct Member {
     failures: u32,
     logged_at: Option<Time>,
     owned: BTreeMap<StreamKey, (Epoch, String)>,
+    /// The highest epoch that any manager spoke of.
+    highest: Epoch,
     pending: BTreeMap<u64, Pending>,
     absent: BTreeMap<StreamKey, Time>,
     out: VecDeque<Output>,
@@ -193,6 +195,7 @@ impl Member {
             failures: 0,
             logged_at: None,
             owned: BTreeMap::new(),
+            highest: Epoch::default(),
             pending: BTreeMap::new(),
             absent: BTreeMap::new(),
             out: VecDeque::new(),
@@ -232,11 +235,15 @@ impl Member {
         }
     }
 
+    fn registration(&self) -> Message {
+        Message::Register(Box::new(NodeInfo { highest: self.highest, ..self.info.clone() }))
+    }
+
     fn up(&mut self, link: LinkId, now: Time) {
         let report_at = now + Self::ms(self.limits.report_ms);
         self.place = Place::Up { link, registered: false, report_at };
         self.failures = 0;
-        self.out.push_back(Output::ToManager(Message::Register(Box::new(self.info.clone()))));
+        self.out.push_back(Output::ToManager(self.registration()));
     }
 
     fn down(&mut self, reason: &Reason, now: Time) {
@@ -317,6 +324,13 @@ impl Member {
     }
 
     fn message(&mut self, message: Message, now: Time) {
+        if let Message::Claimed { epoch, .. }
+        | Message::Located { epoch, .. }
+        | Message::Moved { epoch, .. }
+        | Message::Fence { epoch, .. } = &message
+        {
+            self.highest = self.highest.max(*epoch);
+        }
         match message {
             Message::Registered { .. } => self.registered(),
             Message::Claimed { req, key, epoch } => match self.take(req, true) {
@@ -431,7 +445,7 @@ impl Member {
                     self.out.push_back(Output::WantReport);
                 } else {
                     // Refused, or the answer is still on its way: the books take the same entry twice.
-                    self.out.push_back(Output::ToManager(Message::Register(Box::new(self.info.clone()))));
+                    self.out.push_back(Output::ToManager(self.registration()));
                 }
             }
             _ => {}
@@ -485,7 +499,7 @@ impl Machine for Member {
             Input::Info(info) => {
                 self.info = *info;
                 if self.is_registered() {
-                    self.out.push_back(Output::ToManager(Message::Register(Box::new(self.info.clone()))));
+                    self.out.push_back(Output::ToManager(self.registration()));
                 }
             }
             Input::Tick => self.tick(now),

@@ -87,6 +87,7 @@ pub(super) fn node_info(
             link: config.cluster.port,
         },
         capacity_mbps: config.node.capacity_mbps,
+        highest: crate::cluster::Epoch::default(),
     }
 }
 

@@ -108,7 +108,7 @@ impl World {
         self.say(id, "goes on");
         let now = self.now;
         // What a loop looks at first after such a wait is not to be relied on.
-        let timers_first = dice(self.seed, ORDER, id.0 as u64, now.as_nanos()) % 2 == 0;
+        let timers_first = dice(self.seed, ORDER, id.0 as u64, now.as_nanos()).is_multiple_of(2);
         let (first, last): (Vec<Event>, Vec<Event>) =
             frozen.into_iter().partition(|e| timers_first == matches!(e, Event::Wake(..)));
         first.into_iter().for_each(|e| self.at(now, e));

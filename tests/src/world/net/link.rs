@@ -293,7 +293,7 @@ impl World {
         rtt: Duration,
     ) -> Duration {
         let mut delay = Duration::ZERO;
-        let mut lost = 0;
+        let mut lost = 0_u32;
         let mut around = rtt;
         for (direction, party) in [(Direction::Up, from), (Direction::Down, to)] {
             let Some(access) = self.net.links.get(&party) else { continue };
@@ -303,14 +303,14 @@ impl World {
                 |kind: Kind, more: u64| dice(self.seed, kind as u64 * 2 + d as u64, flow ^ more << 48, nth);
             delay += c.latency + jitter(c.jitter, || dice(Kind::Jitter, 0));
             around += c.latency * 2;
+            // What of one flight is lost is repeated together (RFC 6675); a repetition may be lost as well.
+            let mut again = false;
             for segment in 0..size.div_ceil(SEGMENT).max(1) as u64 {
-                lost += u32::from(c.loss.step(&mut chain.0[d], dice(Kind::Loss, segment + 1)));
+                again |= c.loss.step(&mut chain.0[d], dice(Kind::Loss, segment + 1));
             }
-            // A lost segment is sent again, which may be lost as well.
-            let mut again = lost;
-            while again > 0 && lost < 12 {
-                again = u32::from(chance(c.loss.mean, dice(Kind::Retransmit, u64::from(lost))));
-                lost += again;
+            while again && lost < 8 {
+                lost += 1;
+                again = chance(c.loss.mean, dice(Kind::Retransmit, u64::from(lost)));
             }
         }
         if lost == 0 {
@@ -318,7 +318,7 @@ impl World {
         }
         // Three acknowledgements of what came after make a sender repeat after one round trip (RFC 5681 section 3.2);
         // if nothing came after, or the repetition is lost as well, it waits for its timer, which doubles (RFC 6298).
-        let tail = dice(self.seed, Kind::Late as u64, flow, nth) % 4 == 0;
+        let tail = dice(self.seed, Kind::Late as u64, flow, nth).is_multiple_of(4);
         if lost == 1 && !tail {
             return delay + around;
         }

@@ -176,7 +176,7 @@ impl World {
         self.trace(|| format!("client{} moves from {old} to {ip}", client.0));
         self.clients[client.0].ip = ip;
         self.unroute(Party::Client(client), false);
-        if self.draw("readdress", client.0 as u64, moves) % 2 == 0 {
+        if self.draw("readdress", client.0 as u64, moves).is_multiple_of(2) {
             self.abandon(client);
         }
         self.client(client, In::Address(ip));

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What is known of the datagrams from one address to another.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Flow {
     sent: u64,
     chain: Chain,
@@ -69,6 +69,7 @@ impl World {
         let (seed, now) = (self.seed, self.now);
         let flow = self.net.flows.entry(key).or_default();
         flow.sent += 1;
+        let mut flow = *flow;
         let nth = flow.sent;
         if !self.passes(by, receiver) {
             return;
@@ -77,21 +78,18 @@ impl World {
             let micros = 500 + dice(seed, Kind::Delay as u64, key, nth) % 5_000;
             return self.at(now + Duration::from_micros(micros), Event::Datagram { to, from, bytes });
         }
-        let Some(flow) = self.net.flows.get(&key) else { return };
-        let (mut chain, last) = (flow.chain, flow.last);
-        let fate = self.fate((by, receiver), (key, nth), &mut chain, bytes.len());
-        if let Some(flow) = self.net.flows.get_mut(&key) {
-            flow.chain = chain;
-        }
-        let Some(fate) = fate else { return };
-        let Some(left) = self.transit(by, Direction::Up, bytes.len(), true) else { return };
-        let mut at = left + self.distance(by, receiver) + fate.delay;
-        if !fate.overtaken {
-            at = at.max(last);
-            if let Some(flow) = self.net.flows.get_mut(&key) {
+        let fate = self.fate((by, receiver), (key, nth), &mut flow.chain, bytes.len());
+        let left = fate.and_then(|_| self.transit(by, Direction::Up, bytes.len(), true));
+        let mut at = now;
+        if let (Some(fate), Some(left)) = (fate, left) {
+            at = left + self.distance(by, receiver) + fate.delay;
+            if !fate.overtaken {
+                at = at.max(flow.last);
                 flow.last = at;
             }
         }
+        self.net.flows.insert(key, flow);
+        let (Some(fate), Some(_)) = (fate, left) else { return };
         let bytes = if fate.corrupt {
             damaged(bytes, dice(seed, Kind::CorruptWhere as u64, key, nth))
         } else {
@@ -172,4 +170,50 @@ fn damaged(bytes: Bytes, dice: u64) -> Bytes {
         *first ^= 1;
     }
     wrong.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto_core::node::config::Role;
+
+    /// Sends so many messages of three datagrams each from a host to itself. Answers how many were refused, and how
+    /// many datagrams came.
+    fn send(w: &mut World, host: HostId, messages: usize) -> (usize, usize) {
+        let from = SocketAddr::new(w.hosts[host.0].ip, 8_189);
+        let mut refused = 0;
+        for _ in 0..messages {
+            let mut batch = Batch::new(SocketId(0));
+            (0..3).for_each(|_| batch.push(None, SocketAddr::new(from.ip(), 9), &[7; 100], 10));
+            assert_eq!(batch.items.len(), 1);
+            refused += w.batch(host, from, &batch);
+        }
+        let mut came = 0;
+        while let Some((at, event)) = w.queue.pop() {
+            came += usize::from(matches!(event, Event::Datagram { ref bytes, .. } if bytes.len() == 100));
+            w.now = at;
+        }
+        (refused, came)
+    }
+
+    #[test]
+    fn a_kernel_refuses_the_share_that_it_is_told() {
+        let mut w = World::quiet(1);
+        let host = w.host_off("one", &[Role::Manager], None, |_| {});
+        assert_eq!(send(&mut w, host, 100), (0, 300));
+        w.refuse_datagrams(host, 0.25);
+        let (refused, came) = send(&mut w, host, 4_000);
+        assert!((920..=1_080).contains(&refused), "{refused}");
+        assert_eq!(came, (4_000 - refused) * 3);
+        w.heal_all();
+        while w.queue.pop().is_some() {}
+        assert_eq!(send(&mut w, host, 100), (0, 300));
+    }
+
+    #[test]
+    fn damage_is_always_visible() {
+        let whole = Bytes::from_static(&[1, 2, 3]);
+        assert!((0..1_000).all(|n| damaged(whole.clone(), super::super::mix(n)) != whole));
+        assert_eq!(damaged(Bytes::new(), 1), Bytes::new());
+    }
 }
