@@ -61,7 +61,7 @@ fn parsers_deny_what_panics() {
 }
 
 #[test]
-fn unsafe_stands_in_the_runtime_alone() {
+fn unsafe_stands_in_its_places_alone() {
     hold_files(rust, source::unsafe_code);
 }
 

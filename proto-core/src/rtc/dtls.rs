@@ -51,8 +51,22 @@ impl Identity {
     /// # Errors
     /// If the library's self-test fails.
     pub fn new(certificate: DtlsCert) -> Result<Identity, Reason> {
+        let dtls = dimpl::crypto::aws_lc_rs::default_provider();
+        Identity::with_crypto(certificate, dtls, str0m::crypto::from_feature_flags())
+    }
+
+    /// As [`Identity::new`], with other cryptography: `dtls` for handshakes, and all but the DTLS provider of `other`
+    /// for the rest. For drivers that must be able to replay what a node did.
+    ///
+    /// # Errors
+    /// If the self-test of `dtls` fails.
+    pub fn with_crypto(
+        certificate: DtlsCert,
+        dtls: dimpl::crypto::CryptoProvider,
+        other: CryptoProvider,
+    ) -> Result<Identity, Reason> {
         let config = dimpl::Config::builder()
-            .with_crypto_provider(dimpl::crypto::aws_lc_rs::default_provider())
+            .with_crypto_provider(dtls)
             // ICE has proven the return path before the first DTLS record is looked at.
             .use_server_cookie(false)
             .flight_start_rto(FLIGHT_RTO)
@@ -65,10 +79,19 @@ impl Identity {
                     format!("the cryptographic library failed its self-test ({e}); WebRTC cannot run"),
                 )
             })?;
+        let makes_certificates = other.dtls_provider;
         // str0m takes providers as static references; one small allocation per identity is the price.
-        let dtls: &'static Provider = Box::leak(Box::new(Provider { config: Arc::new(config) }));
-        let crypto = CryptoProvider { dtls_provider: dtls, ..str0m::crypto::from_feature_flags() };
+        let dtls: &'static Provider =
+            Box::leak(Box::new(Provider { config: Arc::new(config), makes_certificates }));
+        let crypto = CryptoProvider { dtls_provider: dtls, ..other };
         Ok(Identity { certificate, crypto: Arc::new(crypto) })
+    }
+
+    /// Another identity with the same cryptography, and at no cost: nothing is tested or allocated for good. For
+    /// drivers with many nodes.
+    #[must_use]
+    pub fn with_certificate(&self, certificate: DtlsCert) -> Identity {
+        Identity { certificate, crypto: self.crypto.clone() }
     }
 
     pub(super) fn certificate(&self) -> DtlsCert {
@@ -83,11 +106,12 @@ impl Identity {
 #[derive(Debug)]
 struct Provider {
     config: Arc<dimpl::Config>,
+    makes_certificates: &'static dyn DtlsProvider,
 }
 
 impl DtlsProvider for Provider {
     fn generate_certificate(&self) -> Option<DtlsCert> {
-        str0m::crypto::from_feature_flags().dtls_provider.generate_certificate()
+        self.makes_certificates.generate_certificate()
     }
 
     fn new_dtls(

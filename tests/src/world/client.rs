@@ -5,6 +5,7 @@ use super::actors::player::Player;
 use super::actors::publisher::{Publisher, PublisherConfig};
 use super::actors::{Client, Conn, In, Out, Standing};
 use super::event::Event;
+use super::nat::NatId;
 use super::{ClientId, HostId, Owner, Party, World};
 use proto_core::time::Time;
 use std::any::Any;
@@ -16,6 +17,9 @@ use std::time::Duration;
 pub(super) struct Slot {
     actor: Box<dyn Client>,
     pub(super) ip: IpAddr,
+    pub(super) nat: Option<NatId>,
+    /// How often it came to another network.
+    pub(super) moves: u64,
     pipes: BTreeMap<Conn, (u64, usize)>,
     wake: Option<Time>,
 }
@@ -26,12 +30,18 @@ impl World {
     }
 
     /// Adds a client, which begins at once.
-    pub fn add(&mut self, mut actor: Box<dyn Client>) -> ClientId {
+    pub fn add(&mut self, actor: Box<dyn Client>) -> ClientId {
         let n = self.clients.len();
-        actor.notes().want(self.verbose);
         let ip = Self::client_ip(n);
         self.addresses.insert(ip, Party::Client(ClientId(n)));
-        self.clients.push(Slot { actor, ip, pipes: BTreeMap::new(), wake: None });
+        self.add_at(actor, ip, None)
+    }
+
+    /// Adds a client at an address of its own or (then nobody else can see it) behind a translator.
+    pub(super) fn add_at(&mut self, mut actor: Box<dyn Client>, ip: IpAddr, nat: Option<NatId>) -> ClientId {
+        let n = self.clients.len();
+        actor.notes().want(self.verbose);
+        self.clients.push(Slot { actor, ip, nat, moves: 0, pipes: BTreeMap::new(), wake: None });
         self.client(ClientId(n), In::Address(ip));
         self.client(ClientId(n), In::Tick);
         ClientId(n)
@@ -181,7 +191,7 @@ impl World {
                 self.datagram(Party::Client(id), from, to, bytes);
             }
             Out::Forged { from, to, bytes } => self.forge(id, from, to, bytes),
-            Out::Tap(to) => self.taps.entry(to).or_default().push(id),
+            Out::Tap(to) => self.net.taps.entry(to).or_default().push(id),
             Out::Vanish => self.cut(Party::Client(id)),
             Out::Violation(invariant, text) => self.violate(invariant, format!("client{}: {text}", id.0)),
         }

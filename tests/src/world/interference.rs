@@ -4,7 +4,8 @@
 //! what it is for, so the innocents of both runs draw the same numbers, and every frame that they get must be the
 //! same one, with the same time stamp, and come within [`TOLERANCE`] of the same moment.
 
-use super::actors::evil::Evil;
+use super::actors::evil::{Evil, Victim};
+use super::actors::webrtc::{Call, Seen, WhepConfig, WhipConfig};
 use super::actors::{Client, In, Notes, Out};
 use super::{ClientId, HostId, Violation, World};
 use proto_core::node::config::Role;
@@ -60,6 +61,8 @@ struct Scene {
     nodes: Vec<HostId>,
     publishers: Vec<ClientId>,
     players: Vec<ClientId>,
+    whip: ClientId,
+    whep: Vec<ClientId>,
 }
 
 fn ms(n: u64) -> Duration {
@@ -74,6 +77,10 @@ fn pass(w: &mut World, time: Duration) -> bool {
     w.violation.is_none()
 }
 
+fn call(c: &Call) -> String {
+    format!("status {:?}, sound {}, ended {:?}", c.status, c.sound, c.ended.as_ref().map(|(_, why)| why))
+}
+
 impl Scene {
     fn new(w: &mut World) -> Scene {
         let m = w.host("m1", &[Role::Manager], None);
@@ -85,8 +92,13 @@ impl Scene {
         pass(w, ms(1_000));
         let at = [(o1, "live/one"), (e1, "live/one"), (o2, "live/two"), (e1, "live/two")];
         let players = at.into_iter().map(|(at, stream)| w.play(at, stream)).collect();
+        // Pictures by WebRTC are found and decrypted by address, so there the guests' datagrams matter.
+        let whip = w.publish_webrtc(o1, "live/web", WhipConfig::default());
         pass(w, ms(1_500));
-        Scene { nodes: vec![m, o1, o2, e1], publishers, players }
+        let strict = || WhepConfig { again: None, strict: true, ..WhepConfig::default() };
+        let whep = [o1, e1].map(|at| w.play_webrtc(at, "live/web", strict())).to_vec();
+        pass(w, ms(1_500));
+        Scene { nodes: vec![m, o1, o2, e1], publishers, players, whip, whep }
     }
 
     fn trace(&self, w: &World) -> Vec<Trace> {
@@ -103,7 +115,18 @@ impl Scene {
             let end = (w.now, format!("told {:?}, ended {:?}", p.statuses, p.ended));
             Trace { who: format!("player {id:?} of {}", p.stream()), lines: seen.chain([end]).collect() }
         });
-        published.chain(played).collect()
+        let whip = w.whip(self.whip);
+        let lines = whip.calls().iter().map(|c| (c.connected.unwrap_or_default(), call(c)));
+        let lines = lines.chain(whip.sent.iter().map(|s| (w.now, format!("{s:?}"))));
+        let sent = Trace { who: format!("publisher {:?} by WHIP", self.whip), lines: lines.collect() };
+        let watched = self.whep.iter().map(|id| {
+            let p = w.whep(*id);
+            let about = |s: &Seen| format!("{} {} {} at {}", s.session, s.picture, s.seq, s.stamp);
+            let seen = p.seen.iter().map(|s| (s.at, about(s)));
+            let calls = p.calls().iter().map(|c| (c.connected.unwrap_or_default(), call(c)));
+            Trace { who: format!("player {id:?} by WHEP"), lines: seen.chain(calls).collect() }
+        });
+        published.chain(played).chain([sent]).chain(watched).collect()
     }
 }
 
@@ -115,10 +138,16 @@ pub fn run(seed: u64, evil: Option<Evil>) -> Innocents {
 /// As [`run`], in a world of the caller's, which keeps a log if it wants one.
 pub fn run_in(w: &mut World, evil: Option<Evil>) -> Innocents {
     let scene = Scene::new(w);
-    // The choice depends on the kind, so that one seed goes for several nodes.
     let guest = match evil {
         Some(kind) => {
-            let at = scene.nodes[w.pick("victim", kind as u64, scene.nodes.len() as u64) as usize];
+            let [m, o1, _, e1] = scene.nodes[..] else { unreachable!("four nodes") };
+            let at = match kind.goes_for() {
+                Victim::Manager => m,
+                Victim::Origin => o1,
+                // The choice depends on the kind, so that one seed goes for several nodes.
+                Victim::Any if kind.needs_rtc() => [o1, e1][w.pick("victim", kind as u64, 2) as usize],
+                Victim::Any => scene.nodes[w.pick("victim", kind as u64, 4) as usize],
+            };
             w.evil(kind, at, 0)
         }
         None => w.add(Box::new(Nobody(Notes::default()))),
@@ -145,6 +174,10 @@ fn leave(w: &mut World, scene: &Scene, guest: ClientId) {
     }
     for id in &scene.publishers {
         w.with_publisher(*id, |p, now| p.leave(now));
+    }
+    w.with_whip(scene.whip, |p, now| p.leave(now));
+    for id in &scene.whep {
+        w.with_whep(*id, |p, now| p.leave(now));
     }
     // Half-open connections of a guest that vanished live for a minute; a stream is held for 30 s.
     if !pass(w, ms(75_000)) {

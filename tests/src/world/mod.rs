@@ -4,14 +4,14 @@
 //! keyed hashes of what it is for and not in sequence, so that a change in one place does not shuffle the rest. The
 //! same seed gives the same [`World::hash`] of all that the nodes said and the players saw.
 //!
-//! It has: any number of nodes that are started, crashed, restarted, drained, cut off or parted (nothing passes, nobody is
-//! told); TCP with latency, windows, credit, re-chunking, half-close, reset, refused and unanswered dials, and
-//! keep-alive; UDP between hosts with latency; name look-ups of IP addresses; publishers by RTMP (the project's own
+//! It has: any number of nodes that are started, crashed, restarted, drained, paused, cut off or parted, in both
+//! directions or in one (nothing passes, nobody is told), with clocks that run fast or jump, without descriptors or
+//! names; TCP with latency, windows, credit, re-chunking, half-close, reset, refused and unanswered dials, and
+//! keep-alive; UDP; access links with [conditions](link::Conditions); [translators](nat::Behaviour); publishers by RTMP (the project's own
 //! client), players by RTMP (the independent `rml_rtmp`) that check order, integrity, key frames and times of all
 //! they get, and clients that ask by HTTP. A line of level error in a node's log ends the run.
 //!
-//! It does not have yet: WebRTC clients, lossy and duplicating UDP, bandwidth, links that lose in one direction only,
-//! paused nodes, skewed clocks, evil clients, and generated sequences of operations. The bytes of the independent
+//! It does not have yet: WebRTC clients, evil clients, and generated sequences of operations. The bytes of the independent
 //! client (its random numbers and its clock are the system's) and of WebRTC's cryptography are not in the hash.
 
 pub mod actors;
@@ -24,14 +24,17 @@ mod net;
 
 use actors::{Conn, In};
 use client::Slot;
-use event::Event;
+use event::{Event, Queue};
 use host::Host;
-use net::Pipe;
+pub use host::Resolver;
+use net::Net;
+pub use net::link;
+pub use net::nat;
 use proto_core::io::{ConnId, Level};
 use proto_core::node::Node;
 use proto_core::rand::Rng;
 use proto_core::time::Time;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -110,22 +113,13 @@ pub struct World {
     rng: Rng,
     base: Instant,
     now: Time,
-    seq: u64,
     same: u64,
-    queue: BTreeMap<(Time, u64), Event>,
+    queue: Queue,
     hosts: Vec<Host>,
     clients: Vec<Slot>,
     addresses: BTreeMap<IpAddr, Party>,
-    pipes: BTreeMap<u64, Pipe>,
-    /// How often each party has dialled.
-    dials: BTreeMap<Party, u64>,
-    /// Who hears what others send to a UDP address.
-    taps: BTreeMap<SocketAddr, Vec<ClientId>>,
-    cut: BTreeSet<Party>,
-    parted: BTreeSet<(Party, Party)>,
-    cut_since: BTreeMap<Party, Time>,
-    datagrams: u64,
-    forged: u64,
+    names: BTreeMap<String, Vec<IpAddr>>,
+    net: Net,
     hash: DefaultHasher,
     verbose: bool,
     log: Vec<String>,
@@ -145,20 +139,13 @@ impl World {
             rng: Rng::new(bytes),
             base: Instant::now(),
             now: Time::ZERO,
-            seq: 0,
             same: 0,
-            queue: BTreeMap::new(),
+            queue: Queue::default(),
             hosts: Vec::new(),
             clients: Vec::new(),
             addresses: BTreeMap::new(),
-            pipes: BTreeMap::new(),
-            dials: BTreeMap::new(),
-            taps: BTreeMap::new(),
-            cut: BTreeSet::new(),
-            parted: BTreeSet::new(),
-            cut_since: BTreeMap::new(),
-            datagrams: 0,
-            forged: 0,
+            names: BTreeMap::new(),
+            net: Net::default(),
             hash: DefaultHasher::new(),
             verbose: true,
             log: Vec::new(),
@@ -200,8 +187,7 @@ impl World {
     }
 
     fn at(&mut self, at: Time, event: Event) {
-        self.seq += 1;
-        self.queue.insert((at.max(self.now), self.seq), event);
+        self.queue.push(at.max(self.now), event);
     }
 
     /// Writes a line into the log, if anybody wants one.
@@ -226,27 +212,28 @@ impl World {
 
     /// Does the next thing that is due by `until`; `false` if there is none, or if an invariant is broken.
     pub fn step(&mut self, until: Time) -> bool {
-        let Some((&(at, _), _)) = self.queue.first_key_value() else { return false };
-        if at > until || self.violation.is_some() {
+        if self.queue.next().is_none_or(|at| at > until) || self.violation.is_some() {
             return false;
         }
-        let Some((_, event)) = self.queue.pop_first() else { return false };
+        let Some((at, event)) = self.queue.pop() else { return false };
         self.same = if at == self.now { self.same + 1 } else { 0 };
         if self.same >= SAME {
             self.violate("S16", format!("something runs in circles: {event:?}"));
         }
         self.now = at;
         match event {
-            Event::Syn(pipe) => self.syn(pipe),
+            Event::Syn(pipe, attempt) => self.syn(pipe, attempt),
             Event::DialFailed(pipe, why) => self.dial_failed(pipe, why),
             Event::Arrive(pipe, side) => self.arrive(pipe, side),
-            Event::Acked(pipe, side, n) => self.acked(pipe, side, n),
+            Event::Acked(pipe, side) => self.flush(pipe, side),
+            Event::AckAgain(pipe, side) => self.ack_again(pipe, side),
             Event::Room(pipe, side) => self.tell_room(pipe, side),
             Event::Lingered(pipe, side) => self.lingered(pipe, side),
-            Event::Stalled(pipe, side, before) => self.stalled(pipe, side, before),
-            Event::Unreachable(party, since) => self.unreachable(party, since),
+            Event::Stalled(pipe, side) => self.stalled(pipe, side),
+            Event::KeepAlive(pipe, side) => self.ask_alive(pipe, side),
             Event::WakeClient(client) => self.wake_client(client),
-            Event::Datagram { to, from, bytes } => self.datagram_arrives(to, from, &bytes),
+            Event::Queued { to, from, bytes } => self.datagram_queued(to, from, bytes),
+            Event::Datagram { to, from, bytes } => self.datagram_arrives(to, from, bytes),
             other => self.host_event(other),
         }
         true

@@ -7,6 +7,7 @@ pub mod asker;
 pub mod evil;
 pub mod player;
 pub mod publisher;
+pub mod webrtc;
 
 use bytes::Bytes;
 use proto_core::time::Time;

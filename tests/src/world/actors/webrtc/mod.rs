@@ -1,0 +1,77 @@
+//! Clients by WebRTC: publishers by WHIP, players by WHEP. Their ICE, DTLS and SRTP are str0m's, in the role that a
+//! browser has; HTTP, RTP payloads, reordering and all checks are their own and share no code with the servers.
+
+mod caller;
+mod http;
+mod peer;
+mod reorder;
+mod rtp;
+mod sync;
+mod whep;
+mod whip;
+
+pub use caller::Call;
+pub use whep::{Seen, Whep, WhepConfig};
+pub use whip::{Whip, WhipConfig};
+
+use crate::world::{ClientId, HostId, World};
+use caller::Seat;
+use peer::Identity;
+use proto_core::time::Time;
+use std::sync::{Arc, OnceLock};
+
+fn identity() -> Identity {
+    static IDENTITY: OnceLock<Identity> = OnceLock::new();
+    let make = || {
+        let crypto = str0m::crypto::from_feature_flags();
+        let certificate = crypto.dtls_provider.generate_certificate().expect("a certificate can be made");
+        Identity { crypto: Arc::new(crypto), certificate }
+    };
+    IDENTITY.get_or_init(make).clone()
+}
+
+impl World {
+    fn seat(&self, at: HostId, stream: &str) -> Seat {
+        let number = self.next_client();
+        Seat {
+            to: self.http_addr(at),
+            stream: stream.to_owned(),
+            number,
+            rng: self.rng.fork("client", number),
+            base: self.base,
+            identity: identity(),
+        }
+    }
+
+    /// A publisher of `stream` (`app/name`) by WHIP at a node.
+    pub fn publish_webrtc(&mut self, at: HostId, stream: &str, config: WhipConfig) -> ClientId {
+        let seat = self.seat(at, stream);
+        self.add(Box::new(Whip::new(seat, config, self.now)))
+    }
+
+    /// A player of `stream` (`app/name`) by WHEP at a node.
+    pub fn play_webrtc(&mut self, at: HostId, stream: &str, config: WhepConfig) -> ClientId {
+        let seat = self.seat(at, stream);
+        self.add(Box::new(Whep::new(seat, config, self.now)))
+    }
+
+    /// A publisher by WHIP.
+    pub fn whip(&self, id: ClientId) -> &Whip {
+        self.actor(id).unwrap_or_else(|| panic!("{id:?} is no publisher by WHIP"))
+    }
+
+    /// A player by WHEP.
+    pub fn whep(&self, id: ClientId) -> &Whep {
+        self.actor(id).unwrap_or_else(|| panic!("{id:?} is no player by WHEP"))
+    }
+
+    /// Has a publisher by WHIP do something.
+    pub fn with_whip(&mut self, id: ClientId, act: impl FnOnce(&mut Whip, Time)) {
+        self.with(id, act);
+    }
+
+    /// Has a player by WHEP do something.
+    pub fn with_whep(&mut self, id: ClientId, act: impl FnOnce(&mut Whep, Time)) {
+        self.with(id, act);
+    }
+}
