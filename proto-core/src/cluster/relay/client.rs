@@ -15,6 +15,7 @@ use crate::media::frame::{FrameKind, Ingest};
 use crate::media::key::StreamKey;
 use crate::media::track::TrackId;
 use crate::rand::Rng;
+use crate::simulation::Site;
 use crate::time::{Deadline, Time};
 use crate::wire::link::{Message, RelayFrame, TrackConfig};
 use std::collections::{BTreeMap, VecDeque};
@@ -221,7 +222,9 @@ impl PullClient {
         let least = self.limits.relay_retry_min_ms;
         let most = self.limits.relay_retry_max_ms.max(least);
         let wait = least.saturating_mul(1 << self.failures.min(16)).min(most);
-        let wait = wait - u64::from(self.rng.below(u32::try_from(wait / 2).unwrap_or(u32::MAX)));
+        let spread = u64::from(self.rng.below(u32::try_from(wait / 2).unwrap_or(u32::MAX)));
+        let late = self.limits.simulation.happens(Site::LateRetry, self.id ^ now.as_nanos());
+        let wait = if late { most } else { wait - spread };
         self.failures = self.failures.saturating_add(1);
         self.state = State::Backoff { until: now + Self::ms(wait) };
         self.dry_since.get_or_insert(now);
