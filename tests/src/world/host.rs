@@ -49,6 +49,13 @@ pub(super) struct Host {
     pub(super) faults: Faults,
 }
 
+impl Host {
+    /// How many connections the running node was offered.
+    pub(super) fn accepted(&self) -> u64 {
+        self.run.as_ref().map_or(0, |r| r.accepted)
+    }
+}
+
 fn identity() -> Identity {
     static IDENTITY: OnceLock<Identity> = OnceLock::new();
     IDENTITY.get_or_init(|| Identity::generate().expect("an identity can be made")).clone()
@@ -88,6 +95,10 @@ impl World {
         config.node.roles = roles.to_vec();
         config.cluster.key = "a key that all nodes share".to_owned();
         config.cluster.manager = manager.map_or_else(String::new, |m| self.hosts[m.0].ip.to_string());
+        if self.sites {
+            let seed = self.draw("sites", n as u64, 0);
+            config.limits.simulation = config.limits.simulation.sites(seed);
+        }
         change(&mut config);
         self.addresses.insert(ip, Party::Host(HostId(n)));
         self.hosts.push(Host {

@@ -4,17 +4,21 @@
 //! what it is for, so the innocents of both runs draw the same numbers, and every frame that they get must be the
 //! same one, with the same time stamp, and come within [`TOLERANCE`] of the same moment.
 
+use super::actors::asker::Asker;
 use super::actors::evil::{Evil, Victim};
 use super::actors::webrtc::{Call, Seen, WhepConfig, WhipConfig};
 use super::actors::{Client, In, Notes, Out};
 use super::{ClientId, HostId, Violation, World};
-use proto_core::node::config::Role;
+use proto_core::guard::INJECTED;
+use proto_core::io::ConnId;
+use proto_core::node::config::{Config, Role};
 use proto_core::time::Time;
 use std::time::Duration;
 
 /// How much later or earlier a frame may come. Between nodes, pieces of a TCP stream take up to a millisecond more or
-/// less depending on how they are cut, and reports that name the evil client's sessions are longer.
-pub const TOLERANCE: Duration = Duration::from_millis(5);
+/// less depending on how they are cut, and reports that name the evil client's sessions are longer. A datagram takes
+/// up to 5 ms more or less, by its number in its flow; feedback that leaves a moment later shifts those numbers.
+pub const TOLERANCE: Duration = Duration::from_millis(15);
 
 /// How long the evil client is at it.
 const ABUSE: Duration = Duration::from_secs(14);
@@ -83,8 +87,13 @@ fn call(c: &Call) -> String {
 
 impl Scene {
     fn new(w: &mut World) -> Scene {
+        Scene::with(w, |_| {})
+    }
+
+    /// With changes to the configuration of the first origin.
+    fn with(w: &mut World, change: impl FnOnce(&mut Config)) -> Scene {
         let m = w.host("m1", &[Role::Manager], None);
-        let o1 = w.host("o1", &[Role::Origin], Some(m));
+        let o1 = w.host_with("o1", &[Role::Origin], Some(m), change);
         let o2 = w.host("o2", &[Role::Origin], Some(m));
         let e1 = w.host("e1", &[Role::Edge], Some(m));
         pass(w, ms(2_500));
@@ -119,15 +128,79 @@ impl Scene {
         let lines = whip.calls().iter().map(|c| (c.connected.unwrap_or_default(), call(c)));
         let lines = lines.chain(whip.sent.iter().map(|s| (w.now, format!("{s:?}"))));
         let sent = Trace { who: format!("publisher {:?} by WHIP", self.whip), lines: lines.collect() };
-        let watched = self.whep.iter().map(|id| {
+        // Pictures and sound overtake each other on the way; each has its own order.
+        let watched = self.whep.iter().flat_map(|id| [true, false].map(|picture| (id, picture))).map(|(id, picture)| {
             let p = w.whep(*id);
-            let about = |s: &Seen| format!("{} {} {} at {}", s.session, s.picture, s.seq, s.stamp);
-            let seen = p.seen.iter().map(|s| (s.at, about(s)));
+            let about = |s: &Seen| format!("{} of {} at {}", s.seq, s.session, s.stamp);
+            let seen = p.seen.iter().filter(|s| s.picture == picture).map(|s| (s.at, about(s)));
             let calls = p.calls().iter().map(|c| (c.connected.unwrap_or_default(), call(c)));
-            Trace { who: format!("player {id:?} by WHEP"), lines: seen.chain(calls).collect() }
+            Trace { who: format!("player {id:?} by WHEP, pictures {picture}"), lines: seen.chain(calls).collect() }
         });
         published.chain(played).chain([sent]).chain(watched).collect()
     }
+}
+
+/// Runs the innocents of a seed beside a guest whose session on the first origin panics at its `nth` input, or (`None`)
+/// does not. Answers also whether it panicked.
+///
+/// The guest is innocent too: a publisher, a viewer by RTMP or WHEP, or somebody who asks by HTTP.
+pub fn run_with_panic(seed: u64, guest: Guest, nth: Option<u64>) -> (Innocents, bool) {
+    // Which number the guest's session gets is known from a run without a panic.
+    let session = nth.map(|_| panicking(&mut World::quiet(seed), guest, None).1);
+    let mut w = World::new(seed);
+    let strike = session.zip(nth);
+    let (innocents, _) = panicking(&mut w, guest, strike);
+    let panicked = w.log.iter().any(|l| l.contains(INJECTED));
+    (innocents, panicked)
+}
+
+/// Who comes as a guest whose session panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guest {
+    /// A publisher by RTMP.
+    Publisher,
+    /// A player by RTMP.
+    Player,
+    /// Somebody who asks by HTTP.
+    Asker,
+    /// A player by WHEP: the panic is in its WebRTC session.
+    Whep,
+}
+
+impl Guest {
+    /// All of them.
+    pub const ALL: [Guest; 4] = [Guest::Publisher, Guest::Player, Guest::Asker, Guest::Whep];
+}
+
+fn panicking(w: &mut World, guest: Guest, strike: Option<(u64, u64)>) -> (Innocents, u64) {
+    let scene = Scene::with(w, |config| {
+        if let Some((session, nth)) = strike {
+            config.limits.simulation = config.limits.simulation.strike(session, nth);
+        }
+    });
+    let o1 = scene.nodes[1];
+    let session = match guest {
+        // Two viewers by WHEP and one publisher by WHIP came before; the first session has number 0.
+        Guest::Whep => 2 | 1 << 62,
+        _ => ConnId::accepted(w.hosts[o1.0].accepted() + 1).0,
+    };
+    let id = match guest {
+        Guest::Publisher => w.publish(o1, "live/guest"),
+        Guest::Player => w.play(o1, "live/one"),
+        Guest::Asker => w.add(Box::new(Asker::new(w.http_addr(o1), "/metrics"))),
+        Guest::Whep => w.play_webrtc(o1, "live/web", WhepConfig { again: None, ..WhepConfig::default() }),
+    };
+    pass(w, ABUSE);
+    let traces = scene.trace(w);
+    if guest == Guest::Publisher {
+        w.with_publisher(id, |p, now| p.leave(now));
+    } else if guest == Guest::Player {
+        w.with_player(id, |p| p.leave());
+    } else if guest == Guest::Whep {
+        w.with_whep(id, |p, now| p.leave(now));
+    }
+    leave(w, &scene, id);
+    (Innocents { traces, violation: w.violation.clone() }, session)
 }
 
 /// Runs the innocents of a seed, beside an evil client (or none).
