@@ -90,7 +90,9 @@ impl Node {
             let client =
                 PullClient::new(id, key.clone(), self.id.clone(), self.limits.clone(), rng, self.now);
             self.pulls.by_id.insert(id, key.clone());
-            self.pulls.by_key.insert(key.clone(), Pull { client, addr: None, feeds: None, wanted: true, told: 0 });
+            self.pulls
+                .by_key
+                .insert(key.clone(), Pull { client, addr: None, feeds: None, wanted: true, told: 0 });
         }
         self.pulls.touch(key);
     }

@@ -132,7 +132,11 @@ impl Node {
     /// Any number of bytes is a legal answer of a socket.
     fn short_credit(&self, conn: ConnId, free: usize) -> usize {
         let key = conn.0 ^ self.now.as_nanos();
-        if self.limits.simulation.happens(Site::ShortCredit, key) { free.min(1 + key as usize % 100) } else { free }
+        if self.limits.simulation.happens(Site::ShortCredit, key) {
+            free.min(1 + key as usize % 100)
+        } else {
+            free
+        }
     }
 
     /// Fires what is due.

@@ -356,8 +356,14 @@ impl Endpoint {
         self.by_ufrag.insert(ufrag.clone(), id);
         *self.handshakes.entry(offer.from).or_default() += 1;
         self.handshaking += 1;
-        let session =
-            Session { peer: Box::new(peer), from: offer.from, ufrag, paths: Vec::new(), handshaking: true, told: 0 };
+        let session = Session {
+            peer: Box::new(peer),
+            from: offer.from,
+            ufrag,
+            paths: Vec::new(),
+            handshaking: true,
+            told: 0,
+        };
         self.sessions.insert(id, session);
         self.with(id, now, |_| ());
         Ok((id, answer))

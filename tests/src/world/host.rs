@@ -62,6 +62,13 @@ fn identity() -> Identity {
 }
 
 impl World {
+    /// The run of a host's node, and the number of a connection that comes from the host itself.
+    pub(super) fn next_accepted(&mut self, at: HostId) -> Option<(u64, ConnId)> {
+        let r = self.hosts[at.0].run.as_mut()?;
+        r.accepted += 1;
+        Some((r.number, ConnId::accepted(r.accepted)))
+    }
+
     /// A host with a node of these roles, running. `manager`: where its manager is; none: in the node itself.
     pub fn host(&mut self, name: &str, roles: &[Role], manager: Option<HostId>) -> HostId {
         self.host_with(name, roles, manager, |_| {})

@@ -114,7 +114,10 @@ impl Scene {
         let published = self.publishers.iter().map(|id| {
             let sent = &w.publisher(*id).sent;
             let lines = sent.iter().map(|s| {
-                (s.ready.unwrap_or_default(), format!("{} pictures, {} sounds, {:?}", s.pictures, s.sounds, s.ended))
+                (
+                    s.ready.unwrap_or_default(),
+                    format!("{} pictures, {} sounds, {:?}", s.pictures, s.sounds, s.ended),
+                )
             });
             Trace { who: format!("publisher {id:?}"), lines: lines.collect() }
         });
@@ -129,29 +132,33 @@ impl Scene {
         let lines = lines.chain(whip.sent.iter().map(|s| (w.now, format!("{s:?}"))));
         let sent = Trace { who: format!("publisher {:?} by WHIP", self.whip), lines: lines.collect() };
         // Pictures and sound overtake each other on the way; each has its own order.
-        let watched = self.whep.iter().flat_map(|id| [true, false].map(|picture| (id, picture))).map(|(id, picture)| {
-            let p = w.whep(*id);
-            let about = |s: &Seen| format!("{} of {} at {}", s.seq, s.session, s.stamp);
-            let seen = p.seen.iter().filter(|s| s.picture == picture).map(|s| (s.at, about(s)));
-            let calls = p.calls().iter().map(|c| (c.connected.unwrap_or_default(), call(c)));
-            Trace { who: format!("player {id:?} by WHEP, pictures {picture}"), lines: seen.chain(calls).collect() }
-        });
+        let watched = self.whep.iter().flat_map(|id| [true, false].map(|picture| (id, picture))).map(
+            |(id, picture)| {
+                let p = w.whep(*id);
+                let about = |s: &Seen| format!("{} of {} at {}", s.seq, s.session, s.stamp);
+                let seen = p.seen.iter().filter(|s| s.picture == picture).map(|s| (s.at, about(s)));
+                let calls = p.calls().iter().map(|c| (c.connected.unwrap_or_default(), call(c)));
+                Trace {
+                    who: format!("player {id:?} by WHEP, pictures {picture}"),
+                    lines: seen.chain(calls).collect(),
+                }
+            },
+        );
         published.chain(played).chain([sent]).chain(watched).collect()
     }
 }
 
-/// Runs the innocents of a seed beside a guest whose session on the first origin panics at its `nth` input, or (`None`)
-/// does not. Answers also whether it panicked.
-///
-/// The guest is innocent too: a publisher, a viewer by RTMP or WHEP, or somebody who asks by HTTP.
-pub fn run_with_panic(seed: u64, guest: Guest, nth: Option<u64>) -> (Innocents, bool) {
-    // Which number the guest's session gets is known from a run without a panic.
-    let session = nth.map(|_| panicking(&mut World::quiet(seed), guest, None).1);
-    let mut w = World::new(seed);
-    let strike = session.zip(nth);
-    let (innocents, _) = panicking(&mut w, guest, strike);
-    let panicked = w.log.iter().any(|l| l.contains(INJECTED));
-    (innocents, panicked)
+/// What came of a run with a guest.
+#[derive(Clone, Debug)]
+pub struct Hosted {
+    /// The others.
+    pub innocents: Innocents,
+    /// The number of the guest's session on the first origin, as [`Switches::strike`] takes it.
+    ///
+    /// [`Switches::strike`]: proto_core::simulation::Switches::strike
+    pub session: u64,
+    /// What the node said when the guest's session panicked.
+    pub panicked: Option<String>,
 }
 
 /// Who comes as a guest whose session panics.
@@ -172,7 +179,10 @@ impl Guest {
     pub const ALL: [Guest; 4] = [Guest::Publisher, Guest::Player, Guest::Asker, Guest::Whep];
 }
 
-fn panicking(w: &mut World, guest: Guest, strike: Option<(u64, u64)>) -> (Innocents, u64) {
+/// Runs the innocents of a seed beside a guest whose session on the first origin panics: `strike` is the session and
+/// the how-manieth of its inputs. The guest is innocent too. A run without a strike tells the session's number.
+pub fn run_with_panic(seed: u64, guest: Guest, strike: Option<(u64, u64)>) -> Hosted {
+    let w = &mut World::new(seed);
     let scene = Scene::with(w, |config| {
         if let Some((session, nth)) = strike {
             config.limits.simulation = config.limits.simulation.strike(session, nth);
@@ -200,7 +210,8 @@ fn panicking(w: &mut World, guest: Guest, strike: Option<(u64, u64)>) -> (Innoce
         w.with_whep(id, |p, now| p.leave(now));
     }
     leave(w, &scene, id);
-    (Innocents { traces, violation: w.violation.clone() }, session)
+    let panicked = w.log.iter().find(|l| l.contains(INJECTED)).cloned();
+    Hosted { innocents: Innocents { traces, violation: w.violation.clone() }, session, panicked }
 }
 
 /// Runs the innocents of a seed, beside an evil client (or none).
@@ -259,7 +270,8 @@ fn leave(w: &mut World, scene: &Scene, guest: ClientId) {
     for node in scene.nodes.clone() {
         for what in ["sessions", "streams"] {
             let answer = w.get_quietly(node, &format!("/api/v1/{what}"));
-            let found: Option<serde_json::Value> = answer.as_deref().and_then(|a| serde_json::from_str(a).ok());
+            let found: Option<serde_json::Value> =
+                answer.as_deref().and_then(|a| serde_json::from_str(a).ok());
             let left = found.as_ref().and_then(|f| f[what].as_array()).map(Vec::len);
             if left != Some(0) && w.violation.is_none() {
                 w.violate("S7", format!("{node:?} still has {what} after everyone left: {answer:?}"));
@@ -272,15 +284,16 @@ fn leave(w: &mut World, scene: &Scene, guest: ClientId) {
     }
 }
 
-/// Compares two runs.
+/// Compares two runs; `what` is what only the second had.
 ///
 /// # Errors
 /// The first difference.
-pub fn compare(without: &Innocents, with: &Innocents, evil: Evil) -> Result<(), Violation> {
+pub fn compare(without: &Innocents, with: &Innocents, what: &str) -> Result<(), Violation> {
     if let Some(v) = &with.violation {
         return Err(v.clone());
     }
-    let wrong = |at: Time, text: String| Err(Violation { invariant: "S12", text: format!("{evil:?}: {text}"), at });
+    let wrong =
+        |at: Time, text: String| Err(Violation { invariant: "S12", text: format!("{what}: {text}"), at });
     for (a, b) in without.traces.iter().zip(&with.traces) {
         for ((then, x), (now, y)) in a.lines.iter().zip(&b.lines) {
             if x != y {
@@ -292,7 +305,10 @@ pub fn compare(without: &Innocents, with: &Innocents, evil: Evil) -> Result<(), 
         }
         if a.lines.len() != b.lines.len() {
             let at = b.lines.last().map_or(Time::ZERO, |l| l.0);
-            return wrong(at, format!("{} lived through {} things, without it {}", b.who, b.lines.len(), a.lines.len()));
+            return wrong(
+                at,
+                format!("{} lived through {} things, without it {}", b.who, b.lines.len(), a.lines.len()),
+            );
         }
     }
     Ok(())
@@ -307,5 +323,5 @@ pub fn non_interference(seed: u64, evil: Evil) -> Result<(), Violation> {
     if let Some(v) = without.violation {
         return Err(v);
     }
-    compare(&without, &run(seed, Some(evil)), evil)
+    compare(&without, &run(seed, Some(evil)), &format!("{evil:?}"))
 }

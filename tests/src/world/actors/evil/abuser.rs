@@ -223,11 +223,9 @@ impl Lane {
 
 fn conn_of(input: &In<'_>) -> Option<Conn> {
     match input {
-        In::Connected(c)
-        | In::Writable(c, _)
-        | In::Received(c, _)
-        | In::Finished(c)
-        | In::Closed(c, _) => Some(*c),
+        In::Connected(c) | In::Writable(c, _) | In::Received(c, _) | In::Finished(c) | In::Closed(c, _) => {
+            Some(*c)
+        }
         In::Address(_) | In::Datagram { .. } | In::Tick => None,
     }
 }

@@ -90,7 +90,12 @@ fn script(kind: Evil, target: &Target, rng: &mut Rng, nth: u64) -> Script {
             }
             1 => {
                 let head = "POST /whip/live/x HTTP/1.1\r\nHost: n\r\nContent-Type: application/sdp\r\nContent-Length: ";
-                vec![send(format!("{head}99999999\r\n\r\n")), send(noise(rng, 300_000)), Step::Wait(500), Step::Reset]
+                vec![
+                    send(format!("{head}99999999\r\n\r\n")),
+                    send(noise(rng, 300_000)),
+                    Step::Wait(500),
+                    Step::Reset,
+                ]
             }
             _ => {
                 let head = "POST /api/v1/sessions HTTP/1.1\r\nHost: n\r\nContent-Length: 18446744073709551616\r\n\r\n";

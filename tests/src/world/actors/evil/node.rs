@@ -261,7 +261,13 @@ impl FalseNode {
             .map(|n| {
                 let pull = (n / 4 + 1) << 16 | n % 4;
                 let media = media.clone();
-                Message::Frame(Box::new(RelayFrame { pull, seq: self.turns, epoch, config_version: 0, media }))
+                Message::Frame(Box::new(RelayFrame {
+                    pull,
+                    seq: self.turns,
+                    epoch,
+                    config_version: 0,
+                    media,
+                }))
             })
             .chain([Message::SourceAway { pull: 1 << 16 }])
             .chain([Message::End { pull: 1 << 16, code: "x".to_owned(), text: "y".to_owned() }])
