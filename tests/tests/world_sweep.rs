@@ -40,7 +40,8 @@ fn regressions_stay_mended() {
     files.retain(|f| f.extension().is_some_and(|e| e == "plan"));
     for file in files {
         let name = file.strip_prefix(root()).unwrap().display().to_string();
-        let plan: Plan = std::fs::read_to_string(&file).unwrap().parse().unwrap_or_else(|e| panic!("{name}: {e}"));
+        let plan: Plan =
+            std::fs::read_to_string(&file).unwrap().parse().unwrap_or_else(|e| panic!("{name}: {e}"));
         passes(&plan, &format!("cargo sim run --plan {name}"));
     }
 }
@@ -51,7 +52,8 @@ fn plans_come_back_from_their_text() {
         let plan = of_seed(seed, profile);
         assert_eq!(plan.to_string().parse::<Plan>().as_ref(), Ok(&plan), "{plan}");
     }
-    for wrong in ["", "plan seed=x", "plan\n5", "plan\n5 crash x9", "plan\n5 crash o1 o2", "plan\n5 leave o1"] {
+    for wrong in ["", "plan seed=x", "plan\n5", "plan\n5 crash x9", "plan\n5 crash o1 o2", "plan\n5 leave o1"]
+    {
         assert!(wrong.parse::<Plan>().is_err(), "{wrong}");
     }
 }
@@ -81,11 +83,15 @@ fn a_failure_shrinks_to_the_operations_that_matter() {
     let small = headwater_tests::sim::shrink::shrink(&plan, |p| Some(fails(p)));
     assert_eq!(small.steps.len(), 2, "{small}");
     // What is told of it can be fed back.
-    let violation = Violation { invariant: "L1", text: "made up".to_owned(), at: proto_core::time::Time::ZERO };
+    let violation =
+        Violation { invariant: "L1", text: "made up".to_owned(), at: proto_core::time::Time::ZERO };
     let failure = examine(&small, &violation, Duration::ZERO).unwrap();
     assert_eq!(failure.regression().parse::<Plan>(), Ok(small));
     let text = failure.text("cargo sim run 1");
-    assert!(text.contains("commit ") && text.contains("L1 is broken") && text.contains("cargo sim run 1"), "{text}");
+    assert!(
+        text.contains("commit ") && text.contains("L1 is broken") && text.contains("cargo sim run 1"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -100,7 +106,8 @@ fn a_panic_is_a_violation_with_its_place() {
 /// The first line in which two logs differ.
 fn difference(a: &Outcome, b: &Outcome) -> Option<String> {
     let n = (0..a.log.len().max(b.log.len())).find(|n| a.log.get(*n) != b.log.get(*n))?;
-    let around = |o: &Outcome| columns(&o.log[n.saturating_sub(3).min(o.log.len())..(n + 1).min(o.log.len())], 4);
+    let around =
+        |o: &Outcome| columns(&o.log[n.saturating_sub(3).min(o.log.len())..(n + 1).min(o.log.len())], 4);
     Some(format!("line {n} of the log differs:\n{}\n{}", around(a), around(b)))
 }
 

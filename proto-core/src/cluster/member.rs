@@ -16,6 +16,7 @@ use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::rand::Rng;
+use crate::simulation::Site;
 use crate::time::{Deadline, Time};
 use crate::wire::link::{Message, NodeInfo, Report};
 use std::collections::{BTreeMap, VecDeque};
@@ -407,7 +408,8 @@ impl Member {
         if self.absent.len() >= self.limits.negative_cache_names {
             self.absent.retain(|_, until| now < *until);
         }
-        if self.absent.len() < self.limits.negative_cache_names {
+        let forgets = self.limits.simulation.happens(Site::ForgetfulCache, now.as_nanos());
+        if !forgets && self.absent.len() < self.limits.negative_cache_names {
             self.absent.insert(key, now + Self::ms(self.limits.negative_cache_ms));
         }
     }
@@ -440,7 +442,8 @@ impl Member {
                 self.down(&Reason::peer("dial_timeout", format!("no answer within {ms} ms")), now);
             }
             Place::Up { registered, report_at, .. } if *report_at <= now => {
-                *report_at = now + Self::ms(self.limits.report_ms);
+                let early = self.limits.simulation.happens(Site::EarlyReport, now.as_nanos());
+                *report_at = now + Self::ms(self.limits.report_ms) / if early { 2 } else { 1 };
                 if *registered {
                     self.out.push_back(Output::WantReport);
                 } else {

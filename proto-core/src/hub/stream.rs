@@ -90,12 +90,12 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(key: StreamKey, limits: &Limits) -> Stream {
         Stream {
+            ring: Ring::new(&key, limits),
             key,
             epoch: Epoch::default(),
             source: None,
             heard: Time::ZERO,
             tracks: Vec::new(),
-            ring: Ring::new(limits),
             subscribers: BTreeSet::new(),
             drained: Vec::new(),
             key_requests: KeyRequests::default(),

@@ -12,7 +12,7 @@ use crate::media::key::StreamKey;
 use crate::media::track::Codec;
 use crate::rtc;
 use crate::rtmp;
-use crate::simulation::Bug;
+use crate::simulation::{Bug, Site};
 use crate::time::Deadline;
 use std::time::Duration;
 
@@ -75,7 +75,8 @@ impl Node {
         let pictures = tracks.iter().any(|(_, c)| c.params.codec().is_video());
         let sound = tracks.iter().any(|(_, c)| !c.params.codec().is_video());
         let since = self.first_track.get(&stream).map(|t| self.now.since(*t));
-        (pictures && sound) || ((pictures || sound) && since.is_some_and(|s| s >= SETTLE))
+        let early = !self.limits.simulation.happens(Site::LateSettle, stream.0);
+        (early && pictures && sound) || ((pictures || sound) && since.is_some_and(|s| s >= SETTLE))
     }
 
     /// A stream got a track: those who waited for it start, now or once the others had their chance.
@@ -247,7 +248,7 @@ impl Node {
         let Some(id) = self.sessions.of_subscriber(subscriber) else { return };
         let Some(carrier) = self.sessions.get(id).map(|s| s.carrier) else { return };
         let mut burst = 0;
-        for _ in 0..ITEMS_A_TURN {
+        for turns in 0..ITEMS_A_TURN {
             let room = match carrier {
                 Carrier::Conn(conn) => match self.conns.get(&conn) {
                     Some(Conn { proto: Proto::Rtmp(m), .. }) => m.backlog() < BACKLOG,
@@ -258,6 +259,10 @@ impl Node {
                 Carrier::Pull(..) => true,
                 Carrier::Request(_) => return,
             };
+            let turn = self.now.as_nanos() ^ id.0;
+            if room && turns > 0 && self.limits.simulation.happens(Site::ShortTurn, turn) {
+                break;
+            }
             if !room {
                 if matches!(carrier, Carrier::Rtc(_)) {
                     self.timers.set(

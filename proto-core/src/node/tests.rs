@@ -230,3 +230,18 @@ fn a_publisher_that_is_replaced_before_its_tracks_settled_leaves_no_alarm_that_r
     bench.later(Duration::from_millis(301));
     assert!(bench.node.is_settled(stream));
 }
+
+#[test]
+fn a_node_that_pulls_twice_under_one_number_leaves_no_session_behind() {
+    use crate::hub::SourceId;
+    use crate::ids::Epoch;
+    let mut bench = Bench::new(|_| {});
+    let key = StreamKey::parse("live/x").unwrap();
+    bench.node.hub.publish(&key, Epoch { term: 1, count: 1 }, SourceId(1), bench.now).unwrap();
+    let link = bench.accept(1, Service::Link);
+    for _ in 0..2 {
+        bench.node.asked_to_serve(link, 7, key.clone(), vec![NodeId("other".to_owned())]);
+    }
+    bench.tell(Input::Closed { conn: link, reason: Reason::peer("reset", "gone") });
+    assert!(bench.node.sessions.is_empty(), "{:?}", bench.node.sessions);
+}

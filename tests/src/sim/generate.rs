@@ -146,7 +146,7 @@ pub fn generate(seed: u64, profile: Profile, source: &mut dyn Source) -> Plan {
         complete: 0,
         regions: 1,
         span: 36_000,
-        sites: None,
+        sites: false,
         steps: Vec::new(),
     };
     let generator = Generator {
@@ -249,6 +249,7 @@ impl Generator<'_> {
         self.plan.edges = self.between(0, 3) as u8;
         self.plan.complete = u8::from(self.one_in(4));
         self.plan.regions = if self.one_in(3) { 2 } else { 1 };
+        self.plan.sites = self.one_in(4);
         self.plan.span = if short { self.between(2_000, 6_000) } else { self.between(8_000, 40_000) };
         // Runs with one protocol alone, and with both.
         let webrtc = self.below(5);

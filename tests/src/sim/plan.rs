@@ -234,8 +234,8 @@ pub struct Plan {
     pub regions: u8,
     /// How long operations go on, milliseconds; then all faults end.
     pub span: u64,
-    /// The seed of sites in the code where unlikely things happen on purpose; none: all are off.
-    pub sites: Option<u64>,
+    /// Whether unlikely but legal things happen at some sites in the code, as the seed says.
+    pub sites: bool,
     /// What happens, in order of time.
     pub steps: Vec<Step>,
 }

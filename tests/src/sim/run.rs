@@ -14,7 +14,6 @@ use crate::world::actors::webrtc::{Whep, WhepConfig, Whip};
 use crate::world::net::nat::{Behaviour, NatId};
 use crate::world::{ClientId, HostId, Party, Violation, World};
 use proto_core::node::config::Role;
-use proto_core::simulation::Switches;
 use proto_core::time::Time;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -57,9 +56,7 @@ pub fn run(plan: &Plan, verbose: bool) -> Result<Outcome, String> {
 fn inside(plan: &Plan, verbose: bool) -> Outcome {
     catch_messages();
     let mut world = if verbose { World::new(plan.seed) } else { World::quiet(plan.seed) };
-    if let Some(sites) = plan.sites {
-        world.switch(Switches::default().sites(sites));
-    }
+    world.sites(plan.sites);
     // The world outlives what panics, so that it can still be asked.
     let mut sessions = 0;
     let driven = catch_unwind(AssertUnwindSafe(|| {

@@ -61,8 +61,8 @@ fn cut_tail(small: &mut Plan, fails: &mut Fails<'_>) -> Option<()> {
 
 /// Takes out all operations of a kind, and what the code does on purpose.
 fn drop_kinds(small: &mut Plan, fails: &mut Fails<'_>) -> Option<()> {
-    if small.sites.is_some() {
-        let calm = Plan { sites: None, ..small.clone() };
+    if small.sites {
+        let calm = Plan { sites: false, ..small.clone() };
         attempt(small, calm, fails)?;
     }
     let mut tried: Vec<Discriminant<Op>> = Vec::new();

@@ -18,8 +18,8 @@ impl fmt::Display for Plan {
         let Plan { seed, origins, edges, complete, regions, span, sites, steps } = self;
         write!(f, "plan seed={seed} origins={origins} edges={edges} complete={complete} regions={regions}")?;
         write!(f, " span={span}")?;
-        if let Some(sites) = sites {
-            write!(f, " sites={sites}")?;
+        if *sites {
+            write!(f, " sites=true")?;
         }
         writeln!(f)?;
         for Step { at, op } in steps {
@@ -311,7 +311,7 @@ impl FromStr for Plan {
             complete: 0,
             regions: 1,
             span: 10_000,
-            sites: None,
+            sites: false,
             steps: Vec::new(),
         };
         head.settings(|name, value| match name {
@@ -321,10 +321,7 @@ impl FromStr for Plan {
             "complete" => put(&mut plan.complete, value),
             "regions" => put(&mut plan.regions, value),
             "span" => put(&mut plan.span, value),
-            "sites" => {
-                plan.sites = Some(value.parse().ok()?);
-                Some(())
-            }
+            "sites" => put(&mut plan.sites, value),
             _ => None,
         })?;
         for line in lines {

@@ -194,7 +194,7 @@ impl World {
                 self.datagram(Party::Client(id), from, to, bytes);
             }
             Out::Forged { from, to, bytes } => self.forge(id, from, to, bytes),
-            Out::Tap(to) => self.taps.entry(to).or_default().push(id),
+            Out::Tap(to) => self.net.taps.entry(to).or_default().push(id),
             Out::Vanish => self.cut(Party::Client(id)),
             Out::Violation(invariant, text) => self.violate(invariant, format!("client{}: {text}", id.0)),
         }

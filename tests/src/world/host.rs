@@ -63,6 +63,11 @@ impl Host {
         let run = self.run.as_ref()?;
         Some(self.clock.when(run.start + reads.since(Time::ZERO)))
     }
+
+    /// How many connections the running node was offered.
+    pub(super) fn accepted(&self) -> u64 {
+        self.run.as_ref().map_or(0, |r| r.accepted)
+    }
 }
 
 /// A node's identity: its certificate is the host's own, the cryptography is one for the process, and replays. It is made
@@ -79,6 +84,13 @@ fn identity(seed: [u8; 32]) -> Identity {
 }
 
 impl World {
+    /// The run of a host's node, and the number of a connection that comes from the host itself.
+    pub(super) fn next_accepted(&mut self, at: HostId) -> Option<(u64, ConnId)> {
+        let r = self.hosts[at.0].run.as_mut()?;
+        r.accepted += 1;
+        Some((r.number, ConnId::accepted(r.accepted)))
+    }
+
     /// A host with a node of these roles, running. `manager`: where its manager is; none: in the node itself.
     pub fn host(&mut self, name: &str, roles: &[Role], manager: Option<HostId>) -> HostId {
         self.host_with(name, roles, manager, |_| {})
@@ -113,6 +125,10 @@ impl World {
         config.cluster.key = "a key that all nodes share".to_owned();
         config.cluster.manager = manager.map_or_else(String::new, |m| self.hosts[m.0].ip.to_string());
         config.limits.simulation = self.switches;
+        if self.sites {
+            let seed = self.draw("sites", n as u64, 0);
+            config.limits.simulation = config.limits.simulation.sites(seed);
+        }
         change(&mut config);
         self.addresses.insert(ip, Party::Host(HostId(n)));
         self.hosts.push(Host {

@@ -4,16 +4,21 @@
 //! what it is for, so the innocents of both runs draw the same numbers, and every frame that they get must be the
 //! same one, with the same time stamp, and come within [`TOLERANCE`] of the same moment.
 
-use super::actors::evil::Evil;
+use super::actors::asker::Asker;
+use super::actors::evil::{Evil, Victim};
+use super::actors::webrtc::{Call, Seen, WhepConfig, WhipConfig};
 use super::actors::{Client, In, Notes, Out};
 use super::{ClientId, HostId, Violation, World};
-use proto_core::node::config::Role;
+use proto_core::guard::INJECTED;
+use proto_core::io::ConnId;
+use proto_core::node::config::{Config, Role};
 use proto_core::time::Time;
 use std::time::Duration;
 
 /// How much later or earlier a frame may come. Between nodes, pieces of a TCP stream take up to a millisecond more or
-/// less depending on how they are cut, and reports that name the evil client's sessions are longer.
-pub const TOLERANCE: Duration = Duration::from_millis(5);
+/// less depending on how they are cut, and reports that name the evil client's sessions are longer. A datagram takes
+/// up to 5 ms more or less, by its number in its flow; feedback that leaves a moment later shifts those numbers.
+pub const TOLERANCE: Duration = Duration::from_millis(15);
 
 /// How long the evil client is at it.
 const ABUSE: Duration = Duration::from_secs(14);
@@ -60,6 +65,8 @@ struct Scene {
     nodes: Vec<HostId>,
     publishers: Vec<ClientId>,
     players: Vec<ClientId>,
+    whip: ClientId,
+    whep: Vec<ClientId>,
 }
 
 fn ms(n: u64) -> Duration {
@@ -74,10 +81,19 @@ fn pass(w: &mut World, time: Duration) -> bool {
     w.violation.is_none()
 }
 
+fn call(c: &Call) -> String {
+    format!("status {:?}, sound {}, ended {:?}", c.status, c.sound, c.ended.as_ref().map(|(_, why)| why))
+}
+
 impl Scene {
     fn new(w: &mut World) -> Scene {
+        Scene::with(w, |_| {})
+    }
+
+    /// With changes to the configuration of the first origin.
+    fn with(w: &mut World, change: impl FnOnce(&mut Config)) -> Scene {
         let m = w.host("m1", &[Role::Manager], None);
-        let o1 = w.host("o1", &[Role::Origin], Some(m));
+        let o1 = w.host_with("o1", &[Role::Origin], Some(m), change);
         let o2 = w.host("o2", &[Role::Origin], Some(m));
         let e1 = w.host("e1", &[Role::Edge], Some(m));
         pass(w, ms(2_500));
@@ -85,8 +101,13 @@ impl Scene {
         pass(w, ms(1_000));
         let at = [(o1, "live/one"), (e1, "live/one"), (o2, "live/two"), (e1, "live/two")];
         let players = at.into_iter().map(|(at, stream)| w.play(at, stream)).collect();
+        // Pictures by WebRTC are found and decrypted by address, so there the guests' datagrams matter.
+        let whip = w.publish_webrtc(o1, "live/web", WhipConfig::default());
         pass(w, ms(1_500));
-        Scene { nodes: vec![m, o1, o2, e1], publishers, players }
+        let strict = || WhepConfig { again: None, strict: true, ..WhepConfig::default() };
+        let whep = [o1, e1].map(|at| w.play_webrtc(at, "live/web", strict())).to_vec();
+        pass(w, ms(1_500));
+        Scene { nodes: vec![m, o1, o2, e1], publishers, players, whip, whep }
     }
 
     fn trace(&self, w: &World) -> Vec<Trace> {
@@ -106,8 +127,91 @@ impl Scene {
             let end = (w.now, format!("told {:?}, ended {:?}", p.statuses, p.ended));
             Trace { who: format!("player {id:?} of {}", p.stream()), lines: seen.chain([end]).collect() }
         });
-        published.chain(played).collect()
+        let whip = w.whip(self.whip);
+        let lines = whip.calls().iter().map(|c| (c.connected.unwrap_or_default(), call(c)));
+        let lines = lines.chain(whip.sent.iter().map(|s| (w.now, format!("{s:?}"))));
+        let sent = Trace { who: format!("publisher {:?} by WHIP", self.whip), lines: lines.collect() };
+        // Pictures and sound overtake each other on the way; each has its own order.
+        let watched = self.whep.iter().flat_map(|id| [true, false].map(|picture| (id, picture))).map(
+            |(id, picture)| {
+                let p = w.whep(*id);
+                let about = |s: &Seen| format!("{} of {} at {}", s.seq, s.session, s.stamp);
+                let seen = p.seen.iter().filter(|s| s.picture == picture).map(|s| (s.at, about(s)));
+                let calls = p.calls().iter().map(|c| (c.connected.unwrap_or_default(), call(c)));
+                Trace {
+                    who: format!("player {id:?} by WHEP, pictures {picture}"),
+                    lines: seen.chain(calls).collect(),
+                }
+            },
+        );
+        published.chain(played).chain([sent]).chain(watched).collect()
     }
+}
+
+/// What came of a run with a guest.
+#[derive(Clone, Debug)]
+pub struct Hosted {
+    /// The others.
+    pub innocents: Innocents,
+    /// The number of the guest's session on the first origin, as [`Switches::strike`] takes it.
+    ///
+    /// [`Switches::strike`]: proto_core::simulation::Switches::strike
+    pub session: u64,
+    /// What the node said when the guest's session panicked.
+    pub panicked: Option<String>,
+}
+
+/// Who comes as a guest whose session panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guest {
+    /// A publisher by RTMP.
+    Publisher,
+    /// A player by RTMP.
+    Player,
+    /// Somebody who asks by HTTP.
+    Asker,
+    /// A player by WHEP: the panic is in its WebRTC session.
+    Whep,
+}
+
+impl Guest {
+    /// All of them.
+    pub const ALL: [Guest; 4] = [Guest::Publisher, Guest::Player, Guest::Asker, Guest::Whep];
+}
+
+/// Runs the innocents of a seed beside a guest whose session on the first origin panics: `strike` is the session and
+/// the how-manieth of its inputs. The guest is innocent too. A run without a strike tells the session's number.
+pub fn run_with_panic(seed: u64, guest: Guest, strike: Option<(u64, u64)>) -> Hosted {
+    let w = &mut World::new(seed);
+    let scene = Scene::with(w, |config| {
+        if let Some((session, nth)) = strike {
+            config.limits.simulation = config.limits.simulation.strike(session, nth);
+        }
+    });
+    let o1 = scene.nodes[1];
+    let session = match guest {
+        // Two viewers by WHEP and one publisher by WHIP came before; the first session has number 0.
+        Guest::Whep => 2 | 1 << 62,
+        _ => ConnId::accepted(w.hosts[o1.0].accepted() + 1).0,
+    };
+    let id = match guest {
+        Guest::Publisher => w.publish(o1, "live/guest"),
+        Guest::Player => w.play(o1, "live/one"),
+        Guest::Asker => w.add(Box::new(Asker::new(w.http_addr(o1), "/metrics"))),
+        Guest::Whep => w.play_webrtc(o1, "live/web", WhepConfig { again: None, ..WhepConfig::default() }),
+    };
+    pass(w, ABUSE);
+    let traces = scene.trace(w);
+    if guest == Guest::Publisher {
+        w.with_publisher(id, |p, now| p.leave(now));
+    } else if guest == Guest::Player {
+        w.with_player(id, |p| p.leave());
+    } else if guest == Guest::Whep {
+        w.with_whep(id, |p, now| p.leave(now));
+    }
+    leave(w, &scene, id);
+    let panicked = w.log.iter().find(|l| l.contains(INJECTED)).cloned();
+    Hosted { innocents: Innocents { traces, violation: w.violation.clone() }, session, panicked }
 }
 
 /// Runs the innocents of a seed, beside an evil client (or none).
@@ -118,10 +222,16 @@ pub fn run(seed: u64, evil: Option<Evil>) -> Innocents {
 /// As [`run`], in a world of the caller's, which keeps a log if it wants one.
 pub fn run_in(w: &mut World, evil: Option<Evil>) -> Innocents {
     let scene = Scene::new(w);
-    // The choice depends on the kind, so that one seed goes for several nodes.
     let guest = match evil {
         Some(kind) => {
-            let at = scene.nodes[w.pick("victim", kind as u64, scene.nodes.len() as u64) as usize];
+            let [m, o1, _, e1] = scene.nodes[..] else { unreachable!("four nodes") };
+            let at = match kind.goes_for() {
+                Victim::Manager => m,
+                Victim::Origin => o1,
+                // The choice depends on the kind, so that one seed goes for several nodes.
+                Victim::Any if kind.needs_rtc() => [o1, e1][w.pick("victim", kind as u64, 2) as usize],
+                Victim::Any => scene.nodes[w.pick("victim", kind as u64, 4) as usize],
+            };
             w.evil(kind, at, 0)
         }
         None => w.add(Box::new(Nobody(Notes::default()))),
@@ -149,6 +259,10 @@ fn leave(w: &mut World, scene: &Scene, guest: ClientId) {
     for id in &scene.publishers {
         w.with_publisher(*id, |p, now| p.leave(now));
     }
+    w.with_whip(scene.whip, |p, now| p.leave(now));
+    for id in &scene.whep {
+        w.with_whep(*id, |p, now| p.leave(now));
+    }
     // Half-open connections of a guest that vanished live for a minute; a stream is held for 30 s.
     if !pass(w, ms(75_000)) {
         return;
@@ -170,16 +284,16 @@ fn leave(w: &mut World, scene: &Scene, guest: ClientId) {
     }
 }
 
-/// Compares two runs.
+/// Compares two runs; `what` is what only the second had.
 ///
 /// # Errors
 /// The first difference.
-pub fn compare(without: &Innocents, with: &Innocents, evil: Evil) -> Result<(), Violation> {
+pub fn compare(without: &Innocents, with: &Innocents, what: &str) -> Result<(), Violation> {
     if let Some(v) = &with.violation {
         return Err(v.clone());
     }
     let wrong =
-        |at: Time, text: String| Err(Violation { invariant: "S12", text: format!("{evil:?}: {text}"), at });
+        |at: Time, text: String| Err(Violation { invariant: "S12", text: format!("{what}: {text}"), at });
     for (a, b) in without.traces.iter().zip(&with.traces) {
         for ((then, x), (now, y)) in a.lines.iter().zip(&b.lines) {
             if x != y {
@@ -209,5 +323,5 @@ pub fn non_interference(seed: u64, evil: Evil) -> Result<(), Violation> {
     if let Some(v) = without.violation {
         return Err(v);
     }
-    compare(&without, &run(seed, Some(evil)), evil)
+    compare(&without, &run(seed, Some(evil)), &format!("{evil:?}"))
 }

@@ -5,6 +5,7 @@
 
 pub mod asker;
 pub mod evil;
+pub mod operator;
 pub mod player;
 pub mod publisher;
 pub mod webrtc;

@@ -6,7 +6,7 @@ pub mod nat;
 mod tcp;
 mod udp;
 
-use super::{Party, World};
+use super::{ClientId, Party, World};
 use link::Access;
 use nat::{Nat, NatId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,11 @@ use udp::Flow;
 #[derive(Debug, Default)]
 pub(super) struct Net {
     pub(super) pipes: Pipes,
+    /// How often each party has dialled.
+    dials: BTreeMap<Party, u64>,
+    /// Who hears what others send to a UDP address.
+    pub(super) taps: BTreeMap<SocketAddr, Vec<ClientId>>,
+    pub(super) forged: u64,
     cut: BTreeSet<Party>,
     /// From whom to whom nothing passes.
     blocked: BTreeSet<(Party, Party)>,

@@ -99,6 +99,8 @@ pub(in crate::world) struct End {
 /// A TCP connection; side 0 dialled it.
 #[derive(Debug)]
 pub(in crate::world) struct Pipe {
+    /// What its draws are about: who dialled, and the how-manieth dial of theirs it was.
+    key: u64,
     pub(in crate::world) ends: [End; 2],
     pub(super) stands: bool,
     /// The dialler's address leads nowhere any more.
@@ -106,8 +108,6 @@ pub(in crate::world) struct Pipe {
     /// A reset answers what the dialler sends: its address is another's now.
     pub(super) strange: bool,
     distance: [Duration; 2],
-    /// What draws for it are keyed by.
-    key: u64,
     dialled: Time,
 }
 
@@ -156,18 +156,13 @@ impl World {
         !p.unrouted && self.passes(p.ends[1 - to].party, p.ends[to].party)
     }
 
-    /// What draws for a connection are keyed by.
-    fn key(&self, pipe: u64) -> u64 {
-        self.net.pipes.get(pipe).map_or(0, |p| p.key)
-    }
-
     /// The time that a piece takes to a side.
     fn latency(&self, pipe: u64, to: usize, nth: u64) -> Duration {
         let Some(p) = self.net.pipes.get(pipe) else { return Duration::ZERO };
         // What the independent client sends differs by some bytes from run to run (its clock is the real one), so
         // its pieces take equal times: where they are cut does not matter then.
         let steady = p.ends.iter().any(|e| matches!(e.party, Party::Client(_)));
-        let jitter = if steady { 0 } else { dice(self.seed, JITTER, p.key * 2 + to as u64, nth) % 1_000 };
+        let jitter = if steady { 0 } else { dice(self.seed, JITTER, p.key ^ to as u64, nth) % 1_000 };
         p.distance[to] + Duration::from_micros(jitter)
     }
 
@@ -186,12 +181,12 @@ impl World {
 
     pub(in crate::world) fn dial(&mut self, owner: Owner, from: IpAddr, to: SocketAddr) -> u64 {
         let party = owner.party();
-        // Numbered by who dials, so that nobody's dials change the draws for another's connections.
-        let dials = self.dials.entry(party).or_default();
-        *dials += 1;
-        let (dials, key) = (*dials, (party.number() + 1) << 32 | *dials);
         let remote = self.party_at(to.ip()).unwrap_or(Party::Nowhere);
-        let inner = SocketAddr::new(from, 20_000 + (dials % 40_000) as u16);
+        // Counted by who dials: nobody's dials may change the draws for another's connections.
+        let dials = self.net.dials.entry(party).or_default();
+        *dials += 1;
+        let number = *dials;
+        let inner = SocketAddr::new(from, 20_000 + (number % 40_000) as u16);
         let seen = self.nat_tcp(party, inner);
         let end = |owner, party, addr| End {
             owner,
@@ -220,6 +215,7 @@ impl World {
             probes: 0,
         };
         let ends = [end(Some(owner), party, seen), end(None, remote, to)];
+        let key = dice(self.seed, CONNECTION, party.number(), number);
         let distance = [self.distance(remote, party), self.distance(party, remote)];
         let dialled = self.now;
         let (stands, unrouted, strange) = (false, false, false);
@@ -304,13 +300,13 @@ impl World {
     fn way(&mut self, pipe: u64, to: usize, nth: u64, size: usize) -> Duration {
         let clean = self.latency(pipe, to, nth);
         let Some(p) = self.net.pipes.get(pipe) else { return clean };
-        let (from, party, mut chain) = (p.ends[1 - to].party, p.ends[to].party, p.ends[to].chain);
+        let (key, from, party, mut chain) = (p.key, p.ends[1 - to].party, p.ends[to].party, p.ends[to].chain);
         if !self.has_conditions(from, party) {
             return clean;
         }
         let left = self.transit(from, Direction::Up, size, false).unwrap_or(self.now);
         let rtt = p_round(self.net.pipes.get(pipe));
-        let flow = dice(self.seed, FLOW, self.key(pipe), to as u64);
+        let flow = dice(self.seed, FLOW, key, to as u64);
         let delay = self.tcp_delay((from, party), (flow, nth), &mut chain, size, rtt);
         if let Some(end) = self.end(pipe, to) {
             end.chain = chain;
@@ -353,8 +349,8 @@ impl World {
             }
             let nth = end.cuts;
             end.cuts += 1;
-            let key = self.key(pipe);
-            let dice = dice(self.seed, CUT, key * 2 + side as u64, nth);
+            let Some(key) = self.net.pipes.get(pipe).map(|p| p.key) else { return };
+            let dice = dice(self.seed, CUT, key ^ side as u64, nth);
             let most = match dice % 10 {
                 0 => 1 + dice / 16 % 7,
                 1..=5 => 1 + dice / 16 % 1_460,
@@ -552,3 +548,4 @@ fn p_round(pipe: Option<&Pipe>) -> Duration {
 const JITTER: u64 = 110;
 const CUT: u64 = 111;
 const FLOW: u64 = 112;
+const CONNECTION: u64 = 113;

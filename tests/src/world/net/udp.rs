@@ -53,7 +53,6 @@ impl World {
 
     /// Puts one datagram on its way.
     pub(in crate::world) fn datagram(&mut self, by: Party, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
-        self.overheard(by, from, to, &bytes);
         let from = match by {
             Party::Client(c) => match self.clients[c.0].nat {
                 Some(nat) => self.nat_out(nat, c, from, to),
@@ -61,6 +60,7 @@ impl World {
             },
             _ => from,
         };
+        self.overheard(by, from, to, &bytes);
         let receiver = self
             .party_at(to.ip())
             .or_else(|| self.nat_client(to).map(Party::Client))

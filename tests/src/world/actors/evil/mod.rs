@@ -142,7 +142,28 @@ evils! {
     ReplayElsewhere,
 }
 
+/// Which nodes a kind of evil can do anything to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    /// All.
+    Any,
+    /// The manager.
+    Manager,
+    /// The origin of a stream.
+    Origin,
+}
+
 impl Evil {
+    /// Which nodes it is for; at others it is turned away.
+    pub fn goes_for(self) -> Victim {
+        use Evil as E;
+        match self {
+            E::FakeNode | E::Impostor | E::AnnounceFlood | E::EventFlood => Victim::Manager,
+            E::GreedyPuller | E::NameThief | E::WhipThief => Victim::Origin,
+            _ => Victim::Any,
+        }
+    }
+
     /// Whether it only annoys media over UDP, so that it has victims only where there are WebRTC sessions.
     pub fn needs_rtc(self) -> bool {
         use Evil as E;
@@ -203,7 +224,7 @@ impl World {
 
     /// Passes on to those who tap the wire what somebody else sends to a node.
     pub(in crate::world) fn overheard(&mut self, by: Party, from: SocketAddr, to: SocketAddr, bytes: &Bytes) {
-        let Some(taps) = self.taps.get(&to) else { return };
+        let Some(taps) = self.net.taps.get(&to) else { return };
         for tap in taps.clone().into_iter().filter(|tap| by != Party::Client(*tap)) {
             let to = SocketAddr::new(self.clients[tap.0].ip, 0);
             self.at(self.now, Event::Datagram { to, from, bytes: bytes.clone() });
@@ -212,8 +233,8 @@ impl World {
 
     /// Puts a datagram with a false source on its way.
     pub(in crate::world) fn forge(&mut self, by: ClientId, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
-        self.forged += 1;
-        let micros = 500 + self.draw("forged", self.forged, by.0 as u64) % 5_000;
+        self.net.forged += 1;
+        let micros = 500 + self.draw("forged", self.net.forged, by.0 as u64) % 5_000;
         self.at(self.now + Duration::from_micros(micros), Event::Datagram { to, from, bytes });
     }
 

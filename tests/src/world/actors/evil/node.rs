@@ -152,7 +152,10 @@ impl FalseNode {
                 Output::Send(bytes) => self.out.push_back(Out::Send(0, bytes)),
                 Output::Up(_) => {
                     (self.up, self.next) = (true, now);
-                    self.tell(Input::Send(self.register()), now);
+                    // A node that only pulls does not register where it pulls.
+                    if self.kind != Evil::GreedyPuller {
+                        self.tell(Input::Send(self.register()), now);
+                    }
                 }
                 Output::Message(Message::Claimed { key, epoch, .. }) => self.granted.push((key, epoch)),
                 Output::Message(_) | Output::Log(..) => {}
@@ -197,6 +200,7 @@ impl FalseNode {
                 link: 5090,
             },
             capacity_mbps: u32::MAX,
+            highest: Epoch::default(),
         }))
     }
 
