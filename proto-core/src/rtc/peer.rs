@@ -125,6 +125,8 @@ pub(super) struct Peer {
     rtc_deadline: Time,
     opened: Time,
     heard: Time,
+    /// When it was last given DTLS, RTP or RTCP, authentic or not.
+    taken: Time,
     connected: bool,
     closing: Option<Reason>,
     closed: bool,
@@ -246,6 +248,7 @@ impl Peer {
             rtc_deadline: now,
             opened: now,
             heard: now,
+            taken: now,
             connected: false,
             closing: None,
             closed: false,
@@ -368,6 +371,7 @@ impl Peer {
         }
         self.remote = Some(remote);
         self.heard_on(remote, false, now);
+        self.taken = now;
         self.stats.bytes_in += datagram.len() as u64;
         self.input(input);
         Verdict::Taken
@@ -535,8 +539,9 @@ impl Peer {
             }
             Event::MediaEgressStats(s) => {
                 if let Some(loss) = s.loss {
-                    // There is one only if the viewer's reports came (and were authentic) since the last time.
-                    self.heard = now;
+                    // There is one only if the viewer's reports came (and were authentic) since the last time. When
+                    // they came is not told; no later than the last datagram.
+                    self.heard = self.heard.max(self.taken);
                     self.stats.loss_out = Some(loss);
                 }
                 self.stats.rtt = s.rtt.or(self.stats.rtt);
