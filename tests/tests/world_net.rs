@@ -631,7 +631,7 @@ fn connections_pass_translators_and_do_not_outlive_a_rebinding() {
 /// All that the network can do, twice from one seed and once from another.
 #[test]
 fn the_same_seed_gives_the_same_history_whatever_the_network_does() {
-    let run = |seed| {
+    let inside = |seed| {
         let mut w = World::new(seed);
         let host = one(&mut w);
         let config = PublisherConfig { again: Some(ms(300)), ..PublisherConfig::default() };
@@ -674,6 +674,7 @@ fn the_same_seed_gives_the_same_history_whatever_the_network_does() {
             got(&w, to).got.iter().map(|g| (g.at, g.from, g.bytes.clone())).collect();
         (w.hash(), w.log().to_vec(), came)
     };
+    let run = |seed| determinism::os::run([0; 32], || inside(seed)).unwrap();
     let (a, b, c) = (run(22), run(22), run(23));
     for (x, y) in a.1.iter().zip(&b.1) {
         assert_eq!(x, y);

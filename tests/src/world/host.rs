@@ -16,7 +16,6 @@ use proto_core::node::config::{Config, Role};
 use proto_core::rtc::Identity;
 use proto_core::time::{Time, WallTime};
 use std::collections::BTreeMap;
-use std::hash::Hash as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -217,9 +216,13 @@ impl World {
         let reads = host.clock.read(self.now);
         let Some(r) = host.run.as_mut().filter(|r| r.number == run) else { return };
         let (tick, mut said) = (matches!(input, Input::Tick), 0);
+        self.hash.u64(self.now.as_nanos());
+        self.hash.u64(id.0 as u64);
+        input.digest(&mut self.hash);
         r.node.handle(input, Time::ZERO + reads.since(r.start));
         while let Some(output) = self.hosts[id.0].run.as_mut().and_then(|r| r.node.poll()) {
             said += 1;
+            output.digest(&mut self.hash);
             self.output(id, run, output);
         }
         self.watched(id, said, tick);
@@ -273,7 +276,6 @@ impl World {
         let at = |r: &super::host::Run, conn: &ConnId| r.conns.get(conn).copied();
         match output {
             Output::Dial { conn, to } => {
-                (self.now.as_nanos(), id.0, "dial", conn.0, to).hash(&mut self.hash);
                 if self.lacks_descriptor(id) {
                     let why = "Too many open files (os error 24)";
                     return self.at(self.now, Event::NoDial(id.0, run, conn, why));
@@ -285,7 +287,6 @@ impl World {
                 }
             }
             Output::Send { conn, bytes } => {
-                (self.now.as_nanos(), id.0, conn.0, bytes.len()).hash(&mut self.hash);
                 if let Some((pipe, side)) = at(r, &conn) {
                     let from = self.net.pipes.get(pipe).map(|p| p.ends[side].addr.port());
                     if from == Some(self.hosts[id.0].config.http.port) {
@@ -295,7 +296,6 @@ impl World {
                 }
             }
             Output::Close { conn, now } => {
-                (self.now.as_nanos(), id.0, "close", conn.0, now).hash(&mut self.hash);
                 if let Some((pipe, side)) = r.conns.remove(&conn) {
                     self.close(pipe, side, now);
                 }
@@ -314,7 +314,6 @@ impl World {
             }
             Output::CloseUdp { .. } => r.udp = None,
             Output::Datagrams(batch) => {
-                (self.now.as_nanos(), id.0, &batch.buf[..]).hash(&mut self.hash);
                 let refused = match r.udp {
                     Some(from) => self.batch(id, from, &batch),
                     None => 0,
