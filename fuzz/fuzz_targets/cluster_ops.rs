@@ -78,6 +78,7 @@ fn message(op: Op, req: u64) -> Option<Input> {
                     link: 1,
                 },
                 capacity_mbps: u32::from(capacity),
+                highest: Epoch::default(),
             };
             Input::Link(link(l), Message::Register(Box::new(info)))
         }

@@ -51,6 +51,25 @@ impl fmt::Display for Reason {
     }
 }
 
+/// An invariant of this server that does not hold: a defect, never a peer's fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// The invariant's name, such as `S7`.
+    pub invariant: &'static str,
+    /// What does not fit what, with both numbers.
+    pub text: String,
+}
+
+impl Broken {
+    /// Nothing if `holds`, else what is broken.
+    ///
+    /// # Errors
+    /// If it does not hold.
+    pub fn unless(holds: bool, invariant: &'static str, text: impl FnOnce() -> String) -> Result<(), Broken> {
+        if holds { Ok(()) } else { Err(Broken { invariant, text: text() }) }
+    }
+}
+
 /// A peer's text made safe for a log line: control characters, quotes and non-ASCII escaped, at most 128
 /// characters of it (abuse A25).
 pub fn quote(text: &str) -> String {

@@ -1,6 +1,7 @@
 //! The session boundary: a panic in one session's machine ends that session and nothing else.
 
 use crate::error::Reason;
+use crate::simulation::Switches;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs one session's handle or poll. A panic becomes a [`Reason`]; the session must then be dropped, since its
@@ -17,6 +18,14 @@ pub fn guard<T>(work: impl FnOnce() -> T) -> Result<T, Reason> {
             .unwrap_or_else(|| "no message".to_owned());
         Reason::local("panic", format!("a defect in this server ended the session; please report it: {said}"))
     })
+}
+
+/// What a panic says that a simulation caused.
+pub const INJECTED: &str = "injected by the simulation";
+
+/// Panics where a simulation wants it: at the `nth` input of a session. Called in what [`guard`] runs.
+pub fn strike(switches: Switches, session: u64, nth: u64) {
+    assert!(!switches.strikes(session, nth), "{INJECTED}");
 }
 
 #[cfg(test)]

@@ -3,23 +3,131 @@
 //!
 //! Without the feature `simulation` (which no shipped binary has) every switch is off and costs nothing.
 
-/// A bug that somebody really had, planted behind a switch. Each breaks an invariant that a checker must see.
+/// A bug, planted behind a switch, like one that somebody really had. Each breaks an invariant that a checker must see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bug {
-    /// An edge whose link to the origin broke never looks for it again (L3).
+    /// An edge whose pull broke never looks for the stream again (L3). Like media servers whose edges had to be
+    /// restarted after their origin was.
     EdgeNeverRecovers,
+    /// A pull that is tried again dials the address that it had first, wherever the stream is now (L3). Like relays whose
+    /// retry held on to the origin of the first attempt.
+    RetryAsksFirstOrigin,
+    /// The manager keeps and gives out nodes whose lease has run out (S2). Like stream managers that sent publishers to
+    /// origins that were long gone.
+    StaleEntry,
+    /// When a node's lease runs out, the manager takes the streams of all others too (S2). Like brokers whose time-out
+    /// removed by name what another node had registered since.
+    TimeoutTakesOthers,
+    /// A node never reports that a publisher is silent, so that one that vanished keeps its name busy (L1). Like servers
+    /// that answered "already publishing" until TCP gave up.
+    ZombiePublisher,
+    /// A viewer that asks a moment before the stream is published is forgotten and waits for ever (L2). Like servers in
+    /// which a publish that raced a read left the reader without a stream.
+    PublishRacesRead,
+    /// The manager grants a name to its next publisher under the epoch of the last one (S1). Like lock services without a
+    /// fencing number.
+    EpochNotRaised,
+    /// Sound of one pulled stream goes into another (S3). Like relays that mixed up channels which shared a connection.
+    CrossStream,
+    /// A viewer that was too slow gets pictures again before the next key frame (S4). Like servers that dropped single
+    /// frames of a slow reader and showed green pictures.
+    GopTailKept,
+    /// A frame that is not handed to a viewer is not counted (S5).
+    DropNotCounted,
+    /// A stream's ring grows without limit (S6). Like servers whose cache of a group of pictures was bounded by the
+    /// encoder's key frame interval alone.
+    QueueLimitIgnored,
+    /// A viewer that leaves while it waits stays in the list of those who wait (S7). Like the leaked readers of many
+    /// servers.
+    SessionLeftInMap,
+    /// An origin that is told that its name passed to another keeps its publisher (L8). Like both halves of a split
+    /// cluster that went on for ever.
+    FenceIgnored,
+    /// Media goes on to an address that has been silent for longer than consent lasts (S9). Like servers that flooded an
+    /// address whose owner had gone.
+    ConsentIgnored,
+    /// An unauthenticated STUN request gets an answer three times its size (S10). Like TURN servers that were used as
+    /// reflectors.
+    AmplifiedAnswer,
+    /// An edge is told to pull from another edge, and nobody looks whether that goes in a circle (S11).
+    RelayLoop,
+    /// A node reports that it has no sessions, whatever it has (S14).
+    LoadNotReported,
+    /// A link's keep-alive leaves its timer where it was, so that the loop spins (S16).
+    TimerInThePast,
+    /// A restarted manager does not believe nodes that tell it what they publish (L4).
+    ManagerNeverRelearns,
+    /// A viewer that takes nothing is never let go (L5).
+    SlowViewerKept,
+    /// A node that drains does not end the sessions that stay (L6).
+    DrainNeverEnds,
+    /// An RTMP peer that answers no ping is not let go (L7).
+    HalfOpenKept,
+    /// A name may change hands between live publishers as often as they like (L9). Like two encoders with one key that
+    /// threw each other out for ever.
+    TakeoverUnlimited,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: &'static [Bug] = &[Bug::EdgeNeverRecovers];
+    pub const ALL: &'static [Bug] = &[
+        Bug::EdgeNeverRecovers,
+        Bug::RetryAsksFirstOrigin,
+        Bug::StaleEntry,
+        Bug::TimeoutTakesOthers,
+        Bug::ZombiePublisher,
+        Bug::PublishRacesRead,
+        Bug::EpochNotRaised,
+        Bug::CrossStream,
+        Bug::GopTailKept,
+        Bug::DropNotCounted,
+        Bug::QueueLimitIgnored,
+        Bug::SessionLeftInMap,
+        Bug::FenceIgnored,
+        Bug::ConsentIgnored,
+        Bug::AmplifiedAnswer,
+        Bug::RelayLoop,
+        Bug::LoadNotReported,
+        Bug::TimerInThePast,
+        Bug::ManagerNeverRelearns,
+        Bug::SlowViewerKept,
+        Bug::DrainNeverEnds,
+        Bug::HalfOpenKept,
+        Bug::TakeoverUnlimited,
+    ];
 }
 
 /// A place in the code where something unlikely happens on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Site {
-    /// A session's machine panics.
+    /// A session's machine panics. Key: the session; see [`Switches::strikes`].
     SessionPanics,
+    /// The driver says that it takes a few bytes only, as if a socket were nearly full. Key: connection and time.
+    ShortCredit,
+    /// A viewer's turn ends after one item, as if it had taken all that it may have. Key: subscriber and time.
+    ShortTurn,
+    /// A message to the kernel holds one datagram, as where there is no GSO. Key: time.
+    OneSegment,
+    /// A timer rings late, as on a busy host. Key: when it was to ring.
+    LateTimer,
+    /// Machines are ticked though nothing is due. Key: time.
+    IdleTick,
+    /// A stream's tracks take the longest time to settle, though all are there. Key: stream.
+    LateSettle,
+    /// A name that was not found is not remembered. Key: time.
+    ForgetfulCache,
+    /// A stream's ring holds few frames. Key: stream.
+    SmallRing,
+    /// A link says that it is alive long before it must. Key: when it spoke last.
+    EarlyKeepAlive,
+    /// A node reports twice as soon. Key: time.
+    EarlyReport,
+    /// A broken pull waits as long as it may before it is tried again. Key: pull and time.
+    LateRetry,
+    /// One handshake datagram is all that a turn may bring. Key: time.
+    SmallHandshakeTurn,
+    /// A handshake datagram is put off to the next turn though there is room in this one. Key: time.
+    LateHandshake,
 }
 
 /// What is switched on. Handed in with the limits, so that every machine can ask.
@@ -34,6 +142,19 @@ pub struct Switches {
 struct On {
     planted: Option<Bug>,
     sites: Option<u64>,
+    struck: Option<(u64, u64)>,
+    speaks: Option<Speech>,
+}
+
+/// How a node speaks to other nodes, if not as this version does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// As a version would that says less: what is optional is left out.
+    Older,
+    /// As the next version would: with messages and fields that this one does not know.
+    Newer,
+    /// As a version that has nothing in common with this one: its newest and its oldest.
+    Foreign(u32, u32),
 }
 
 #[cfg(feature = "simulation")]
@@ -57,6 +178,31 @@ impl Switches {
         self.on.planted == Some(bug)
     }
 
+    /// With a panic in one session only, at its `nth` input.
+    #[must_use]
+    pub fn strike(mut self, session: u64, nth: u64) -> Switches {
+        self.on.struck = Some((session, nth));
+        self
+    }
+
+    /// With another way of speaking to other nodes.
+    #[must_use]
+    pub fn speak(mut self, speech: Speech) -> Switches {
+        self.on.speaks = Some(speech);
+        self
+    }
+
+    /// How this node speaks to others, if not as this version does.
+    pub fn speech(self) -> Option<Speech> {
+        self.on.speaks
+    }
+
+    /// Whether a session's machine is to panic at its `nth` input: the one that was chosen, or now and then one.
+    pub fn strikes(self, session: u64, nth: u64) -> bool {
+        let random = || self.happens(Site::SessionPanics, session) && mix(session) % 512 == nth;
+        self.on.struck == Some((session, nth)) || random()
+    }
+
     /// Whether a site happens now. `key` tells the occasions of a site apart; the same key gives the same answer, so
     /// that no occasion changes another.
     pub fn happens(self, site: Site, key: u64) -> bool {
@@ -70,6 +216,16 @@ impl Switches {
 impl Switches {
     /// Whether this bug is planted: never.
     pub const fn planted(self, _: Bug) -> bool {
+        false
+    }
+
+    /// How this node speaks to others: as this version does.
+    pub const fn speech(self) -> Option<Speech> {
+        None
+    }
+
+    /// Whether a session's machine is to panic: never.
+    pub const fn strikes(self, _: u64, _: u64) -> bool {
         false
     }
 

@@ -172,6 +172,11 @@ impl<K: Ord + Clone> Timers<K> {
         Some(Deadline { at: *at, why })
     }
 
+    /// What timers are set for, in the order of their keys.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.by_key.keys()
+    }
+
     /// How many timers are set.
     pub fn len(&self) -> usize {
         self.by_key.len()

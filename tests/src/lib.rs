@@ -7,5 +7,6 @@
 
 pub mod harness;
 pub mod interop;
+pub mod sim;
 pub mod tidy;
 pub mod world;

@@ -163,7 +163,7 @@ fn every_frame_reaches_every_viewer() {
 
 #[test]
 fn the_same_seed_gives_the_same_history() {
-    let run = |seed| {
+    let inside = |seed| {
         let mut w = World::new(seed);
         let (c, p, _) = watched(&mut w);
         w.run(ms(2_000));
@@ -174,6 +174,7 @@ fn the_same_seed_gives_the_same_history() {
         w.run(ms(8_000));
         (w.hash(), w.log().to_vec())
     };
+    let run = |seed| determinism::os::run([0; 32], || inside(seed)).unwrap();
     let (a, b) = (run(7), run(7));
     for (x, y) in a.1.iter().zip(&b.1) {
         assert_eq!(x, y);

@@ -11,6 +11,8 @@
 #[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
 
+mod accent;
+
 use crate::buf::{Inbox, Outbox};
 use crate::cluster::NodeId;
 use crate::error::{Reason, quote};
@@ -18,6 +20,7 @@ use crate::io::Level;
 use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::rand::Rng;
+use crate::simulation::{Bug, Site, Speech};
 use crate::time::{Deadline, Time};
 use crate::wire::link::{Hello, MIN_VERSION, Message, VERSION, decode, encode, split};
 use bytes::Bytes;
@@ -172,7 +175,12 @@ const BYE_CODES: &[&str] = &[
 
 impl Link {
     /// A link over a fresh connection to or from `remote`. `rng` makes the nonce. Outputs wait already.
-    pub fn new(config: Config, side: Side, remote: SocketAddr, mut rng: Rng, now: Time) -> Link {
+    pub fn new(mut config: Config, side: Side, remote: SocketAddr, mut rng: Rng, now: Time) -> Link {
+        match config.limits.simulation.speech() {
+            Some(Speech::Newer) => config.version += 1,
+            Some(Speech::Foreign(newest, oldest)) => (config.version, config.min_version) = (newest, oldest),
+            Some(Speech::Older) | None => {}
+        }
         let cap = config.limits.link_message_bytes_before.saturating_add(4);
         let hello = encode(&Message::Hello(Hello {
             version: config.version,
@@ -228,7 +236,10 @@ impl Link {
     }
 
     fn push(&mut self, message: &Message, now: Time) {
-        let encoded = encode(message);
+        let encoded = match self.config.limits.simulation.speech() {
+            Some(speech) => accent::encode_as(message, speech),
+            None => encode(message),
+        };
         self.outbox.push(encoded.head);
         self.outbox.push(encoded.tail);
         self.said = now;
@@ -412,7 +423,9 @@ impl Link {
     }
 
     fn keepalive(&self) -> Deadline {
-        Deadline::new(self.said + Duration::from_millis(self.config.limits.report_ms), "link keep-alive")
+        let early = self.config.limits.simulation.happens(Site::EarlyKeepAlive, self.said.as_nanos());
+        let every = Duration::from_millis(self.config.limits.report_ms) / if early { 10 } else { 1 };
+        Deadline::new(self.said + every, "link keep-alive")
     }
 
     fn tick(&mut self, now: Time) {
@@ -433,7 +446,8 @@ impl Link {
                 }
             }
         }
-        if self.is_up() && now >= self.keepalive().at {
+        let stays = self.config.limits.simulation.planted(Bug::TimerInThePast);
+        if self.is_up() && now >= self.keepalive().at && !stays {
             self.push(&Message::Ping, now);
         }
     }

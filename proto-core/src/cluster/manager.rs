@@ -15,6 +15,7 @@ use crate::io::Level;
 use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
+use crate::simulation::Bug;
 use crate::time::{Deadline, Time, WallTime};
 use crate::wire::link::{Message, NodeInfo, Report, StreamReport};
 use std::collections::VecDeque;
@@ -113,6 +114,8 @@ pub struct Manager {
     strangers: bool,
     settle_at: Time,
     settled: bool,
+    /// When another process's node was last heard.
+    heard_at: Option<Time>,
     /// The last epoch granted; its term is 0 until the wall clock was read.
     last: Epoch,
     /// Above every term heard.
@@ -124,7 +127,7 @@ pub struct Manager {
 impl Manager {
     /// A manager that knows nothing yet. `complete`: this process is manager, origin and edge itself.
     pub fn new(limits: Arc<Limits>, complete: bool, now: Time) -> Manager {
-        let settle = Duration::from_millis(limits.report_ms.saturating_mul(2));
+        let settle = Self::settle_time(&limits);
         Manager {
             registry: Registry::new(Arc::clone(&limits)),
             limits,
@@ -132,6 +135,7 @@ impl Manager {
             strangers: false,
             settle_at: now + settle,
             settled: false,
+            heard_at: None,
             last: Epoch::default(),
             least_term: 1,
             waiting: VecDeque::new(),
@@ -139,9 +143,41 @@ impl Manager {
         }
     }
 
+    fn settle_time(limits: &Limits) -> Duration {
+        Duration::from_millis(limits.report_ms.saturating_mul(2))
+    }
+
+    /// A node speaks. If none did for a whole lease, this process slept or was cut off: that leases ran out says
+    /// nothing about the nodes then, so all may say again what they publish before a name is given to another.
+    fn notice_silence(&mut self, now: Time) {
+        let before = self.heard_at.replace(now);
+        let lease = Duration::from_millis(self.limits.lease_ms);
+        let Some(silent) = before.map(|at| now.since(at)).filter(|s| *s >= lease && self.settled) else {
+            return;
+        };
+        self.settled = false;
+        self.settle_at = now + Self::settle_time(&self.limits);
+        let text = format!(
+            "no node was heard for {} ms: this manager slept or was cut off; it waits {} ms for what they publish",
+            silent.as_millis(),
+            Self::settle_time(&self.limits).as_millis()
+        );
+        self.log(Level::Warn, text);
+    }
+
     /// What it knows, for the API and metrics.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// The last epoch that it granted.
+    pub fn last_epoch(&self) -> Epoch {
+        self.last
+    }
+
+    /// Questions that wait until it has relearnt the cluster.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Its term; 0 until the wall clock was read.
@@ -182,6 +218,16 @@ impl Manager {
         }
     }
 
+    /// A node that registers knows this epoch of an earlier manager, whose streams it may still hold.
+    fn heard_of(&mut self, link: LinkId, epoch: Epoch) {
+        if epoch.term <= TERM_MAX {
+            self.heard(epoch);
+        } else {
+            let text = format!("link {link:?} speaks of epoch {epoch}, which no manager can have granted");
+            self.log(Level::Warn, text);
+        }
+    }
+
     fn wall_clock(&mut self, wall: WallTime, now: Time) {
         if self.last.term == 0 {
             let seconds = wall.0 / 1_000_000_000;
@@ -191,6 +237,9 @@ impl Manager {
     }
 
     fn message(&mut self, link: LinkId, message: Message, now: Time) {
+        if link != LinkId::Local {
+            self.notice_silence(now);
+        }
         if let Message::Register(info) = message {
             return self.register(link, *info, now);
         }
@@ -238,9 +287,11 @@ impl Manager {
             info.capacity_mbps,
             info.advertised.link_addr()
         );
+        let highest = info.highest;
         match self.registry.register(link, info, now) {
             Ok(orphans) => {
                 self.strangers |= link != LinkId::Local;
+                self.heard_of(link, highest);
                 if !known {
                     self.log(Level::Info, line);
                 }
@@ -328,6 +379,9 @@ impl Manager {
             return self.log(Level::Warn, text);
         }
         let Some(stream) = self.registry.stream(key) else {
+            if self.limits.simulation.planted(Bug::ManagerNeverRelearns) {
+                return;
+            }
             if self.registry.streams_full() {
                 let text = format!(
                     "{key} is not tracked: the manager knows too many streams (limits.cluster_streams)"
@@ -386,7 +440,8 @@ impl Manager {
 
     /// Answers at once, or later if too little is known yet.
     fn ask(&mut self, question: Question, now: Time) {
-        let known = self.last.term > 0 && self.registry.stream(question.key()).is_some();
+        let owned = self.registry.stream(question.key()).is_some_and(|s| s.owner.is_some());
+        let known = self.last.term > 0 && owned;
         if known || self.knows_all() {
             return self.answer(question, now);
         }
@@ -526,7 +581,8 @@ impl Manager {
                     return self.refuse(link, req, "name_busy", busy(key));
                 }
                 let again = Duration::from_millis(self.limits.takeover_ms);
-                if stream.taken_over.is_some_and(|at| now < at + again) {
+                let limited = !self.limits.simulation.planted(Bug::TakeoverUnlimited);
+                if limited && stream.taken_over.is_some_and(|at| now < at + again) {
                     let text = format!(
                         "{key} has just changed hands; wait {} seconds, and make sure that only one encoder publishes it",
                         again.as_secs()
@@ -541,7 +597,9 @@ impl Manager {
             }
             _ => {}
         }
-        let epoch = self.next_epoch();
+        let old = self.registry.stream(key).map(|s| s.epoch);
+        let old = old.filter(|_| self.limits.simulation.planted(Bug::EpochNotRaised));
+        let epoch = old.unwrap_or_else(|| self.next_epoch());
         // An empty identity is a new publisher's, not "as before".
         self.registry.stream_mut(key).into_iter().for_each(|s| s.identity.clear());
         self.adopt(&node, key, epoch, identity, now);
@@ -559,11 +617,14 @@ impl Manager {
 
     fn locate(&mut self, link: LinkId, req: u64, key: StreamKey) {
         let Some(asker) = self.registry.node_at(link).cloned() else { return };
+        let looped = self.limits.simulation.planted(Bug::RelayLoop);
+        let via = self.registry.stream(&key).filter(|_| looped);
+        let via = via.and_then(|s| s.askers.iter().find(|a| **a != asker).cloned());
         if let Some(stream) = self.registry.stream_mut(&key) {
             // Also where nobody owns it now: whoever claims it next is told to the asker at once.
             stream.askers.insert(asker);
         }
-        let found = self.registry.stream(&key).and_then(|s| Some((s.epoch, s.owner.clone()?)));
+        let found = self.registry.stream(&key).and_then(|s| Some((s.epoch, via.or(s.owner.clone())?)));
         let answer = match found {
             // An owner whose link to us broke but whose lease runs may well be within the asker's reach.
             Some((epoch, node)) => match self.registry.node(&node) {

@@ -16,6 +16,7 @@ use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::rand::Rng;
+use crate::simulation::Site;
 use crate::time::{Deadline, Time};
 use crate::wire::link::{Message, NodeInfo, Report};
 use std::collections::{BTreeMap, VecDeque};
@@ -160,6 +161,8 @@ pub struct Member {
     failures: u32,
     logged_at: Option<Time>,
     owned: BTreeMap<StreamKey, (Epoch, String)>,
+    /// The highest epoch that any manager spoke of.
+    highest: Epoch,
     pending: BTreeMap<u64, Pending>,
     absent: BTreeMap<StreamKey, Time>,
     out: VecDeque<Output>,
@@ -193,6 +196,7 @@ impl Member {
             failures: 0,
             logged_at: None,
             owned: BTreeMap::new(),
+            highest: Epoch::default(),
             pending: BTreeMap::new(),
             absent: BTreeMap::new(),
             out: VecDeque::new(),
@@ -217,6 +221,11 @@ impl Member {
         self.owned.get(key).map(|(epoch, _)| *epoch)
     }
 
+    /// How many names it owns, and how many questions to the manager are open.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.owned.len(), self.pending.len())
+    }
+
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
@@ -227,11 +236,15 @@ impl Member {
         }
     }
 
+    fn registration(&self) -> Message {
+        Message::Register(Box::new(NodeInfo { highest: self.highest, ..self.info.clone() }))
+    }
+
     fn up(&mut self, link: LinkId, now: Time) {
         let report_at = now + Self::ms(self.limits.report_ms);
         self.place = Place::Up { link, registered: false, report_at };
         self.failures = 0;
-        self.out.push_back(Output::ToManager(Message::Register(Box::new(self.info.clone()))));
+        self.out.push_back(Output::ToManager(self.registration()));
     }
 
     fn down(&mut self, reason: &Reason, now: Time) {
@@ -312,6 +325,13 @@ impl Member {
     }
 
     fn message(&mut self, message: Message, now: Time) {
+        if let Message::Claimed { epoch, .. }
+        | Message::Located { epoch, .. }
+        | Message::Moved { epoch, .. }
+        | Message::Fence { epoch, .. } = &message
+        {
+            self.highest = self.highest.max(*epoch);
+        }
         match message {
             Message::Registered { .. } => self.registered(),
             Message::Claimed { req, key, epoch } => match self.take(req, true) {
@@ -388,7 +408,8 @@ impl Member {
         if self.absent.len() >= self.limits.negative_cache_names {
             self.absent.retain(|_, until| now < *until);
         }
-        if self.absent.len() < self.limits.negative_cache_names {
+        let forgets = self.limits.simulation.happens(Site::ForgetfulCache, now.as_nanos());
+        if !forgets && self.absent.len() < self.limits.negative_cache_names {
             self.absent.insert(key, now + Self::ms(self.limits.negative_cache_ms));
         }
     }
@@ -421,12 +442,13 @@ impl Member {
                 self.down(&Reason::peer("dial_timeout", format!("no answer within {ms} ms")), now);
             }
             Place::Up { registered, report_at, .. } if *report_at <= now => {
-                *report_at = now + Self::ms(self.limits.report_ms);
+                let early = self.limits.simulation.happens(Site::EarlyReport, now.as_nanos());
+                *report_at = now + Self::ms(self.limits.report_ms) / if early { 2 } else { 1 };
                 if *registered {
                     self.out.push_back(Output::WantReport);
                 } else {
                     // Refused, or the answer is still on its way: the books take the same entry twice.
-                    self.out.push_back(Output::ToManager(Message::Register(Box::new(self.info.clone()))));
+                    self.out.push_back(Output::ToManager(self.registration()));
                 }
             }
             _ => {}
@@ -480,7 +502,7 @@ impl Machine for Member {
             Input::Info(info) => {
                 self.info = *info;
                 if self.is_registered() {
-                    self.out.push_back(Output::ToManager(Message::Register(Box::new(self.info.clone()))));
+                    self.out.push_back(Output::ToManager(self.registration()));
                 }
             }
             Input::Tick => self.tick(now),

@@ -4,10 +4,13 @@
 //! behind which a shared store can stand later; it decides nothing about who may publish (that is
 //! [`crate::cluster::manager`]) or who is given out ([`crate::cluster::placement`]).
 
+mod audit;
+
 use crate::cluster::placement::{Candidate, FULL_PPM};
 use crate::cluster::{Epoch, LinkId, NodeId};
 use crate::limits::Limits;
 use crate::media::key::StreamKey;
+use crate::simulation::Bug;
 use crate::time::{Deadline, Time, Timers};
 use crate::wire::link::{NodeInfo, Report, StreamFacts};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -222,7 +225,8 @@ impl Registry {
 
     /// Whether a node's link stands and its lease runs.
     pub fn alive(&self, id: &NodeId, now: Time) -> bool {
-        self.nodes.get(id).is_some_and(|n| n.link.is_some() && now < self.lease_end(n))
+        let stale = self.limits.simulation.planted(Bug::StaleEntry);
+        self.nodes.get(id).is_some_and(|n| stale || (n.link.is_some() && now < self.lease_end(n)))
     }
 
     fn lease_end(&self, node: &Node) -> Time {
@@ -484,7 +488,12 @@ impl Registry {
     pub fn pop_due(&mut self, now: Time) -> Option<Lapsed> {
         loop {
             match self.timers.pop_due(now)? {
+                Due::Lease(_) if self.limits.simulation.planted(Bug::StaleEntry) => {}
                 Due::Lease(id) => {
+                    if self.limits.simulation.planted(Bug::TimeoutTakesOthers) {
+                        let others: Vec<NodeId> = self.nodes.keys().cloned().collect();
+                        others.iter().for_each(|other| drop(self.orphan(other, now)));
+                    }
                     let orphans = self.orphan(&id, now);
                     // While the link stands the node may come back to life (a paused process) and report again.
                     if self.nodes.get(&id).is_some_and(|n| n.link.is_none()) {

@@ -132,6 +132,7 @@ impl World {
                 link: 4,
             },
             capacity_mbps: 1_000,
+            highest: Epoch::default(),
         };
         let member = self.member(&info);
         self.nodes.push(Node {

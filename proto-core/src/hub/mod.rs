@@ -9,6 +9,7 @@
 //! nothing.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod audit;
 mod clock;
 pub mod delivery;
 mod event;

@@ -3,7 +3,9 @@
 
 use crate::limits::Limits;
 use crate::media::frame::Frame;
+use crate::media::key::StreamKey;
 use crate::media::track::CodecConfig;
+use crate::simulation::{Bug, Site};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -44,9 +46,14 @@ pub(super) fn nanos(ms: u64) -> i64 {
 }
 
 impl Ring {
-    pub(super) fn new(limits: &Limits) -> Ring {
+    pub(super) fn new(key: &StreamKey, limits: &Limits) -> Ring {
+        let number = key.as_str().bytes().fold(0, |n: u64, b| n.rotate_left(5) ^ u64::from(b));
+        let small = limits.simulation.happens(Site::SmallRing, number);
         Ring {
-            frames_limit: limits.ring_frames.max(1),
+            frames_limit: match limits.simulation.planted(Bug::QueueLimitIgnored) {
+                true => usize::MAX,
+                false => if small { limits.ring_frames.min(256) } else { limits.ring_frames }.max(1),
+            },
             bytes_limit: limits.ring_bytes as u64,
             nanos_limit: nanos(limits.ring_ms),
             ..Ring::default()

@@ -90,12 +90,12 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(key: StreamKey, limits: &Limits) -> Stream {
         Stream {
+            ring: Ring::new(&key, limits),
             key,
             epoch: Epoch::default(),
             source: None,
             heard: Time::ZERO,
             tracks: Vec::new(),
-            ring: Ring::new(limits),
             subscribers: BTreeSet::new(),
             drained: Vec::new(),
             key_requests: KeyRequests::default(),
@@ -278,6 +278,12 @@ impl Stream {
             .filter(|k| *k >= self.ring.first())
             .min()
             .unwrap_or(self.ring.end())
+    }
+
+    /// Frames that sources handed in, that were dropped, and that were kept.
+    pub(super) fn balance(&self) -> (u64, u64, u64) {
+        let kept = self.tracks.iter().map(|t| t.input.frames).sum();
+        (self.offered, self.dropped.values().sum(), kept)
     }
 
     pub(super) fn stats(&self, now: Time) -> StreamStats {

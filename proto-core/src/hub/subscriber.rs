@@ -11,6 +11,7 @@ use crate::error::Reason;
 use crate::limits::Limits;
 use crate::media::frame::FrameKind;
 use crate::media::track::{Codec, CodecConfig, TrackId};
+use crate::simulation::Bug;
 use crate::time::Time;
 use std::sync::Arc;
 use std::time::Duration;
@@ -287,6 +288,10 @@ impl Subscriber {
                     self.skips = reason;
                     *wants_key |= reason == WAITING;
                 }
+                if limits.simulation.planted(Bug::DropNotCounted) {
+                    self.cursor += 1;
+                    continue;
+                }
                 self.leave_out(stream, reason, 1);
                 continue;
             }
@@ -364,7 +369,7 @@ impl Subscriber {
                 let newer = stream.tracks.get(entry.slot).and_then(|t| t.last_key) > Some(self.cursor);
                 let missing = self.needs_key & 1u64.checked_shl(entry.slot as u32).unwrap_or(0) != 0;
                 let key = media.kind == FrameKind::Key;
-                if missing && !key {
+                if missing && !key && !limits.simulation.planted(Bug::GopTailKept) {
                     return Err(self.skips);
                 }
                 if cached.is_some() && newer {
@@ -420,6 +425,9 @@ impl Subscriber {
 
     /// When it is to be let go if nothing changes until then.
     pub(super) fn look_again(&self, limits: &Limits) -> Option<Time> {
+        if limits.simulation.planted(Bug::SlowViewerKept) {
+            return None;
+        }
         match (self.stuck_at(limits), self.starved_at(limits)) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -428,6 +436,9 @@ impl Subscriber {
 
     /// Why it is to be let go now, if it is.
     pub(super) fn verdict(&self, now: Time, limits: &Limits) -> Option<Reason> {
+        if limits.simulation.planted(Bug::SlowViewerKept) {
+            return None;
+        }
         if self.stuck_at(limits).is_some_and(|at| at <= now) {
             return Some(Reason::limit(
                 "viewer_stuck",
@@ -448,6 +459,12 @@ impl Subscriber {
             ));
         }
         None
+    }
+
+    /// Frames that were offered, delivered, dropped, and that wait.
+    pub(super) fn balance(&self, stream: &Stream) -> (u64, u64, u64, u64) {
+        let end = stream.ring.end();
+        (end - self.from, self.delivered.frames, self.dropped.values().sum(), end - self.cursor)
     }
 
     pub(super) fn stats(&self, stream: &Stream) -> SubscriberStats {

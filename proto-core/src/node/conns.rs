@@ -5,7 +5,7 @@ use super::session::{Carrier, Part};
 use super::{Alarm, Node};
 use crate::cluster::link::{self, Link};
 use crate::error::Reason;
-use crate::guard::guard;
+use crate::guard::{guard, strike};
 use crate::http;
 use crate::io::{ConnId, Level, Output, Service};
 use crate::machine::Machine;
@@ -48,9 +48,11 @@ pub(super) struct Conn {
     pub(super) local: Option<SocketAddr>,
     pub(super) remote: SocketAddr,
     /// Counts against its address as long as nothing is published or played on it.
-    idle: bool,
+    pub(super) idle: bool,
     /// The log has said already why it ends.
     explained: bool,
+    /// How often its machine was told something by the driver.
+    told: u64,
 }
 
 impl Conn {
@@ -64,6 +66,7 @@ impl Conn {
             remote: to,
             idle: false,
             explained: false,
+            told: 0,
         }
     }
 }
@@ -128,6 +131,7 @@ impl Node {
             remote,
             idle: true,
             explained: false,
+            told: 0,
         };
         self.conns.insert(id, conn);
         self.dirty_conns.insert(id);
@@ -152,7 +156,9 @@ impl Node {
         if let Wire::Received(bytes) = &input {
             self.counters.received(conn.service, bytes.len());
         }
-        let done = guard(|| match &mut conn.proto {
+        conn.told += 1;
+        let (switches, told) = (self.limits.simulation, conn.told);
+        let mut work = || match &mut conn.proto {
             Proto::Http(m) => m.handle(
                 match input {
                     Wire::Received(b) => http::server::Input::Received(b),
@@ -183,6 +189,10 @@ impl Node {
             Proto::Link { machine: None, .. } => {}
             #[cfg(test)]
             Proto::Broken => panic!("planted"),
+        };
+        let done = guard(|| {
+            strike(switches, id.0, told);
+            work();
         });
         match done {
             Ok(()) => {

@@ -12,6 +12,7 @@ use crate::io::{Answer, AskId, ConnId, Level, Output, Work};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::node::config::Config;
+use crate::simulation::Bug;
 use crate::time::Deadline;
 use crate::wire::link::{Advertised, Message, NodeInfo, RelayedReport, Report, StreamReport};
 use std::collections::BTreeMap;
@@ -86,6 +87,7 @@ pub(super) fn node_info(
             link: config.cluster.port,
         },
         capacity_mbps: config.node.capacity_mbps,
+        highest: crate::cluster::Epoch::default(),
     }
 }
 
@@ -275,6 +277,8 @@ impl Node {
     fn make_report(&self) -> Report {
         let silent = Duration::from_millis(self.limits.stream_silent_ms);
         let viewers = self.viewers();
+        let tells = !self.limits.simulation.planted(Bug::ZombiePublisher);
+        let clients = if self.limits.simulation.planted(Bug::LoadNotReported) { 0 } else { self.clients() };
         let streams = self
             .hub
             .streams()
@@ -288,7 +292,7 @@ impl Node {
                     key: key.clone(),
                     epoch: self.hub.epoch(id)?,
                     live,
-                    silent: live && self.hub.silent_for(id, self.now).is_some_and(|s| s >= silent),
+                    silent: live && tells && self.hub.silent_for(id, self.now).is_some_and(|s| s >= silent),
                     viewers: viewers.get(&id).copied().unwrap_or(0),
                     about: self.stream_facts(id),
                 })
@@ -306,7 +310,7 @@ impl Node {
         Report {
             egress_bps: self.load.egress_bps,
             loop_busy_permille: self.load.busy_permille,
-            sessions: u32::try_from(self.clients()).unwrap_or(u32::MAX),
+            sessions: u32::try_from(clients).unwrap_or(u32::MAX),
             session_limit: u32::try_from(self.limits.rtc_sessions).unwrap_or(0),
             draining: self.draining,
             streams,
@@ -346,6 +350,9 @@ impl Node {
     /// Somebody else was granted a name that was published here.
     fn fenced(&mut self, key: &StreamKey, epoch: crate::cluster::Epoch) {
         let Some(stream) = self.hub.find(key) else { return };
+        if self.limits.simulation.planted(Bug::FenceIgnored) {
+            return;
+        }
         let publisher = self
             .sessions
             .iter()
@@ -383,6 +390,9 @@ impl Node {
     }
 
     pub(super) fn drain_ends(&mut self) {
+        if self.limits.simulation.planted(Bug::DrainNeverEnds) {
+            return;
+        }
         let left: Vec<SessionId> = self.sessions.iter().map(|s| s.id).collect();
         for session in left {
             self.end_session(

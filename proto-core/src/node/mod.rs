@@ -5,6 +5,7 @@
 //! what HTTP answers in `web`, what the cluster wants in `links`, `pulling` and `serving`.
 
 pub mod address;
+pub mod audit;
 pub mod config;
 pub mod exposition;
 pub mod session;

@@ -12,6 +12,7 @@ use crate::media::key::StreamKey;
 use crate::media::track::Codec;
 use crate::rtc;
 use crate::rtmp;
+use crate::simulation::{Bug, Site};
 use crate::time::Deadline;
 use std::time::Duration;
 
@@ -58,7 +59,9 @@ impl Node {
         self.play_waiting.entry(key.clone()).or_default().push(session);
         let patience = Duration::from_millis(self.limits.cluster_answer_ms);
         let until = self.now + patience + Duration::from_millis(500);
-        self.timers.set(Alarm::Waiting(session), Deadline::new(until, "a viewer waits for its stream"));
+        if !self.limits.simulation.planted(Bug::PublishRacesRead) {
+            self.timers.set(Alarm::Waiting(session), Deadline::new(until, "a viewer waits for its stream"));
+        }
         self.pulls.touch(&key);
         if self.hub.find(&key).is_none() {
             self.pull(&key);
@@ -67,17 +70,22 @@ impl Node {
 
     /// Whether a stream's tracks are known: pictures and sound, or one of them for so long that the other will
     /// hardly come. A viewer by WHEP must be told all tracks in one answer.
-    fn is_settled(&self, stream: StreamId) -> bool {
+    pub(super) fn is_settled(&self, stream: StreamId) -> bool {
         let tracks = self.hub.tracks(stream);
         let pictures = tracks.iter().any(|(_, c)| c.params.codec().is_video());
         let sound = tracks.iter().any(|(_, c)| !c.params.codec().is_video());
         let since = self.first_track.get(&stream).map(|t| self.now.since(*t));
-        (pictures && sound) || ((pictures || sound) && since.is_some_and(|s| s >= SETTLE))
+        let early = !self.limits.simulation.happens(Site::LateSettle, stream.0);
+        (early && pictures && sound) || ((pictures || sound) && since.is_some_and(|s| s >= SETTLE))
     }
 
     /// A stream got a track: those who waited for it start, now or once the others had their chance.
     pub(super) fn stream_has_tracks(&mut self, key: &StreamKey) {
         let Some(stream) = self.hub.find(key) else { return };
+        if self.hub.tracks(stream).is_empty() {
+            // Another publisher took over and has said nothing yet: its tracks have their time from their own first.
+            return self.forget_first_track(stream, key);
+        }
         let since = *self.first_track.entry(stream).or_insert(self.now);
         if !self.is_settled(stream) {
             let at = Deadline::new(since + SETTLE, "the tracks of a stream settle");
@@ -85,10 +93,19 @@ impl Node {
             return;
         }
         self.timers.cancel(&Alarm::Settle(key.clone()));
+        if self.limits.simulation.planted(Bug::PublishRacesRead) {
+            return;
+        }
         for session in self.play_waiting.remove(key).unwrap_or_default() {
             self.timers.cancel(&Alarm::Waiting(session));
             self.start_viewer(session, stream);
         }
+    }
+
+    /// What a stream's former publisher announced says nothing about the next one's tracks.
+    pub(super) fn forget_first_track(&mut self, stream: StreamId, key: &StreamKey) {
+        self.first_track.remove(&stream);
+        self.timers.cancel(&Alarm::Settle(key.clone()));
     }
 
     /// A stream cannot be had: those who waited for it are refused.
@@ -118,6 +135,9 @@ impl Node {
     /// A waiting viewer left.
     pub(super) fn forget_waiting(&mut self, session: SessionId, key: &StreamKey, reason: &Reason) {
         self.timers.cancel(&Alarm::Waiting(session));
+        if self.limits.simulation.planted(Bug::SessionLeftInMap) {
+            return;
+        }
         self.joining.remove(&session);
         if let Some(waiting) = self.play_waiting.get_mut(key) {
             waiting.retain(|s| *s != session);
@@ -228,7 +248,7 @@ impl Node {
         let Some(id) = self.sessions.of_subscriber(subscriber) else { return };
         let Some(carrier) = self.sessions.get(id).map(|s| s.carrier) else { return };
         let mut burst = 0;
-        for _ in 0..ITEMS_A_TURN {
+        for turns in 0..ITEMS_A_TURN {
             let room = match carrier {
                 Carrier::Conn(conn) => match self.conns.get(&conn) {
                     Some(Conn { proto: Proto::Rtmp(m), .. }) => m.backlog() < BACKLOG,
@@ -239,6 +259,10 @@ impl Node {
                 Carrier::Pull(..) => true,
                 Carrier::Request(_) => return,
             };
+            let turn = self.now.as_nanos() ^ id.0;
+            if room && turns > 0 && self.limits.simulation.happens(Site::ShortTurn, turn) {
+                break;
+            }
             if !room {
                 if matches!(carrier, Carrier::Rtc(_)) {
                     self.timers.set(

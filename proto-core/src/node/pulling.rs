@@ -9,35 +9,42 @@ use crate::cluster::member::{self, Source};
 use crate::cluster::relay::PullClient;
 use crate::cluster::relay::client::{Input, Output};
 use crate::error::Reason;
+use crate::guard::{guard, strike};
 use crate::hub::{SourceId, StreamId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
-use crate::media::frame::Ingest;
+use crate::media::frame::{FrameKind, Ingest};
 use crate::media::key::StreamKey;
+use crate::simulation::Bug;
 use crate::wire::link::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// One pull and where its frames go.
 pub(super) struct Pull {
-    client: PullClient,
+    pub(super) client: PullClient,
     /// The link that it wants or has.
-    addr: Option<SocketAddr>,
+    pub(super) addr: Option<SocketAddr>,
     /// Its place in the hub, while frames come.
-    feeds: Option<(StreamId, SourceId, Epoch)>,
-    wanted: bool,
+    pub(super) feeds: Option<(StreamId, SourceId, Epoch)>,
+    pub(super) wanted: bool,
+    /// How often its machine was told something.
+    told: u64,
 }
+
+/// Tells pulls from connections where a simulation chooses one.
+const STRUCK: u64 = 1 << 61;
 
 /// All pulls of a node, and the links that they share.
 #[derive(Default)]
 pub(super) struct Pulls {
     next: u64,
-    by_key: BTreeMap<StreamKey, Pull>,
-    by_id: BTreeMap<u64, StreamKey>,
-    by_source: BTreeMap<SourceId, StreamKey>,
-    locates: BTreeMap<u64, StreamKey>,
+    pub(super) by_key: BTreeMap<StreamKey, Pull>,
+    pub(super) by_id: BTreeMap<u64, StreamKey>,
+    pub(super) by_source: BTreeMap<SourceId, StreamKey>,
+    pub(super) locates: BTreeMap<u64, StreamKey>,
     dirty: BTreeSet<StreamKey>,
-    links: BTreeMap<SocketAddr, ConnId>,
+    pub(super) links: BTreeMap<SocketAddr, ConnId>,
 }
 
 impl Pulls {
@@ -84,7 +91,9 @@ impl Node {
             let client =
                 PullClient::new(id, key.clone(), self.id.clone(), self.limits.clone(), rng, self.now);
             self.pulls.by_id.insert(id, key.clone());
-            self.pulls.by_key.insert(key.clone(), Pull { client, addr: None, feeds: None, wanted: true });
+            self.pulls
+                .by_key
+                .insert(key.clone(), Pull { client, addr: None, feeds: None, wanted: true, told: 0 });
         }
         self.pulls.touch(key);
     }
@@ -116,10 +125,38 @@ impl Node {
 
     fn tell_pull(&mut self, key: &StreamKey, input: Input) {
         let now = self.now;
-        if let Some(pull) = self.pulls.by_key.get_mut(key) {
+        let switches = self.limits.simulation;
+        let Some(pull) = self.pulls.by_key.get_mut(key) else { return };
+        pull.told += 1;
+        let (id, told) = (pull.client.pull() | STRUCK, pull.told);
+        let done = guard(|| {
+            strike(switches, id, told);
             pull.client.handle(input, now);
-            self.pulls.dirty.insert(key.clone());
+        });
+        match done {
+            Ok(()) => {
+                self.pulls.dirty.insert(key.clone());
+            }
+            Err(reason) => self.pull_broke(key, reason),
         }
+    }
+
+    /// A pull's machine has a defect: the pull is over and no other. Viewers ask again and get a new one.
+    fn pull_broke(&mut self, key: &StreamKey, reason: Reason) {
+        self.log_stream(Level::Error, key.to_string(), reason.code, format!("the pull ended: {reason}"));
+        self.counters.ended_as("pull", &reason);
+        self.end_pull(key, &reason);
+    }
+
+    fn end_pull(&mut self, key: &StreamKey, reason: &Reason) {
+        let stream = self.hub.find(key).filter(|_| !self.is_ours(key));
+        // Nothing will come any more: a newcomer must not be left with what remains, it has to be pulled anew.
+        if self.forget_pull(key).is_some()
+            && let Some(stream) = stream
+        {
+            self.hub.end(stream, reason.clone(), self.now);
+        }
+        self.stream_not_found(key, reason);
     }
 
     pub(super) fn tick_pull(&mut self, key: &StreamKey) {
@@ -273,19 +310,16 @@ impl Node {
                 let stream = self.hub.find(key).filter(|_| !self.is_ours(key));
                 let level = if stream.is_some() { Level::Info } else { Level::Debug };
                 self.log_stream(level, key.to_string(), "pull_ended", format!("no longer pulled: {reason}"));
-                // Nothing will come any more: a newcomer must not be left with what remains, it has to be pulled anew.
-                if self.forget_pull(key).is_some()
-                    && let Some(stream) = stream
-                {
-                    self.hub.end(stream, reason.clone(), self.now);
-                }
-                self.stream_not_found(key, &reason);
+                self.end_pull(key, &reason);
             }
             Output::Log(level, text) => self.log_stream(level, key.to_string(), "pull", text),
         }
     }
 
     fn connect_pull(&mut self, key: &StreamKey, node: &crate::cluster::NodeId, addr: SocketAddr) {
+        let first = self.pulls.by_key.get(key).and_then(|p| p.addr);
+        let first = first.filter(|_| self.limits.simulation.planted(Bug::RetryAsksFirstOrigin));
+        let addr = first.unwrap_or(addr);
         if let Some(pull) = self.pulls.by_key.get_mut(key) {
             pull.addr = Some(addr);
         }
@@ -341,7 +375,13 @@ impl Node {
         if let Some(pull) = self.pulls.by_key.get_mut(key) {
             pull.feeds = feeds;
         }
-        let Some((stream, source, _)) = feeds else { return };
+        let Some((mut stream, mut source, _)) = feeds else { return };
+        if self.limits.simulation.planted(Bug::CrossStream)
+            && matches!(&ingest, Ingest::Frame(f) if f.kind == FrameKind::Audio)
+            && let Some(other) = self.pulls.by_key.values().find_map(|p| p.feeds)
+        {
+            (stream, source, _) = other;
+        }
         let is_config = matches!(ingest, Ingest::Config { .. });
         self.hub.ingest(stream, source, ingest, now);
         if is_config {

@@ -5,6 +5,7 @@ use super::session::{Carrier, Part, Protocol, SessionId};
 use crate::cluster::NodeId;
 use crate::cluster::relay::PullServer;
 use crate::error::Reason;
+use crate::guard::guard;
 use crate::hub::delivery::Delivery;
 use crate::hub::{CodecSet, SourceId, StreamId};
 use crate::io::{ConnId, Level};
@@ -18,7 +19,7 @@ use std::collections::BTreeMap;
 /// The pulls that other nodes make.
 #[derive(Default)]
 pub(super) struct Served {
-    by_pull: BTreeMap<(ConnId, u64), PullServer>,
+    pub(super) by_pull: BTreeMap<(ConnId, u64), PullServer>,
 }
 
 impl Node {
@@ -27,6 +28,10 @@ impl Node {
         let refuse = |node: &mut Node, code: &str, text: String| {
             node.send_link(conn, Message::End { pull, code: code.to_owned(), text });
         };
+        if self.sessions.on(Carrier::Pull(conn, pull)).is_some() {
+            // The first session would never be found again, and stay for ever.
+            return refuse(self, "pull_number", format!("pull {pull} of this link is under way already"));
+        }
         let Some(stream) = self.hub.find(&key) else {
             return refuse(self, "not_found", format!("{key} is not on this node"));
         };
@@ -60,8 +65,16 @@ impl Node {
     pub(super) fn serve(&mut self, conn: ConnId, pull: u64, delivery: &Delivery) {
         let Some(backlog) = self.link_backlog(conn) else { return };
         let Some(server) = self.serving.by_pull.get_mut(&(conn, pull)) else { return };
-        let message = server.deliver(delivery, backlog);
-        let wants_key = server.wants_key(backlog);
+        let made = guard(|| (server.deliver(delivery, backlog), server.wants_key(backlog)));
+        let (message, wants_key) = match made {
+            Ok(made) => made,
+            Err(reason) => {
+                if let Some(session) = self.sessions.on(Carrier::Pull(conn, pull)) {
+                    self.end_session(session, &reason);
+                }
+                return;
+            }
+        };
         if let Some(session) = self.sessions.on(Carrier::Pull(conn, pull)) {
             if let Delivery::Frame { frame, .. } = delivery {
                 let bytes = frame.len();

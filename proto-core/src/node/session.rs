@@ -2,6 +2,7 @@
 //! `ctl sessions`, the metrics and the log tell the same story.
 
 use crate::cluster::Epoch;
+use crate::error::Broken;
 use crate::hub::{StreamId, SubscriberId};
 use crate::io::ConnId;
 use crate::media::key::StreamKey;
@@ -253,6 +254,45 @@ impl Sessions {
     /// All sessions in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &Session> {
         self.all.values()
+    }
+
+    /// Whether the tables by carrier, cursor and resource name exactly the sessions that there are.
+    ///
+    /// # Errors
+    /// S7, with what does not fit.
+    pub fn verify(&self) -> Result<(), Broken> {
+        let (mut cursors, mut resources) = (0, 0);
+        for s in self.all.values() {
+            // Requests on one connection may follow each other; the latest counts.
+            let carried = matches!(s.carrier, Carrier::Request(_)) || self.on(s.carrier) == Some(s.id);
+            Broken::unless(carried, "S7", || {
+                format!("session {s}: its carrier is {:?}'s", self.on(s.carrier))
+            })?;
+            if let Part::Plays { subscriber, .. } = s.part {
+                cursors += 1;
+                let of = self.of_subscriber(subscriber);
+                Broken::unless(of == Some(s.id), "S7", || format!("session {s}: its cursor is {of:?}'s"))?;
+            }
+            if let Some(resource) = &s.resource {
+                resources += 1;
+                let of = self.of_resource(resource);
+                Broken::unless(of == Some(s.id), "S7", || format!("session {s}: its resource is {of:?}'s"))?;
+            }
+        }
+        let n = self.all.len();
+        let gone = self.by_carrier.values().find(|id| !self.all.contains_key(id));
+        Broken::unless(gone.is_none(), "S7", || {
+            format!("a carrier of session {gone:?}, which is gone; {n} are left")
+        })?;
+        let got = (self.by_subscriber.len(), self.by_resource.len());
+        Broken::unless(got == (cursors, resources), "S7", || {
+            format!("cursors and resources in the tables: {got:?}, of sessions: {:?}", (cursors, resources))
+        })
+    }
+
+    /// How many numbers were given so far.
+    pub fn given(&self) -> u64 {
+        self.next
     }
 
     /// How many there are.

@@ -205,3 +205,43 @@ fn viewers_who_ask_for_ever_new_names_cannot_make_the_node_hold_ever_more() {
     assert_eq!(bench.node.pulls.len(), 0, "what nobody waits for any more is forgotten");
     assert!(bench.node.sessions.is_empty() && bench.node.play_waiting.is_empty());
 }
+
+#[test]
+fn a_publisher_that_is_replaced_before_its_tracks_settled_leaves_no_alarm_that_rings_for_ever() {
+    use crate::hub::SourceId;
+    use crate::ids::Epoch;
+    use crate::media::frame::Ingest;
+    use crate::media::track::{CodecParams, TrackId};
+    let mut bench = Bench::new(|_| {});
+    let key = StreamKey::parse("live/x").unwrap();
+    let (now, epoch) = (bench.now, |count| Epoch { term: 1, count });
+    let stream = bench.node.hub.publish(&key, epoch(1), SourceId(1), now).unwrap();
+    let sound = Ingest::Config { track: TrackId(1), params: CodecParams::Opus { channels: 2 } };
+    bench.node.hub.ingest(stream, SourceId(1), sound.clone(), now);
+    bench.node.stream_has_tracks(&key);
+    // The next publisher has said nothing of its tracks when those of the first would have settled.
+    bench.node.hub.publish(&key, epoch(2), SourceId(2), now).unwrap();
+    bench.later(Duration::from_millis(301));
+    assert!(bench.node.deadline().is_some_and(|d| d.at > bench.now), "{:?}", bench.node.deadline());
+    // Its own tracks have their time from their own beginning.
+    bench.node.hub.ingest(stream, SourceId(2), sound, bench.now);
+    bench.node.stream_has_tracks(&key);
+    assert!(!bench.node.is_settled(stream), "pictures may follow");
+    bench.later(Duration::from_millis(301));
+    assert!(bench.node.is_settled(stream));
+}
+
+#[test]
+fn a_node_that_pulls_twice_under_one_number_leaves_no_session_behind() {
+    use crate::hub::SourceId;
+    use crate::ids::Epoch;
+    let mut bench = Bench::new(|_| {});
+    let key = StreamKey::parse("live/x").unwrap();
+    bench.node.hub.publish(&key, Epoch { term: 1, count: 1 }, SourceId(1), bench.now).unwrap();
+    let link = bench.accept(1, Service::Link);
+    for _ in 0..2 {
+        bench.node.asked_to_serve(link, 7, key.clone(), vec![NodeId("other".to_owned())]);
+    }
+    bench.tell(Input::Closed { conn: link, reason: Reason::peer("reset", "gone") });
+    assert!(bench.node.sessions.is_empty(), "{:?}", bench.node.sessions);
+}

@@ -10,6 +10,7 @@ use crate::hub::{HubEvent, StreamId};
 use crate::io::{ConnId, Input, Level, Output};
 use crate::machine::Machine;
 use crate::rtc::endpoint;
+use crate::simulation::Site;
 use crate::time::{Deadline, Time, WallAnchor};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,7 +38,11 @@ impl Machine for Node {
             self.member.deadline(),
             self.manager.as_ref().and_then(Machine::deadline),
         ];
-        machines.into_iter().fold(None, Deadline::earliest)
+        let mut next = machines.into_iter().fold(None, Deadline::earliest)?;
+        if self.limits.simulation.happens(Site::LateTimer, next.at.as_nanos()) {
+            next.at += Duration::from_millis(4);
+        }
+        Some(next)
     }
 }
 
@@ -58,6 +63,7 @@ impl Node {
             Input::Connected { conn, local, remote } => self.connected(conn, local, remote),
             Input::Received { conn, bytes } => self.wire(conn, Wire::Received(bytes)),
             Input::Writable { conn, free } => {
+                let free = self.short_credit(conn, free);
                 self.wire(conn, Wire::Writable(free));
                 self.drain_conn(conn);
                 self.refill(conn);
@@ -123,9 +129,20 @@ impl Node {
         self.timers.set(Alarm::Report, Deadline::new(first, "load is measured and reported"));
     }
 
+    /// Any number of bytes is a legal answer of a socket.
+    fn short_credit(&self, conn: ConnId, free: usize) -> usize {
+        let key = conn.0 ^ self.now.as_nanos();
+        if self.limits.simulation.happens(Site::ShortCredit, key) {
+            free.min(1 + key as usize % 100)
+        } else {
+            free
+        }
+    }
+
     /// Fires what is due.
     fn due(&mut self) {
         let now = self.now;
+        let idle = self.limits.simulation.happens(Site::IdleTick, now.as_nanos());
         while let Some(alarm) = self.timers.pop_due(now) {
             match alarm {
                 Alarm::Conn(conn) => self.wire(conn, Wire::Tick),
@@ -137,7 +154,7 @@ impl Node {
                 Alarm::DrainEnds => self.drain_ends(),
             }
         }
-        let due = |d: Option<Deadline>| d.is_some_and(|d| d.at <= now);
+        let due = |d: Option<Deadline>| idle || d.is_some_and(|d| d.at <= now);
         if due(self.rtc.deadline()) {
             self.rtc.handle(endpoint::Input::Tick, now);
         }
@@ -276,8 +293,7 @@ impl Node {
                 self.tell_viewers(stream, false);
             }
             HubEvent::Ended { stream, key, reason, stats } => {
-                self.first_track.remove(&stream);
-                self.timers.cancel(&Alarm::Settle(key.clone()));
+                self.forget_first_track(stream, &key);
                 // Why it is no longer pulled has been said.
                 let level = if self.is_ours(&key) { Level::Info } else { Level::Debug };
                 self.log_stream(level, key.to_string(), "ended", format!("the stream ended: {reason}"));

@@ -160,8 +160,9 @@ impl Node {
             return Some(whip::refusal(&draining()));
         }
         // A broken offer is told at once: it must not cause a search for the stream.
-        if let Err(reason) = sdp::prepare(&offer, sdp::Wish::Play { video: true, audio: true }, &self.limits)
-        {
+        let wish = sdp::Wish::Play { video: true, audio: true };
+        let prepared = guard(|| sdp::prepare(&offer, wish, &self.limits)).and_then(|prepared| prepared);
+        if let Err(reason) = prepared {
             self.counters.ended_as("whep", &reason);
             return Some(whip::refusal(&reason));
         }

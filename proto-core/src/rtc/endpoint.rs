@@ -2,18 +2,21 @@
 //! and what a session's end costs the others (nothing).
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod audit;
+
 use super::dtls::Identity;
 use super::path::Path;
 use super::peer::{Peer, PeerEvent, Setup, Verdict};
 use super::sdp::{self, Wish};
 use crate::error::Reason;
-use crate::guard::guard;
+use crate::guard::{guard, strike};
 use crate::hub::delivery::Delivery;
 use crate::io::{Batch, SocketId};
 use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::track::{Codec, CodecConfig, TrackId};
 use crate::rand::Rng;
+use crate::simulation::{Bug, Site};
 use crate::time::{Deadline, Time, Timers};
 use crate::wire::rtp::Multiplexed;
 use crate::wire::stun::BindingRequest;
@@ -25,6 +28,8 @@ use str0m::IceCreds;
 
 /// What one handshake datagram is taken to cost, microseconds (`rtc_handshake_us_per_turn` is counted in these).
 const HANDSHAKE_US: u64 = 100;
+/// Tells WebRTC sessions from connections where a simulation chooses one.
+const STRUCK: u64 = 1 << 62;
 /// Batches kept for reuse.
 const POOL: usize = 8;
 /// A path passes to another session only if its owner has been silent for so long.
@@ -180,6 +185,8 @@ struct Session {
     ufrag: String,
     paths: Vec<Path>,
     handshaking: bool,
+    /// How often it was told something.
+    told: u64,
 }
 
 struct Waiting {
@@ -320,7 +327,7 @@ impl Endpoint {
                 "this node knows no address of its own that WebRTC peers could reach; set advertise.public",
             ));
         }
-        let prepared = sdp::prepare(offer.sdp, wish, &limits)?;
+        let prepared = guard(|| sdp::prepare(offer.sdp, wish, &limits)).and_then(|prepared| prepared)?;
 
         let id = SessionId(u64::from(self.loop_index) << 56 | self.next_id);
         self.next_id += 1;
@@ -351,8 +358,14 @@ impl Endpoint {
         self.by_ufrag.insert(ufrag.clone(), id);
         *self.handshakes.entry(offer.from).or_default() += 1;
         self.handshaking += 1;
-        let session =
-            Session { peer: Box::new(peer), from: offer.from, ufrag, paths: Vec::new(), handshaking: true };
+        let session = Session {
+            peer: Box::new(peer),
+            from: offer.from,
+            ufrag,
+            paths: Vec::new(),
+            handshaking: true,
+            told: 0,
+        };
         self.sessions.insert(id, session);
         self.with(id, now, |_| ());
         Ok((id, answer))
@@ -372,7 +385,10 @@ impl Endpoint {
     fn with<R>(&mut self, id: SessionId, now: Time, f: impl FnOnce(&mut Peer) -> R) -> Option<R> {
         let session = self.sessions.get_mut(&id)?;
         let peer = &mut session.peer;
+        session.told += 1;
+        let (switches, told) = (self.limits.simulation, session.told);
         let result = guard(|| {
+            strike(switches, id.0 | STRUCK, told);
             let result = f(peer);
             peer.drain(now);
             result
@@ -409,6 +425,8 @@ impl Endpoint {
             self.drops.no_socket += sent.len() as u64;
             return;
         };
+        let alone = self.limits.simulation.happens(Site::OneSegment, self.now.as_nanos());
+        let max_segments = if alone { 1 } else { max_segments };
         for (source, destination, bytes) in sent {
             let batch = self
                 .batch
@@ -452,7 +470,8 @@ impl Endpoint {
                     return;
                 };
                 if self.sessions.get(&id).is_some_and(|s| s.handshaking) {
-                    if self.budget == 0 || !self.waiting.is_empty() {
+                    let late = self.limits.simulation.happens(Site::LateHandshake, now.as_nanos());
+                    if late || self.budget == 0 || !self.waiting.is_empty() {
                         if self.waiting.len() < self.limits.rtc_handshake_queue {
                             self.waiting.push_back(Waiting { path, bytes: bytes.to_vec() });
                         } else {
@@ -484,6 +503,10 @@ impl Endpoint {
         };
         let Some(id) = self.by_ufrag.get(request.local_ufrag).copied() else {
             self.drops.unknown_user += 1;
+            if self.limits.simulation.planted(Bug::AmplifiedAnswer) {
+                let answer = bytes.repeat(3);
+                self.stage(VecDeque::from([(path.local(), path.remote(), answer)]));
+            }
             return;
         };
         let known = self.by_path.get(&path).copied() == Some(id);
@@ -511,6 +534,9 @@ impl Endpoint {
 
     fn turn(&mut self, now: Time) {
         self.budget = self.limits.rtc_handshake_us_per_turn / HANDSHAKE_US;
+        if self.limits.simulation.happens(Site::SmallHandshakeTurn, now.as_nanos()) {
+            self.budget = 1;
+        }
         while self.budget > 0
             && let Some(Waiting { path, bytes }) = self.waiting.pop_front()
         {

@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::media::frame::Ingest;
 use crate::media::key::StreamKey;
 use crate::rand::Rng;
+use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
 use crate::wire::amf0::Value;
 use crate::wire::rtmp_chunk::ChunkReader;
@@ -631,7 +632,8 @@ impl Machine for Server {
     }
 
     fn deadline(&self) -> Option<Deadline> {
-        let stuck = (!self.outbox.is_empty() && self.outbox.credit() == 0)
+        let planted = |bug| self.limits.simulation.planted(bug);
+        let stuck = (!self.outbox.is_empty() && self.outbox.credit() == 0 && !planted(Bug::SlowViewerKept))
             .then(|| Deadline::new(self.after(self.progress, self.limits.viewer_stuck_ms), STUCK));
         let own = match &self.phase {
             Phase::Closed => return None,
@@ -646,6 +648,7 @@ impl Machine for Server {
                 Role::Idle => Deadline::new(self.after(self.since, self.limits.rtmp_idle_ms), UNUSED),
                 // The node owes an answer; its own deadlines end that.
                 Role::Asked { .. } => return stuck,
+                _ if self.pinged && planted(Bug::HalfOpenKept) => return stuck,
                 _ if self.pinged => Deadline::new(self.after(self.heard, self.limits.rtmp_idle_ms), IDLE),
                 _ => Deadline::new(self.after(self.heard, self.limits.rtmp_idle_ms / 2), PING),
             },

@@ -94,6 +94,9 @@ pub struct NodeInfo {
     pub advertised: Advertised,
     /// What it can send in all, megabits a second.
     pub capacity_mbps: u32,
+    /// The highest epoch that it has heard of; nothing (0.0) if it is new. A manager that starts with empty memory, and
+    /// perhaps with a clock that was set back, grants none below.
+    pub highest: Epoch,
 }
 
 impl NodeInfo {

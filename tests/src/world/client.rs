@@ -5,6 +5,7 @@ use super::actors::player::Player;
 use super::actors::publisher::{Publisher, PublisherConfig};
 use super::actors::{Client, Conn, In, Out, Standing};
 use super::event::Event;
+use super::nat::NatId;
 use super::{ClientId, HostId, Owner, Party, World};
 use proto_core::time::Time;
 use std::any::Any;
@@ -14,9 +15,12 @@ use std::time::Duration;
 
 /// A client and where it stands.
 pub(super) struct Slot {
-    actor: Box<dyn Client>,
+    pub(super) actor: Box<dyn Client>,
     pub(super) ip: IpAddr,
-    pipes: BTreeMap<Conn, (u64, usize)>,
+    pub(super) nat: Option<NatId>,
+    /// How often it came to another network.
+    pub(super) moves: u64,
+    pub(super) pipes: BTreeMap<Conn, (u64, usize)>,
     wake: Option<Time>,
 }
 
@@ -25,13 +29,22 @@ impl World {
         IpAddr::V4(Ipv4Addr::new(10, 1, (n / 250) as u8, (n % 250 + 1) as u8))
     }
 
-    /// Adds a client, which begins at once.
-    pub fn add(&mut self, mut actor: Box<dyn Client>) -> ClientId {
+    /// Adds a client, which begins at once; behind a translator if [`World::behind`] said so.
+    pub fn add(&mut self, actor: Box<dyn Client>) -> ClientId {
+        if let Some(nat) = self.net.behind {
+            return self.add_behind(nat, actor);
+        }
         let n = self.clients.len();
-        actor.notes().want(self.verbose);
         let ip = Self::client_ip(n);
         self.addresses.insert(ip, Party::Client(ClientId(n)));
-        self.clients.push(Slot { actor, ip, pipes: BTreeMap::new(), wake: None });
+        self.add_at(actor, ip, None)
+    }
+
+    /// Adds a client at an address of its own or (then nobody else can see it) behind a translator.
+    pub(super) fn add_at(&mut self, mut actor: Box<dyn Client>, ip: IpAddr, nat: Option<NatId>) -> ClientId {
+        let n = self.clients.len();
+        actor.notes().want(self.verbose);
+        self.clients.push(Slot { actor, ip, nat, moves: 0, pipes: BTreeMap::new(), wake: None });
         self.client(ClientId(n), In::Address(ip));
         self.client(ClientId(n), In::Tick);
         ClientId(n)
@@ -117,6 +130,18 @@ impl World {
         self.with(id, |a: &mut Asker, _| a.result.take()).unwrap_or(Err("no answer".to_owned()))
     }
 
+    /// As [`World::get`], for a world whose violations its caller looks at: the body of a 200, or nothing.
+    pub(super) fn get_quietly(&mut self, at: HostId, path: &str) -> Option<String> {
+        let to = self.http_addr(at);
+        let id = self.add(Box::new(Asker::new(to, path)));
+        let until = self.now + Duration::from_secs(12);
+        while self.actor::<Asker>(id).is_some_and(|a| a.result.is_none()) && self.step(until) {}
+        match self.with(id, |a: &mut Asker, _| a.result.take()) {
+            Some(Ok((200, body))) => Some(body),
+            _ => None,
+        }
+    }
+
     /// Hands a client an input and does what it says.
     pub(super) fn client(&mut self, id: ClientId, input: In<'_>) {
         let now = self.now;
@@ -124,7 +149,7 @@ impl World {
         self.after_client(id);
     }
 
-    fn after_client(&mut self, id: ClientId) {
+    pub(super) fn after_client(&mut self, id: ClientId) {
         while let Some(out) = self.clients[id.0].actor.poll() {
             self.client_said(id, out);
         }
@@ -168,6 +193,9 @@ impl World {
                 let from = SocketAddr::new(self.clients[id.0].ip, port);
                 self.datagram(Party::Client(id), from, to, bytes);
             }
+            Out::Forged { from, to, bytes } => self.forge(id, from, to, bytes),
+            Out::Tap(to) => self.net.taps.entry(to).or_default().push(id),
+            Out::Vanish => self.cut(Party::Client(id)),
             Out::Violation(invariant, text) => self.violate(invariant, format!("client{}: {text}", id.0)),
         }
     }

@@ -1,16 +1,21 @@
 //! Hosts: what drives a node. It does for the node what the runtime does, in virtual time.
 
+mod faults;
+
+pub use faults::Resolver;
+
 use super::event::Event;
 use super::{HostId, Owner, Party, World};
+use determinism::{crypto, os};
+use faults::{Clock, Faults};
 use proto_core::error::Reason;
-use proto_core::io::{Answer, AskId, ConnId, Input, Output, Work};
+use proto_core::io::{ConnId, Input, Output, Work};
 use proto_core::machine::Machine;
 use proto_core::node::Node;
 use proto_core::node::config::{Config, Role};
 use proto_core::rtc::Identity;
 use proto_core::time::{Time, WallTime};
 use std::collections::BTreeMap;
-use std::hash::Hash as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -22,6 +27,7 @@ const EPOCH: u64 = 1_700_000_000_000_000_000;
 pub(super) struct Run {
     pub(super) node: Node,
     pub(super) number: u64,
+    /// What the host's clock read when it started.
     start: Time,
     conns: BTreeMap<ConnId, (u64, usize)>,
     accepted: u64,
@@ -31,20 +37,59 @@ pub(super) struct Run {
     drained: bool,
 }
 
+impl Run {
+    /// How many connections its driver has.
+    pub(super) fn conns(&self) -> usize {
+        self.conns.len()
+    }
+}
+
 /// A machine that may run a node.
 pub(super) struct Host {
     pub(super) config: Config,
     pub(super) ip: IpAddr,
+    /// A second address.
+    also: Option<IpAddr>,
     pub(super) run: Option<Run>,
     runs: u64,
+    clock: Clock,
+    pub(super) faults: Faults,
 }
 
-fn identity() -> Identity {
-    static IDENTITY: OnceLock<Identity> = OnceLock::new();
-    IDENTITY.get_or_init(|| Identity::generate().expect("an identity can be made")).clone()
+impl Host {
+    /// When the clock of the node that runs here read this.
+    pub(super) fn when(&self, reads: Time) -> Option<Time> {
+        let run = self.run.as_ref()?;
+        Some(self.clock.when(run.start + reads.since(Time::ZERO)))
+    }
+
+    /// How many connections the running node was offered.
+    pub(super) fn accepted(&self) -> u64 {
+        self.run.as_ref().map_or(0, |r| r.accepted)
+    }
+}
+
+/// A node's identity: its certificate is the host's own, the cryptography is one for the process, and replays. It is made
+/// in a run of its own, where there can be one: it must take nothing from the run that is the first to want it.
+fn identity(seed: [u8; 32]) -> Identity {
+    static SHARED: OnceLock<Identity> = OnceLock::new();
+    let certificate = || crypto::certificate(seed).expect("a certificate can be made");
+    let make = || {
+        let other = crypto::str0m_provider(crypto::dtls_provider().expect("DTLS passes its self-test"));
+        let made = Identity::with_crypto(certificate(), crypto::dimpl_provider(), other);
+        made.expect("the cryptography passes its self-test")
+    };
+    SHARED.get_or_init(|| os::run([0; 32], make).unwrap_or_else(|_| make())).with_certificate(certificate())
 }
 
 impl World {
+    /// The run of a host's node, and the number of a connection that comes from the host itself.
+    pub(super) fn next_accepted(&mut self, at: HostId) -> Option<(u64, ConnId)> {
+        let r = self.hosts[at.0].run.as_mut()?;
+        r.accepted += 1;
+        Some((r.number, ConnId::accepted(r.accepted)))
+    }
+
     /// A host with a node of these roles, running. `manager`: where its manager is; none: in the node itself.
     pub fn host(&mut self, name: &str, roles: &[Role], manager: Option<HostId>) -> HostId {
         self.host_with(name, roles, manager, |_| {})
@@ -78,9 +123,22 @@ impl World {
         config.node.roles = roles.to_vec();
         config.cluster.key = "a key that all nodes share".to_owned();
         config.cluster.manager = manager.map_or_else(String::new, |m| self.hosts[m.0].ip.to_string());
+        config.limits.simulation = self.switches;
+        if self.sites {
+            let seed = self.draw("sites", n as u64, 0);
+            config.limits.simulation = config.limits.simulation.sites(seed);
+        }
         change(&mut config);
         self.addresses.insert(ip, Party::Host(HostId(n)));
-        self.hosts.push(Host { config, ip, run: None, runs: 0 });
+        self.hosts.push(Host {
+            config,
+            ip,
+            also: None,
+            run: None,
+            runs: 0,
+            clock: Clock::default(),
+            faults: Faults::default(),
+        });
         HostId(n)
     }
 
@@ -92,13 +150,15 @@ impl World {
         host.runs += 1;
         let number = host.runs;
         let seed = self.rng.fork("node", id.0 as u64 * 1_000 + number).bytes();
-        let start = self.base + now.since(Time::ZERO);
+        let start = host.clock.read(now);
+        let instant = self.base + start.since(Time::ZERO);
+        let identity = identity(self.rng.fork("certificate of a host", id.0 as u64).bytes());
         let node =
-            Node::new(host.config.clone(), seed, start, identity()).expect("the configuration is right");
+            Node::new(host.config.clone(), seed, instant, identity).expect("the configuration is right");
         host.run = Some(Run {
             node,
             number,
-            start: now,
+            start,
             conns: BTreeMap::new(),
             accepted: 0,
             wake: None,
@@ -106,24 +166,28 @@ impl World {
             udp: None,
             drained: false,
         });
-        let (ip, name) = (host.ip, host.config.node.name.clone());
+        let (ips, name): (Vec<IpAddr>, _) =
+            (std::iter::once(host.ip).chain(host.also).collect(), host.config.node.name.clone());
+        self.watch(id);
         self.trace(|| format!("{name} starts (run {number})"));
         self.wall_clock(id, number);
-        self.node(id, number, Input::HostAddresses(&[ip]));
+        self.node(id, number, Input::HostAddresses(&ips));
     }
 
-    /// Ends a node without a word, as a killed process does: its kernel resets its connections.
+    /// Ends a node without a word, as a killed process does: its kernel closes its connections.
     pub fn crash(&mut self, id: HostId) {
         assert!(self.hosts[id.0].run.take().is_some(), "nothing runs there");
         let name = self.hosts[id.0].config.node.name.clone();
         self.trace(|| format!("{name} crashes"));
-        self.reset_all(Party::Host(id));
+        self.orphan_all(Party::Host(id));
+        self.forget_waiting(id);
     }
 
     /// Sends a node the operator's wish for an orderly end.
     pub fn drain(&mut self, id: HostId) {
         if let Some(number) = self.hosts[id.0].run.as_ref().map(|r| r.number) {
-            self.node(id, number, Input::Drain);
+            self.drains(id);
+            self.host_event(Event::Drain(id.0, number));
         }
     }
 
@@ -132,34 +196,62 @@ impl World {
         self.hosts[id.0].run.as_ref().is_some_and(|r| r.drained)
     }
 
+    /// Gives a host a second address. Its node, if it runs, learns it with its next start.
+    pub fn second_address(&mut self, id: HostId) -> IpAddr {
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 1, id.0 as u8 + 1));
+        self.hosts[id.0].also = Some(ip);
+        self.addresses.insert(ip, Party::Host(id));
+        ip
+    }
+
     fn wall_clock(&mut self, id: HostId, run: u64) {
-        let wall = WallTime(EPOCH + self.now.as_nanos());
-        self.node(id, run, Input::WallClock(wall));
+        let wall = (EPOCH + self.now.as_nanos()).saturating_add_signed(self.hosts[id.0].faults.wall);
+        self.node(id, run, Input::WallClock(WallTime(wall)));
         self.at(self.now + Duration::from_secs(60), Event::WallClock(id.0, run));
     }
 
     /// Hands an input to a node, if that run of it still runs, and does what it says.
     pub(super) fn node(&mut self, id: HostId, run: u64, input: Input<'_>) {
-        let now = self.now;
-        let Some(r) = self.hosts[id.0].run.as_mut().filter(|r| r.number == run) else { return };
-        let local = Time::ZERO + now.since(r.start);
-        r.node.handle(input, local);
-        let outputs: Vec<Output> = std::iter::from_fn(|| r.node.poll()).collect();
-        for output in outputs {
+        let host = &mut self.hosts[id.0];
+        let reads = host.clock.read(self.now);
+        let Some(r) = host.run.as_mut().filter(|r| r.number == run) else { return };
+        let (tick, mut said) = (matches!(input, Input::Tick), 0);
+        self.hash.u64(self.now.as_nanos());
+        self.hash.u64(id.0 as u64);
+        input.digest(&mut self.hash);
+        r.node.handle(input, Time::ZERO + reads.since(r.start));
+        while let Some(output) = self.hosts[id.0].run.as_mut().and_then(|r| r.node.poll()) {
+            said += 1;
+            output.digest(&mut self.hash);
             self.output(id, run, output);
         }
-        let Some(r) = self.hosts[id.0].run.as_mut().filter(|r| r.number == run) else { return };
-        if let Some(deadline) = r.node.deadline() {
-            let at = (r.start + deadline.at.since(Time::ZERO)).max(now);
-            if r.wake.is_none_or(|w| at < w) {
-                r.wake = Some(at);
-                self.at(at, Event::Wake(id.0, run));
-            }
+        self.watched(id, said, tick);
+        self.wake_in_time(id);
+    }
+
+    /// Has a node woken when it wants to be.
+    fn wake_in_time(&mut self, id: HostId) {
+        let host = &mut self.hosts[id.0];
+        let Some(r) = host.run.as_mut() else { return };
+        let Some(deadline) = r.node.deadline() else { return };
+        let at = host.clock.when(r.start + deadline.at.since(Time::ZERO)).max(self.now);
+        if r.wake.is_none_or(|w| at < w) {
+            r.wake = Some(at);
+            let run = r.number;
+            self.at(at, Event::Wake(id.0, run));
         }
     }
 
+    /// The clock of a host changed: its node is woken by the new one.
+    fn rewake(&mut self, id: HostId) {
+        if let Some(r) = &mut self.hosts[id.0].run {
+            r.wake = None;
+        }
+        self.wake_in_time(id);
+    }
+
     pub(super) fn node_connected(&mut self, host: HostId, run: u64, conn: ConnId, pipe: u64) {
-        let Some((local, remote)) = self.pipes.get(&pipe).map(|p| (p.ends[0].addr, p.ends[1].addr)) else {
+        let Some((local, remote)) = self.net.pipes.get(pipe).map(|p| (p.ends[0].addr, p.ends[1].addr)) else {
             return;
         };
         self.node(host, run, Input::Connected { conn, local, remote });
@@ -179,34 +271,15 @@ impl World {
         }
     }
 
-    /// A dial reaches a host. Answers who takes it.
-    pub(super) fn accept(
-        &mut self,
-        party: Party,
-        pipe: u64,
-        local: SocketAddr,
-        remote: SocketAddr,
-    ) -> Option<Owner> {
-        let Party::Host(host) = party else { return None };
-        let h = &mut self.hosts[host.0];
-        let service = Self::service(&h.config, local.port())?;
-        let r = h.run.as_mut()?;
-        r.accepted += 1;
-        let conn = Self::accepted_id(r.accepted);
-        r.conns.insert(conn, (pipe, 1));
-        let run = r.number;
-        self.node(host, run, Input::Accepted { conn, service, local, remote });
-        // A node may have closed it at once.
-        let kept = self.hosts[host.0].run.as_ref()?.conns.contains_key(&conn);
-        kept.then_some(Owner::Node { host, run, conn })
-    }
-
     fn output(&mut self, id: HostId, run: u64, output: Output) {
         let Some(r) = self.hosts[id.0].run.as_mut() else { return };
         let at = |r: &super::host::Run, conn: &ConnId| r.conns.get(conn).copied();
         match output {
             Output::Dial { conn, to } => {
-                (self.now.as_nanos(), id.0, "dial", conn.0, to).hash(&mut self.hash);
+                if self.lacks_descriptor(id) {
+                    let why = "Too many open files (os error 24)";
+                    return self.at(self.now, Event::NoDial(id.0, run, conn, why));
+                }
                 let ip = self.hosts[id.0].ip;
                 let pipe = self.dial(Owner::Node { host: id, run, conn }, ip, to);
                 if let Some(r) = self.hosts[id.0].run.as_mut() {
@@ -214,13 +287,15 @@ impl World {
                 }
             }
             Output::Send { conn, bytes } => {
-                (self.now.as_nanos(), id.0, conn.0, bytes.len()).hash(&mut self.hash);
                 if let Some((pipe, side)) = at(r, &conn) {
+                    let from = self.net.pipes.get(pipe).map(|p| p.ends[side].addr.port());
+                    if from == Some(self.hosts[id.0].config.http.port) {
+                        self.gives_out(id, &bytes);
+                    }
                     self.send(pipe, side, bytes);
                 }
             }
             Output::Close { conn, now } => {
-                (self.now.as_nanos(), id.0, "close", conn.0, now).hash(&mut self.hash);
                 if let Some((pipe, side)) = r.conns.remove(&conn) {
                     self.close(pipe, side, now);
                 }
@@ -239,15 +314,15 @@ impl World {
             }
             Output::CloseUdp { .. } => r.udp = None,
             Output::Datagrams(batch) => {
-                if let Some(from) = r.udp {
-                    self.batch(id, from, &batch);
-                }
-                self.at(self.now, Event::Sent(id.0, run, batch));
+                let refused = match r.udp {
+                    Some(from) => self.batch(id, from, &batch),
+                    None => 0,
+                };
+                self.at(self.now, Event::Sent(id.0, run, batch, refused));
             }
             Output::Ask { ask, work: Work::Resolve { host, port } } => {
-                let found = host.parse::<IpAddr>().map(|ip| vec![SocketAddr::new(ip, port)]);
-                let answer = Answer::Resolved(found.map_err(|_| format!("no such name: {host}")));
-                self.at(self.now + Duration::from_millis(1), Event::Answer(id.0, run, ask, answer));
+                let (wait, answer) = self.look_up(id, &host, port);
+                self.at(self.now + wait, Event::Answer(id.0, run, ask, answer));
             }
             Output::Log(line) => {
                 let about: Vec<String> = line.session.into_iter().chain(line.stream).collect();
@@ -266,7 +341,26 @@ impl World {
         }
     }
 
+    /// The host of an event that a paused host does not see.
+    fn stopped(&self, event: &Event) -> Option<Party> {
+        let (Event::Wake(n, _)
+        | Event::WallClock(n, _)
+        | Event::Answer(n, ..)
+        | Event::UdpOpened(n, ..)
+        | Event::NoDial(n, ..)
+        | Event::Drain(n, _)
+        | Event::Sent(n, ..)) = event
+        else {
+            return None;
+        };
+        let party = Party::Host(HostId(*n));
+        self.is_paused(party).then_some(party)
+    }
+
     pub(super) fn host_event(&mut self, event: Event) {
+        if let Some(party) = self.stopped(&event) {
+            return self.freeze(party, event);
+        }
         match event {
             Event::Wake(host, run) => {
                 if let Some(r) = self.hosts[host].run.as_mut().filter(|r| r.number == run)
@@ -283,16 +377,23 @@ impl World {
                 }
             }
             Event::Answer(host, run, ask, answer) => {
-                let ask: AskId = ask;
                 self.node(HostId(host), run, Input::Answer { ask, answer });
             }
             Event::UdpOpened(host, run, socket, local) => {
                 self.node(HostId(host), run, Input::UdpOpened { socket, local, max_segments: 10 });
             }
-            Event::Sent(host, run, batch) => {
-                self.node(HostId(host), run, Input::Sent { batch, refused: 0 });
+            Event::Sent(host, run, batch, refused) => {
+                self.node(HostId(host), run, Input::Sent { batch, refused });
             }
+            Event::NoDial(host, run, conn, why) => self.no_dial(HostId(host), run, conn, why),
+            Event::Drain(host, run) => self.node(HostId(host), run, Input::Drain),
+            Event::Accept(host) => self.accept_all(HostId(host)),
             other => unreachable!("{other:?} is no event of a host"),
         }
+    }
+
+    fn no_dial(&mut self, id: HostId, run: u64, conn: ConnId, why: &str) {
+        let text = format!("the connection could not be made: {why}");
+        self.node(id, run, Input::Closed { conn, reason: Reason::peer("dial_failed", text) });
     }
 }

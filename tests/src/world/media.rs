@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use proto_core::media::frame::{FrameKind, Ingest, NewFrame, Rotation};
 use proto_core::media::track::{CodecParams, TrackId};
 use std::hash::{DefaultHasher, Hasher};
+use std::time::Duration;
 
 /// H.264 Constrained Baseline, level 3.0, 320 by 192, `pic_order_cnt_type` 2.
 pub const SPS: [u8; 8] = [0x67, 0x42, 0xc0, 0x1e, 0xda, 0x05, 0x06, 0x64];
@@ -104,6 +105,81 @@ impl Label {
     }
 }
 
+impl Label {
+    /// The slice that carries this label: a NAL unit with its header, `len` bytes or a few more.
+    pub fn slice(&self, len: usize) -> Vec<u8> {
+        // First macroblock 0, slice type 7 (I) or 5 (P), then bits without meaning.
+        let head: [u8; 3] = if self.key { [0x65, 0x88, 0x84] } else { [0x41, 0x9a, 0x84] };
+        let mut out = head.to_vec();
+        out.extend(self.write(len.saturating_sub(head.len())));
+        out
+    }
+
+    /// The Opus packet that carries this label, `len` bytes or a few more. `toc`: see [`opus_toc`].
+    pub fn opus(&self, len: usize, toc: u8) -> Vec<u8> {
+        let mut out = vec![toc];
+        out.extend(self.write(len.saturating_sub(1)));
+        out
+    }
+}
+
+/// The first byte of an Opus packet with one stereo frame of this duration (RFC 6716, 3.1): 10, 20, 40 or 60 ms.
+pub fn opus_toc(duration: Duration) -> u8 {
+    let config = match duration.as_millis() {
+        10 => 30,
+        40 => 10,
+        60 => 11,
+        _ => 31,
+    };
+    config << 3 | 4
+}
+
+/// A label without its stream, which its reader knows. Reading it takes no memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The publisher's session.
+    pub session: u64,
+    /// `v` or `a`.
+    pub track: char,
+    /// Counts from 0 in each track of a session.
+    pub seq: u64,
+    /// Whether it is a key frame.
+    pub key: bool,
+}
+
+impl Mark {
+    /// Reads a label of `stream` and checks its hash.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes; also if they are of another stream.
+    pub fn read(bytes: &[u8], stream: &str) -> Result<Mark, String> {
+        let (body, hash) = bytes.split_at_checked(bytes.len().wrapping_sub(16)).ok_or("too short")?;
+        let said = std::str::from_utf8(hash).ok().and_then(|h| u64::from_str_radix(h, 16).ok());
+        if said != Some(hash_of(body)) {
+            return Err(format!("the hash of {} bytes is wrong", bytes.len()));
+        }
+        let mut parts = body.splitn(7, |b| *b == b'|');
+        let mut next = || parts.next().ok_or("a part is missing");
+        let number = |part: &[u8]| {
+            let text = std::str::from_utf8(part).map_err(|e| e.to_string())?;
+            text.parse::<u64>().map_err(|e| format!("{text}: {e}"))
+        };
+        if next()? != b"HW" {
+            return Err("not one of ours".to_owned());
+        }
+        let of = next()?;
+        if of != stream.as_bytes() {
+            return Err(format!("a frame of another stream: {}", String::from_utf8_lossy(of)));
+        }
+        Ok(Mark {
+            session: number(next()?)?,
+            track: next()?.first().copied().map(char::from).ok_or("no track")?,
+            seq: number(next()?)?,
+            key: number(next()?)? == 1,
+        })
+    }
+}
+
 /// What each publisher announces.
 pub fn configs() -> [Ingest; 2] {
     [
@@ -196,6 +272,25 @@ mod tests {
         bytes[40] ^= 1;
         assert!(Label::read(&bytes).is_err());
         assert!(Label::read(b"x").is_err());
+    }
+
+    #[test]
+    fn a_mark_is_its_label_without_the_stream() {
+        let label = Label { stream: "live/a".into(), session: 7, track: 'v', seq: 12, key: true };
+        let slice = label.slice(900);
+        assert_eq!((slice.len(), slice[0]), (900, 0x65));
+        let mark = Mark { session: 7, track: 'v', seq: 12, key: true };
+        assert_eq!(Mark::read(&slice[3..], "live/a"), Ok(mark));
+        assert!(Mark::read(&slice[3..], "live/b").unwrap_err().contains("another stream"));
+        let sound = Label { track: 'a', key: false, ..label }.opus(60, opus_toc(Duration::from_millis(20)));
+        let parsed = proto_core::wire::opus::OpusPacket::parse(&sound).unwrap();
+        assert_eq!((parsed.duration, parsed.stereo), (Duration::from_millis(20), true));
+        assert!(Mark::read(&sound[1..], "live/a").is_ok());
+        for at in 0..sound.len() - 1 {
+            let mut damaged = sound[1..].to_vec();
+            damaged[at] ^= 1;
+            assert!(Mark::read(&damaged, "live/a").is_err(), "byte {at}");
+        }
     }
 
     #[test]

@@ -189,6 +189,25 @@ fn a_dead_origins_name_goes_to_another_and_the_dead_is_fenced_when_it_returns() 
 }
 
 #[test]
+fn a_manager_that_heard_of_nobody_gives_no_live_name_away() {
+    let mut w = world();
+    w.claim(0, 1, "x", "");
+    w.run(1_500);
+    (0..3).for_each(|node| w.cut(node));
+    w.run(5_000);
+    w.nodes[1].cut = false;
+    // It dials at least every one and a half seconds.
+    w.run(1_600);
+    w.claim(1, 2, "x", "");
+    w.run(200);
+    assert!(!w.nodes[1].claimed.contains_key(&2), "the manager waits");
+    w.nodes[0].cut = false;
+    w.run(3_000);
+    assert_eq!(code(&w, 1, 2), "name_busy");
+    assert_eq!(fenced(&w, 0), []);
+}
+
+#[test]
 fn a_short_break_changes_nothing() {
     let mut w = world();
     w.claim(0, 1, "x", "");
@@ -413,6 +432,25 @@ fn a_stranger_without_registration_gets_nothing() {
     );
     m.handle(Input::Link(link, Message::Report(Report::default())), Time::ZERO);
     assert!(m.registry().streams().is_empty());
+}
+
+#[test]
+fn a_node_that_heard_of_a_higher_epoch_raises_the_term_and_one_that_lies_does_not() {
+    let mut m = alone(false);
+    let register = |m: &mut Manager, link: u64, highest: Epoch| {
+        let info = NodeInfo { highest, ..info(&format!("edge-{link}"), EDGE, "eu", 100) };
+        let link = LinkId::Conn(ConnId::accepted(link));
+        m.handle(Input::Link(link, Message::Register(Box::new(info))), Time::ZERO);
+    };
+    m.handle(Input::WallClock(WallTime(1_000_000_000)), Time::ZERO);
+    register(&mut m, 1, Epoch::default());
+    assert_eq!(m.term(), 1);
+    register(&mut m, 2, Epoch { term: 1, count: 7 });
+    assert_eq!(m.term(), 2, "an earlier manager had the same term: its clock read the same second");
+    register(&mut m, 3, Epoch { term: 900, count: 0 });
+    assert_eq!(m.term(), 901);
+    register(&mut m, 4, Epoch { term: u64::MAX, count: 1 });
+    assert_eq!(m.term(), 901);
 }
 
 #[test]

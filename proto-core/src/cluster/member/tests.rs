@@ -105,6 +105,25 @@ fn a_claim_made_while_the_manager_is_away_is_asked_when_it_is_back_and_what_runs
 }
 
 #[test]
+fn a_new_manager_is_told_the_highest_epoch_heard_of() {
+    let mut m = registered();
+    let located = Message::Located {
+        req: 7,
+        key: key("y"),
+        epoch: E2,
+        node: crate::cluster::NodeId("o".to_owned()),
+        link_addr: "10.0.0.1:1".parse().unwrap(),
+    };
+    m.handle(Input::Message(located), Time::ZERO);
+    m.handle(Input::Message(Message::Fence { key: key("x"), epoch: E1 }), Time::ZERO);
+    m.handle(Input::ManagerDown(Reason::peer("reset", "reset")), Time::ZERO);
+    m.handle(Input::ManagerUp(LinkId::Local), Time::from_millis(500));
+    let said = drain(&mut m);
+    let told = |o: &Output| matches!(o, Output::ToManager(Message::Register(info)) if info.highest == E2);
+    assert!(said.iter().any(told), "{said:?}");
+}
+
+#[test]
 fn a_grant_that_comes_too_late_is_given_back() {
     let mut m = registered();
     m.handle(claim(1), Time::ZERO);

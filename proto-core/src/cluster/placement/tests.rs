@@ -41,6 +41,7 @@ pub(crate) fn info(name: &str, roles: &[Role], region: &str, capacity_mbps: u32)
             link: 4,
         },
         capacity_mbps,
+        highest: crate::cluster::Epoch::default(),
     }
 }
 

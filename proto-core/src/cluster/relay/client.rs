@@ -15,6 +15,7 @@ use crate::media::frame::{FrameKind, Ingest};
 use crate::media::key::StreamKey;
 use crate::media::track::TrackId;
 use crate::rand::Rng;
+use crate::simulation::{Bug, Site};
 use crate::time::{Deadline, Time};
 use crate::wire::link::{Message, RelayFrame, TrackConfig};
 use std::collections::{BTreeMap, VecDeque};
@@ -193,6 +194,11 @@ impl PullClient {
         }
     }
 
+    /// The highest epoch heard of; frames of a lower one are left out.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// Whether a pull is under way.
     pub fn is_pulling(&self) -> bool {
         matches!(self.state, State::Pulling { .. })
@@ -221,7 +227,9 @@ impl PullClient {
         let least = self.limits.relay_retry_min_ms;
         let most = self.limits.relay_retry_max_ms.max(least);
         let wait = least.saturating_mul(1 << self.failures.min(16)).min(most);
-        let wait = wait - u64::from(self.rng.below(u32::try_from(wait / 2).unwrap_or(u32::MAX)));
+        let spread = u64::from(self.rng.below(u32::try_from(wait / 2).unwrap_or(u32::MAX)));
+        let late = self.limits.simulation.happens(Site::LateRetry, self.id ^ now.as_nanos());
+        let wait = if late { most } else { wait - spread };
         self.failures = self.failures.saturating_add(1);
         self.state = State::Backoff { until: now + Self::ms(wait) };
         self.dry_since.get_or_insert(now);
@@ -230,6 +238,9 @@ impl PullClient {
                 Level::Warn,
                 format!("pull of {} broke: {reason}; trying again", self.key),
             ));
+        }
+        if self.ever && self.limits.simulation.planted(Bug::EdgeNeverRecovers) {
+            self.state = State::Ended;
         }
         if self.ever {
             self.set_away(true);
@@ -318,7 +329,8 @@ impl PullClient {
         let State::Pulling { source } = &self.state else { return };
         match message {
             Message::Tracks { pull, path, configs } if self.is_for(pull) => {
-                if path.contains(&self.own) || path.len() > self.limits.relay_hops {
+                let round = path.contains(&self.own) || path.len() > self.limits.relay_hops;
+                if round && !self.limits.simulation.planted(Bug::RelayLoop) {
                     let text =
                         format!("{} from {} would go round in a circle", self.key, quote(&source.node.0));
                     self.out.push_back(Output::Send(Message::CancelPull { pull }));

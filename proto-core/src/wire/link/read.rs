@@ -305,6 +305,7 @@ fn read_info(mut rest: Bytes) -> Result<NodeInfo, Malformed> {
             link: 0,
         },
         capacity_mbps: 0,
+        highest: Epoch::default(),
     };
     let a = &mut info.advertised;
     while let Some((tag, value)) = next_field(&mut rest)? {
@@ -326,6 +327,7 @@ fn read_info(mut rest: Bytes) -> Result<NodeInfo, Malformed> {
             11 => a.rtmp = small(value)?,
             12 => a.webrtc = small(value)?,
             13 => a.link = small(value)?,
+            14 => info.highest = epoch(value)?,
             _ => {}
         }
     }

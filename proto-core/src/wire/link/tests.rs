@@ -26,7 +26,7 @@ fn bytes() -> impl Strategy<Value = Bytes> {
 fn info() -> impl Strategy<Value = NodeInfo> {
     let addrs = (any::<IpAddr>(), any::<IpAddr>(), "[a-z.]{0,20}", any::<[u16; 4]>());
     let roles = proptest::sample::subsequence(vec![Role::Manager, Role::Origin, Role::Edge], 0..=3);
-    (node(), any::<u64>(), ".{0,20}", roles, "[a-z-]{0,9}", any::<u32>(), addrs).prop_map(
+    (node(), any::<u64>(), ".{0,20}", roles, "[a-z-]{0,9}", any::<u32>(), addrs, epoch()).prop_map(
         |(
             id,
             instance,
@@ -35,9 +35,10 @@ fn info() -> impl Strategy<Value = NodeInfo> {
             region,
             capacity_mbps,
             (public, private, name, [http, rtmp, webrtc, link]),
+            highest,
         )| {
             let advertised = Advertised { public, private, name, http, rtmp, webrtc, link };
-            NodeInfo { id, instance, version, roles, region, advertised, capacity_mbps }
+            NodeInfo { id, instance, version, roles, region, advertised, capacity_mbps, highest }
         },
     )
 }

@@ -318,6 +318,7 @@ fn write_info(w: &mut Writer, info: &NodeInfo) {
     w.number(11, a.rtmp);
     w.number(12, a.webrtc);
     w.number(13, a.link);
+    w.epoch(14, info.highest);
 }
 
 fn write_report(w: &mut Writer, r: &Report) {

@@ -4,8 +4,11 @@
 //! project's own RTMP client), somebody else checks the other end.
 
 pub mod asker;
+pub mod evil;
+pub mod operator;
 pub mod player;
 pub mod publisher;
+pub mod webrtc;
 
 use bytes::Bytes;
 use proto_core::time::Time;
@@ -64,6 +67,19 @@ pub enum Out {
         /// What.
         bytes: Bytes,
     },
+    /// Send a datagram that claims to come from somebody else.
+    Forged {
+        /// Whom it claims to come from.
+        from: SocketAddr,
+        /// Where to.
+        to: SocketAddr,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Hear from now on what others send to this UDP address, as a datagram to port 0.
+    Tap(SocketAddr),
+    /// Neither send nor get anything from now on, and tell nobody.
+    Vanish,
     /// It saw what must never be: the invariant's name (`S4`) and what it saw.
     Violation(&'static str, String),
 }
@@ -78,6 +94,8 @@ pub trait Client: Any {
     fn wake(&self) -> Option<Time>;
     /// Where it writes down what happened to it.
     fn notes(&mut self) -> &mut Notes;
+    /// Leaves in an orderly way and does not come back.
+    fn leave(&mut self, _now: Time) {}
     /// How it stands, for whoever checks the whole. Cheap.
     fn standing(&self) -> Standing {
         Standing::default()

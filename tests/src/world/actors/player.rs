@@ -275,6 +275,10 @@ impl Client for Player {
         &mut self.notes
     }
 
+    fn leave(&mut self, _now: Time) {
+        Player::leave(self);
+    }
+
     fn standing(&self) -> Standing {
         let last = self.last_picture();
         Standing {

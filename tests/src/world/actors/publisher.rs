@@ -259,6 +259,10 @@ impl Client for Publisher {
         &mut self.notes
     }
 
+    fn leave(&mut self, now: Time) {
+        Publisher::leave(self, now);
+    }
+
     fn standing(&self) -> Standing {
         Standing {
             stream: Some(self.stream.clone()),

@@ -1,0 +1,352 @@
+//! The simulator: runs whole clusters from seeds, looks for faults, and makes what it finds small.
+#![forbid(unsafe_code)]
+// It measures real time and makes threads; the bans of clippy.toml are for the core.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use clap::{Parser, Subcommand, ValueEnum};
+use headwater_tests::sim::generate::{self, of_seed};
+use headwater_tests::sim::plan::Plan;
+use headwater_tests::sim::report::{columns, examine};
+use headwater_tests::sim::run::{Outcome, run};
+use headwater_tests::world::Violation;
+use headwater_tests::world::check::planted;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Whole clusters in virtual time, from seeds.
+#[derive(Parser)]
+#[command(name = "sim")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What kind of runs.
+#[derive(Clone, Copy, ValueEnum)]
+enum Profile {
+    /// Everything.
+    Full,
+    /// 3 origins, 3 edges, nine WebRTC sessions for 36 s, faults.
+    Bar,
+    /// A few seconds.
+    Short,
+}
+
+impl From<Profile> for generate::Profile {
+    fn from(profile: Profile) -> generate::Profile {
+        match profile {
+            Profile::Full => generate::Profile::Full,
+            Profile::Bar => generate::Profile::Bar,
+            Profile::Short => generate::Profile::Short,
+        }
+    }
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Profile::Full => "full",
+            Profile::Bar => "bar",
+            Profile::Short => "short",
+        }
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs one seed, or a plan.
+    Run {
+        /// The seed.
+        #[arg(default_value_t = 0)]
+        seed: u64,
+        /// What kind of run.
+        #[arg(long, default_value = "full")]
+        profile: Profile,
+        /// A file with a plan, in place of a generated one.
+        #[arg(long)]
+        plan: Option<PathBuf>,
+        /// Print the whole log.
+        #[arg(long)]
+        verbose: bool,
+        /// If it fails: make it small for so many seconds.
+        #[arg(long, default_value_t = 0)]
+        shrink: u64,
+    },
+    /// Prints the plan of a seed.
+    Plan {
+        /// The seed.
+        seed: u64,
+        /// What kind of run.
+        #[arg(long, default_value = "full")]
+        profile: Profile,
+    },
+    /// Runs many seeds and stops at the first that fails.
+    Sweep {
+        /// Which: A..B.
+        #[arg(long, default_value = "0..18446744073709551615", value_parser = range)]
+        seeds: Range<u64>,
+        /// Stop after so many seconds.
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// Threads.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// What kind of runs.
+        #[arg(long, default_value = "full")]
+        profile: Profile,
+        /// Go on after failures; each is told in a line.
+        #[arg(long)]
+        keep_going: bool,
+    },
+    /// Prints seeds and the hashes of their runs.
+    Hash {
+        /// Which: A..B.
+        #[arg(value_parser = range)]
+        seeds: Range<u64>,
+        /// What kind of runs.
+        #[arg(long, default_value = "short")]
+        profile: Profile,
+    },
+    /// Runs each seed twice and points at the first difference.
+    Twice {
+        /// Which: A..B.
+        #[arg(value_parser = range)]
+        seeds: Range<u64>,
+        /// What kind of runs.
+        #[arg(long, default_value = "full")]
+        profile: Profile,
+    },
+    /// Proves that the checkers see each planted bug.
+    Planted {
+        /// Only this one.
+        name: Option<String>,
+    },
+    /// The measure: 2,000 seeds of profile `bar`.
+    Bench {
+        /// Seeds.
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
+        /// Threads.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
+}
+
+fn range(text: &str) -> Result<Range<u64>, String> {
+    let number = |n: &str| n.parse::<u64>().map_err(|e| format!("{n}: {e}"));
+    match text.split_once("..") {
+        Some((from, to)) => Ok(number(from)?..number(to)?),
+        None => number(text).map(|n| n..n.saturating_add(1)),
+    }
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Run { seed, profile, plan, verbose, shrink } => one(seed, profile, plan, verbose, shrink),
+        Command::Plan { seed, profile } => {
+            print!("{}", of_seed(seed, profile.into()));
+            Ok(true)
+        }
+        Command::Sweep { seeds, seconds, jobs, profile, keep_going } => {
+            sweep(seeds, seconds, jobs, profile, keep_going)
+        }
+        Command::Hash { seeds, profile } => hashes(seeds, profile),
+        Command::Twice { seeds, profile } => twice(seeds, profile),
+        Command::Planted { name } => planted_bugs(name.as_deref()),
+        Command::Bench { seeds, jobs } => sweep(0..seeds, None, jobs, Profile::Bar, false),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("sim: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn told(outcome: &Outcome) -> String {
+    let Outcome { hash, time, events, packets, sessions, .. } = outcome;
+    format!(
+        "hash {hash:016x}  {time} virtual  {events} events  {packets} media packets  {sessions} WebRTC clients"
+    )
+}
+
+fn one(
+    seed: u64,
+    profile: Profile,
+    file: Option<PathBuf>,
+    verbose: bool,
+    shrink: u64,
+) -> Result<bool, String> {
+    let (plan, replay) = match file {
+        None => (of_seed(seed, profile.into()), format!("cargo sim run {seed} --profile {}", profile.name())),
+        Some(path) => {
+            let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+            (text.parse::<Plan>()?, format!("cargo sim run --plan {}", path.display()))
+        }
+    };
+    let began = Instant::now();
+    let outcome = run(&plan, true)?;
+    if verbose {
+        print!("{}", columns(&outcome.log, usize::MAX));
+    }
+    println!("{}  {} ms", told(&outcome), began.elapsed().as_millis());
+    let Some(violation) = &outcome.violation else { return Ok(true) };
+    print!("{}", examine(&plan, violation, Duration::from_secs(shrink))?.text(&replay));
+    Ok(false)
+}
+
+/// What all runs of a sweep had together.
+#[derive(Default)]
+struct Totals {
+    seeds: AtomicU64,
+    virtual_ms: AtomicU64,
+    events: AtomicU64,
+    packets: AtomicU64,
+    sessions: AtomicU64,
+}
+
+impl Totals {
+    fn add(&self, outcome: &Outcome) {
+        let all = [
+            (&self.seeds, 1),
+            (&self.virtual_ms, outcome.time.as_millis()),
+            (&self.events, outcome.events),
+            (&self.packets, outcome.packets),
+            (&self.sessions, outcome.sessions),
+        ];
+        for (total, n) in all {
+            total.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    fn text(&self, took: Duration, jobs: usize) -> String {
+        let of = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let (seeds, seconds) = (of(&self.seeds), took.as_secs_f64());
+        let each = |n: &AtomicU64| of(n) as f64 / seeds.max(1) as f64;
+        format!(
+            "{seeds} seeds in {seconds:.1} s: {:.2} a second, {:.3} s of a thread each ({jobs} threads); {:.0} \
+             virtual seconds a second; each {:.1} virtual s, {:.0} events, {:.0} media packets, {:.1} WebRTC clients",
+            seeds as f64 / seconds,
+            seconds * jobs as f64 / seeds.max(1) as f64,
+            of(&self.virtual_ms) as f64 / 1_000.0 / seconds,
+            each(&self.virtual_ms) / 1_000.0,
+            each(&self.events),
+            each(&self.packets),
+            each(&self.sessions),
+        )
+    }
+}
+
+fn sweep(
+    seeds: Range<u64>,
+    seconds: Option<u64>,
+    jobs: usize,
+    profile: Profile,
+    keep_going: bool,
+) -> Result<bool, String> {
+    let (began, jobs) = (Instant::now(), jobs.max(1));
+    let until = seconds.map(|s| began + Duration::from_secs(s));
+    let (next, stop, totals) = (AtomicU64::new(seeds.start), AtomicBool::new(false), Totals::default());
+    let found: Mutex<Vec<(u64, Result<Violation, String>)>> = Mutex::default();
+    let worker = || {
+        while !stop.load(Ordering::Relaxed) && until.is_none_or(|t| Instant::now() < t) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            let wrong = match run(&of_seed(seed, profile.into()), false) {
+                Err(why) => Some(Err(why)),
+                Ok(outcome) => {
+                    totals.add(&outcome);
+                    outcome.violation.map(Ok)
+                }
+            };
+            if totals.seeds.load(Ordering::Relaxed).is_multiple_of(100) {
+                println!("{}", totals.text(began.elapsed(), jobs));
+            }
+            if let Some(wrong) = wrong {
+                if let Ok(v) = &wrong {
+                    println!("seed {seed}: {} is broken at {}: {}", v.invariant, v.at, v.text);
+                }
+                stop.fetch_or(!keep_going || wrong.is_err(), Ordering::Relaxed);
+                found.lock().expect("no thread panics with it").push((seed, wrong));
+            }
+        }
+    };
+    std::thread::scope(|threads| (0..jobs).for_each(|_| drop(threads.spawn(worker))));
+    println!("{}", totals.text(began.elapsed(), jobs));
+    let mut found = found.into_inner().expect("no thread panicked with it");
+    found.sort_by_key(|(seed, _)| *seed);
+    let Some((seed, wrong)) = found.into_iter().next() else { return Ok(true) };
+    if keep_going {
+        return Ok(false);
+    }
+    let plan = of_seed(seed, profile.into());
+    let failure = examine(&plan, &wrong?, Duration::from_secs(60))?;
+    print!("{}", failure.text(&format!("cargo sim run {seed} --profile {}", profile.name())));
+    let file = std::env::temp_dir().join(format!("{}-seed-{seed}.plan", failure.violation.invariant));
+    std::fs::write(&file, failure.regression()).map_err(|e| format!("{}: {e}", file.display()))?;
+    println!("A regression for tests/regressions, to be named after what it was: {}", file.display());
+    Ok(false)
+}
+
+fn hashes(seeds: Range<u64>, profile: Profile) -> Result<bool, String> {
+    for seed in seeds {
+        println!("{seed} {:016x}", run(&of_seed(seed, profile.into()), false)?.hash);
+    }
+    Ok(true)
+}
+
+fn twice(seeds: Range<u64>, profile: Profile) -> Result<bool, String> {
+    for seed in seeds {
+        let plan = of_seed(seed, profile.into());
+        let (a, b) = (run(&plan, true)?, run(&plan, true)?);
+        if let Some(n) = (0..a.log.len().max(b.log.len())).find(|n| a.log.get(*n) != b.log.get(*n)) {
+            let line = |o: &Outcome| o.log.get(n).cloned().unwrap_or_else(|| "(its end)".to_owned());
+            println!("seed {seed}: line {n} of the log differs\n  {}\n  {}", line(&a), line(&b));
+            return Ok(false);
+        }
+        if a.hash != b.hash {
+            println!(
+                "seed {seed}: the logs are the same, the hashes differ: {:016x}, {:016x}",
+                a.hash, b.hash
+            );
+            return Ok(false);
+        }
+        println!("seed {seed}: {:016x} twice", a.hash);
+    }
+    Ok(true)
+}
+
+fn planted_bugs(name: Option<&str>) -> Result<bool, String> {
+    let mut all = true;
+    let chosen: Vec<_> = planted::table().iter().filter(|p| name.is_none_or(|n| n == p.name)).collect();
+    if chosen.is_empty() {
+        return Err(format!("no planted bug is called {}", name.unwrap_or_default()));
+    }
+    for bug in chosen {
+        let began = Instant::now();
+        let (without, with) = determinism::os::run([0; 32], || (bug.run(0, false), bug.run(0, true)))
+            .map_err(|e| e.to_string())?;
+        let text = match (&without, &with) {
+            (Ok(()), Err(v)) if v.invariant == bug.invariant => format!("found: {} {}", v.invariant, v.text),
+            (Err(v), _) => format!("WRONG: {} is broken without the bug: {}", v.invariant, v.text),
+            (_, Err(v)) => {
+                format!("WRONG: {} is broken in place of {}: {}", v.invariant, bug.invariant, v.text)
+            }
+            (_, Ok(())) => format!("NOT FOUND by {}", bug.invariant),
+        };
+        all &= text.starts_with("found");
+        println!("{:<26} {:>6} ms  {text}", bug.name, began.elapsed().as_millis());
+    }
+    for (name, why) in planted::waiting() {
+        println!("{name:<26} waits: {why}");
+    }
+    Ok(all)
+}

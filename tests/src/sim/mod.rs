@@ -1,0 +1,11 @@
+//! Generated runs of whole clusters. A [`Plan`](plan::Plan) says what happens; [`generate`] makes plans from a seed or
+//! from the bytes of a fuzzer, [`run`] carries one out in a [`World`](crate::world::World), [`shrink`] finds the few
+//! operations that matter for a failure, and [`report`] tells people about it.
+
+pub mod generate;
+mod media;
+pub mod plan;
+pub mod report;
+pub mod run;
+pub mod shrink;
+pub mod text;

@@ -1,0 +1,306 @@
+//! One WebRTC call after another over HTTP signalling (WHIP, RFC 9725, and WHEP): offer, answer, media, DELETE; and what
+//! can be seen from outside of S9.
+
+use super::http::{Http, Response};
+use super::peer::{Identity, Peer, Rtp, Said, Setup, is_media};
+use crate::world::actors::{In, Notes, Out};
+use proto_core::rand::Rng;
+use proto_core::time::Time;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+use str0m::media::Direction;
+
+/// The UDP port of a client's first call; each further call has the next.
+const FIRST_PORT: u16 = 40_000;
+/// A call that does not stand by then is given up.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Consent lasts for 30 s (RFC 7675, 5.1); the rest is for what is on its way.
+const CONSENT: Duration = Duration::from_secs(32);
+
+/// Where a client begins: all that the world hands it.
+pub(super) struct Seat {
+    pub(super) to: SocketAddr,
+    pub(super) stream: String,
+    pub(super) number: u64,
+    pub(super) rng: Rng,
+    pub(super) base: Instant,
+    pub(super) identity: Identity,
+}
+
+/// One call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Call {
+    /// When the offer was made.
+    pub began: Time,
+    /// The status of the answer.
+    pub status: Option<u16>,
+    /// What the node had to say: the body of a refusal, or notices.
+    pub told: String,
+    /// When ICE and DTLS stood.
+    pub connected: Option<Time>,
+    /// Whether the node took the section of sound.
+    pub sound: bool,
+    /// The status of the answer to its DELETE.
+    pub deleted: Option<u16>,
+    /// When and why it ended.
+    pub ended: Option<(Time, String)>,
+}
+
+/// What the caller says to the client that it is part of.
+pub(super) enum News {
+    Connected,
+    Packet(Rtp),
+    KeyFrameWanted,
+    Report(str0m::media::Mid, u32, i128),
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    Post,
+    Delete,
+}
+
+pub(super) struct Caller {
+    pub(super) seat: Seat,
+    publishes: bool,
+    ip: IpAddr,
+    http: Http,
+    asked: Asked,
+    resource: Option<String>,
+    pub(super) peer: Option<Peer>,
+    pub(super) calls: Vec<Call>,
+    /// When each port of earlier calls was last sent from.
+    old_ports: BTreeMap<u16, Time>,
+    last_sent: Option<Time>,
+    next_port: u16,
+    /// Nothing came for so long: the call is dead.
+    silence: Duration,
+    pub(super) out: VecDeque<Out>,
+    pub(super) news: VecDeque<News>,
+    pub(super) notes: Notes,
+}
+
+impl Caller {
+    pub(super) fn new(seat: Seat, publishes: bool, silence: Duration) -> Caller {
+        Caller {
+            seat,
+            publishes,
+            ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            http: Http::new(),
+            asked: Asked::Nothing,
+            resource: None,
+            peer: None,
+            calls: Vec::new(),
+            old_ports: BTreeMap::new(),
+            last_sent: None,
+            next_port: FIRST_PORT,
+            silence,
+            out: VecDeque::new(),
+            news: VecDeque::new(),
+            notes: Notes::default(),
+        }
+    }
+
+    fn name(&self) -> String {
+        let what = if self.publishes { "WHIP publisher" } else { "WHEP player" };
+        format!("{what} of {} at {}", self.seat.stream, self.seat.to)
+    }
+
+    pub(super) fn fault(&mut self, invariant: &'static str, text: String) {
+        let text = format!("a {}: {text}", self.name());
+        self.out.push_back(Out::Violation(invariant, text));
+    }
+
+    pub(super) fn connected(&self) -> bool {
+        self.peer.as_ref().is_some_and(|p| p.connected)
+    }
+
+    /// Makes a call; one that stands is dropped without a word.
+    pub(super) fn call(&mut self, now: Time) {
+        self.drop_call(now);
+        let count = self.calls.len() as u64;
+        let mut rng = self.seat.rng.fork("call", count);
+        let local = SocketAddr::new(self.ip, self.next_port);
+        self.next_port = self.next_port.wrapping_add(1).max(FIRST_PORT);
+        let direction = if self.publishes { Direction::SendOnly } else { Direction::RecvOnly };
+        let (identity, base) = (&self.seat.identity, self.seat.base);
+        self.calls.push(Call { began: now, ..Call::default() });
+        match Peer::new(Setup { identity, rng: &mut rng, local, base, direction }, now) {
+            Err(e) => self.fault("S3", format!("no offer can be made: {e}")),
+            Ok((peer, offer)) => {
+                self.peer = Some(peer);
+                let kind = if self.publishes { "whip" } else { "whep" };
+                let path = format!("/{kind}/{}", self.seat.stream);
+                self.asked = Asked::Post;
+                self.http.ask(self.seat.to, "POST", &path, Some(&offer), &mut self.out);
+            }
+        }
+    }
+
+    /// Forgets the present call without a word to anybody.
+    pub(super) fn drop_call(&mut self, now: Time) {
+        self.end("dropped", now);
+        self.resource = None;
+    }
+
+    /// Ends the call with a DELETE of its resource; media stops at once.
+    pub(super) fn leave(&mut self, now: Time) {
+        self.end("left", now);
+        match self.resource.take() {
+            Some(path) => {
+                self.asked = Asked::Delete;
+                self.http.ask(self.seat.to, "DELETE", &path, None, &mut self.out);
+            }
+            None => {
+                self.asked = Asked::Nothing;
+                self.http.give_up(&mut self.out);
+            }
+        }
+    }
+
+    /// Ends the call as a browser does whose page is closed: by DTLS, without a DELETE.
+    pub(super) fn hang_up(&mut self, now: Time) {
+        if let Some(peer) = &mut self.peer {
+            peer.close(now);
+        }
+        self.pump(now);
+        self.end("hung up", now);
+        self.resource = None;
+        self.http.close(false, &mut self.out);
+    }
+
+    fn end(&mut self, why: &str, now: Time) {
+        let Some(peer) = self.peer.take() else { return };
+        if let Some(sent) = self.last_sent.take() {
+            self.old_ports.insert(peer.port(), sent);
+        }
+        let name = self.name();
+        if let Some(call) = self.calls.last_mut().filter(|c| c.ended.is_none()) {
+            call.ended = Some((now, why.to_owned()));
+            self.notes.add(|| format!("{name} ended: {why}"));
+        }
+        self.news.push_back(News::Ended);
+    }
+
+    pub(super) fn on(&mut self, input: &In<'_>, now: Time) {
+        match input {
+            In::Address(ip) => {
+                // In another network the connection is as good as gone; a browser closes it by itself.
+                if self.ip != *ip {
+                    self.http.moved(self.seat.to, &mut self.out);
+                }
+                self.ip = *ip;
+            }
+            In::Datagram { port, from, bytes } => self.datagram(*port, *from, bytes, now),
+            In::Tick => self.tick(now),
+            _ => {
+                let answer = self.http.on(input, self.seat.to, &mut self.out);
+                if let Some(answer) = answer {
+                    self.answered(answer, now);
+                }
+            }
+        }
+        self.pump(now);
+    }
+
+    fn datagram(&mut self, port: u16, from: SocketAddr, bytes: &[u8], now: Time) {
+        let sent = match &mut self.peer {
+            Some(peer) if peer.port() == port => {
+                if from.ip() == self.seat.to.ip() {
+                    peer.datagram(from, bytes, now);
+                } else {
+                    self.fault("S9", format!("a datagram of {} bytes from {from}", bytes.len()));
+                }
+                return;
+            }
+            _ => self.old_ports.get(&port).copied(),
+        };
+        if is_media(bytes) && sent.is_none_or(|at| now.since(at) > CONSENT) {
+            self.fault("S9", format!("{from} sends media to port {port} without consent since {sent:?}"));
+        }
+    }
+
+    fn tick(&mut self, now: Time) {
+        let Some(peer) = &mut self.peer else { return };
+        if peer.wake().is_some_and(|at| at <= now) {
+            peer.tick(now);
+        }
+        let silent = peer.connected && now.since(peer.heard) >= self.silence;
+        let slow = !peer.connected && self.calls.last().is_some_and(|c| now.since(c.began) >= PATIENCE);
+        if silent || slow {
+            self.http.give_up(&mut self.out);
+            self.resource = None;
+            self.end(if silent { "nothing came for long" } else { "it did not connect in time" }, now);
+        }
+    }
+
+    fn answered(&mut self, answer: Result<Response, String>, now: Time) {
+        let asked = std::mem::replace(&mut self.asked, Asked::Nothing);
+        let Some(call) = self.calls.last_mut() else { return };
+        if asked == Asked::Delete {
+            call.deleted = answer.ok().map(|r| r.status);
+            return;
+        }
+        let (Asked::Post, Some(peer)) = (asked, &mut self.peer) else { return };
+        let ended = match answer {
+            Err(e) => Some(format!("no answer: {e}")),
+            Ok(response) if response.status == 201 => {
+                call.status = Some(201);
+                call.told = response.get("headwater-notice").unwrap_or_default().to_owned();
+                self.resource = response.get("location").map(str::to_owned);
+                let taken = peer.answer(&response.body, now);
+                call.sound = peer.takes(peer.audio);
+                taken.err().map(|e| format!("the answer makes no sense: {e}"))
+            }
+            Ok(response) => {
+                call.status = Some(response.status);
+                call.told = response.body.trim().to_owned();
+                Some(format!("refused with {}: {}", response.status, call.told))
+            }
+        };
+        if let Some(why) = ended {
+            self.end(&why, now);
+        }
+    }
+
+    /// Carries out what the peer said.
+    pub(super) fn pump(&mut self, now: Time) {
+        loop {
+            let Some(peer) = &mut self.peer else { return };
+            if !peer.out.is_empty() {
+                self.last_sent = Some(now);
+                let port = peer.port();
+                let datagrams = peer.out.drain(..).map(|(to, bytes)| Out::Datagram { port, to, bytes });
+                self.out.extend(datagrams);
+            }
+            match peer.said.pop_front() {
+                None => return,
+                Some(Said::Connected) => {
+                    let name = self.name();
+                    self.notes.add(|| format!("{name} is connected"));
+                    if let Some(call) = self.calls.last_mut() {
+                        call.connected = Some(now);
+                    }
+                    self.news.push_back(News::Connected);
+                }
+                Some(Said::Packet(packet)) => self.news.push_back(News::Packet(packet)),
+                Some(Said::KeyFrameWanted) => self.news.push_back(News::KeyFrameWanted),
+                Some(Said::Report(mid, stamp, ntp)) => self.news.push_back(News::Report(mid, stamp, ntp)),
+                Some(Said::Violation(invariant, text)) => self.fault(invariant, text),
+                Some(Said::Closed(why)) => self.end(&why, now),
+            }
+        }
+    }
+
+    pub(super) fn wake(&self) -> Option<Time> {
+        let peer = self.peer.as_ref()?;
+        let end = match peer.connected {
+            true => peer.heard + self.silence,
+            false => self.calls.last()?.began + PATIENCE,
+        };
+        Some(peer.wake().map_or(end, |at| at.min(end)))
+    }
+}

@@ -1,0 +1,87 @@
+//! Clients by WebRTC: publishers by WHIP, players by WHEP. Their ICE, DTLS and SRTP are str0m's, in the role that a
+//! browser has; HTTP, RTP payloads, reordering and all checks are their own and share no code with the servers.
+
+mod caller;
+mod http;
+mod peer;
+mod reorder;
+mod rtp;
+mod sync;
+mod whep;
+mod whip;
+
+pub use caller::Call;
+pub use whep::{Seen, Whep, WhepConfig};
+pub use whip::{Whip, WhipConfig};
+
+use crate::world::{ClientId, HostId, World};
+use caller::Seat;
+use determinism::crypto;
+use peer::Identity;
+use proto_core::time::Time;
+use std::sync::{Arc, OnceLock};
+use str0m::config::CryptoProvider;
+
+fn identity(seed: [u8; 32]) -> Identity {
+    static CRYPTO: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    let make = || {
+        let dtls = crypto::dtls_provider().expect("DTLS passes its self-test");
+        Arc::new(crypto::str0m_provider(dtls))
+    };
+    let certificate = crypto::certificate(seed).expect("a certificate can be made");
+    Identity { crypto: CRYPTO.get_or_init(make).clone(), certificate }
+}
+
+impl World {
+    fn seat(&self, at: HostId, stream: &str) -> Seat {
+        let number = self.next_client();
+        Seat {
+            to: self.http_addr(at),
+            stream: stream.to_owned(),
+            number,
+            rng: self.rng.fork("client", number),
+            base: self.base,
+            identity: identity(self.rng.fork("certificate of a client", number).bytes()),
+        }
+    }
+
+    /// The next client as a publisher of `stream` (`app/name`) by WHIP at a node, to be added.
+    pub fn new_whip(&self, at: HostId, stream: &str, config: WhipConfig) -> Box<Whip> {
+        Box::new(Whip::new(self.seat(at, stream), config, self.now))
+    }
+
+    /// The next client as a player of `stream` (`app/name`) by WHEP at a node, to be added.
+    pub fn new_whep(&self, at: HostId, stream: &str, config: WhepConfig) -> Box<Whep> {
+        Box::new(Whep::new(self.seat(at, stream), config, self.now))
+    }
+
+    /// A publisher of `stream` (`app/name`) by WHIP at a node.
+    pub fn publish_webrtc(&mut self, at: HostId, stream: &str, config: WhipConfig) -> ClientId {
+        self.add(self.new_whip(at, stream, config))
+    }
+
+    /// A player of `stream` (`app/name`) by WHEP at a node.
+    pub fn play_webrtc(&mut self, at: HostId, stream: &str, config: WhepConfig) -> ClientId {
+        self.add(self.new_whep(at, stream, config))
+    }
+
+    /// A publisher by WHIP.
+    pub fn whip(&self, id: ClientId) -> &Whip {
+        self.actor(id).unwrap_or_else(|| panic!("{id:?} is no publisher by WHIP"))
+    }
+
+    /// A player by WHEP.
+    pub fn whep(&self, id: ClientId) -> &Whep {
+        self.actor(id).unwrap_or_else(|| panic!("{id:?} is no player by WHEP"))
+    }
+
+    /// Has a publisher by WHIP do something.
+    pub fn with_whip(&mut self, id: ClientId, act: impl FnOnce(&mut Whip, Time)) {
+        self.with(id, act);
+    }
+
+    /// Has a player by WHEP do something.
+    pub fn with_whep(&mut self, id: ClientId, act: impl FnOnce(&mut Whep, Time)) {
+        self.with(id, act);
+    }
+}

@@ -1,0 +1,428 @@
+//! A player by WHEP that checks what it gets as it comes: whose it is, whole and in order, decodable, on one clock.
+
+use super::caller::{Call, Caller, News, Seat};
+use super::peer::Rtp;
+use super::reorder::{Next, Reorder};
+use super::rtp::{Depacketiser, Picture, Read};
+use super::sync::{Sync, Timeline};
+use crate::world::actors::{Client, In, Notes, Out, Standing};
+use crate::world::media::Mark;
+use proto_core::time::Time;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Key frames are asked for no more often than this.
+const KEY_PAUSE: Duration = Duration::from_millis(500);
+
+/// How a player by WHEP behaves.
+#[derive(Clone, Debug)]
+pub struct WhepConfig {
+    /// It calls again so long after its call ended, for whatever reason.
+    pub again: Option<Duration>,
+    /// It takes its call for dead after so long without a word of the node.
+    pub silence: Duration,
+    /// How long pictures wait for a packet that is sent again.
+    pub picture_wait: Duration,
+    /// How long sound waits for a packet that was overtaken.
+    pub sound_wait: Duration,
+    /// Nothing is lost on the way to it: the first picture of a call must be a key frame with its parameter sets. Else
+    /// those may have been lost, and only what can be told from sequence numbers is held against the node.
+    pub strict: bool,
+    /// How far sound and picture may be apart (S4).
+    pub apart: Duration,
+    /// Time between pictures of the publisher.
+    pub picture: Duration,
+    /// Time of sound in a packet of the publisher.
+    pub sound: Duration,
+}
+
+impl Default for WhepConfig {
+    fn default() -> Self {
+        WhepConfig {
+            again: None,
+            silence: Duration::from_secs(15),
+            picture_wait: Duration::from_millis(500),
+            sound_wait: Duration::from_millis(150),
+            strict: false,
+            apart: Duration::from_millis(40),
+            picture: Duration::from_millis(40),
+            sound: Duration::from_millis(20),
+        }
+    }
+}
+
+/// A frame that a player got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The publisher's session.
+    pub session: u64,
+    /// Its number in its track.
+    pub seq: u64,
+    /// RTP timestamp, unwrapped, from the first of its call and track on, nanoseconds.
+    pub stamp: i64,
+    /// When it was whole and in its turn.
+    pub at: Time,
+    /// Whether it is a picture (else sound).
+    pub picture: bool,
+    /// Whether it is a key frame.
+    pub key: bool,
+}
+
+/// Frames that are missing between two others of one publisher's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Whether pictures are missing (else sound).
+    pub picture: bool,
+    /// The last before.
+    pub last: u64,
+    /// The first after.
+    pub next: u64,
+    /// Packets were lost on the way: the node may have sent what is missing.
+    pub lost: bool,
+    /// When the first after it came.
+    pub at: Time,
+}
+
+/// One track of the present call.
+struct Lane {
+    reorder: Reorder<Rtp>,
+    clock: Timeline,
+    last: Option<(u64, u64)>,
+    /// Packets were lost since the last frame.
+    lost: bool,
+}
+
+impl Lane {
+    fn new(wait: Duration, rate: u32, each: Duration) -> Lane {
+        Lane { reorder: Reorder::new(wait), clock: Timeline::new(rate, each), last: None, lost: false }
+    }
+}
+
+/// A player of one stream by WHEP.
+pub struct Whep {
+    config: WhepConfig,
+    caller: Caller,
+    /// All frames, in the order in which they came.
+    pub seen: Vec<Seen>,
+    /// Where frames of one publisher's session are missing.
+    pub gaps: Vec<Gap>,
+    /// Packets that were given up as lost.
+    pub packets_lost: u64,
+    /// Pictures that came and could not be decoded, because others were lost.
+    pub undecodable: u64,
+    /// The largest distance between sound and picture that was measured.
+    pub skew: Duration,
+    /// How often it asked for a key frame.
+    pub key_requests: u64,
+    picture: Lane,
+    sound: Lane,
+    depacketiser: Depacketiser,
+    sync: Sync,
+    needs_key: bool,
+    key_asked: Option<Time>,
+    last_picture: Option<usize>,
+    redial: Option<Time>,
+}
+
+impl Whep {
+    pub(super) fn new(seat: Seat, config: WhepConfig, now: Time) -> Whep {
+        let picture = Lane::new(config.picture_wait, 90_000, config.picture);
+        let sound = Lane::new(config.sound_wait, 48_000, config.sound);
+        let caller = Caller::new(seat, false, config.silence);
+        Whep {
+            config,
+            caller,
+            seen: Vec::new(),
+            gaps: Vec::new(),
+            packets_lost: 0,
+            undecodable: 0,
+            skew: Duration::ZERO,
+            key_requests: 0,
+            picture,
+            sound,
+            depacketiser: Depacketiser::default(),
+            sync: Sync::default(),
+            needs_key: true,
+            key_asked: None,
+            last_picture: None,
+            redial: Some(now),
+        }
+    }
+
+    /// What it plays.
+    pub fn stream(&self) -> &str {
+        &self.caller.seat.stream
+    }
+
+    /// Where it plays.
+    pub fn at(&self) -> SocketAddr {
+        self.caller.seat.to
+    }
+
+    /// Its calls, the present one last.
+    pub fn calls(&self) -> &[Call] {
+        &self.caller.calls
+    }
+
+    /// Whether its present call stands.
+    pub fn is_connected(&self) -> bool {
+        self.caller.connected()
+    }
+
+    /// Why its last call ended, if it ended.
+    pub fn ended(&self) -> Option<&str> {
+        self.caller.calls.last()?.ended.as_ref().map(|(_, why)| why.as_str())
+    }
+
+    /// The newest picture.
+    pub fn last_picture(&self) -> Option<&Seen> {
+        self.seen.get(self.last_picture?)
+    }
+
+    /// Numbers of the pictures (or the sound) that it saw of a publisher's session.
+    pub fn frames(&self, session: u64, picture: bool) -> Vec<u64> {
+        let of = |s: &&Seen| s.session == session && s.picture == picture;
+        self.seen.iter().filter(of).map(|s| s.seq).collect()
+    }
+
+    /// Where it goes with its next call.
+    pub fn goes_to(&mut self, to: SocketAddr) {
+        self.caller.seat.to = to;
+    }
+
+    /// Calls anew now; the present call is dropped without a word.
+    pub fn connect(&mut self, now: Time) {
+        self.redial = Some(now);
+    }
+
+    /// Ends its call by DELETE, and does not come back by itself.
+    pub fn leave(&mut self, now: Time) {
+        self.config.again = None;
+        self.redial = None;
+        self.caller.leave(now);
+        self.news(now);
+    }
+
+    /// Ends its call by DTLS alone, and does not come back by itself.
+    pub fn hang_up(&mut self, now: Time) {
+        self.config.again = None;
+        self.redial = None;
+        self.caller.hang_up(now);
+        self.news(now);
+    }
+
+    /// Asks for a key frame now.
+    pub fn want_key(&mut self, now: Time) {
+        if let Some(peer) = self.caller.peer.as_mut().filter(|p| p.connected) {
+            self.key_requests += 1;
+            self.key_asked = Some(now);
+            peer.want_key(now);
+            self.caller.pump(now);
+        }
+    }
+
+    fn dial(&mut self, now: Time) {
+        self.redial = None;
+        let config = &self.config;
+        self.picture = Lane::new(config.picture_wait, 90_000, config.picture);
+        self.sound = Lane::new(config.sound_wait, 48_000, config.sound);
+        self.depacketiser = Depacketiser::default();
+        self.sync = Sync::default();
+        self.needs_key = true;
+        self.caller.call(now);
+    }
+
+    fn news(&mut self, now: Time) {
+        while let Some(news) = self.caller.news.pop_front() {
+            match news {
+                News::Packet(packet) => self.packet(packet, now),
+                News::Report(mid, stamp, ntp) => {
+                    if let Some(peer) = &self.caller.peer {
+                        let lane = if mid == peer.video { &mut self.picture } else { &mut self.sound };
+                        lane.clock.report(stamp, ntp);
+                    }
+                }
+                News::KeyFrameWanted => {
+                    self.caller.fault("S3", "a player is asked for a key frame".to_owned());
+                }
+                News::Connected => {}
+                News::Ended => self.redial = self.redial.or(self.config.again.map(|d| now + d)),
+            }
+        }
+    }
+
+    fn packet(&mut self, packet: Rtp, now: Time) {
+        let lane = if packet.picture { &mut self.picture } else { &mut self.sound };
+        lane.reorder.insert(packet.seq, packet, now);
+    }
+
+    /// Takes what is in its turn.
+    fn play(&mut self, now: Time) {
+        while let Some(next) = self.picture.reorder.pop(now) {
+            match next {
+                Next::Missing(n) => {
+                    self.packets_lost += n;
+                    self.picture.lost = true;
+                    self.needs_key = true;
+                    self.depacketiser.lost();
+                }
+                Next::Packet(p) => match self.depacketiser.push(&p.payload, p.stamp, p.marker) {
+                    Read::More => {}
+                    Read::Whole(picture) => self.picture(picture, now),
+                    Read::Broken { why, lost } => self.broken(&why, lost),
+                },
+            }
+        }
+        while let Some(next) = self.sound.reorder.pop(now) {
+            match next {
+                Next::Missing(n) => {
+                    self.packets_lost += n;
+                    self.sound.lost = true;
+                }
+                Next::Packet(p) => match p.payload.get(1..).map(|b| Mark::read(b, self.stream())) {
+                    None => self.caller.fault("S3", "an empty packet of sound".to_owned()),
+                    Some(Err(e)) => self.caller.fault("S3", format!("sound at {}: {e}", p.stamp)),
+                    Some(Ok(mark)) => self.frame(mark, p.stamp, false, now),
+                },
+            }
+        }
+        let pause = self.key_asked.is_some_and(|at| now.since(at) < KEY_PAUSE);
+        if self.needs_key && self.picture.lost && !pause {
+            self.want_key(now);
+        }
+    }
+
+    fn broken(&mut self, why: &str, lost: bool) {
+        // A call may begin in the middle of a picture whose beginning this end could not decrypt.
+        if lost || self.picture.last.is_none() && !self.is_strict() {
+            self.needs_key = true;
+            self.picture.lost = true;
+            self.undecodable += 1;
+        } else {
+            self.caller.fault("S3", format!("a broken picture: {why}"));
+        }
+    }
+
+    fn is_strict(&self) -> bool {
+        self.config.strict && self.caller.peer.as_ref().is_some_and(|p| p.unread == 0)
+    }
+
+    fn picture(&mut self, picture: Picture, now: Time) {
+        let mark = match picture.slice.get(3..).map(|b| Mark::read(b, self.stream())) {
+            Some(Ok(mark)) => mark,
+            Some(Err(e)) => return self.caller.fault("S3", format!("a picture at {}: {e}", picture.stamp)),
+            None => return self.caller.fault("S3", "a slice of no length".to_owned()),
+        };
+        if mark.key != picture.key {
+            self.caller.fault("S3", format!("{mark:?} comes in a slice of the other kind"));
+        }
+        let first = self.picture.last.is_none();
+        if picture.key && !picture.sets {
+            if picture.follows || first && self.is_strict() {
+                self.caller.fault("S4", format!("a key frame without parameter sets in front: {mark:?}"));
+            }
+            self.broken("a key frame without parameter sets", true);
+            return;
+        }
+        if self.needs_key && !picture.key {
+            if first && !self.picture.lost && self.is_strict() {
+                self.caller.fault("S4", format!("the first picture is no key frame: {mark:?}"));
+            }
+            self.picture.lost = true;
+            self.undecodable += 1;
+            return;
+        }
+        self.needs_key = false;
+        self.frame(mark, picture.stamp, true, now);
+    }
+
+    fn frame(&mut self, mark: Mark, stamp: u32, picture: bool, now: Time) {
+        let lane = if picture { &mut self.picture } else { &mut self.sound };
+        let lost = std::mem::take(&mut lane.lost);
+        let mut wrong = None;
+        if (mark.track == 'v') != picture {
+            wrong = Some(("S3", "a frame of another track"));
+        }
+        match lane.last.replace((mark.session, mark.seq)) {
+            None => {}
+            Some((session, _)) if mark.session < session => {
+                wrong = Some(("S1", "a frame of a superseded publisher"));
+            }
+            Some((session, _)) if mark.session > session && picture && !mark.key => {
+                wrong = Some(("S4", "the first picture of a new publisher is no key frame"));
+            }
+            Some((session, _)) if mark.session > session => {}
+            Some((_, last)) if mark.seq <= last => wrong = Some(("S4", "a frame again, or out of order")),
+            Some((_, last)) if mark.seq == last + 1 => {}
+            Some((_, last)) => {
+                if picture && !mark.key {
+                    wrong = Some(("S4", "a gap that does not end at a key frame"));
+                }
+                self.gaps.push(Gap { picture, last, next: mark.seq, lost, at: now });
+            }
+        }
+        let (stamp, back) = lane.clock.frame(stamp, mark.session, mark.seq);
+        if back {
+            wrong = wrong.or(Some(("S4", "a timestamp that is not later than the one before")));
+        }
+        let skew = self.sync.measure(&self.picture.clock, &self.sound.clock);
+        if let Some(skew) = skew {
+            self.skew = self.skew.max(skew);
+            if skew > self.config.apart {
+                wrong = wrong.or(Some(("S4", "sound and picture are apart")));
+            }
+        }
+        if let Some((invariant, what)) = wrong {
+            self.caller.fault(invariant, format!("{what}: {mark:?} at {stamp}, apart by {skew:?}"));
+        }
+        self.caller.notes.add(|| format!("saw {}{} of {} at {stamp}", mark.track, mark.seq, mark.session));
+        if picture {
+            self.last_picture = Some(self.seen.len());
+        }
+        let Mark { session, seq, key, .. } = mark;
+        self.seen.push(Seen { session, seq, stamp, at: now, picture, key });
+    }
+}
+
+impl Client for Whep {
+    fn on(&mut self, input: In<'_>, now: Time) {
+        self.caller.on(&input, now);
+        self.news(now);
+        if matches!(input, In::Tick) && self.redial.is_some_and(|at| at <= now) {
+            self.caller.drop_call(now);
+            self.news(now);
+            self.dial(now);
+        }
+        self.play(now);
+        self.news(now);
+    }
+
+    fn poll(&mut self) -> Option<Out> {
+        self.caller.out.pop_front()
+    }
+
+    fn wake(&self) -> Option<Time> {
+        let lanes = [self.picture.reorder.wake(), self.sound.reorder.wake()];
+        lanes.into_iter().chain([self.caller.wake(), self.redial]).flatten().min()
+    }
+
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.caller.notes
+    }
+
+    fn leave(&mut self, now: Time) {
+        Whep::leave(self, now);
+    }
+
+    fn standing(&self) -> Standing {
+        let last = self.last_picture();
+        Standing {
+            stream: Some(self.stream().to_owned()),
+            publishes: false,
+            ended: self.ended().is_some() && self.redial.is_none(),
+            session: last.map(|s| s.session),
+            last_picture: last.map(|s| s.at),
+            frames: self.seen.len() as u64,
+        }
+    }
+}

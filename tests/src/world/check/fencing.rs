@@ -1,0 +1,115 @@
+//! Who publishes under which epoch (S1), and the ways that frames take (S11).
+
+use super::{Found, broken};
+use crate::world::HostId;
+use proto_core::ids::{Epoch, NodeId};
+use proto_core::media::key::StreamKey;
+use proto_core::node::audit::{Audit, Books};
+use proto_core::node::session::{Part, SessionId};
+use std::collections::BTreeMap;
+
+/// What was seen of epochs so far.
+#[derive(Debug, Default)]
+pub(super) struct Fencing {
+    /// Who was accepted under an epoch of a stream.
+    accepted: BTreeMap<(StreamKey, Epoch), (HostId, u64, SessionId)>,
+    /// The epoch of each stream of each run of a node.
+    streams: BTreeMap<(HostId, u64, u64), Epoch>,
+    /// What a manager granted last, and what it has in its books.
+    last: BTreeMap<(HostId, u64), Epoch>,
+    booked: BTreeMap<(HostId, u64, StreamKey), Epoch>,
+    /// Pulls whose stream is behind what they heard of: (frames that came in, epoch of the hub).
+    behind: BTreeMap<(HostId, u64, StreamKey), (u64, Epoch)>,
+}
+
+impl Fencing {
+    pub(super) fn look(&mut self, host: HostId, run: u64, name: &NodeId, audit: &Audit) -> Found {
+        for s in &audit.sessions {
+            let Part::Publishes { epoch, .. } = s.part else { continue };
+            let me = (host, run, s.id);
+            let first = *self.accepted.entry((s.key.clone(), epoch)).or_insert(me);
+            if first != me {
+                return broken(
+                    "S1",
+                    format!(
+                        "session {} publishes {} under epoch {epoch}, as session {} of host {} does or did",
+                        s.id.0,
+                        s.key,
+                        first.2.0,
+                        first.0.0 + 1
+                    ),
+                );
+            }
+        }
+        for s in &audit.streams {
+            let before = self.streams.insert((host, run, s.id.0), s.epoch);
+            if before.is_some_and(|b| b > s.epoch) {
+                let before = before.unwrap_or_default();
+                return broken("S1", format!("{} went from epoch {before} back to {}", s.key, s.epoch));
+            }
+        }
+        self.relays(host, run, audit)?;
+        ways(name, audit)?;
+        match &audit.books {
+            Some(books) => self.books(host, run, books),
+            None => Ok(()),
+        }
+    }
+
+    /// An edge that heard of a higher epoch takes nothing of a lower one.
+    fn relays(&mut self, host: HostId, run: u64, audit: &Audit) -> Found {
+        for p in &audit.pulls {
+            let Some(s) = audit.streams.iter().find(|s| s.key == p.key) else { continue };
+            let me = (host, run, p.key.clone());
+            if s.epoch >= p.epoch || p.feeds.is_none() {
+                self.behind.remove(&me);
+                continue;
+            }
+            let before = self.behind.insert(me, (s.offered, s.epoch));
+            if let Some((offered, epoch)) = before
+                && epoch == s.epoch
+                && s.offered > offered
+            {
+                let n = s.offered - offered;
+                let text = format!("{n} frames of {} under epoch {epoch} came in after {}", p.key, p.epoch);
+                return broken("S1", text);
+            }
+        }
+        Ok(())
+    }
+
+    fn books(&mut self, host: HostId, run: u64, books: &Books) -> Found {
+        let before = self.last.insert((host, run), books.last).unwrap_or_default();
+        if before > books.last {
+            return broken("S1", format!("the manager's epoch went from {before} back to {}", books.last));
+        }
+        for s in &books.streams {
+            let before = self.booked.insert((host, run, s.key.clone()), s.epoch);
+            if before.is_some_and(|b| b > s.epoch) {
+                let before = before.unwrap_or_default();
+                let text = format!("in the books {} went from epoch {before} back to {}", s.key, s.epoch);
+                return broken("S1", text);
+            }
+        }
+        // What left the books may come back with what its node still has.
+        let known = |key: &StreamKey| books.streams.binary_search_by(|s| s.key.cmp(key)).is_ok();
+        self.booked.retain(|(h, r, key), _| (*h, *r) != (host, run) || known(key));
+        Ok(())
+    }
+}
+
+/// S11: frames pass no node twice, and at most four.
+fn ways(name: &NodeId, audit: &Audit) -> Found {
+    const HOPS: usize = 4;
+    for p in &audit.pulls {
+        let twice = p.path.iter().enumerate().find(|(i, n)| p.path[..*i].contains(n));
+        let round = p.path.contains(name) || twice.is_some();
+        if round || p.path.len() > HOPS {
+            let way: Vec<&str> = p.path.iter().map(|n| n.0.as_str()).collect();
+            let text =
+                format!("{} comes by way of {} ({} hops, most {HOPS})", p.key, way.join(", "), way.len());
+            return broken("S11", text);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,327 @@
+//! Non-interference (S12): whatever a misbehaving peer does, what others see stays as it would have been without it.
+//!
+//! The same seed is run twice, once with and once without the evil client. All that is random in a world is drawn by
+//! what it is for, so the innocents of both runs draw the same numbers, and every frame that they get must be the
+//! same one, with the same time stamp, and come within [`TOLERANCE`] of the same moment.
+
+use super::actors::asker::Asker;
+use super::actors::evil::{Evil, Victim};
+use super::actors::webrtc::{Call, Seen, WhepConfig, WhipConfig};
+use super::actors::{Client, In, Notes, Out};
+use super::{ClientId, HostId, Violation, World};
+use proto_core::guard::INJECTED;
+use proto_core::io::ConnId;
+use proto_core::node::config::{Config, Role};
+use proto_core::time::Time;
+use std::time::Duration;
+
+/// How much later or earlier a frame may come. Between nodes, pieces of a TCP stream take up to a millisecond more or
+/// less depending on how they are cut, and reports that name the evil client's sessions are longer. A datagram takes
+/// up to 5 ms more or less, by its number in its flow; feedback that leaves a moment later shifts those numbers.
+pub const TOLERANCE: Duration = Duration::from_millis(15);
+
+/// How long the evil client is at it.
+const ABUSE: Duration = Duration::from_secs(14);
+
+/// A client that does nothing, and keeps the numbers of those after it the same.
+struct Nobody(Notes);
+
+impl Client for Nobody {
+    fn on(&mut self, _input: In<'_>, _now: Time) {}
+
+    fn poll(&mut self) -> Option<Out> {
+        None
+    }
+
+    fn wake(&self) -> Option<Time> {
+        None
+    }
+
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.0
+    }
+}
+
+/// What an innocent client lived through: a line for each thing, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// Who.
+    pub who: String,
+    /// What happened, in order.
+    pub lines: Vec<(Time, String)>,
+}
+
+/// What the innocents of a run lived through, and what broke in it, if anything did.
+#[derive(Clone, Debug)]
+pub struct Innocents {
+    /// One trace for each.
+    pub traces: Vec<Trace>,
+    /// Sessions and connections that remained when everyone had left.
+    pub violation: Option<Violation>,
+}
+
+/// The world of these runs: its nodes, its innocents.
+struct Scene {
+    nodes: Vec<HostId>,
+    publishers: Vec<ClientId>,
+    players: Vec<ClientId>,
+    whip: ClientId,
+    whep: Vec<ClientId>,
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Lets time pass; `false` if an invariant broke.
+fn pass(w: &mut World, time: Duration) -> bool {
+    let until = w.now + time;
+    while w.step(until) {}
+    w.now = until;
+    w.violation.is_none()
+}
+
+fn call(c: &Call) -> String {
+    format!("status {:?}, sound {}, ended {:?}", c.status, c.sound, c.ended.as_ref().map(|(_, why)| why))
+}
+
+impl Scene {
+    fn new(w: &mut World) -> Scene {
+        Scene::with(w, |_| {})
+    }
+
+    /// With changes to the configuration of the first origin.
+    fn with(w: &mut World, change: impl FnOnce(&mut Config)) -> Scene {
+        let m = w.host("m1", &[Role::Manager], None);
+        let o1 = w.host_with("o1", &[Role::Origin], Some(m), change);
+        let o2 = w.host("o2", &[Role::Origin], Some(m));
+        let e1 = w.host("e1", &[Role::Edge], Some(m));
+        pass(w, ms(2_500));
+        let publishers = vec![w.publish(o1, "live/one"), w.publish(o2, "live/two")];
+        pass(w, ms(1_000));
+        let at = [(o1, "live/one"), (e1, "live/one"), (o2, "live/two"), (e1, "live/two")];
+        let players = at.into_iter().map(|(at, stream)| w.play(at, stream)).collect();
+        // Pictures by WebRTC are found and decrypted by address, so there the guests' datagrams matter.
+        let whip = w.publish_webrtc(o1, "live/web", WhipConfig::default());
+        pass(w, ms(1_500));
+        let strict = || WhepConfig { again: None, strict: true, ..WhepConfig::default() };
+        let whep = [o1, e1].map(|at| w.play_webrtc(at, "live/web", strict())).to_vec();
+        pass(w, ms(1_500));
+        Scene { nodes: vec![m, o1, o2, e1], publishers, players, whip, whep }
+    }
+
+    fn trace(&self, w: &World) -> Vec<Trace> {
+        let published = self.publishers.iter().map(|id| {
+            let sent = &w.publisher(*id).sent;
+            let lines = sent.iter().map(|s| {
+                (
+                    s.ready.unwrap_or_default(),
+                    format!("{} pictures, {} sounds, {:?}", s.pictures, s.sounds, s.ended),
+                )
+            });
+            Trace { who: format!("publisher {id:?}"), lines: lines.collect() }
+        });
+        let played = self.players.iter().map(|id| {
+            let p = w.player(*id);
+            let seen = p.seen.iter().map(|s| (s.at, format!("{:?} at {}", s.label, s.stamp)));
+            let end = (w.now, format!("told {:?}, ended {:?}", p.statuses, p.ended));
+            Trace { who: format!("player {id:?} of {}", p.stream()), lines: seen.chain([end]).collect() }
+        });
+        let whip = w.whip(self.whip);
+        let lines = whip.calls().iter().map(|c| (c.connected.unwrap_or_default(), call(c)));
+        let lines = lines.chain(whip.sent.iter().map(|s| (w.now, format!("{s:?}"))));
+        let sent = Trace { who: format!("publisher {:?} by WHIP", self.whip), lines: lines.collect() };
+        // Pictures and sound overtake each other on the way; each has its own order.
+        let watched = self.whep.iter().flat_map(|id| [true, false].map(|picture| (id, picture))).map(
+            |(id, picture)| {
+                let p = w.whep(*id);
+                let about = |s: &Seen| format!("{} of {} at {}", s.seq, s.session, s.stamp);
+                let seen = p.seen.iter().filter(|s| s.picture == picture).map(|s| (s.at, about(s)));
+                let calls = p.calls().iter().map(|c| (c.connected.unwrap_or_default(), call(c)));
+                Trace {
+                    who: format!("player {id:?} by WHEP, pictures {picture}"),
+                    lines: seen.chain(calls).collect(),
+                }
+            },
+        );
+        published.chain(played).chain([sent]).chain(watched).collect()
+    }
+}
+
+/// What came of a run with a guest.
+#[derive(Clone, Debug)]
+pub struct Hosted {
+    /// The others.
+    pub innocents: Innocents,
+    /// The number of the guest's session on the first origin, as [`Switches::strike`] takes it.
+    ///
+    /// [`Switches::strike`]: proto_core::simulation::Switches::strike
+    pub session: u64,
+    /// What the node said when the guest's session panicked.
+    pub panicked: Option<String>,
+}
+
+/// Who comes as a guest whose session panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guest {
+    /// A publisher by RTMP.
+    Publisher,
+    /// A player by RTMP.
+    Player,
+    /// Somebody who asks by HTTP.
+    Asker,
+    /// A player by WHEP: the panic is in its WebRTC session.
+    Whep,
+}
+
+impl Guest {
+    /// All of them.
+    pub const ALL: [Guest; 4] = [Guest::Publisher, Guest::Player, Guest::Asker, Guest::Whep];
+}
+
+/// Runs the innocents of a seed beside a guest whose session on the first origin panics: `strike` is the session and
+/// the how-manieth of its inputs. The guest is innocent too. A run without a strike tells the session's number.
+pub fn run_with_panic(seed: u64, guest: Guest, strike: Option<(u64, u64)>) -> Hosted {
+    let w = &mut World::new(seed);
+    let scene = Scene::with(w, |config| {
+        if let Some((session, nth)) = strike {
+            config.limits.simulation = config.limits.simulation.strike(session, nth);
+        }
+    });
+    let o1 = scene.nodes[1];
+    let session = match guest {
+        // Two viewers by WHEP and one publisher by WHIP came before; the first session has number 0.
+        Guest::Whep => 2 | 1 << 62,
+        _ => ConnId::accepted(w.hosts[o1.0].accepted() + 1).0,
+    };
+    let id = match guest {
+        Guest::Publisher => w.publish(o1, "live/guest"),
+        Guest::Player => w.play(o1, "live/one"),
+        Guest::Asker => w.add(Box::new(Asker::new(w.http_addr(o1), "/metrics"))),
+        Guest::Whep => w.play_webrtc(o1, "live/web", WhepConfig { again: None, ..WhepConfig::default() }),
+    };
+    pass(w, ABUSE);
+    let traces = scene.trace(w);
+    if guest == Guest::Publisher {
+        w.with_publisher(id, |p, now| p.leave(now));
+    } else if guest == Guest::Player {
+        w.with_player(id, |p| p.leave());
+    } else if guest == Guest::Whep {
+        w.with_whep(id, |p, now| p.leave(now));
+    }
+    leave(w, &scene, id);
+    let panicked = w.log.iter().find(|l| l.contains(INJECTED)).cloned();
+    Hosted { innocents: Innocents { traces, violation: w.violation.clone() }, session, panicked }
+}
+
+/// Runs the innocents of a seed, beside an evil client (or none).
+pub fn run(seed: u64, evil: Option<Evil>) -> Innocents {
+    run_in(&mut World::quiet(seed), evil)
+}
+
+/// As [`run`], in a world of the caller's, which keeps a log if it wants one.
+pub fn run_in(w: &mut World, evil: Option<Evil>) -> Innocents {
+    let scene = Scene::new(w);
+    let guest = match evil {
+        Some(kind) => {
+            let [m, o1, _, e1] = scene.nodes[..] else { unreachable!("four nodes") };
+            let at = match kind.goes_for() {
+                Victim::Manager => m,
+                Victim::Origin => o1,
+                // The choice depends on the kind, so that one seed goes for several nodes.
+                Victim::Any if kind.needs_rtc() => [o1, e1][w.pick("victim", kind as u64, 2) as usize],
+                Victim::Any => scene.nodes[w.pick("victim", kind as u64, 4) as usize],
+            };
+            w.evil(kind, at, 0)
+        }
+        None => w.add(Box::new(Nobody(Notes::default()))),
+    };
+    let half = ABUSE / 2;
+    pass(w, half);
+    // Somebody who comes while it goes on is served as ever.
+    let late = w.play(scene.nodes[3], "live/one");
+    pass(w, half);
+    let mut scene = scene;
+    scene.players.push(late);
+    let traces = scene.trace(w);
+    if evil.is_some() {
+        w.relent(guest);
+    }
+    leave(w, &scene, guest);
+    Innocents { traces, violation: w.violation.clone() }
+}
+
+/// Everyone leaves: nothing may remain of the guest.
+fn leave(w: &mut World, scene: &Scene, guest: ClientId) {
+    for id in &scene.players {
+        w.with_player(*id, |p| p.leave());
+    }
+    for id in &scene.publishers {
+        w.with_publisher(*id, |p, now| p.leave(now));
+    }
+    w.with_whip(scene.whip, |p, now| p.leave(now));
+    for id in &scene.whep {
+        w.with_whep(*id, |p, now| p.leave(now));
+    }
+    // Half-open connections of a guest that vanished live for a minute; a stream is held for 30 s.
+    if !pass(w, ms(75_000)) {
+        return;
+    }
+    for node in scene.nodes.clone() {
+        for what in ["sessions", "streams"] {
+            let answer = w.get_quietly(node, &format!("/api/v1/{what}"));
+            let found: Option<serde_json::Value> =
+                answer.as_deref().and_then(|a| serde_json::from_str(a).ok());
+            let left = found.as_ref().and_then(|f| f[what].as_array()).map(Vec::len);
+            if left != Some(0) && w.violation.is_none() {
+                w.violate("S7", format!("{node:?} still has {what} after everyone left: {answer:?}"));
+            }
+        }
+    }
+    let open = w.connections(guest.into());
+    if open > 0 && w.violation.is_none() {
+        w.violate("S7", format!("{open} connections of {guest:?} are still open"));
+    }
+}
+
+/// Compares two runs; `what` is what only the second had.
+///
+/// # Errors
+/// The first difference.
+pub fn compare(without: &Innocents, with: &Innocents, what: &str) -> Result<(), Violation> {
+    if let Some(v) = &with.violation {
+        return Err(v.clone());
+    }
+    let wrong =
+        |at: Time, text: String| Err(Violation { invariant: "S12", text: format!("{what}: {text}"), at });
+    for (a, b) in without.traces.iter().zip(&with.traces) {
+        for ((then, x), (now, y)) in a.lines.iter().zip(&b.lines) {
+            if x != y {
+                return wrong(*now, format!("{} lived through {y}, without it {x}", b.who));
+            }
+            if then.since(*now).max(now.since(*then)) > TOLERANCE {
+                return wrong(*now, format!("{}: {x} came at {now}, without it at {then}", b.who));
+            }
+        }
+        if a.lines.len() != b.lines.len() {
+            let at = b.lines.last().map_or(Time::ZERO, |l| l.0);
+            return wrong(
+                at,
+                format!("{} lived through {} things, without it {}", b.who, b.lines.len(), a.lines.len()),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Runs a seed with and without an evil client.
+///
+/// # Errors
+/// What the innocents noticed of it, or what broke.
+pub fn non_interference(seed: u64, evil: Evil) -> Result<(), Violation> {
+    let without = run(seed, None);
+    if let Some(v) = without.violation {
+        return Err(v);
+    }
+    compare(&without, &run(seed, Some(evil)), &format!("{evil:?}"))
+}

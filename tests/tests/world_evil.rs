@@ -1,0 +1,204 @@
+//! Misbehaving peers beside innocent ones: what the innocents live through stays as it would have been (S12).
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use headwater_tests::world::actors::evil::Evil;
+use headwater_tests::world::actors::operator::Operator;
+use headwater_tests::world::actors::publisher::PublisherConfig;
+use headwater_tests::world::interference::{Guest, compare, run, run_in, run_with_panic};
+use headwater_tests::world::{HostId, World};
+use proto_core::guard::INJECTED;
+use proto_core::node::config::{Config, Role};
+use proto_core::simulation::Speech;
+use std::time::Duration;
+
+/// The seeds to run. `WORLD_SEEDS=from..to` chooses others.
+fn seeds() -> std::ops::Range<u64> {
+    let chosen = std::env::var("WORLD_SEEDS").unwrap_or_else(|_| "0..1".to_owned());
+    let (from, to) = chosen.split_once("..").expect("WORLD_SEEDS is from..to");
+    let number = |s: &str| s.parse::<u64>().expect("a seed is a number");
+    number(from)..number(to)
+}
+
+#[test]
+fn innocents_notice_nothing_of_any_evil_client() {
+    let only = std::env::var("WORLD_EVIL").ok();
+    let mut wrong = Vec::new();
+    for seed in seeds() {
+        let without = run(seed, None);
+        assert_eq!(without.violation, None, "seed {seed} without anybody evil");
+        for kind in Evil::ALL.iter().copied() {
+            if only.as_deref().is_some_and(|o| o != format!("{kind:?}")) {
+                continue;
+            }
+            let start = std::time::Instant::now();
+            let with = if only.is_some() {
+                let mut w = World::new(seed);
+                let with = run_in(&mut w, Some(kind));
+                eprintln!(
+                    "{}",
+                    w.log().iter().filter(|l| !l.contains(" saw ")).cloned().collect::<Vec<_>>().join("\n")
+                );
+                with
+            } else {
+                run(seed, Some(kind))
+            };
+            if let Err(v) = compare(&without, &with, &format!("{kind:?}")) {
+                wrong.push(format!("seed {seed}, {kind:?}: {} at {}: {}", v.invariant, v.at, v.text));
+            }
+            if std::env::var_os("WORLD_TIMES").is_some() {
+                eprintln!("{seed} {kind:?} {:?}", start.elapsed());
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} kinds of evil were noticed:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Keeps panics that a simulation causes out of the output.
+fn quiet_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let said = info.payload_as_str().unwrap_or_default();
+            if !said.contains(INJECTED) {
+                loud(info);
+            }
+        }));
+    });
+}
+
+#[test]
+fn a_panic_in_one_session_leaves_all_others_as_they_were() {
+    quiet_panics();
+    for seed in seeds() {
+        for guest in Guest::ALL {
+            let without = run_with_panic(seed, guest, None);
+            assert_eq!(without.innocents.violation, None, "seed {seed}, {guest:?}");
+            assert_eq!(without.panicked, None, "nothing panics by itself");
+            for nth in [1, 6] {
+                let with = run_with_panic(seed, guest, Some((without.session, nth)));
+                let said = with.panicked.as_deref().unwrap_or_default();
+                // Whoever asks by HTTP says little.
+                let short = guest == Guest::Asker && nth > 2;
+                assert!(
+                    short || said.contains("a defect in this server ended the session"),
+                    "{guest:?} {nth}: {said}"
+                );
+                if let Err(v) = compare(&without.innocents, &with.innocents, "panic") {
+                    panic!(
+                        "seed {seed}, {guest:?} panics at input {nth}: {} at {}: {}",
+                        v.invariant, v.at, v.text
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A manager and an edge beside an origin that speaks to them in another way.
+fn cluster_with(w: &mut World, speech: Speech) -> [HostId; 3] {
+    let m = w.host("m1", &[Role::Manager], None);
+    let speak = |c: &mut Config| c.limits.simulation = c.limits.simulation.speak(speech);
+    let o = w.host_with("o1", &[Role::Origin], Some(m), speak);
+    let e = w.host("e1", &[Role::Edge], Some(m));
+    w.run(Duration::from_millis(3_000));
+    [m, o, e]
+}
+
+#[test]
+fn nodes_of_the_next_and_of_an_older_version_work_together() {
+    for seed in seeds() {
+        for speech in [Speech::Newer, Speech::Older] {
+            let mut w = World::new(seed);
+            let [_, o, e] = cluster_with(&mut w, speech);
+            let p = w.publish(o, "live/one");
+            w.run(Duration::from_millis(1_500));
+            let v = w.play(e, "live/one");
+            w.run(Duration::from_millis(5_000));
+            let sent = w.publisher(p).sent.last().expect("it connected");
+            let seen = w.player(v).pictures(sent.session);
+            let all: Vec<u64> =
+                (seen.first().copied().unwrap_or(0)..sent.pictures.saturating_sub(15)).collect();
+            assert!(
+                all.len() > 100 && seen.starts_with(&all),
+                "{speech:?}: saw {seen:?} of {}",
+                sent.pictures
+            );
+        }
+    }
+}
+
+#[test]
+fn a_node_with_which_no_version_is_shared_is_refused_in_words_that_name_both() {
+    for (newest, oldest) in [(9, 7), (0, 0)] {
+        let mut w = World::new(1);
+        let [m, o, _] = cluster_with(&mut w, Speech::Foreign(newest, oldest));
+        let said = format!("versions {oldest} to {newest} of the node protocol");
+        let found =
+            w.log().iter().any(|l| l.contains("m1") && l.contains(&said) && l.contains("this node 1 to 1"));
+        assert!(found, "the manager says who speaks what: {:?}", w.log());
+        let nodes = w.get(m, "/api/v1/nodes").expect("an answer").1;
+        assert!(!nodes.contains("\"o1\"") && nodes.contains("\"e1\""), "{nodes}");
+        assert_eq!(w.get(o, "/readyz").expect("an answer").0, 503, "it says that it has no manager");
+    }
+}
+
+#[test]
+fn unlikely_but_legal_things_break_nothing() {
+    quiet_panics();
+    let seeds = seeds();
+    for seed in seeds.start..seeds.end + 5 {
+        let mut w = World::new(seed);
+        w.sites(true);
+        let m = w.host("m1", &[Role::Manager], None);
+        let o = w.host("o1", &[Role::Origin], Some(m));
+        let e = w.host("e1", &[Role::Edge], Some(m));
+        w.run(Duration::from_millis(4_000));
+        let again = PublisherConfig { again: Some(Duration::from_millis(500)), ..PublisherConfig::default() };
+        let p = w.publish_with(o, "live/one", again);
+        w.run(Duration::from_millis(2_000));
+        let players = [o, e, e].map(|at| w.play(at, "live/one"));
+        w.run(Duration::from_millis(15_000));
+        for v in players {
+            let p = w.player(v);
+            // A session may have been chosen to panic; one that stands is served.
+            let fresh = p.last_picture().is_some_and(|s| w.now().since(s.at) < Duration::from_secs(2));
+            assert!(fresh || p.ended.is_some(), "seed {seed}: {v:?} sees nothing, {:?}", p.statuses);
+        }
+        w.with_publisher(p, |p, now| p.leave(now));
+    }
+}
+
+#[test]
+fn operators_see_everything_and_a_kick_ends_one_session() {
+    for seed in seeds() {
+        let mut w = World::new(seed);
+        let m = w.host("m1", &[Role::Manager], None);
+        let o = w.host("o1", &[Role::Origin], Some(m));
+        let e = w.host("e1", &[Role::Edge], Some(m));
+        w.run(Duration::from_millis(3_000));
+        let operators = [(m, 0), (o, 1), (e, 2)].map(|(at, n)| w.operator(at, Duration::from_millis(100), n));
+        let p = w.publish(o, "live/one");
+        w.run(Duration::from_millis(2_000));
+        let [kicked, other] = [w.play(o, "live/one"), w.play(o, "live/one")];
+        w.run(Duration::from_millis(3_000));
+        let sessions: serde_json::Value =
+            serde_json::from_str(&w.get(o, "/api/v1/sessions").expect("an answer").1).expect("JSON");
+        let players = sessions["sessions"].as_array().expect("sessions").iter();
+        let names: Vec<&str> =
+            players.filter(|s| s["role"] == "play").filter_map(|s| s["id"].as_str()).collect();
+        assert_eq!(names.len(), 2, "{sessions}");
+        let before = w.now();
+        w.kick(o, names[0]);
+        w.run(Duration::from_millis(2_000));
+        assert!(w.player(kicked).ended.is_some(), "the session ends");
+        let newest = w.player(other).last_picture().expect("it sees");
+        assert!(newest.at > before + Duration::from_millis(1_500) && w.publisher(p).is_ready());
+        for id in operators {
+            w.with(id, |op: &mut Operator, _| op.leave());
+            let op = w.actor::<Operator>(id).expect("an operator");
+            assert!(op.answers > 40 && op.unanswered == 0, "{} answers, {} not", op.answers, op.unanswered);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Each planted bug is seen by the invariant that it breaks, and by no other first; without it all is well.
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods)]
+
+use headwater_tests::world::check::planted::{Planted, storm, table, waiting};
+use proto_core::simulation::Bug;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// A bug must be found within this time.
+const MOST: Duration = Duration::from_secs(60);
+
+/// `WORLD_SEEDS=from..to` chooses other seeds.
+fn seeds(usual: &str) -> std::ops::Range<u64> {
+    let chosen = std::env::var("WORLD_SEEDS").unwrap_or_else(|_| usual.to_owned());
+    let (from, to) = chosen.split_once("..").expect("WORLD_SEEDS is from..to");
+    let number = |s: &str| s.parse::<u64>().expect("a seed is a number");
+    number(from)..number(to)
+}
+
+fn shows(name: &str) {
+    let planted: &Planted = table().iter().find(|p| p.name == name).expect("the table has it");
+    for seed in seeds("0..2") {
+        if let Err(v) = planted.run(seed, false) {
+            panic!("seed {seed}: without the bug {} is broken at {}: {}", v.invariant, v.at, v.text);
+        }
+        let began = Instant::now();
+        let Err(v) = planted.run(seed, true) else { panic!("seed {seed}: {name} is not found") };
+        assert_eq!(v.invariant, planted.invariant, "seed {seed}: found at {}: {}", v.at, v.text);
+        assert!(began.elapsed() < MOST, "found after {:?}", began.elapsed());
+        println!("{name}, seed {seed}: {} at {}: {}", v.invariant, v.at, v.text);
+    }
+}
+
+macro_rules! planted {
+    ($($test:ident $name:literal;)+) => {
+        const TESTED: &[&str] = &[$($name),+];
+        $(#[test]
+        fn $test() {
+            shows($name);
+        })+
+    };
+}
+
+planted! {
+    an_epoch_that_is_not_raised "epoch-not-raised";
+    a_stale_entry "stale-entry";
+    a_timeout_that_takes_others "timeout-takes-others";
+    a_frame_of_another_stream "cross-stream";
+    the_tail_of_a_group_of_pictures "gop-tail-kept";
+    a_drop_that_is_not_counted "drop-not-counted";
+    a_queue_without_limit "queue-limit-ignored";
+    a_session_left_in_a_map "session-left-in-map";
+    media_without_consent "consent-ignored";
+    an_answer_larger_than_its_request "amplified-answer";
+    a_relay_loop "relay-loop";
+    load_that_is_not_reported "load-not-reported";
+    a_timer_in_the_past "timer-in-the-past";
+    a_zombie_publisher "zombie-publisher";
+    a_publish_that_races_a_read "publish-races-read";
+    an_edge_that_never_recovers "edge-never-recovers";
+    a_retry_that_asks_the_first_origin "retry-asks-first-origin";
+    a_manager_that_never_relearns "manager-never-relearns";
+    a_slow_viewer_that_is_kept "slow-viewer-kept";
+    a_drain_that_never_ends "drain-never-ends";
+    a_half_open_peer_that_is_kept "half-open-kept";
+    a_fence_that_is_ignored "fence-ignored";
+    takeovers_without_limit "takeover-unlimited";
+}
+
+#[test]
+fn every_bug_and_every_invariant_is_accounted_for() {
+    let tested: BTreeSet<&str> = TESTED.iter().copied().collect();
+    assert_eq!(tested, table().iter().map(|p| p.name).collect(), "each bug of the table has its test");
+    let bugs: BTreeSet<Bug> = table().iter().map(|p| p.bug).collect();
+    assert_eq!(bugs, Bug::ALL.iter().copied().collect(), "each bug stands in the table");
+    let seen: BTreeSet<&str> =
+        table().iter().map(|p| p.invariant).chain(waiting().iter().map(|(name, _)| *name)).collect();
+    let all = (1..=16).map(|n| format!("S{n}")).chain((1..=9).map(|n| format!("L{n}")));
+    let missing: Vec<String> = all.filter(|name| !seen.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "neither planted nor waiting: {missing:?}");
+}
+
+#[test]
+fn without_bugs_a_storm_passes_and_all_drains() {
+    for seed in seeds("0..6") {
+        if let Err(v) = storm(seed, true) {
+            panic!("seed {seed}: {} is broken at {}: {}", v.invariant, v.at, v.text);
+        }
+    }
+}

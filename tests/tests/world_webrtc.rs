@@ -1,0 +1,507 @@
+//! WebRTC publishers and viewers in virtual time: real ICE, DTLS and SRTP on both ends.
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use determinism::os;
+use headwater_tests::world::actors::publisher::PublisherConfig;
+use headwater_tests::world::actors::webrtc::{Seen, WhepConfig, WhipConfig};
+use headwater_tests::world::link::{Conditions, Direction, Loss};
+use headwater_tests::world::nat::Behaviour;
+use headwater_tests::world::{ClientId, HostId, World};
+use proto_core::node::config::Role;
+use proto_core::time::Time;
+use std::time::Duration;
+
+const STREAM: &str = "live/one";
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A manager, two origins and an edge.
+struct Cluster {
+    m: HostId,
+    o: HostId,
+    o2: HostId,
+    e: HostId,
+}
+
+impl Cluster {
+    fn nodes(&self) -> [HostId; 4] {
+        [self.m, self.o, self.o2, self.e]
+    }
+}
+
+fn cluster(w: &mut World) -> Cluster {
+    let m = w.host("m1", &[Role::Manager], None);
+    let o = w.host("o1", &[Role::Origin], Some(m));
+    let o2 = w.host("o2", &[Role::Origin], Some(m));
+    let e = w.host("e1", &[Role::Edge], Some(m));
+    // A manager that knows nothing yet waits for two report intervals.
+    w.run(ms(2_500));
+    Cluster { m, o, o2, e }
+}
+
+/// Runs `test` in a world where everything comes from the seed.
+fn world<T: Send>(seed: u64, test: impl FnOnce(&mut World) -> T + Send) -> T {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    os::run(bytes, || test(&mut World::new(seed))).expect("a world replays here")
+}
+
+/// Runs a test with several seeds. `WORLD_SEEDS=from..to` chooses others; a failure names its seed.
+fn seeds(test: impl Fn(&mut World) + Sync) {
+    let chosen = std::env::var("WORLD_SEEDS").unwrap_or_else(|_| "0..2".to_owned());
+    let (from, to) = chosen.split_once("..").expect("WORLD_SEEDS is from..to");
+    let number = |s: &str| s.parse::<u64>().expect("a seed is a number");
+    for seed in number(from)..number(to) {
+        world(seed, &test);
+    }
+}
+
+fn strict() -> WhepConfig {
+    WhepConfig { strict: true, ..WhepConfig::default() }
+}
+
+fn live(w: &mut World, at: HostId, config: WhipConfig) -> ClientId {
+    let p = w.publish_webrtc(at, STREAM, config);
+    ready(w, p, 5_000);
+    p
+}
+
+fn ready(w: &mut World, publisher: ClientId, within: u64) {
+    w.until("the publisher is connected", ms(within), |w| w.whip(publisher).is_ready());
+}
+
+fn session(w: &World, publisher: ClientId) -> u64 {
+    w.whip(publisher).sent.last().unwrap().session
+}
+
+fn sees(w: &World, viewer: ClientId, session: u64) -> bool {
+    w.whep(viewer).last_picture().is_some_and(|s| s.session == session)
+}
+
+fn until_sees(w: &mut World, viewer: ClientId, session: u64, within: u64) {
+    w.until(&format!("{viewer:?} sees session {session}"), ms(within), |w| sees(w, viewer, session));
+}
+
+fn viewer(w: &mut World, at: HostId, publisher: ClientId, config: WhepConfig) -> ClientId {
+    let v = w.play_webrtc(at, STREAM, config);
+    let s = session(w, publisher);
+    until_sees(w, v, s, 4_000);
+    v
+}
+
+/// What a viewer saw of a session and track from a second after its call on. (Datagrams of the first burst may overtake
+/// the end of the handshake; nobody can read those.)
+fn numbers(w: &World, viewer: ClientId, session: u64, picture: bool) -> Vec<u64> {
+    let v = w.whep(viewer);
+    let since = v.calls().last().unwrap().connected.expect("it is connected") + ms(1_000);
+    let of = |s: &&Seen| s.session == session && s.picture == picture && s.at >= since;
+    v.seen.iter().filter(of).map(|s| s.seq).collect()
+}
+
+/// A viewer has all frames of a session in both tracks, one after the other, and the last is recent.
+fn saw_all(w: &World, viewer: ClientId, publisher: ClientId) {
+    let sent = w.whip(publisher).sent.last().unwrap().clone();
+    for (picture, count) in [(true, sent.pictures), (false, sent.sounds)] {
+        let seen = numbers(w, viewer, sent.session, picture);
+        let (first, last) = (*seen.first().expect("it saw frames"), *seen.last().unwrap());
+        let gaps = &w.whep(viewer).gaps;
+        assert_eq!(seen, (first..=last).collect::<Vec<_>>(), "{viewer:?} has gaps: {gaps:?}");
+        assert!(last + 15 >= count, "{viewer:?} has {last} of {count}");
+    }
+}
+
+/// The longest time from sampling to the viewer, over the frames that came from `since` on.
+fn latency(w: &World, viewer: ClientId, publisher: ClientId, since: Time) -> Duration {
+    let late = |s: &Seen| {
+        let track = if s.picture { 'v' } else { 'a' };
+        let sampled = w.whip(publisher).sampled(s.session, track, s.seq)?;
+        Some(s.at.since(sampled))
+    };
+    let seen = w.whep(viewer).seen.iter().filter(|s| s.at >= since);
+    seen.filter_map(late).max().expect("it saw frames")
+}
+
+fn json(w: &mut World, at: HostId, path: &str) -> serde_json::Value {
+    let (status, body) = w.get(at, path).unwrap();
+    assert_eq!(status, 200, "{path}: {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+fn sessions(w: &mut World, at: HostId) -> usize {
+    json(w, at, "/api/v1/sessions")["sessions"].as_array().map_or(0, Vec::len)
+}
+
+/// Everyone has left: nothing is kept anywhere.
+fn drains_to_zero(w: &mut World, nodes: &[HostId]) {
+    // The hold time, the linger time of pulls, and a moment.
+    w.run(ms(45_000));
+    for &node in nodes {
+        assert_eq!(sessions(w, node), 0, "{node:?} has sessions left");
+        let streams = json(w, node, "/api/v1/streams");
+        assert_eq!(streams["streams"].as_array().map(Vec::len), Some(0), "{node:?}: {streams}");
+    }
+    w.run(ms(5_000));
+    for &node in nodes {
+        let (_, metrics) = w.get(node, "/metrics").unwrap();
+        for line in metrics.lines().filter(|l| l.starts_with("headwater_sessions{")) {
+            assert!(line.ends_with(" 0"), "{node:?}: {line}");
+        }
+    }
+}
+
+fn lossy(share: f64) -> Conditions {
+    Conditions { loss: Loss { mean: share, burst: 1.0 }, ..Conditions::default() }
+}
+
+#[test]
+fn every_frame_of_a_whip_publisher_reaches_every_whep_viewer() {
+    seeds(|w| {
+        let c = cluster(w);
+        let p = live(w, c.o, WhipConfig::default());
+        w.run(ms(1_000));
+        let viewers = [c.o, c.e].map(|at| viewer(w, at, p, strict()));
+        let since = w.now() + ms(1_000);
+        w.run(ms(8_000));
+        for v in viewers {
+            saw_all(w, v, p);
+            let (late, skew) = (latency(w, v, p, since), w.whep(v).skew);
+            assert!(late <= ms(60), "{late:?}");
+            assert!(skew > Duration::ZERO, "it was measured");
+            assert!(w.whep(v).calls()[0].sound);
+            w.with_whep(v, |v, now| v.leave(now));
+        }
+        w.with_whip(p, |p, now| p.leave(now));
+        w.run(ms(100));
+        assert_eq!(w.whip(p).calls()[0].deleted, Some(200));
+        drains_to_zero(w, &c.nodes());
+    });
+}
+
+/// AAC has no place in WebRTC: pictures only, and the node says why.
+#[test]
+fn a_whep_viewer_sees_an_rtmp_publisher_without_sound() {
+    seeds(|w| {
+        let c = cluster(w);
+        let p = w.publish(c.o, STREAM);
+        w.until("the publisher is accepted", ms(3_000), |w| w.publisher(p).is_ready());
+        w.run(ms(1_500));
+        let s = w.publisher(p).sent[0].session;
+        let viewers = [c.o, c.e].map(|at| w.play_webrtc(at, STREAM, strict()));
+        for v in viewers {
+            until_sees(w, v, s, 4_000);
+        }
+        w.run(ms(5_000));
+        for v in viewers {
+            let seen = numbers(w, v, s, true);
+            let (first, last) = (seen[0], *seen.last().unwrap());
+            assert_eq!(seen, (first..=last).collect::<Vec<_>>());
+            assert!(last + 5 >= w.publisher(p).sent[0].pictures);
+            let call = &w.whep(v).calls()[0];
+            assert!(!call.sound && call.told.contains("AAC"), "{call:?}");
+            assert!(w.whep(v).seen.iter().all(|s| s.picture));
+            w.with_whep(v, |v, now| v.leave(now));
+        }
+        w.with_publisher(p, |p, now| p.leave(now));
+        drains_to_zero(w, &c.nodes());
+    });
+}
+
+#[test]
+fn an_rtmp_player_sees_a_whip_publisher() {
+    seeds(|w| {
+        let c = cluster(w);
+        let p = live(w, c.o, WhipConfig::default());
+        w.run(ms(1_500));
+        let s = session(w, p);
+        let viewers = [c.o, c.e].map(|at| w.play(at, STREAM));
+        for v in viewers {
+            w.until("it sees pictures", ms(4_000), |w| {
+                w.player(v).last_picture().is_some_and(|x| x.label.session == s)
+            });
+        }
+        w.run(ms(5_000));
+        for v in viewers {
+            let seen = w.player(v).pictures(s);
+            assert_eq!(seen, (seen[0]..=*seen.last().unwrap()).collect::<Vec<_>>());
+            assert!(seen.last().unwrap() + 5 >= w.whip(p).sent[0].pictures);
+            w.with_player(v, |v| v.leave());
+        }
+        w.with_whip(p, |p, now| p.leave(now));
+        drains_to_zero(w, &c.nodes());
+    });
+}
+
+#[test]
+fn losses_on_the_way_to_a_viewer_are_made_good() {
+    seeds(|w| {
+        let c = cluster(w);
+        let p = live(w, c.o, WhipConfig::default());
+        w.run(ms(1_000));
+        let v = viewer(w, c.e, p, WhepConfig::default());
+        w.degrade_one_way(v, Direction::Down, lossy(0.02));
+        w.run(ms(20_000));
+        let s = session(w, p);
+        let pictures = numbers(w, v, s, true);
+        let whole = pictures.last().unwrap() - pictures[0] + 1;
+        assert!(pictures.len() as u64 * 100 >= whole * 97, "{} of {whole}", pictures.len());
+        let sounds = numbers(w, v, s, false);
+        let all = sounds.last().unwrap() - sounds[0] + 1;
+        assert!(sounds.len() as u64 * 100 >= all * 94, "{} of {all}", sounds.len());
+        assert!(
+            (sounds.len() as u64) < all,
+            "2 % of a thousand packets were lost, and sound is not sent again"
+        );
+        assert!(w.whep(v).last_picture().unwrap().at + ms(700) >= w.now());
+    });
+}
+
+#[test]
+fn losses_on_the_way_from_a_publisher_are_made_good() {
+    seeds(|w| {
+        let c = cluster(w);
+        let p = live(w, c.o, WhipConfig::default());
+        w.run(ms(1_000));
+        let v = viewer(w, c.e, p, strict());
+        w.run(ms(1_000));
+        let before = w.whep(v).packets_lost;
+        w.degrade_one_way(p, Direction::Up, lossy(0.02));
+        w.run(ms(20_000));
+        let pictures = numbers(w, v, session(w, p), true);
+        let whole = pictures.last().unwrap() - pictures[0] + 1;
+        assert!(pictures.len() as u64 * 100 >= whole * 97, "{} of {whole}", pictures.len());
+        assert!(w.whep(v).last_picture().unwrap().at + ms(700) >= w.now());
+        assert_eq!(w.whep(v).packets_lost, before, "its own link loses nothing");
+    });
+}
+
+#[test]
+fn a_viewer_at_an_edge_outlives_a_restart_of_the_origin() {
+    seeds(|w| {
+        let c = cluster(w);
+        let p = live(w, c.o, WhipConfig { again: Some(ms(500)), ..WhipConfig::default() });
+        w.run(ms(1_000));
+        let v = viewer(w, c.e, p, strict());
+        for down in [200, 3_000] {
+            w.run(ms(2_000));
+            let before = session(w, p);
+            w.crash(c.o);
+            w.run(ms(down));
+            w.start(c.o);
+            w.until("the publisher comes again", ms(15_000), |w| {
+                w.whip(p).is_ready() && session(w, p) > before
+            });
+            let s = session(w, p);
+            until_sees(w, v, s, 5_000);
+            w.run(ms(3_000));
+            assert_eq!((w.whep(v).calls().len(), w.whep(v).ended()), (1, None));
+            saw_all(w, v, p);
+        }
+    });
+}
+
+#[test]
+fn a_second_publisher_is_refused_and_takes_over_once_the_first_is_silent() {
+    seeds(|w| {
+        let c = cluster(w);
+        let first = live(w, c.o, WhipConfig::default());
+        w.run(ms(1_000));
+        let viewers = [c.o, c.e].map(|at| viewer(w, at, first, strict()));
+        for at in [c.o, c.o2] {
+            let second = w.publish_webrtc(at, STREAM, WhipConfig::default());
+            w.until("it is refused", ms(5_000), |w| w.whip(second).ended().is_some());
+            assert_eq!(w.whip(second).calls()[0].status, Some(409), "{:?}", w.whip(second).calls());
+        }
+        w.with_whip(first, |p, _| p.keep_silent(true));
+        // Nodes take a publisher for silent after 3 s, and tell the manager with their next report.
+        w.run(ms(2_000));
+        let second = live(w, c.o2, WhipConfig { again: Some(ms(500)), ..WhipConfig::default() });
+        let s = session(w, second);
+        for v in viewers {
+            until_sees(w, v, s, 5_000);
+        }
+        w.until("the first is told", ms(10_000), |w| w.whip(first).ended().is_some());
+        w.run(ms(2_000));
+        for v in viewers {
+            saw_all(w, v, second);
+            assert_eq!(w.whep(v).calls().len(), 1);
+            w.with_whep(v, |v, now| v.hang_up(now));
+        }
+        w.with_whip(second, |p, now| p.leave(now));
+        drains_to_zero(w, &c.nodes());
+    });
+}
+
+#[test]
+fn a_viewer_that_vanished_is_gone_when_its_consent_ends() {
+    seeds(|w| {
+        let c = cluster(w);
+        let p = live(w, c.o, WhipConfig::default());
+        let [v, u] = [c.e, c.e].map(|at| viewer(w, at, p, strict()));
+        w.run(ms(1_000));
+        w.cut(v.into());
+        w.run(ms(25_000));
+        assert_eq!(sessions(w, c.e), 2, "its consent lasts for 30 s");
+        w.run(ms(5_500));
+        assert_eq!(sessions(w, c.e), 1);
+        saw_all(w, u, p);
+        assert!(w.whep(v).ended().is_some(), "it gave up itself");
+    });
+}
+
+#[test]
+fn a_viewer_before_the_stream_is_told_so_and_comes_again() {
+    seeds(|w| {
+        let c = cluster(w);
+        let v = w.play_webrtc(c.e, STREAM, WhepConfig { again: Some(ms(1_000)), ..strict() });
+        w.run(ms(5_000));
+        let calls = w.whep(v).calls();
+        assert!(calls.len() >= 2 && calls[0].status == Some(404), "{calls:?}");
+        let p = live(w, c.o, WhipConfig::default());
+        let s = session(w, p);
+        until_sees(w, v, s, 6_000);
+        w.run(ms(3_000));
+        saw_all(w, v, p);
+    });
+}
+
+#[test]
+fn a_publisher_makes_a_key_frame_when_a_viewer_asks() {
+    seeds(|w| {
+        let c = cluster(w);
+        let p = live(w, c.o, WhipConfig { gop: 100_000, ..WhipConfig::default() });
+        w.run(ms(500));
+        let v = viewer(w, c.e, p, WhepConfig::default());
+        w.run(ms(2_000));
+        let before = (w.whip(p).key_requests, w.whep(v).seen.len());
+        w.with_whep(v, |v, now| v.want_key(now));
+        w.run(ms(1_000));
+        assert!(w.whip(p).key_requests > before.0);
+        assert!(w.whep(v).seen[before.1..].iter().any(|s| s.key));
+        saw_all(w, v, p);
+    });
+}
+
+#[test]
+fn clients_behind_translators_publish_and_watch_and_stay_when_they_are_mapped_anew() {
+    seeds(|w| {
+        let c = cluster(w);
+        let nats = [Behaviour::HOME, Behaviour::SYMMETRIC].map(|b| w.nat(b));
+        let whip = w.new_whip(c.o, STREAM, WhipConfig::default());
+        let p = w.add_behind(nats[0], whip);
+        ready(w, p, 5_000);
+        w.run(ms(1_000));
+        let viewers = nats.map(|n| {
+            let whep = w.new_whep(c.e, STREAM, WhepConfig::default());
+            w.add_behind(n, whep)
+        });
+        let s = session(w, p);
+        for v in viewers {
+            until_sees(w, v, s, 4_000);
+        }
+        w.run(ms(3_000));
+        for v in viewers {
+            saw_all(w, v, p);
+        }
+        for id in [p, viewers[1]] {
+            w.rebind(id);
+            // A check comes every 3 s and the old path must have been silent for 2 s; then a key frame.
+            w.run(ms(7_500));
+            assert!(w.whip(p).is_ready());
+            for v in viewers {
+                assert_eq!((w.whep(v).calls().len(), w.whep(v).ended()), (1, None));
+                assert!(w.whep(v).last_picture().unwrap().at + ms(500) > w.now(), "{v:?} sees pictures");
+            }
+        }
+    });
+}
+
+/// Two publishers that never give up, viewers that come again, and whatever can happen to nodes, links and addresses.
+/// Once all is well again, everyone sees the stream that lives.
+#[test]
+fn after_any_faults_all_is_well_again() {
+    seeds(|w| {
+        let c = cluster(w);
+        let again = WhipConfig { again: Some(ms(500)), ..WhipConfig::default() };
+        let publishers = [c.o, c.o2].map(|at| w.publish_webrtc(at, STREAM, again.clone()));
+        // How far sound and picture are apart follows the jitter until reports come.
+        let config = WhepConfig { again: Some(ms(1_000)), apart: ms(500), ..WhepConfig::default() };
+        let nat = w.nat(Behaviour::HOME);
+        let mut viewers = [c.o, c.e, c.o2].map(|at| w.play_webrtc(at, STREAM, config.clone())).to_vec();
+        let inner = w.new_whep(c.e, STREAM, config);
+        viewers.push(w.add_behind(nat, inner));
+        let clients: Vec<ClientId> = publishers.iter().chain(&viewers).copied().collect();
+        w.run(ms(2_000));
+        for step in 0..14 {
+            let node = c.nodes()[w.pick("node", step, 4) as usize];
+            let client = clients[w.pick("client", step, 6) as usize];
+            match w.pick("what", step, 9) {
+                0 if w.node_of(node).is_some() => w.crash(node),
+                0 | 1 if w.node_of(node).is_none() => w.start(node),
+                2 => w.cut(node.into()),
+                3 => w.heal(node.into()),
+                4 => w.cut(client.into()),
+                5 => w.heal(client.into()),
+                6 => w.rebind(client),
+                7 => w.readdress(client),
+                _ => w.degrade(
+                    client,
+                    Conditions {
+                        jitter: ms(w.pick("jitter", step, 60)),
+                        loss: Loss { mean: w.pick("loss", step, 8) as f64 / 100.0, burst: 3.0 },
+                        duplicate: 0.02,
+                        reorder: 0.05,
+                        corrupt: 0.01,
+                        ..Conditions::default()
+                    },
+                ),
+            }
+            w.run(ms(50 + w.pick("time", step, 4_000)));
+        }
+        w.heal_all();
+        for node in c.nodes() {
+            if w.node_of(node).is_none() {
+                w.start(node);
+            }
+        }
+        w.run(ms(35_000));
+        let live: Vec<ClientId> = publishers.into_iter().filter(|p| w.whip(*p).is_ready()).collect();
+        assert_eq!(live.len(), 1, "one of two publishers publishes");
+        let s = session(w, live[0]);
+        for v in &viewers {
+            let last = w.whep(*v).last_picture();
+            assert!(last.is_some_and(|l| l.session == s && l.at + ms(1_500) > w.now()), "{v:?}: {last:?}");
+        }
+        viewers.iter().for_each(|v| w.with_whep(*v, |v, now| v.leave(now)));
+        publishers.iter().for_each(|p| w.with_whip(*p, |p, now| p.leave(now)));
+        drains_to_zero(w, &c.nodes());
+    });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    let run = |seed| {
+        world(seed, |w| {
+            let c = cluster(w);
+            let p = live(w, c.o, WhipConfig { again: Some(ms(500)), ..WhipConfig::default() });
+            let v = viewer(w, c.e, p, WhepConfig::default());
+            w.degrade_one_way(v, Direction::Down, lossy(0.03));
+            w.run(ms(2_000));
+            w.crash(c.o);
+            w.run(ms(500));
+            w.start(c.o);
+            w.run(ms(8_000));
+            (w.hash(), w.log().to_vec(), w.whep(v).seen.len())
+        })
+    };
+    let (a, b) = (run(7), run(7));
+    for (x, y) in a.1.iter().zip(&b.1) {
+        assert_eq!(x, y);
+    }
+    assert_eq!((a.0, a.2), (b.0, b.2));
+    assert!(a.2 > 300);
+    assert_ne!(a.0, run(8).0);
+}
