@@ -494,11 +494,8 @@ impl Peer {
                 self.events.push_back(PeerEvent::KeyFrameWanted);
             }
             Event::MediaEgressStats(s) => {
-                if let Some(loss) = s.loss {
-                    // There is one only if the viewer's reports came (and were authentic) since the last time.
-                    self.heard = now;
-                    self.stats.loss_out = Some(loss);
-                }
+                // Not a sign of life: it may tell of reports that came long ago.
+                self.stats.loss_out = s.loss.or(self.stats.loss_out);
                 self.stats.rtt = s.rtt.or(self.stats.rtt);
             }
             Event::MediaIngressStats(s) => self.stats.rtt = s.rtt.or(self.stats.rtt),
