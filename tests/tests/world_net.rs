@@ -602,6 +602,17 @@ fn a_dial_gets_through_once_its_way_is_healed() {
 }
 
 #[test]
+fn a_host_may_have_a_second_address() {
+    let mut w = World::quiet(24);
+    let host = one(&mut w);
+    let second = w.second_address(host);
+    let asker = w.add(Box::new(Asker::new(at(second, w.http_addr(host).port()), "/metrics")));
+    w.run(ms(500));
+    let result = w.with(asker, |a: &mut Asker, _| a.result.take()).unwrap();
+    assert_eq!(result.unwrap().0, 200);
+}
+
+#[test]
 fn connections_pass_translators_and_do_not_outlive_a_rebinding() {
     let mut w = World::new(21);
     let host = one(&mut w);
