@@ -578,6 +578,23 @@ fn tcp_waits_out_a_stall_and_a_loss_in_either_direction() {
 }
 
 #[test]
+fn healing_ends_a_stall_at_once() {
+    let mut w = World::quiet(25);
+    let host = one(&mut w);
+    let p = w.publish(host, "live/one");
+    w.run(ms(1_000));
+    let v = w.play(host, "live/one");
+    w.run(ms(2_000));
+    w.stall(v, ms(60_000));
+    w.run(ms(1_000));
+    let before = w.player(v).seen.len();
+    w.heal_all();
+    w.run(ms(100));
+    assert!(w.player(v).seen.len() > before + 50);
+    assert!(w.publisher(p).is_ready() && w.player(v).ended.is_none());
+}
+
+#[test]
 fn a_dial_gets_through_once_its_way_is_healed() {
     let mut w = World::quiet(20);
     let host = one(&mut w);
