@@ -6,6 +6,8 @@
 pub mod asker;
 pub mod player;
 pub mod publisher;
+pub mod rml_player;
+pub mod rml_publisher;
 
 use bytes::Bytes;
 use proto_core::time::Time;
