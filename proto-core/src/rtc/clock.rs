@@ -143,4 +143,42 @@ mod tests {
         let v = video.time(1_000 + 180_000, Time::from_millis(2_100));
         assert_eq!(v, last, "2 s after the common sample");
     }
+
+    /// Video at 25 a second and sound at 50, each with a report a second, half a second apart. `ntp` says what the
+    /// publisher's wall clock reads at a time (both nanoseconds). Answers how far the worst frame is from its arrival.
+    fn worst_with(ntp: impl Fn(i64) -> i128) -> i64 {
+        let (mut video, mut audio, mut shared) = (clock(90_000), clock(48_000), SharedClock::default());
+        let mut worst = 0;
+        for ms in (0..60_000).step_by(20) {
+            let (at, now) = (ms * MS, Time::from_millis(ms as u64));
+            let (v, a) = (7_000 + ms as u32 * 90, 9_000 + ms as u32 * 48);
+            let mut seen = |time: i64| worst = worst.max((time - at).abs());
+            seen(audio.time(a, now));
+            if ms % 40 == 0 {
+                seen(video.time(v, now));
+            }
+            if ms % 1_000 == 0 {
+                video.sender_report(v, ntp(at), &mut shared);
+            } else if ms % 1_000 == 500 {
+                audio.sender_report(a, ntp(at), &mut shared);
+            }
+        }
+        worst
+    }
+
+    #[test]
+    fn a_publisher_with_a_bad_wall_clock_keeps_its_times() {
+        const WALL: i128 = 1_700_000_000_000_000_000;
+        let right = |at: i64| WALL + i128::from(at);
+        assert_eq!(worst_with(right), 0);
+        assert_eq!(worst_with(|_| WALL), 0, "it stands still");
+        for step in [-3_600_000, -3_000, -600, 600, 3_000, 3_600_000] {
+            for when in [10_200, 10_700] {
+                let stepped = |at| right(at) + if at > when * MS { i128::from(step * MS) } else { 0 };
+                assert_eq!(worst_with(stepped), 0, "it is set by {step} ms after {when} ms");
+            }
+        }
+        // It may only pull sound and picture apart by what it drifts between two reports.
+        assert!(worst_with(|at| WALL + i128::from(at) * 98 / 100) <= 20 * MS, "it is slow");
+    }
 }
