@@ -8,6 +8,7 @@ pub mod player;
 pub mod publisher;
 pub mod rml_player;
 pub mod rml_publisher;
+pub mod rtc_rs;
 
 use bytes::Bytes;
 use proto_core::time::Time;

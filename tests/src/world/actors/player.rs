@@ -55,7 +55,7 @@ pub enum Heard {
     Status(String),
     /// The configuration of a track came.
     Config(char),
-    /// A whole frame came: its track, its timestamp as in [`Seen::stamp`], its label.
+    /// A whole frame came that can be decoded: its track, its timestamp as in [`Seen::stamp`], its label.
     Frame(char, u64, Label),
     /// What came must never come.
     Wrong(&'static str, String),
@@ -65,8 +65,6 @@ pub enum Heard {
 
 /// How one connection of a player gets frames.
 pub trait Source: Sized + 'static {
-    /// Whether frames may be lost on the way, so that a gap need not end at a key frame.
-    const LOSSY: bool;
     /// Begins: it dials by itself.
     fn begin(attempt: Attempt, config: &PlayerConfig, now: Time) -> Self;
     /// Takes what the client was told.
@@ -308,7 +306,7 @@ impl<S: Source> PlayerBy<S> {
             Some(last) if mark.seq <= last.seq => is("S4", "a frame again, or out of order"),
             Some(last) if mark.seq == last.seq + 1 => {}
             Some(last) => {
-                if !starts && !S::LOSSY {
+                if !starts {
                     is("S4", "a gap that does not end at a key frame");
                 }
                 self.gaps.push((track, last.seq, mark.seq));

@@ -106,6 +106,10 @@ pub trait Wire: Sized + 'static {
     fn poll(&mut self) -> Option<Said>;
     /// When it wants to be woken.
     fn wake(&self) -> Option<Time>;
+    /// Whether the node has asked for a key frame since it was last asked here.
+    fn wants_key(&mut self) -> bool {
+        false
+    }
     /// When the `n`-th sound frame is due, nanoseconds from the start.
     fn sound_at(n: u64) -> i64 {
         sound_at(n)
@@ -282,7 +286,7 @@ impl<W: Wire> PublisherBy<W> {
             if self.silent {
                 continue;
             }
-            let key = picture && seq % self.config.gop == 0;
+            let key = picture && (seq % self.config.gop == 0 || wire.wants_key());
             let track = if picture { 'v' } else { 'a' };
             let label = Label { stream: self.stream.clone(), session: sent.session, track, seq, key };
             let len = match (picture, key) {

@@ -140,8 +140,6 @@ fn read_opus(tag: &[u8]) -> Result<Tag, String> {
 }
 
 impl Source for RmlPlay {
-    const LOSSY: bool = false;
-
     fn begin(attempt: Attempt, config: &PlayerConfig, _now: Time) -> RmlPlay {
         let heard = VecDeque::from([Heard::Do(Out::Dial(0, attempt.to))]);
         RmlPlay { attempt, opus: config.opus, step: Step::Idle, heard }
