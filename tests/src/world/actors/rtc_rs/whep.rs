@@ -67,6 +67,8 @@ pub struct Whep {
     /// Nothing can be decoded before the next key frame: packets were lost, or it has had none yet. What the node sends
     /// before its last DTLS message has come cannot be decrypted, so the first key frame may be among the lost.
     broken: bool,
+    /// Whether parameter sets have come.
+    configured: bool,
     /// When it last asked for a key frame.
     asked: Option<Time>,
     heard: VecDeque<Heard>,
@@ -186,9 +188,10 @@ impl Whep {
         match label {
             Some(Ok(label)) => {
                 if sets == [true; 2] {
+                    self.configured = true;
                     self.heard.push_back(Heard::Config('v'));
                 }
-                self.broken &= !label.key;
+                self.broken &= !(label.key && self.configured);
                 if !self.broken {
                     self.heard.push_back(Heard::Frame('v', unit.stamp, label));
                 }
@@ -222,6 +225,7 @@ impl Source for Whep {
             depacketizer: depacketizer(),
             unit: None,
             broken: true,
+            configured: false,
             asked: None,
             heard: VecDeque::new(),
         };
