@@ -231,3 +231,46 @@ fn rtmp_publishes_and_webrtc_rs_plays_through_an_edge() {
         drains_to_zero(w, c);
     });
 }
+
+/// Clients that come again by themselves, while first the edge and then the origin is killed and started anew.
+fn comes_again<W: Wire, S: Source>(w: &mut World, rtc: (bool, bool)) {
+    let c = cluster(w);
+    let again = Some(ms(500));
+    let config = PublisherConfig { again, ..PublisherConfig::default() };
+    let p = publish::<W>(w, c.o, rtc.0, config);
+    let s = session::<W>(w, p);
+    let v = play::<S>(w, c.e, rtc.1, PlayerConfig { again, ..PlayerConfig::default() });
+    until_sees::<S>(w, v, s);
+    w.run(ms(2_000));
+    w.crash(c.e);
+    w.run(ms(300));
+    w.start(c.e);
+    let before = by::<PlayerBy<S>>(w, v).connections;
+    w.until("pictures come again", ms(15_000), |w| {
+        let v = by::<PlayerBy<S>>(w, v);
+        v.connections > before && v.last_picture().is_some_and(|s| s.at + ms(300) > w.now())
+    });
+    w.crash(c.o);
+    w.run(ms(300));
+    w.start(c.o);
+    let another = |w: &mut World| session::<W>(w, p) > s && by::<PublisherBy<W>>(w, p).is_ready();
+    w.until("the publisher is accepted again", ms(15_000), another);
+    let s = session::<W>(w, p);
+    w.until("the player sees its new session", ms(5_000), |w| {
+        by::<PlayerBy<S>>(w, v).last_picture().is_some_and(|seen| seen.label.session == s)
+    });
+    let standings: Vec<_> = w.standings().map(|(_, s)| s).filter(|s| s.stream.is_some()).collect();
+    assert_eq!(standings.iter().map(|s| (s.ended, s.session)).collect::<Vec<_>>(), [(false, Some(s)); 2]);
+    leave::<W, S>(w, p, &[v]);
+    drains_to_zero(w, c);
+}
+
+#[test]
+fn rml_rtmp_clients_come_again() {
+    seeds(|w| comes_again::<RmlRtmp, RmlPlay>(w, (false, false)));
+}
+
+#[test]
+fn webrtc_rs_clients_come_again() {
+    seeds(|w| comes_again::<Whip, Whep>(w, (true, true)));
+}

@@ -13,6 +13,7 @@ use rtc::peer_connection::configuration::interceptor_registry::{
 use rtc::peer_connection::configuration::media_engine::{
     MIME_TYPE_H264, MIME_TYPE_OPUS, MIME_TYPE_RTX, MediaEngine,
 };
+use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
 use rtc::peer_connection::event::RTCPeerConnectionEvent;
 use rtc::peer_connection::message::{RTCMessage, TaggedRTCMessage};
 use rtc::peer_connection::sdp::RTCSessionDescription;
@@ -124,7 +125,16 @@ impl Peer {
         let local = SocketAddr::new(attempt.ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port);
         let mut engine = engine();
         let registry = registry(&mut engine).expect("the interceptors are known");
+        // It gives a silent node up sooner than by default (30 s).
+        let settings = SettingEngineBuilder::new()
+            .with_ice_timeouts(
+                Some(Duration::from_secs(3)),
+                Some(Duration::from_secs(3)),
+                Some(Duration::from_secs(1)),
+            )
+            .build();
         let mut pc = RTCPeerConnectionBuilder::new()
+            .with_setting_engine(settings)
             .with_configuration(RTCConfigurationBuilder::new().build())
             .with_media_engine(engine)
             .with_interceptor_registry(registry)
