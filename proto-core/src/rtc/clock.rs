@@ -9,10 +9,22 @@ const SLEW: i64 = 10;
 /// A correction beyond this is made at once: the picture is worse off out of step than with a jump.
 const SLEW_MAX: i64 = 1_000_000_000;
 
+/// Between two reports of a track its wall clock and its timestamps may differ by this, nanoseconds, and by a share of
+/// the time. Beyond, the wall clock was set or does not run, and says nothing about how tracks lie.
+const STEADY: i128 = 50_000_000;
+/// That share: one in so many.
+const STEADY_SHARE: i128 = 10;
+
 /// What is common to the tracks of one publisher.
+///
+/// The track that reports first leads: it goes by its timestamps alone, and the other is put beside it. So a wall clock
+/// that runs at another rate or is set moves no track; it serves only to compare them.
 #[derive(Debug, Default)]
 pub(super) struct SharedClock {
-    /// Media clock minus the publisher's NTP clock, nanoseconds; set by the first sender report.
+    /// Whether there is a leader.
+    led: bool,
+    /// Media clock minus the publisher's NTP clock, nanoseconds, by the leader's newest report; none while the wall clock
+    /// is not steady.
     from_ntp: Option<i128>,
 }
 
@@ -24,6 +36,11 @@ pub(super) struct TrackClock {
     unwrapper: TimestampUnwrapper,
     anchor: Option<Anchor>,
     last: Option<i64>,
+    leads: bool,
+    /// Timestamp and wall clock of the newest report, nanoseconds.
+    reported: Option<(i64, i128)>,
+    /// Whether two reports have shown that the wall clock runs.
+    proven: bool,
     discontinuities: u64,
 }
 
@@ -33,6 +50,8 @@ struct Anchor {
     offset: i64,
     /// Where the offset is heading.
     target: i64,
+    /// The offset by which the first frame is where it arrived.
+    arrival: i64,
     last_ticks_ns: i64,
 }
 
@@ -45,6 +64,9 @@ impl TrackClock {
             unwrapper: TimestampUnwrapper::default(),
             anchor: None,
             last: None,
+            leads: false,
+            reported: None,
+            proven: false,
             discontinuities: 0,
         }
     }
@@ -66,7 +88,7 @@ impl TrackClock {
                     self.discontinuities += 1;
                 }
                 let offset = arrival - ticks_ns;
-                anchor.insert(Anchor { offset, target: offset, last_ticks_ns: ticks_ns })
+                anchor.insert(Anchor { offset, target: offset, arrival: offset, last_ticks_ns: ticks_ns })
             }
         };
         let passed = (ticks_ns - anchor.last_ticks_ns).max(0);
@@ -87,8 +109,26 @@ impl TrackClock {
             // About a stretch of time that this track no longer plays.
             return;
         }
-        let from_ntp = *shared.from_ntp.get_or_insert(i128::from(ticks_ns + anchor.offset) - ntp);
-        if let Ok(target) = i64::try_from(ntp + from_ntp - i128::from(ticks_ns)) {
+        let before = self.reported.replace((ticks_ns, ntp));
+        let steady = before.is_none_or(|(ticks_before, ntp_before)| {
+            let media = i128::from(ticks_ns) - i128::from(ticks_before);
+            (ntp - ntp_before - media).abs() <= STEADY + media.abs() / STEADY_SHARE
+        });
+        if !steady {
+            shared.from_ntp = None;
+            if !self.proven {
+                // What the first report said was worth nothing.
+                anchor.target = anchor.arrival;
+            }
+            return;
+        }
+        self.proven |= before.is_some();
+        self.leads |= !std::mem::replace(&mut shared.led, true);
+        if self.leads {
+            shared.from_ntp = Some(i128::from(ticks_ns + anchor.offset) - ntp);
+        } else if let Some(from_ntp) = shared.from_ntp
+            && let Ok(target) = i64::try_from(ntp + from_ntp - i128::from(ticks_ns))
+        {
             anchor.target = target;
         }
     }
@@ -142,5 +182,46 @@ mod tests {
         }
         let v = video.time(1_000 + 180_000, Time::from_millis(2_100));
         assert_eq!(v, last, "2 s after the common sample");
+    }
+
+    /// Video at 25 a second and sound at 50, each with a report a second, half a second apart. `ntp` says what the
+    /// publisher's wall clock reads at a time (both nanoseconds). Answers how far the worst frame and the last are from
+    /// their arrival.
+    fn worst_with(ntp: impl Fn(i64) -> i128) -> (i64, i64) {
+        let (mut video, mut audio, mut shared) = (clock(90_000), clock(48_000), SharedClock::default());
+        let (mut worst, mut last) = (0, 0);
+        for ms in (0..60_000).step_by(20) {
+            let (at, now) = (ms * MS, Time::from_millis(ms as u64));
+            let (v, a) = (7_000 + ms as u32 * 90, 9_000 + ms as u32 * 48);
+            last = (audio.time(a, now) - at).abs();
+            if ms % 40 == 0 {
+                last = last.max((video.time(v, now) - at).abs());
+            }
+            worst = worst.max(last);
+            if ms % 1_000 == 0 {
+                video.sender_report(v, ntp(at), &mut shared);
+            } else if ms % 1_000 == 500 {
+                audio.sender_report(a, ntp(at), &mut shared);
+            }
+        }
+        (worst, last)
+    }
+
+    #[test]
+    fn a_publisher_with_a_bad_wall_clock_keeps_its_times() {
+        const WALL: i128 = 1_700_000_000_000_000_000;
+        let right = |at: i64| WALL + i128::from(at);
+        assert_eq!(worst_with(right), (0, 0));
+        // By one report alone nobody can tell; that is worth a tenth of a second of slow correction.
+        let (worst, last) = worst_with(|_| WALL);
+        assert!(worst <= 100 * MS && last == 0, "it stands still: {worst}, {last}");
+        for step in [-3_600_000, -3_000, -600, 600, 3_000, 3_600_000] {
+            for when in [10_200, 10_700] {
+                let stepped = |at| right(at) + if at > when * MS { i128::from(step * MS) } else { 0 };
+                assert_eq!(worst_with(stepped), (0, 0), "it is set by {step} ms after {when} ms");
+            }
+        }
+        // It may only pull sound and picture apart by what it drifts between two reports.
+        assert!(worst_with(|at| WALL + i128::from(at) * 98 / 100).0 <= 20 * MS, "it is slow");
     }
 }

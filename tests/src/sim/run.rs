@@ -184,7 +184,7 @@ impl<'a> Runner<'a> {
                 self.world.start(host);
             }
         }
-        for (_, &(id, kind)) in &self.clients {
+        for &(id, kind) in self.clients.values() {
             match kind {
                 Kind::Publisher => self.world.with_publisher(id, |p, _| p.keep_silent(false)),
                 Kind::Whip => self.world.with_whip(id, |p, _| p.keep_silent(false)),

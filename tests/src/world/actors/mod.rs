@@ -8,6 +8,9 @@ pub mod evil;
 pub mod operator;
 pub mod player;
 pub mod publisher;
+pub mod rml_player;
+pub mod rml_publisher;
+pub mod rtc_rs;
 pub mod webrtc;
 
 use bytes::Bytes;

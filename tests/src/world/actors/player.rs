@@ -1,82 +1,178 @@
-//! A player by RTMP that shares no code with the server: the protocol is `rml_rtmp`'s, the checks are its own.
+//! Players by any protocol: they check what they get as it comes, and what they do when their connection ends. How they
+//! get it is their [`Source`].
 
+use super::publisher::{Attempt, PublisherBy, Wire};
+use super::rml_player::RmlPlay;
 use super::{Client, In, Notes, Out, Standing};
-use crate::world::media::{Label, Tag, read_audio, read_video};
-use bytes::Bytes;
+use crate::world::media::Label;
+use proto_core::rand::Rng;
 use proto_core::time::Time;
-use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
-use rml_rtmp::sessions::{ClientSession, ClientSessionConfig, ClientSessionEvent, ClientSessionResult};
-use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// How a player behaves.
+#[derive(Clone, Debug, Default)]
+pub struct PlayerConfig {
+    /// It connects again so long after its connection ended, for whatever reason.
+    pub again: Option<Duration>,
+    /// An RTMP player asks for Opus (`?audio=opus` behind the stream's name) and expects it in Enhanced RTMP's tags.
+    pub opus: bool,
+}
+
+/// Which frame of a publisher's session it is. The stream, being that of the player, is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The publisher's session.
+    pub session: u64,
+    /// Counts from 0 in each track of a session.
+    pub seq: u64,
+    /// `v` or `a`.
+    pub track: char,
+    /// Whether it is a key frame (never for sound).
+    pub key: bool,
+}
 
 /// A frame that a player got.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// What it says about itself.
-    pub label: Label,
-    /// Its RTMP timestamp, milliseconds.
-    pub stamp: u32,
+    pub label: Mark,
+    /// Its timestamp: milliseconds by RTMP, the track's clock, without overflow, by RTP.
+    pub stamp: u64,
     /// When it came.
     pub at: Time,
 }
 
-enum Step {
-    Idle,
-    Handshake(Box<Handshake>),
-    Session(Box<ClientSession>),
+/// What a source says.
+#[derive(Debug)]
+pub enum Heard {
+    /// The client does this.
+    Do(Out),
+    /// The node said that it plays.
+    Playing,
+    /// The node said something: a status code, an HTTP status.
+    Status(String),
+    /// The configuration of a track came.
+    Config(char),
+    /// A whole frame came that can be decoded: its track, its timestamp as in [`Seen::stamp`], its label.
+    Frame(char, u64, Label),
+    /// What came must never come.
+    Wrong(&'static str, String),
+    /// The connection is over, and why.
+    Ended(String),
 }
 
-/// A player of one stream. It checks what it gets as it comes; what is wrong is a violation.
-pub struct Player {
+/// How one connection of a player gets frames.
+pub trait Source: Sized + 'static {
+    /// Begins: it dials by itself.
+    fn begin(attempt: Attempt, config: &PlayerConfig, now: Time) -> Self;
+    /// Takes what the client was told.
+    fn on(&mut self, input: &In<'_>, now: Time);
+    /// Leaves. [`Heard::Ended`] follows, perhaps later.
+    fn finish(&mut self, now: Time);
+    /// Goes without a word: closes at once what is open.
+    fn abort(&mut self);
+    /// What it says next.
+    fn poll(&mut self) -> Option<Heard>;
+    /// When it wants to be woken.
+    fn wake(&self) -> Option<Time>;
+}
+
+/// What a player knows of a track in its present connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct Track {
+    configured: bool,
+    last: Option<(Mark, u64)>,
+}
+
+/// A player of one stream from a source. What is wrong with what it gets is a violation.
+pub struct PlayerBy<S> {
     to: SocketAddr,
+    ip: Option<IpAddr>,
     stream: String,
-    step: Step,
-    /// All frames in the order in which they came.
+    config: PlayerConfig,
+    rng: Rng,
+    source: Option<S>,
+    /// All frames of all its connections, in the order in which they came.
     pub seen: Vec<Seen>,
     /// Places where frames of one publisher's session are missing: (track, last before, first after).
     pub gaps: Vec<(char, u64, u64)>,
     /// Status codes that the server sent.
     pub statuses: Vec<String>,
-    /// User control events, metadata and the like are not kept; whether `play` was accepted is.
+    /// Whether the server said, on the present connection, that it plays.
     pub playing: bool,
-    /// Why its connection ended.
+    /// Why its connection ended; none while it has one.
     pub ended: Option<String>,
-    configured: BTreeMap<char, bool>,
-    last: BTreeMap<char, (Label, u32)>,
+    /// How many connections it began.
+    pub connections: u64,
+    /// When it was last told something.
+    now: Time,
+    redial: Option<Time>,
+    tracks: [Track; 2],
+    picture: Option<Seen>,
     out: VecDeque<Out>,
     notes: Notes,
 }
 
-impl Player {
-    /// A player that will play `stream` (`app/name`) from `to`.
-    pub fn new(to: SocketAddr, stream: &str) -> Player {
-        Player {
+/// A player by RTMP through `rml_rtmp`.
+pub type Player = PlayerBy<RmlPlay>;
+
+impl<S: Source> PlayerBy<S> {
+    /// A player that will play `stream` (`app/name`) from `to`, once.
+    pub fn new(to: SocketAddr, stream: &str) -> PlayerBy<S> {
+        PlayerBy::with(to, stream, PlayerConfig::default(), Rng::new([0; 32]))
+    }
+
+    /// As [`PlayerBy::new`], with a behaviour, and the seed of what its source draws.
+    pub fn with(to: SocketAddr, stream: &str, config: PlayerConfig, rng: Rng) -> PlayerBy<S> {
+        PlayerBy {
             to,
+            ip: None,
             stream: stream.to_owned(),
-            step: Step::Idle,
+            config,
+            rng,
+            source: None,
             seen: Vec::new(),
             gaps: Vec::new(),
             statuses: Vec::new(),
             playing: false,
             ended: None,
-            configured: BTreeMap::new(),
-            last: BTreeMap::new(),
-            out: VecDeque::from([Out::Dial(0, to)]),
+            connections: 0,
+            now: Time::ZERO,
+            redial: Some(Time::ZERO),
+            tracks: Default::default(),
+            picture: None,
+            out: VecDeque::new(),
             notes: Notes::default(),
         }
     }
 
-    /// Stops reading, or goes on.
+    /// Stops reading from its connection, or goes on.
     pub fn read(&mut self, on: bool) {
         self.out.push_back(Out::Reading(0, on));
     }
 
-    /// Leaves: closes its connection.
+    /// Leaves: closes its connection and does not come back by itself.
     pub fn leave(&mut self) {
-        if self.ended.is_none() {
-            self.out.push_back(Out::Close(0, false));
-            self.end("left");
+        let now = self.now;
+        self.config.again = None;
+        self.redial = None;
+        match &mut self.source {
+            Some(source) => source.finish(now),
+            None => self.end("left", now),
         }
+        self.drain(now);
+    }
+
+    /// Connects anew now.
+    pub fn connect(&mut self, now: Time) {
+        self.redial = Some(now);
+    }
+
+    /// Where it goes with its next connection.
+    pub fn goes_to(&mut self, to: SocketAddr) {
+        self.to = to;
     }
 
     /// What it plays.
@@ -91,22 +187,52 @@ impl Player {
 
     /// The newest picture.
     pub fn last_picture(&self) -> Option<&Seen> {
-        self.seen.iter().rev().find(|s| s.label.track == 'v')
+        self.picture.as_ref()
     }
 
     /// Numbers of the pictures that it saw of a publisher's session.
     pub fn pictures(&self, session: u64) -> Vec<u64> {
-        let of = |s: &&Seen| s.label.session == session && s.label.track == 'v';
-        self.seen.iter().filter(of).map(|s| s.label.seq).collect()
+        self.frames('v', session).map(|s| s.label.seq).collect()
     }
 
-    fn end(&mut self, why: &str) {
-        self.step = Step::Idle;
+    /// The frames of a track that it got of a publisher's session.
+    pub fn frames(&self, track: char, session: u64) -> impl Iterator<Item = &Seen> {
+        self.seen.iter().filter(move |s| s.label.session == session && s.label.track == track)
+    }
+
+    /// How long each frame of that publisher took from when it was due to when it was seen here. Frames of the cached
+    /// group of pictures, which a newcomer gets, are among them.
+    pub fn delays<W: Wire>(&self, of: &PublisherBy<W>) -> Vec<(Mark, Duration)> {
+        let delay = |s: &Seen| {
+            let due = of.due(s.label.session, s.label.track, s.label.seq)?;
+            Some((s.label, s.at.since(due)))
+        };
+        self.seen.iter().filter_map(delay).collect()
+    }
+
+    fn dial(&mut self, now: Time) {
+        self.redial = None;
+        if let Some(mut source) = self.source.take() {
+            source.abort();
+            self.heard(&mut source, now);
+        }
+        self.connections += 1;
+        self.ended = None;
+        self.playing = false;
+        self.tracks = Default::default();
+        let (to, ip, stream, number) = (self.to, self.ip, self.stream.clone(), self.connections);
+        let rng = self.rng.fork("player", number);
+        let attempt = Attempt { to, ip, stream, number, rng };
+        self.source = Some(S::begin(attempt, &self.config, now));
+    }
+
+    fn end(&mut self, why: &str, now: Time) {
         if self.ended.is_none() {
             self.ended = Some(why.to_owned());
             let stream = &self.stream;
             self.notes.add(|| format!("player of {stream} ended: {why}"));
         }
+        self.redial = self.config.again.map(|d| now + d);
     }
 
     fn fault(&mut self, invariant: &'static str, text: String) {
@@ -114,153 +240,104 @@ impl Player {
         self.out.push_back(Out::Violation(invariant, text));
     }
 
-    fn bytes(&mut self, bytes: &[u8], now: Time) {
-        let mut bytes = bytes.to_vec();
-        if let Step::Handshake(handshake) = &mut self.step {
-            match handshake.process_bytes(&bytes) {
-                Err(e) => return self.fault("S3", format!("handshake: {e}")),
-                Ok(HandshakeProcessResult::InProgress { response_bytes }) => {
-                    if !response_bytes.is_empty() {
-                        self.out.push_back(Out::Send(0, response_bytes.into()));
-                    }
-                    return;
+    /// Takes what a source says. `false`: it said that it is over.
+    fn heard(&mut self, source: &mut S, now: Time) -> bool {
+        let mut stands = true;
+        while let Some(heard) = source.poll() {
+            match heard {
+                Heard::Do(out) => self.out.push_back(out),
+                Heard::Playing => self.playing = true,
+                Heard::Status(code) => {
+                    let stream = &self.stream;
+                    self.notes.add(|| format!("player of {stream} is told {code}"));
+                    self.statuses.push(code);
                 }
-                Ok(HandshakeProcessResult::Completed { response_bytes, remaining_bytes }) => {
-                    self.out.push_back(Out::Send(0, response_bytes.into()));
-                    bytes = remaining_bytes;
-                    let (mut session, first) =
-                        ClientSession::new(ClientSessionConfig::new()).expect("a session begins");
-                    let app = self.stream.split_once('/').map_or("live", |(app, _)| app).to_owned();
-                    let connect = session.request_connection(app).expect("a session connects first");
-                    self.step = Step::Session(Box::new(session));
-                    self.results(first, now);
-                    self.results(vec![connect], now);
+                Heard::Config(track) => self.track(track).configured = true,
+                Heard::Frame(track, stamp, label) => self.frame(track, stamp, &label, now),
+                Heard::Wrong(invariant, text) => self.fault(invariant, text),
+                Heard::Ended(why) => {
+                    self.end(&why, now);
+                    stands = false;
                 }
             }
         }
-        if bytes.is_empty() {
-            return;
-        }
-        let Step::Session(session) = &mut self.step else { return };
-        match session.handle_input(&bytes) {
-            Ok(results) => self.results(results, now),
-            Err(e) => self.fault("S3", format!("the independent client cannot read the server: {e}")),
+        stands
+    }
+
+    fn drain(&mut self, now: Time) {
+        if let Some(mut source) = self.source.take()
+            && self.heard(&mut source, now)
+        {
+            self.source = Some(source);
         }
     }
 
-    fn results(&mut self, results: Vec<ClientSessionResult>, now: Time) {
-        for result in results {
-            match result {
-                ClientSessionResult::OutboundResponse(p) => self.out.push_back(Out::Send(0, p.bytes.into())),
-                ClientSessionResult::RaisedEvent(event) => self.event(event, now),
-                ClientSessionResult::UnhandleableMessageReceived(_) => {}
-            }
-        }
+    fn track(&mut self, track: char) -> &mut Track {
+        &mut self.tracks[usize::from(track == 'v')]
     }
 
-    fn event(&mut self, event: ClientSessionEvent, now: Time) {
-        match event {
-            ClientSessionEvent::ConnectionRequestAccepted => {
-                let name = self.stream.split_once('/').map_or(&*self.stream, |(_, name)| name).to_owned();
-                if let Step::Session(session) = &mut self.step {
-                    match session.request_playback(name) {
-                        Ok(play) => self.results(vec![play], now),
-                        Err(e) => self.fault("S3", format!("play: {e}")),
-                    }
-                }
-            }
-            ClientSessionEvent::PlaybackRequestAccepted => self.playing = true,
-            ClientSessionEvent::VideoDataReceived { timestamp, data } => {
-                self.media('v', timestamp.value, &data, now)
-            }
-            ClientSessionEvent::AudioDataReceived { timestamp, data } => {
-                self.media('a', timestamp.value, &data, now)
-            }
-            ClientSessionEvent::UnhandleableOnStatusCode { code } => {
-                let stream = &self.stream;
-                self.notes.add(|| format!("player of {stream} is told {code}"));
-                self.statuses.push(code);
-            }
-            ClientSessionEvent::ConnectionRequestRejected { description } => {
-                self.statuses.push(format!("rejected: {description}"));
-            }
-            _ => {}
-        }
-    }
-
-    fn media(&mut self, track: char, stamp: u32, data: &Bytes, now: Time) {
-        let tag = if track == 'v' { read_video(data) } else { read_audio(data) };
-        let label = match tag {
-            Err(e) => return self.fault("S3", format!("{track} at {stamp}: {e}")),
-            Ok(Tag::Config) => {
-                self.configured.insert(track, true);
-                return;
-            }
-            Ok(Tag::Frame(label)) => label,
-        };
-        let mut wrong = Vec::new();
+    fn frame(&mut self, track: char, stamp: u64, label: &Label, now: Time) {
+        let mark = Mark { session: label.session, seq: label.seq, track: label.track, key: label.key };
+        let Track { configured, last } = *self.track(track);
+        let starts = track != 'v' || label.key;
+        let mut wrong = None;
+        let mut is = |invariant, what| wrong = wrong.or(Some((invariant, what)));
         if label.stream != self.stream {
-            wrong.push(("S3", "a frame of another stream"));
+            is("S3", "a frame of another stream");
         }
         if label.track != track {
-            wrong.push(("S3", "a frame of another track"));
+            is("S3", "a frame of another track");
         }
-        if !self.configured.contains_key(&track) {
-            wrong.push(("S4", "a frame before its configuration"));
+        if !configured {
+            is("S4", "a frame before its configuration");
         }
-        let video = track == 'v';
-        let starts = !video || label.key;
-        match self.last.get(&track) {
+        if last.is_some_and(|(_, at)| stamp < at) {
+            is("S4", "time goes back");
+        }
+        match last.map(|(last, _)| last) {
             None if starts => {}
-            None => wrong.push(("S4", "the first picture is no key frame")),
-            Some((last, _)) if label.session < last.session => {
-                wrong.push(("S1", "a frame of a superseded publisher"))
-            }
-            Some((last, _)) if label.session > last.session && starts => {}
-            Some((last, _)) if label.session > last.session => {
-                wrong.push(("S4", "the first picture of a new publisher is no key frame"));
-            }
-            Some((last, _)) if label.seq <= last.seq => wrong.push(("S4", "a frame again, or out of order")),
-            Some((last, _)) if label.seq == last.seq + 1 => {}
-            Some((last, _)) => {
+            None => is("S4", "the first picture is no key frame"),
+            Some(last) if mark.session < last.session => is("S1", "a frame of a superseded publisher"),
+            Some(last) if mark.session > last.session => {
                 if !starts {
-                    wrong.push(("S4", "a gap that does not end at a key frame"));
+                    is("S4", "the first picture of a new publisher is no key frame");
                 }
-                self.gaps.push((track, last.seq, label.seq));
+            }
+            Some(last) if mark.seq <= last.seq => is("S4", "a frame again, or out of order"),
+            Some(last) if mark.seq == last.seq + 1 => {}
+            Some(last) => {
+                if !starts {
+                    is("S4", "a gap that does not end at a key frame");
+                }
+                self.gaps.push((track, last.seq, mark.seq));
             }
         }
-        if let Some((last, at)) = self.last.get(&track)
-            && stamp < *at
-        {
-            let text = format!("time goes back from {at} to {stamp}: {last:?}, {label:?}");
-            self.fault("S4", text);
+        if let Some((invariant, what)) = wrong {
+            self.fault(invariant, format!("{what}: {label:?} at {stamp}, after {last:?}"));
         }
-        for (invariant, what) in wrong {
-            self.fault(invariant, format!("{what}: {label:?} at {stamp}"));
+        self.notes.add(|| format!("saw {}{} of {} at {stamp}", track, mark.seq, mark.session));
+        self.track(track).last = Some((mark, stamp));
+        let seen = Seen { label: mark, stamp, at: now };
+        self.seen.push(seen);
+        if track == 'v' {
+            self.picture = Some(seen);
         }
-        self.notes.add(|| format!("saw {}{} of {} at {stamp}", track, label.seq, label.session));
-        self.last.insert(track, (label.clone(), stamp));
-        self.seen.push(Seen { label, stamp, at: now });
     }
 }
 
-impl Client for Player {
+impl<S: Source> Client for PlayerBy<S> {
     fn on(&mut self, input: In<'_>, now: Time) {
-        match input {
-            In::Connected(_) => {
-                let mut handshake = Handshake::new(PeerType::Client);
-                let first = handshake.generate_outbound_p0_and_p1().expect("a handshake begins");
-                self.step = Step::Handshake(Box::new(handshake));
-                self.out.push_back(Out::Send(0, first.into()));
-            }
-            In::Received(_, bytes) => self.bytes(bytes, now),
-            In::Finished(_) => {
-                self.out.push_back(Out::Close(0, false));
-                self.end("the server closed the connection");
-            }
-            In::Closed(_, why) => self.end(why),
-            In::Address(_) | In::Writable(..) | In::Datagram { .. } | In::Tick => {}
+        self.now = now;
+        if let In::Address(ip) = input {
+            self.ip = Some(ip);
         }
+        if self.redial.is_some_and(|at| at <= now) && matches!(input, In::Tick) {
+            self.dial(now);
+        }
+        if let Some(source) = &mut self.source {
+            source.on(&input, now);
+        }
+        self.drain(now);
     }
 
     fn poll(&mut self) -> Option<Out> {
@@ -268,7 +345,8 @@ impl Client for Player {
     }
 
     fn wake(&self) -> Option<Time> {
-        None
+        let source = self.source.as_ref().and_then(Source::wake);
+        [source, self.redial].into_iter().flatten().min()
     }
 
     fn notes(&mut self) -> &mut Notes {
@@ -276,17 +354,16 @@ impl Client for Player {
     }
 
     fn leave(&mut self, _now: Time) {
-        Player::leave(self);
+        Self::leave(self);
     }
 
     fn standing(&self) -> Standing {
-        let last = self.last_picture();
         Standing {
             stream: Some(self.stream.clone()),
             publishes: false,
-            ended: self.ended.is_some(),
-            session: last.map(|s| s.label.session),
-            last_picture: last.map(|s| s.at),
+            ended: self.source.is_none() && self.redial.is_none(),
+            session: self.picture.map(|s| s.label.session),
+            last_picture: self.picture.map(|s| s.at),
             frames: self.seen.len() as u64,
         }
     }

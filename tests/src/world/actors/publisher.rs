@@ -1,4 +1,5 @@
-//! A publisher by RTMP: the project's own client, fed with frames that say what they are.
+//! Publishers by any protocol: what they send and when, and what they do when their connection ends. How it gets to the
+//! node is their [`Wire`]; the one here is the project's own RTMP client.
 
 use super::{Client, In, Notes, Out, Standing};
 use crate::world::media::{Label, PICTURE, configs, sound_at};
@@ -8,7 +9,7 @@ use proto_core::rand::Rng;
 use proto_core::rtmp::client::{Client as Rtmp, Input, Output};
 use proto_core::time::Time;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// How a publisher behaves.
@@ -45,24 +46,99 @@ pub struct Sent {
     pub ended: Option<String>,
 }
 
-/// A publisher of one stream.
-pub struct Publisher {
+/// One connection that is to be made.
+#[derive(Clone)]
+pub struct Attempt {
+    /// The node's port.
+    pub to: SocketAddr,
+    /// The client's own address.
+    pub ip: Option<IpAddr>,
+    /// The stream, `app/name`.
+    pub stream: String,
+    /// Counts the client's connections, from 1.
+    pub number: u64,
+    /// What is random in it.
+    pub rng: Rng,
+}
+
+impl Attempt {
+    /// The two parts of the stream's name.
+    pub fn app_and_name(&self) -> (&str, &str) {
+        self.stream.split_once('/').unwrap_or(("live", &self.stream))
+    }
+}
+
+/// A frame that is due.
+#[derive(Clone, Debug)]
+pub struct Due {
+    /// What it says about itself.
+    pub label: Label,
+    /// Bytes that its label fills.
+    pub len: usize,
+    /// Its time, nanoseconds from the publisher's start.
+    pub time: i64,
+}
+
+/// What a wire says.
+#[derive(Debug)]
+pub enum Said {
+    /// The client does this.
+    Do(Out),
+    /// The node takes the stream: frames may be sent from now on.
+    Ready,
+    /// The connection is over, and why.
+    Ended(String),
+}
+
+/// How one connection of a publisher carries frames.
+pub trait Wire: Sized + 'static {
+    /// Begins: it dials by itself.
+    fn begin(attempt: Attempt, now: Time) -> Self;
+    /// Takes what the client was told.
+    fn on(&mut self, input: &In<'_>, now: Time);
+    /// Sends a frame.
+    fn send(&mut self, due: &Due, now: Time);
+    /// Says that the stream is over. [`Said::Ended`] follows, perhaps later.
+    fn finish(&mut self, now: Time);
+    /// Goes without a word: closes at once what is open.
+    fn abort(&mut self);
+    /// What it says next.
+    fn poll(&mut self) -> Option<Said>;
+    /// When it wants to be woken.
+    fn wake(&self) -> Option<Time>;
+    /// Whether the node has asked for a key frame since it was last asked here.
+    fn wants_key(&mut self) -> bool {
+        false
+    }
+    /// When the `n`-th sound frame is due, nanoseconds from the start.
+    fn sound_at(n: u64) -> i64 {
+        sound_at(n)
+    }
+}
+
+/// A publisher of one stream over a wire.
+pub struct PublisherBy<W> {
     to: SocketAddr,
+    ip: Option<IpAddr>,
     stream: String,
     config: PublisherConfig,
     number: u64,
     rng: Rng,
-    rtmp: Option<Rtmp>,
+    wire: Option<W>,
     /// All its connections, the present one last.
     pub sent: Vec<Sent>,
     start: Time,
     redial: Option<Time>,
     silent: bool,
+    leaving: bool,
     out: VecDeque<Out>,
     notes: Notes,
 }
 
-impl Publisher {
+/// A publisher by the project's own RTMP client.
+pub type Publisher = PublisherBy<OwnRtmp>;
+
+impl<W: Wire> PublisherBy<W> {
     /// The `number`-th client, which will publish `stream` (`app/name`) at `to`.
     pub fn new(
         number: u64,
@@ -71,18 +147,20 @@ impl Publisher {
         config: PublisherConfig,
         rng: Rng,
         now: Time,
-    ) -> Publisher {
-        Publisher {
+    ) -> PublisherBy<W> {
+        PublisherBy {
             to,
+            ip: None,
             stream: stream.to_owned(),
             config,
             number,
             rng,
-            rtmp: None,
+            wire: None,
             sent: Vec::new(),
             start: now,
             redial: Some(now),
             silent: false,
+            leaving: false,
             out: VecDeque::new(),
             notes: Notes::default(),
         }
@@ -110,6 +188,7 @@ impl Publisher {
 
     /// Connects anew now.
     pub fn connect(&mut self, now: Time) {
+        self.leaving = false;
         self.redial = Some(now);
     }
 
@@ -117,27 +196,38 @@ impl Publisher {
     pub fn leave(&mut self, now: Time) {
         self.config.again = None;
         self.redial = None;
-        match &mut self.rtmp {
-            Some(rtmp) => rtmp.handle(Input::Finish, now),
-            // A dial may be under way.
-            None => {
-                self.out.push_back(Out::Close(0, true));
-                self.end("left", now);
-            }
+        self.leaving = true;
+        if let Some(wire) = &mut self.wire {
+            wire.finish(now);
         }
         self.drain(now);
     }
 
+    /// When a frame of one of its connections was due; none: that connection was never accepted.
+    pub fn due(&self, session: u64, track: char, seq: u64) -> Option<Time> {
+        let ready = self.sent.iter().find(|s| s.session == session)?.ready?;
+        let after = if track == 'v' { seq as i64 * PICTURE } else { W::sound_at(seq) };
+        Some(ready + Duration::from_nanos(after as u64))
+    }
+
     fn dial(&mut self, now: Time) {
         self.redial = None;
+        if let Some(mut wire) = self.wire.take() {
+            wire.abort();
+            self.said(&mut wire, now);
+            self.end("connects anew", now);
+            self.redial = None;
+        }
         // Later connections of anybody carry higher numbers; players check by that.
         let session = now.as_millis() * 1_000 + self.number;
         self.sent.push(Sent { session, ..Sent::default() });
-        self.out.push_back(Out::Dial(0, self.to));
+        let number = self.sent.len() as u64;
+        let (to, ip, stream) = (self.to, self.ip, self.stream.clone());
+        let rng = self.rng.fork("publisher", number);
+        self.wire = Some(W::begin(Attempt { to, ip, stream, number, rng }, now));
     }
 
     fn end(&mut self, why: &str, now: Time) {
-        self.rtmp = None;
         if let Some(sent) = self.sent.last_mut().filter(|s| s.ended.is_none()) {
             sent.ended = Some(why.to_owned());
             let (session, pictures) = (sent.session, sent.pictures);
@@ -146,47 +236,48 @@ impl Publisher {
         self.redial = self.config.again.map(|d| now + d);
     }
 
-    fn drain(&mut self, now: Time) {
-        while let Some(said) = self.rtmp.as_mut().and_then(Machine::poll) {
+    /// Passes on what a wire says. `false`: it said that it is over.
+    fn said(&mut self, wire: &mut W, now: Time) -> bool {
+        let mut stands = true;
+        while let Some(said) = wire.poll() {
             match said {
-                Output::Send(bytes) => self.out.push_back(Out::Send(0, bytes)),
-                Output::Ready => {
+                Said::Do(out) => self.out.push_back(out),
+                Said::Ready => {
                     self.start = now;
                     if let Some(sent) = self.sent.last_mut() {
                         sent.ready = Some(now);
                         let session = sent.session;
                         self.notes.add(|| format!("publisher {session} ready"));
                     }
-                    for config in configs() {
-                        self.media(&config, now);
-                    }
-                    self.feed(now);
+                    self.feed(wire, now);
                 }
-                Output::Log(..) => {}
-                Output::Closed(reason) => {
-                    self.out.push_back(Out::Close(0, false));
-                    self.end(&reason.to_string(), now);
+                Said::Ended(why) => {
+                    self.end(&why, now);
+                    stands = false;
                 }
             }
         }
+        stands
     }
 
-    fn media(&mut self, item: &proto_core::media::frame::Ingest, now: Time) {
-        if let Some(rtmp) = &mut self.rtmp {
-            rtmp.handle(Input::Media(item), now);
+    fn drain(&mut self, now: Time) {
+        if let Some(mut wire) = self.wire.take()
+            && self.said(&mut wire, now)
+        {
+            self.wire = Some(wire);
         }
     }
 
     fn next(&self) -> Option<(i64, bool)> {
-        let sent = self.sent.last().filter(|s| s.ready.is_some() && s.ended.is_none())?;
-        let (picture, sound) = (sent.pictures as i64 * PICTURE, sound_at(sent.sounds));
+        let sent = self.sent.last().filter(|s| s.ready.is_some() && s.ended.is_none() && !self.leaving)?;
+        let (picture, sound) = (sent.pictures as i64 * PICTURE, W::sound_at(sent.sounds));
         Some((picture.min(sound), picture <= sound))
     }
 
     /// Sends what is due.
-    fn feed(&mut self, now: Time) {
-        while let Some((due, picture)) = self.next()
-            && self.start + Duration::from_nanos(due as u64) <= now
+    fn feed(&mut self, wire: &mut W, now: Time) {
+        while let Some((time, picture)) = self.next()
+            && self.start + Duration::from_nanos(time as u64) <= now
         {
             let Some(sent) = self.sent.last_mut() else { return };
             let count = if picture { &mut sent.pictures } else { &mut sent.sounds };
@@ -195,7 +286,7 @@ impl Publisher {
             if self.silent {
                 continue;
             }
-            let key = picture && seq % self.config.gop == 0;
+            let key = picture && (seq % self.config.gop == 0 || wire.wants_key());
             let track = if picture { 'v' } else { 'a' };
             let label = Label { stream: self.stream.clone(), session: sent.session, track, seq, key };
             let len = match (picture, key) {
@@ -203,46 +294,30 @@ impl Publisher {
                 (true, false) => self.config.delta_bytes,
                 _ => 60,
             };
-            self.media(&label.frame(len, due), now);
+            wire.send(&Due { label, len, time }, now);
         }
     }
 }
 
-impl Client for Publisher {
+impl<W: Wire> Client for PublisherBy<W> {
     fn on(&mut self, input: In<'_>, now: Time) {
-        match input {
-            In::Connected(_) => {
-                let (app, name) = self.stream.split_once('/').unwrap_or(("live", &self.stream));
-                let rng = self.rng.fork("publisher", self.sent.len() as u64);
-                let host = self.to.to_string();
-                self.rtmp = Some(Rtmp::new(&host, app, name, Limits::default(), rng, now));
+        if let In::Address(ip) = input {
+            self.ip = Some(ip);
+        }
+        if self.redial.is_some_and(|at| at <= now) && matches!(input, In::Tick) {
+            self.dial(now);
+        }
+        if let Some(mut wire) = self.wire.take() {
+            wire.on(&input, now);
+            let mut stands = self.said(&mut wire, now);
+            if stands {
+                self.feed(&mut wire, now);
+                stands = self.said(&mut wire, now);
             }
-            In::Closed(_, why) => self.end(why, now),
-            In::Tick => {
-                if self.redial.is_some_and(|at| at <= now) {
-                    if self.rtmp.take().is_some() {
-                        self.out.push_back(Out::Close(0, true));
-                        self.end("connects anew", now);
-                    }
-                    self.dial(now);
-                }
-                if let Some(rtmp) = &mut self.rtmp {
-                    rtmp.handle(Input::Tick, now);
-                }
-                self.feed(now);
-            }
-            In::Address(_) | In::Datagram { .. } => {}
-            In::Writable(..) | In::Received(..) | In::Finished(_) => {
-                if let Some(rtmp) = &mut self.rtmp {
-                    match input {
-                        In::Writable(_, free) => rtmp.handle(Input::Writable(free), now),
-                        In::Received(_, bytes) => rtmp.handle(Input::Received(bytes), now),
-                        _ => rtmp.handle(Input::PeerFinished, now),
-                    }
-                }
+            if stands {
+                self.wire = Some(wire);
             }
         }
-        self.drain(now);
     }
 
     fn poll(&mut self) -> Option<Out> {
@@ -251,8 +326,8 @@ impl Client for Publisher {
 
     fn wake(&self) -> Option<Time> {
         let frame = self.next().map(|(due, _)| self.start + Duration::from_nanos(due as u64));
-        let rtmp = self.rtmp.as_ref().and_then(Machine::deadline).map(|d| d.at);
-        [frame, rtmp, self.redial].into_iter().flatten().min()
+        let wire = self.wire.as_ref().and_then(Wire::wake);
+        [frame, wire, self.redial].into_iter().flatten().min()
     }
 
     fn notes(&mut self) -> &mut Notes {
@@ -260,17 +335,99 @@ impl Client for Publisher {
     }
 
     fn leave(&mut self, now: Time) {
-        Publisher::leave(self, now);
+        Self::leave(self, now);
     }
 
     fn standing(&self) -> Standing {
         Standing {
             stream: Some(self.stream.clone()),
             publishes: true,
-            ended: self.ended().is_some() && self.redial.is_none(),
+            ended: self.wire.is_none() && self.redial.is_none(),
             session: self.sent.last().filter(|_| self.is_ready()).map(|s| s.session),
             last_picture: None,
             frames: self.sent.iter().map(|s| s.pictures + s.sounds).sum(),
         }
+    }
+}
+
+/// A connection of the project's own RTMP client.
+pub struct OwnRtmp {
+    attempt: Attempt,
+    rtmp: Option<Rtmp>,
+    said: VecDeque<Said>,
+}
+
+impl OwnRtmp {
+    fn handle(&mut self, input: Input<'_>, now: Time) {
+        let Some(rtmp) = &mut self.rtmp else { return };
+        rtmp.handle(input, now);
+        while let Some(said) = self.rtmp.as_mut().and_then(Machine::poll) {
+            match said {
+                Output::Send(bytes) => self.said.push_back(Said::Do(Out::Send(0, bytes))),
+                Output::Ready => {
+                    for config in configs() {
+                        if let Some(rtmp) = &mut self.rtmp {
+                            rtmp.handle(Input::Media(&config), now);
+                        }
+                    }
+                    self.said.push_back(Said::Ready);
+                }
+                Output::Log(..) => {}
+                Output::Closed(reason) => {
+                    self.rtmp = None;
+                    self.said.push_back(Said::Do(Out::Close(0, false)));
+                    self.said.push_back(Said::Ended(reason.to_string()));
+                }
+            }
+        }
+    }
+}
+
+impl Wire for OwnRtmp {
+    fn begin(attempt: Attempt, _now: Time) -> OwnRtmp {
+        let said = VecDeque::from([Said::Do(Out::Dial(0, attempt.to))]);
+        OwnRtmp { attempt, rtmp: None, said }
+    }
+
+    fn on(&mut self, input: &In<'_>, now: Time) {
+        match input {
+            In::Connected(_) => {
+                let (app, name) = self.attempt.app_and_name();
+                let host = self.attempt.to.to_string();
+                let rng = self.attempt.rng.clone();
+                self.rtmp = Some(Rtmp::new(&host, app, name, Limits::default(), rng, now));
+                self.handle(Input::Tick, now);
+            }
+            In::Closed(_, why) => self.said.push_back(Said::Ended((*why).to_owned())),
+            In::Tick => self.handle(Input::Tick, now),
+            In::Writable(_, free) => self.handle(Input::Writable(*free), now),
+            In::Received(_, bytes) => self.handle(Input::Received(bytes), now),
+            In::Finished(_) => self.handle(Input::PeerFinished, now),
+            In::Address(_) | In::Datagram { .. } => {}
+        }
+    }
+
+    fn send(&mut self, due: &Due, now: Time) {
+        self.handle(Input::Media(&due.label.frame(due.len, due.time)), now);
+    }
+
+    fn finish(&mut self, now: Time) {
+        if self.rtmp.is_some() {
+            return self.handle(Input::Finish, now);
+        }
+        self.abort();
+        self.said.push_back(Said::Ended("left".to_owned()));
+    }
+
+    fn abort(&mut self) {
+        self.said.push_back(Said::Do(Out::Close(0, true)));
+    }
+
+    fn poll(&mut self) -> Option<Said> {
+        self.said.pop_front()
+    }
+
+    fn wake(&self) -> Option<Time> {
+        self.rtmp.as_ref().and_then(Machine::deadline).map(|d| d.at)
     }
 }
