@@ -58,6 +58,8 @@ pub struct Publisher {
     start: Time,
     redial: Option<Time>,
     silent: bool,
+    /// The first picture after a silence is a key frame.
+    key_due: bool,
     out: VecDeque<Out>,
     notes: Notes,
 }
@@ -83,6 +85,7 @@ impl Publisher {
             start: now,
             redial: Some(now),
             silent: false,
+            key_due: false,
             out: VecDeque::new(),
             notes: Notes::default(),
         }
@@ -193,9 +196,10 @@ impl Publisher {
             let seq = *count;
             *count += 1;
             if self.silent {
+                self.key_due = true;
                 continue;
             }
-            let key = picture && seq % self.config.gop == 0;
+            let key = picture && (seq % self.config.gop == 0 || std::mem::take(&mut self.key_due));
             let track = if picture { 'v' } else { 'a' };
             let label = Label { stream: self.stream.clone(), session: sent.session, track, seq, key };
             let len = match (picture, key) {
