@@ -1,8 +1,10 @@
 //! What can be typed after `headwater`.
 
 use clap::{Args, Parser, Subcommand};
+use proto_core::time::Time;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A live-streaming cluster in one binary.
 #[derive(Debug, Parser)]
@@ -31,8 +33,23 @@ pub(crate) enum Command {
         headwater serve --roles edge --manager 10.0.0.5 --set cluster.key=SECRET\n\n\
         Any key of `headwater config` can be given by --set or in the environment (http.port is HEADWATER_HTTP_PORT).\n\
         A flag beats --set, --set beats the environment, the environment beats the file.\n\
-        SIGTERM or Ctrl-C lets sessions finish; a second one ends at once.")]
+        SIGTERM or Ctrl-C lets sessions finish; a second one ends at once.\n\n\
+        A recording (--record) makes a fault repeatable: `headwater replay FILE` runs the same node again. The file\n\
+        holds secrets: this node's configuration and keys, tokens, and all media that was sent to it. Only its owner\n\
+        may read it (mode 0600). While it records, the node uses slower cryptography that is made from a seed in the\n\
+        file. When the limit is reached or the disk is full, recording ends and the node runs on.")]
     Serve(Serve),
+    /// Run a recorded node again, without network, and say whether it does the same
+    #[command(after_help = "Examples:\n  \
+        headwater serve --record incident.rec     record until the node ends or the limit is reached\n  \
+        headwater replay incident.rec             say whether all of it is reproduced\n  \
+        headwater replay incident.rec --trace --from 61 --to 63.5\n\n\
+        Nothing is sent and no port is opened. The columns of --trace are: seconds since the node was made, > for what\n\
+        it was told and < for what it said, the number of the input, what, which connection or session, details. They\n\
+        show sizes and fingerprints of what was sent, never the bytes.\n\n\
+        Exit codes: 0 all that is there is reproduced, 1 it differs or the file is damaged, 2 the file is no recording or of\n\
+        another format.")]
+    Replay(Replay),
     /// Run a whole cluster in this process, with a clip playing through it
     #[command(after_help = "SIGTERM or Ctrl-C ends it.")]
     Demo(Demo),
@@ -60,6 +77,47 @@ pub(crate) struct Serve {
     /// Set any key of the configuration; may be given again
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Record everything that the node is told to this new file, for `headwater replay`. Holds secrets; see below
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// The most bytes of the recording; K, M and G may follow the number
+    #[arg(long, value_name = "BYTES", requires = "record", value_parser = bytes, default_value = "1G")]
+    pub(crate) record_limit: u64,
+}
+
+/// `headwater replay`.
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// What `headwater serve --record` wrote
+    pub(crate) file: PathBuf,
+    /// Print everything that the node was told and said
+    #[arg(long)]
+    pub(crate) trace: bool,
+    /// Print from this time on, seconds since the node was made, such as 61.5
+    #[arg(long, value_name = "SECONDS", requires = "trace", value_parser = seconds)]
+    pub(crate) from: Option<Time>,
+    /// Print up to this time
+    #[arg(long, value_name = "SECONDS", requires = "trace", value_parser = seconds)]
+    pub(crate) to: Option<Time>,
+}
+
+/// Seconds, with a fraction if need be.
+fn seconds(text: &str) -> Result<Time, String> {
+    let wrong = || "must be seconds, such as 61.5".to_owned();
+    let duration = Duration::try_from_secs_f64(text.parse().map_err(|_| wrong())?).map_err(|_| wrong())?;
+    Ok(Time::ZERO + duration)
+}
+
+/// Bytes, as a number with K, M or G after it if need be (1,024 each).
+fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || "must be a number of bytes, such as 500000000, 500M or 2G".to_owned();
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
+        _ => (text, 1),
+    };
+    digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(wrong)
 }
 
 /// `headwater demo`.
@@ -156,11 +214,25 @@ mod tests {
     }
 
     #[test]
+    fn sizes_and_times_are_read() {
+        assert_eq!((bytes("65536"), bytes("1k"), bytes("2M")), (Ok(65_536), Ok(1_024), Ok(2 << 20)));
+        assert!(["", "G", "-1", "1T", "99999999999G"].into_iter().all(|t| bytes(t).is_err()));
+        assert_eq!(seconds("61.5"), Ok(Time::from_millis(61_500)));
+        assert!(["", "-1", "x", "NaN", "1e40"].into_iter().all(|t| seconds(t).is_err()));
+        let cli = Cli::try_parse_from(["headwater", "serve", "--record", "a"]).unwrap();
+        let Command::Serve(serve) = cli.command else { panic!("no serve") };
+        assert_eq!((serve.record, serve.record_limit), (Some("a".into()), 1 << 30));
+    }
+
+    #[test]
     fn wrong_arguments_are_exit_code_2() {
         for line in [
             &["headwater", "serve", "--rolls", "x"][..],
             &["headwater", "demo", "--bind", "x"],
             &["headwater", "x"],
+            &["headwater", "serve", "--record-limit", "1G"],
+            &["headwater", "replay"],
+            &["headwater", "replay", "a", "--from", "1"],
         ] {
             assert_eq!(Cli::try_parse_from(line).unwrap_err().exit_code(), 2);
         }

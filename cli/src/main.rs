@@ -13,7 +13,9 @@ mod demo;
 mod failure;
 mod listen;
 mod log;
+mod replay;
 mod run;
+mod seeded;
 mod settings;
 mod signals;
 
@@ -30,9 +32,13 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+/// The version of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Config(args) => match args.command {
             None => settings::print(&Config::default()).map_err(Failure::Running).and_then(|text| say(&text)),
@@ -72,7 +78,13 @@ fn serve(args: &args::Serve) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         log.say(Level::Warn, warning.to_string());
     }
-    let node = run::start(&loaded.config, log.clone())?;
+    let node = match &args.record {
+        None => run::start(&loaded.config, log.clone()),
+        Some(path) => {
+            let record = run::Record { path: path.clone(), limit: args.record_limit };
+            run::start_recording(&loaded.config, log.clone(), &record)
+        }
+    }?;
     let said = log.clone();
     run::until_all_end(vec![("node", node)], &log, move |nodes| {
         said.say(

@@ -3,12 +3,15 @@
 use crate::failure::Failure;
 use crate::listen;
 use crate::log::Log;
+use crate::seeded::Seeded;
 use crate::signals;
 use proto_core::io::{Level, Service};
 use proto_core::node::Node;
 use proto_core::node::config::Config;
+use proto_core::recording::Header;
 use proto_core::rtc::Identity;
-use runtime_mio::{ExitReason, RemoteControl};
+use runtime_mio::{ExitReason, Recorder, RemoteControl, Runtime};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
@@ -20,16 +23,86 @@ pub(crate) struct Ready {
     enter: Box<dyn FnOnce() -> Result<(), String> + Send>,
 }
 
+/// What is to be recorded, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// The file, which must not exist.
+    pub(crate) path: PathBuf,
+    /// The most bytes that it may have.
+    pub(crate) limit: u64,
+}
+
 /// Starts a node: its listeners, its seed, its loop.
 ///
 /// # Errors
 /// What keeps it from starting, with the remedy.
 pub(crate) fn start(config: &Config, log: Log) -> Result<Ready, Failure> {
+    let mut runtime = listening(config, log)?;
+    let identity = Identity::generate().map_err(|reason| Failure::Running(reason.text.into_owned()))?;
+    let mut node = Node::new(config.clone(), seed()?, runtime.start_instant(), identity)
+        .map_err(|reason| Failure::Running(reason.text.into_owned()))?;
+    let control = runtime.handle();
+    let enter = move || outcome(runtime.run(&mut node));
+    Ok(Ready { control, enter: Box::new(enter) })
+}
+
+/// As [`start`], with everything that the node is told written to a file, and cryptography from a seed.
+///
+/// # Errors
+/// What keeps it from starting, with the remedy.
+pub(crate) fn start_recording(config: &Config, log: Log, record: &Record) -> Result<Ready, Failure> {
+    determinism::os::check().map_err(|e| Failure::Running(format!("cannot record here: {e}")))?;
+    let said = log.clone();
+    let mut runtime = listening(config, log)?;
+    let header = Header {
+        version: crate::VERSION.to_owned(),
+        config: config.clone(),
+        node_seed: seed()?,
+        crypto_seed: seed()?,
+    };
+    let recorder =
+        Recorder::create(&record.path, &header, record.limit).map_err(|e| Failure::Running(e.to_string()))?;
+    let shown = record.path.display();
+    said.say(
+        Level::Warn,
+        format!(
+            "everything that this node is told is recorded to {shown}, at most {} bytes; the file holds secrets \
+             (keys, tokens, media): keep it as you would keep a key",
+            record.limit
+        ),
+    );
+    said.say(
+        Level::Warn,
+        "recording uses seeded cryptography, which is slower, and as safe as the recording is kept; \
+         start without --record for normal service",
+    );
+    let control = runtime.handle();
+    let enter = move || {
+        // On the thread of the loop: what the libraries keep for a thread is seeded there.
+        let mut node = recorder.before(Seeded::new(&header)?);
+        let exit = runtime.run(&mut node);
+        if let Err(e) = node.finish() {
+            said.say(Level::Error, e.to_string());
+        }
+        outcome(exit)
+    };
+    Ok(Ready { control, enter: Box::new(enter) })
+}
+
+fn outcome(exit: ExitReason) -> Result<(), String> {
+    match exit {
+        ExitReason::Drained | ExitReason::Stopped => Ok(()),
+        ExitReason::Fatal(reason) => Err(reason.text.into_owned()),
+    }
+}
+
+/// A loop with all listeners of a node.
+fn listening(config: &Config, log: Log) -> Result<Runtime, Failure> {
     // More descriptors are better; fewer only mean fewer clients, which `limits.conns` does not know.
     let _ = runtime_mio::raise_file_limit();
     let options = runtime_mio::Options::new(&config.limits, move |line| log.line(line));
-    let mut runtime = runtime_mio::Runtime::new(options)
-        .map_err(|e| Failure::Running(format!("cannot make the event loop: {e}")))?;
+    let mut runtime =
+        Runtime::new(options).map_err(|e| Failure::Running(format!("cannot make the event loop: {e}")))?;
     for (service, addr) in [
         (Service::Http, config.http_addr()),
         (Service::Rtmp, config.rtmp_addr()),
@@ -44,15 +117,7 @@ pub(crate) fn start(config: &Config, log: Log) -> Result<Ready, Failure> {
             Failure::Running(listen::refusal(what, service.key(), e.addr, e.holder.as_deref(), &e.error))
         })?;
     }
-    let identity = Identity::generate().map_err(|reason| Failure::Running(reason.text.into_owned()))?;
-    let mut node = Node::new(config.clone(), seed()?, runtime.start_instant(), identity)
-        .map_err(|reason| Failure::Running(reason.text.into_owned()))?;
-    let control = runtime.handle();
-    let enter = move || match runtime.run(&mut node) {
-        ExitReason::Drained | ExitReason::Stopped => Ok(()),
-        ExitReason::Fatal(reason) => Err(reason.text.into_owned()),
-    };
-    Ok(Ready { control, enter: Box::new(enter) })
+    Ok(runtime)
 }
 
 /// A secret of 256 bits from the operating system.

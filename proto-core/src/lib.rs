@@ -19,6 +19,7 @@ pub mod machine;
 pub mod media;
 pub mod node;
 pub mod rand;
+pub mod recording;
 pub mod rtc;
 pub mod rtmp;
 pub mod simulation;

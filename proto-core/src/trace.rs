@@ -131,7 +131,7 @@ impl Digest {
         self.str(text);
     }
 
-    fn batch(&mut self, batch: &Batch) {
+    pub(crate) fn batch(&mut self, batch: &Batch) {
         let Batch { socket, buf, items } = batch;
         self.u64(u64::from(socket.0));
         self.bytes(buf);

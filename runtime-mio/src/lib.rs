@@ -17,6 +17,7 @@ mod driver;
 mod fds;
 mod holder;
 mod io;
+mod recorder;
 mod tcp;
 mod udp;
 
@@ -27,6 +28,7 @@ pub use accept::BindError;
 pub use control::{RemoteControl, Stats};
 pub use fds::raise_file_limit;
 pub use holder::{who_holds, who_holds_udp};
+pub use recorder::{RecordError, Recorded, Recorder};
 
 use mio::{Poll, Waker};
 use proto_core::error::Reason;

@@ -106,6 +106,7 @@ pub(crate) enum Dialled {
 pub(crate) struct Tcp {
     conns: Slab<Conn>,
     /// The connections that the node knows and has not closed.
+    /// Made with the runtime, not on the thread that runs it: there, a recorded node's maps take their keys from a seed.
     by_id: HashMap<ConnId, usize>,
     /// Connections that are gone without the node having been told yet.
     dead: BTreeSet<ConnId>,

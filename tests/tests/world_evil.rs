@@ -25,25 +25,29 @@ fn innocents_notice_nothing_of_any_evil_client() {
     let only = std::env::var("WORLD_EVIL").ok();
     let mut wrong = Vec::new();
     for seed in seeds() {
-        let without = run(seed, None);
-        assert_eq!(without.violation, None, "seed {seed} without anybody evil");
+        let without = [false, true].map(|webrtc| run(seed, webrtc, None));
+        assert!(
+            without.iter().all(|w| w.violation.is_none()),
+            "seed {seed} without anybody evil: {without:?}"
+        );
         for kind in Evil::ALL.iter().copied() {
             if only.as_deref().is_some_and(|o| o != format!("{kind:?}")) {
                 continue;
             }
+            let webrtc = kind.is_about_webrtc();
             let start = std::time::Instant::now();
             let with = if only.is_some() {
                 let mut w = World::new(seed);
-                let with = run_in(&mut w, Some(kind));
+                let with = run_in(&mut w, webrtc, Some(kind));
                 eprintln!(
                     "{}",
                     w.log().iter().filter(|l| !l.contains(" saw ")).cloned().collect::<Vec<_>>().join("\n")
                 );
                 with
             } else {
-                run(seed, Some(kind))
+                run(seed, webrtc, Some(kind))
             };
-            if let Err(v) = compare(&without, &with, &format!("{kind:?}")) {
+            if let Err(v) = compare(&without[usize::from(webrtc)], &with, &format!("{kind:?}")) {
                 wrong.push(format!("seed {seed}, {kind:?}: {} at {}: {}", v.invariant, v.at, v.text));
             }
             if std::env::var_os("WORLD_TIMES").is_some() {

@@ -40,7 +40,7 @@ fn cluster(w: &mut World) -> Cluster {
 
 /// Runs a test with several seeds. `WORLD_SEEDS=from..to` chooses others; a failure names its seed.
 fn seeds(test: impl Fn(&mut World)) {
-    let chosen = std::env::var("WORLD_SEEDS").unwrap_or_else(|_| "0..3".to_owned());
+    let chosen = std::env::var("WORLD_SEEDS").unwrap_or_else(|_| "0..2".to_owned());
     let (from, to) = chosen.split_once("..").expect("WORLD_SEEDS is from..to");
     let number = |s: &str| s.parse::<u64>().expect("a seed is a number");
     for seed in number(from)..number(to) {
@@ -207,7 +207,7 @@ fn clocks_that_run_fast_or_slow_harm_nobody() {
         for (n, node) in c.nodes().into_iter().enumerate() {
             w.skew(node, [-500, 500, -20_000, 20_000, 0][(n + w.pick("skew", 0, 5) as usize) % 5]);
         }
-        w.run(ms(90_000));
+        w.run(ms(45_000));
         let s = session(w, p);
         for v in viewers {
             assert_eq!(w.player(v).ended, None);
@@ -244,9 +244,10 @@ fn a_wall_clock_that_jumps_moves_no_timer() {
         for (node, jump) in c.nodes().into_iter().zip([3_600_000, -3_600_000, 90_000, -86_400_000, 500]) {
             w.jump_wall(node, jump);
         }
-        w.run(ms(130_000));
+        // The nodes look at it once a minute.
+        w.run(ms(62_000));
         w.heal_all();
-        w.run(ms(70_000));
+        w.run(ms(61_000));
         let s = session(w, p);
         for v in viewers {
             saw_all(w, v, p, s);

@@ -578,6 +578,23 @@ fn tcp_waits_out_a_stall_and_a_loss_in_either_direction() {
 }
 
 #[test]
+fn healing_ends_a_stall_at_once() {
+    let mut w = World::quiet(25);
+    let host = one(&mut w);
+    let p = w.publish(host, "live/one");
+    w.run(ms(1_000));
+    let v = w.play(host, "live/one");
+    w.run(ms(2_000));
+    w.stall(v, ms(60_000));
+    w.run(ms(1_000));
+    let before = w.player(v).seen.len();
+    w.heal_all();
+    w.run(ms(100));
+    assert!(w.player(v).seen.len() > before + 50);
+    assert!(w.publisher(p).is_ready() && w.player(v).ended.is_none());
+}
+
+#[test]
 fn a_dial_gets_through_once_its_way_is_healed() {
     let mut w = World::quiet(20);
     let host = one(&mut w);
@@ -599,6 +616,17 @@ fn a_dial_gets_through_once_its_way_is_healed() {
     w.run(ms(50));
     let result = w.with(wrong, |a: &mut Asker, _| a.result.take()).unwrap();
     assert!(result.unwrap_err().contains("refused"));
+}
+
+#[test]
+fn a_host_may_have_a_second_address() {
+    let mut w = World::quiet(24);
+    let host = one(&mut w);
+    let second = w.second_address(host);
+    let asker = w.add(Box::new(Asker::new(at(second, w.http_addr(host).port()), "/metrics")));
+    w.run(ms(500));
+    let result = w.with(asker, |a: &mut Asker, _| a.result.take()).unwrap();
+    assert_eq!(result.unwrap().0, 200);
 }
 
 #[test]

@@ -4,7 +4,6 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use determinism::os;
-use headwater_tests::world::actors::publisher::PublisherConfig;
 use headwater_tests::world::actors::webrtc::{Seen, WhepConfig, WhipConfig};
 use headwater_tests::world::link::{Conditions, Direction, Loss};
 use headwater_tests::world::nat::Behaviour;
@@ -428,7 +427,7 @@ fn after_any_faults_all_is_well_again() {
         let again = WhipConfig { again: Some(ms(500)), ..WhipConfig::default() };
         let publishers = [c.o, c.o2].map(|at| w.publish_webrtc(at, STREAM, again.clone()));
         // How far sound and picture are apart follows the jitter until reports come.
-        let config = WhepConfig { again: Some(ms(1_000)), apart: ms(500), ..WhepConfig::default() };
+        let config = WhepConfig { again: Some(ms(1_000)), apart: ms(150), ..WhepConfig::default() };
         let nat = w.nat(Behaviour::HOME);
         let mut viewers = [c.o, c.e, c.o2].map(|at| w.play_webrtc(at, STREAM, config.clone())).to_vec();
         let inner = w.new_whep(c.e, STREAM, config);

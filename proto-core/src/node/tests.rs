@@ -235,7 +235,7 @@ fn a_publisher_that_is_replaced_before_its_tracks_settled_leaves_no_alarm_that_r
 fn a_node_that_pulls_twice_under_one_number_leaves_no_session_behind() {
     use crate::hub::SourceId;
     use crate::ids::Epoch;
-    let mut bench = Bench::new(|_| {});
+    let mut bench = Bench::new(|c| c.cluster.key = "a key".to_owned());
     let key = StreamKey::parse("live/x").unwrap();
     bench.node.hub.publish(&key, Epoch { term: 1, count: 1 }, SourceId(1), bench.now).unwrap();
     let link = bench.accept(1, Service::Link);

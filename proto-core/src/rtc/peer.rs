@@ -125,8 +125,6 @@ pub(super) struct Peer {
     rtc_deadline: Time,
     opened: Time,
     heard: Time,
-    /// When it was last given DTLS, RTP or RTCP, authentic or not.
-    taken: Time,
     connected: bool,
     closing: Option<Reason>,
     closed: bool,
@@ -248,7 +246,6 @@ impl Peer {
             rtc_deadline: now,
             opened: now,
             heard: now,
-            taken: now,
             connected: false,
             closing: None,
             closed: false,
@@ -371,7 +368,6 @@ impl Peer {
         }
         self.remote = Some(remote);
         self.heard_on(remote, false, now);
-        self.taken = now;
         self.stats.bytes_in += datagram.len() as u64;
         self.input(input);
         Verdict::Taken
@@ -538,12 +534,8 @@ impl Peer {
                 self.events.push_back(PeerEvent::KeyFrameWanted);
             }
             Event::MediaEgressStats(s) => {
-                if let Some(loss) = s.loss {
-                    // There is one only if the viewer's reports came (and were authentic) since the last time. When
-                    // they came is not told; no later than the last datagram.
-                    self.heard = self.heard.max(self.taken);
-                    self.stats.loss_out = Some(loss);
-                }
+                // Not a sign of life: it may tell of reports that came long ago.
+                self.stats.loss_out = s.loss.or(self.stats.loss_out);
                 self.stats.rtt = s.rtt.or(self.stats.rtt);
             }
             Event::MediaIngressStats(s) => self.stats.rtt = s.rtt.or(self.stats.rtt),

@@ -240,8 +240,8 @@ impl World {
             if let Some(p) = self.net.pipes.get_mut(pipe)
                 && side == 0
             {
-                if !p.stands {
-                    // The next attempt would come from the new address; this one is not waited for.
+                if strange && !p.stands {
+                    // The next attempt simply gets another mapping.
                     continue;
                 }
                 p.unrouted = true;

@@ -128,6 +128,7 @@ impl World {
         self.net.cut.clear();
         self.net.blocked.clear();
         self.net.links.clear();
+        self.hasten();
         self.heal_hosts();
     }
 }

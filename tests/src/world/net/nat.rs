@@ -165,7 +165,7 @@ impl World {
                 self.addresses.remove(&old);
                 let ip = IpAddr::V4(Ipv4Addr::new(
                     10,
-                    16 + moves as u8,
+                    16 + (moves % 200) as u8,
                     (client.0 / 250) as u8,
                     (client.0 % 250 + 1) as u8,
                 ));

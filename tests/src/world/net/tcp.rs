@@ -140,6 +140,10 @@ impl Pipes {
         self.0.get_mut(id as usize)?.take()
     }
 
+    fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut Pipe)> {
+        self.0.iter_mut().enumerate().filter_map(|(n, p)| Some((n as u64, p.as_deref_mut()?)))
+    }
+
     pub(in crate::world) fn iter(&self) -> impl Iterator<Item = (u64, &Pipe)> {
         self.0.iter().enumerate().filter_map(|(n, p)| Some((n as u64, p.as_deref()?)))
     }
@@ -520,6 +524,28 @@ impl World {
                 self.at(at, Event::Arrive(pipe, side));
                 false
             }
+        }
+    }
+
+    /// All links are clean from now on: what waited before a slow or stalled one comes as over a clean one.
+    pub(super) fn hasten(&mut self) {
+        let now = self.now;
+        let mut due = Vec::new();
+        for (id, p) in self.net.pipes.iter_mut() {
+            for (side, end) in p.ends.iter_mut().enumerate() {
+                let soonest = now + p.distance[side];
+                for coming in end.inbound.iter_mut().filter(|c| c.at > soonest) {
+                    coming.at = soonest;
+                    due.push((soonest, Event::Arrive(id, side)));
+                }
+                for ack in end.acks.iter_mut().filter(|a| a.0 > soonest) {
+                    ack.0 = soonest;
+                    due.push((soonest, Event::Acked(id, side)));
+                }
+            }
+        }
+        for (at, event) in due {
+            self.at(at, event);
         }
     }
 

@@ -164,8 +164,15 @@ impl Evil {
         }
     }
 
-    /// Whether it only annoys media over UDP, so that it has victims only where there are WebRTC sessions.
-    pub fn needs_rtc(self) -> bool {
+    /// Whether it could touch WebRTC sessions more than any others.
+    pub fn is_about_webrtc(self) -> bool {
+        use Evil as E;
+        let posts = matches!(self, E::SdpBombs | E::UnconnectedWhep | E::UnconnectedWhip | E::WhipThief);
+        posts || udp::is(self)
+    }
+
+    /// Whether it has victims only where there are WebRTC sessions.
+    pub fn needs_webrtc(self) -> bool {
         use Evil as E;
         matches!(self, E::DtlsForged | E::RtpForged | E::Replay | E::ReplayElsewhere)
     }

@@ -260,7 +260,7 @@ impl FalseNode {
         // Pulls of a node are numbered from 1, with the attempt in the low bits.
         (0..16u64)
             .map(|n| {
-                let pull = (n / 4 + 1) << 16 | n % 4;
+                let pull = ((n / 4 + 1) << 16) | (n % 4);
                 let media = media.clone();
                 Message::Frame(Box::new(RelayFrame {
                     pull,

@@ -48,6 +48,10 @@ impl Timeline {
             .frame
             .is_some_and(|(s, then, at)| s == session && ((shown - at) - (sampled - then)).abs() <= STEP);
         self.regular = if regular { self.regular + 1 } else { 0 };
+        if !regular {
+            // The stream was spliced: what was reported before is about another stretch of time.
+            self.report = None;
+        }
         self.frame = Some((session, sampled, shown));
         (shown, back)
     }
