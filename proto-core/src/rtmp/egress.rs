@@ -161,7 +161,11 @@ impl Player {
 
     pub(super) fn deliver(&mut self, delivery: &Delivery) -> Rendered {
         match delivery {
-            Delivery::Config { config, .. } if config.params.codec() == Codec::Opus && !self.takes_opus => {
+            Delivery::Config { track, config }
+                if config.params.codec() == Codec::Opus && !self.takes_opus =>
+            {
+                // The publisher before may have had AAC there; its configuration must not speak for this one's sound.
+                self.untold |= self.configs.remove(track).is_some();
                 Rendered { no_opus: true, ..Rendered::default() }
             }
             Delivery::Config { track, config } => {

@@ -257,7 +257,9 @@ impl<'a> Runner<'a> {
                 let (id, kind) = match by {
                     By::Rtmp => (self.world.play(at, stream), Kind::Player),
                     By::Webrtc => {
-                        let config = WhepConfig { again, ..WhepConfig::default() };
+                        // It must have noticed that its node is gone before recovery is judged.
+                        let silence = Duration::from_secs(4);
+                        let config = WhepConfig { again, silence, ..WhepConfig::default() };
                         (self.world.play_webrtc(at, stream, config), Kind::Whep)
                     }
                 };

@@ -131,6 +131,8 @@ pub struct PublisherBy<W> {
     redial: Option<Time>,
     silent: bool,
     leaving: bool,
+    /// The first picture after a silence is a key frame.
+    key_due: bool,
     out: VecDeque<Out>,
     notes: Notes,
 }
@@ -161,6 +163,7 @@ impl<W: Wire> PublisherBy<W> {
             redial: Some(now),
             silent: false,
             leaving: false,
+            key_due: false,
             out: VecDeque::new(),
             notes: Notes::default(),
         }
@@ -284,9 +287,11 @@ impl<W: Wire> PublisherBy<W> {
             let seq = *count;
             *count += 1;
             if self.silent {
+                self.key_due = true;
                 continue;
             }
-            let key = picture && (seq % self.config.gop == 0 || wire.wants_key());
+            let regular = seq % self.config.gop == 0;
+            let key = picture && (regular | wire.wants_key() | std::mem::take(&mut self.key_due));
             let track = if picture { 'v' } else { 'a' };
             let label = Label { stream: self.stream.clone(), session: sent.session, track, seq, key };
             let len = match (picture, key) {

@@ -69,6 +69,8 @@ pub(super) struct Caller {
     ip: IpAddr,
     http: Http,
     asked: Asked,
+    /// Whom its present call is with.
+    called: SocketAddr,
     resource: Option<String>,
     pub(super) peer: Option<Peer>,
     pub(super) calls: Vec<Call>,
@@ -86,6 +88,7 @@ pub(super) struct Caller {
 impl Caller {
     pub(super) fn new(seat: Seat, publishes: bool, silence: Duration) -> Caller {
         Caller {
+            called: seat.to,
             seat,
             publishes,
             ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -135,6 +138,7 @@ impl Caller {
                 let kind = if self.publishes { "whip" } else { "whep" };
                 let path = format!("/{kind}/{}", self.seat.stream);
                 self.asked = Asked::Post;
+                self.called = self.seat.to;
                 self.http.ask(self.seat.to, "POST", &path, Some(&offer), &mut self.out);
             }
         }
@@ -209,7 +213,7 @@ impl Caller {
     fn datagram(&mut self, port: u16, from: SocketAddr, bytes: &[u8], now: Time) {
         let sent = match &mut self.peer {
             Some(peer) if peer.port() == port => {
-                if from.ip() == self.seat.to.ip() {
+                if from.ip() == self.called.ip() {
                     peer.datagram(from, bytes, now);
                 } else {
                     self.fault("S9", format!("a datagram of {} bytes from {from}", bytes.len()));
