@@ -184,7 +184,7 @@ impl<'a> Runner<'a> {
                 self.world.start(host);
             }
         }
-        for (_, &(id, kind)) in &self.clients {
+        for &(id, kind) in self.clients.values() {
             match kind {
                 Kind::Publisher => self.world.with_publisher(id, |p, _| p.keep_silent(false)),
                 Kind::Whip => self.world.with_whip(id, |p, _| p.keep_silent(false)),
@@ -324,8 +324,16 @@ impl<'a> Runner<'a> {
                 }
             }
             (Op::Reading(_, on), Kind::Player) => w.with_player(id, |p| p.read(*on)),
-            (Op::Rebind(_), _) => w.rebind(id),
-            (Op::Readdress(_), _) => w.readdress(id),
+            (Op::Rebind(_) | Op::Readdress(_), _) => {
+                match op {
+                    Op::Rebind(_) => w.rebind(id),
+                    _ => w.readdress(id),
+                }
+                // A player by RTMP cannot know that its connection is dead, and has no way to come back.
+                if kind == Kind::Player {
+                    w.with_player(id, Player::leave);
+                }
+            }
             _ => {}
         }
         Some(())
