@@ -179,7 +179,7 @@ fn a_name_that_an_earlier_run_still_has_is_no_error_until_its_lease_is_over() {
     let mut m = member("m");
     m.handle(Input::ManagerUp(LinkId::Local), Time::ZERO);
     drain(&mut m);
-    let lease = Limits::default().lease_ms;
+    let lease = m.limits.lease_ms;
     assert_eq!(taken(&mut m, 10), [Level::Info]);
     assert_eq!(taken(&mut m, 1_000), []);
     assert_eq!(taken(&mut m, 10 + lease), []);
