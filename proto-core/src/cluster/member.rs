@@ -160,6 +160,8 @@ pub struct Member {
     place: Place,
     failures: u32,
     logged_at: Option<Time>,
+    /// Since when the manager has refused this node without a break.
+    refused_since: Option<Time>,
     owned: BTreeMap<StreamKey, (Epoch, String)>,
     /// The highest epoch that any manager spoke of.
     highest: Epoch,
@@ -195,6 +197,7 @@ impl Member {
             place: Place::Away { dial_at },
             failures: 0,
             logged_at: None,
+            refused_since: None,
             owned: BTreeMap::new(),
             highest: Epoch::default(),
             pending: BTreeMap::new(),
@@ -272,6 +275,7 @@ impl Member {
 
     fn registered(&mut self) {
         let Place::Up { registered, .. } = &mut self.place else { return };
+        self.refused_since = None;
         if std::mem::replace(registered, true) {
             return;
         }
@@ -354,6 +358,15 @@ impl Member {
             },
             Message::Refused { req: 0, code, text } => {
                 let text = format!("the manager refused this node: {} ({})", quote(&text), quote(&code));
+                let first = self.refused_since.is_none();
+                let since = *self.refused_since.get_or_insert(now);
+                // An earlier run of this node may still have the name, until its lease ends.
+                if code == "node_name_taken" && now.since(since) <= Self::ms(self.limits.lease_ms) {
+                    if first {
+                        self.out.push_back(Output::Log(Level::Info, format!("{text}; trying again")));
+                    }
+                    return;
+                }
                 if self.logged_at.is_none_or(|at| now.since(at) >= COMPLAIN_EVERY) {
                     self.logged_at = Some(now);
                     self.out.push_back(Output::Log(Level::Error, text));

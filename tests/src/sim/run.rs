@@ -324,8 +324,16 @@ impl<'a> Runner<'a> {
                 }
             }
             (Op::Reading(_, on), Kind::Player) => w.with_player(id, |p| p.read(*on)),
-            (Op::Rebind(_), _) => w.rebind(id),
-            (Op::Readdress(_), _) => w.readdress(id),
+            (Op::Rebind(_) | Op::Readdress(_), _) => {
+                match op {
+                    Op::Rebind(_) => w.rebind(id),
+                    _ => w.readdress(id),
+                }
+                // A player by RTMP cannot know that its connection is dead, and has no way to come back.
+                if kind == Kind::Player {
+                    w.with_player(id, Player::leave);
+                }
+            }
             _ => {}
         }
         Some(())

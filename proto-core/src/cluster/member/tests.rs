@@ -163,13 +163,36 @@ fn a_name_that_was_not_found_is_not_asked_for_again_for_a_second() {
     assert!(matches!(drain(&mut m)[..], [Output::ToManager(Message::Locate { req: 3, .. })]));
 }
 
+/// What is logged in answer to a refusal for a name that is taken.
+fn taken(m: &mut Member, at: u64) -> Vec<Level> {
+    let (code, text) = ("node_name_taken".to_owned(), "taken".to_owned());
+    m.handle(Input::Message(Message::Refused { req: 0, code, text }), Time::from_millis(at));
+    let level = |said| match said {
+        Output::Log(level, _) => Some(level),
+        _ => None,
+    };
+    drain(m).into_iter().filter_map(level).collect()
+}
+
+#[test]
+fn a_name_that_an_earlier_run_still_has_is_no_error_until_its_lease_is_over() {
+    let mut m = member("m");
+    m.handle(Input::ManagerUp(LinkId::Local), Time::ZERO);
+    drain(&mut m);
+    let lease = m.limits.lease_ms;
+    assert_eq!(taken(&mut m, 10), [Level::Info]);
+    assert_eq!(taken(&mut m, 1_000), []);
+    assert_eq!(taken(&mut m, 10 + lease), []);
+    assert_eq!(taken(&mut m, 2_000 + lease), [Level::Error], "somebody else lives under that name");
+    assert_eq!(taken(&mut m, 3_000 + lease), []);
+}
+
 #[test]
 fn a_refused_registration_is_said_once_and_tried_again() {
     let mut m = member("m");
     m.handle(Input::ManagerUp(LinkId::Local), Time::ZERO);
     drain(&mut m);
-    let refused =
-        || Message::Refused { req: 0, code: "node_name_taken".to_owned(), text: "taken".to_owned() };
+    let refused = || Message::Refused { req: 0, code: "cluster_nodes".to_owned(), text: "full".to_owned() };
     m.handle(Input::Message(refused()), Time::ZERO);
     m.handle(Input::Tick, Time::from_millis(1_000));
     m.handle(Input::Message(refused()), Time::from_millis(1_010));

@@ -138,7 +138,10 @@ impl Caller {
                 let kind = if self.publishes { "whip" } else { "whep" };
                 let path = format!("/{kind}/{}", self.seat.stream);
                 self.asked = Asked::Post;
-                self.called = self.seat.to;
+                if std::mem::replace(&mut self.called, self.seat.to) != self.seat.to {
+                    // The connection that stands leads to the node before.
+                    self.http.give_up(&mut self.out);
+                }
                 self.http.ask(self.seat.to, "POST", &path, Some(&offer), &mut self.out);
             }
         }
