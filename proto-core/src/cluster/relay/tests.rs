@@ -63,8 +63,7 @@ fn frame(seq: u64, kind: FrameKind, epoch: Epoch) -> Delivery {
         payload: Bytes::from_static(b"picture"),
     };
     let frame = Arc::new(Frame { seq, epoch, config_version: 1, media, renderings: Renderings::default() });
-    // What the subscriber would see is squeezed; the relay passes the stream's own times.
-    Delivery::Frame { frame, dts: 0, pts: 0, cached: true }
+    Delivery::Frame { frame, dts: pts, pts, cached: false }
 }
 
 fn drain(c: &mut PullClient) -> Vec<Output> {
@@ -113,6 +112,19 @@ fn a_pull_finds_dials_pulls_and_hands_frames_to_the_hub() {
     assert_eq!(pts(&said), [1, 2]);
     assert_eq!((s.counters().frames, s.counters().bytes), (2, 14));
     assert_eq!(c.path(), [id("origin")]);
+}
+
+#[test]
+fn a_cached_group_is_passed_on_with_squeezed_times() {
+    let mut c = client();
+    let mut s = pull_from(&mut c, "origin", E1, T);
+    let squeezed = |seq, kind, to: i64| match frame(seq, kind, E1) {
+        Delivery::Frame { frame, .. } => Delivery::Frame { frame, dts: to, pts: to + 1, cached: true },
+        other => other,
+    };
+    let items = [config(TrackId::VIDEO, 1), squeezed(1, Key, 98), squeezed(40, Delta, 99), frame(100, Delta, E1)];
+    let said = feed(&mut c, &mut s, &items);
+    assert_eq!(pts(&said), [99, 100, 100], "the viewers there are not set behind by the group's length");
 }
 
 #[test]
