@@ -6,7 +6,7 @@ use crate::cluster::NodeId;
 use crate::error::Reason;
 use crate::hub::delivery::Delivery;
 use crate::limits::Limits;
-use crate::media::frame::Frame;
+use crate::media::frame::{Frame, NewFrame};
 use crate::media::key::StreamKey;
 use crate::simulation::Bug;
 use crate::time::Time;
@@ -93,7 +93,8 @@ impl PullServer {
     }
 
     /// Turns what the hub delivers into a message. `backlog` is what waits on the link. `None`: left out (and
-    /// counted). The times are the stream's own, not those of the delivery: the puller's hub makes its viewers'.
+    /// counted). The times are those of the delivery: a cached group comes in one piece, and with its own times it would
+    /// set the puller's stream, and everyone who watches there, behind live by its whole length with each new pull.
     pub fn deliver(&mut self, delivery: &Delivery, backlog: usize) -> Option<Message> {
         match delivery {
             Delivery::Config { track, config } => Some(Message::Tracks {
@@ -101,11 +102,11 @@ impl PullServer {
                 path: self.path.clone(),
                 configs: vec![TrackConfig { track: *track, config: config.as_ref().clone() }],
             }),
-            Delivery::Frame { frame, .. } => self.frame(frame, backlog),
+            Delivery::Frame { frame, dts, pts, .. } => self.frame(frame, (*dts, *pts), backlog),
         }
     }
 
-    fn frame(&mut self, frame: &Frame, backlog: usize) -> Option<Message> {
+    fn frame(&mut self, frame: &Frame, (dts, pts): (i64, i64), backlog: usize) -> Option<Message> {
         let bytes = frame.len() as u64;
         let most = self.limits.link_queue_bytes;
         let pass = if frame.is_video() {
@@ -132,7 +133,7 @@ impl PullServer {
             seq: frame.seq,
             epoch: frame.epoch,
             config_version: frame.config_version,
-            media: frame.media.clone(),
+            media: NewFrame { dts, pts, ..frame.media.clone() },
         })))
     }
 
