@@ -219,6 +219,23 @@ mod tests {
     }
 
     #[test]
+    fn cached_groups_of_sources_that_come_again_do_not_add_up() {
+        let mut w = World::new();
+        let mut last = w.video(0, 0).dts;
+        for source in 1..20 {
+            w.stream.forget_source();
+            w.video.forget_source();
+            let now = source * 1_000;
+            // A squeezed group of 60 pictures comes at once.
+            for n in 0..60 {
+                last = w.video(77_000 * source as i64 + n, now).dts;
+            }
+            let ahead = last - START - now as i64 * MS;
+            assert!((0..60 * MS).contains(&ahead), "{source}: the stream is {} ms ahead", ahead / MS);
+        }
+    }
+
+    #[test]
     fn a_long_silence_that_the_source_counted_too_is_no_jump() {
         let mut w = World::new();
         let a = w.video(0, 0);
