@@ -42,6 +42,8 @@ impl TrackClock {
 pub(super) struct StreamClock {
     edge: Option<i64>,
     at: Time,
+    /// When the first frame came.
+    began: Time,
     /// What is added to the source's time. Tracks share it, so that sound and picture stay together.
     offset: Option<i64>,
 }
@@ -98,7 +100,15 @@ impl StreamClock {
             if self.offset.is_some() {
                 corrected = Some(JUMP);
             }
-            let on = self.edge.map_or(START, |e| e.saturating_add(gap(self.at, now).max(MIN_STEP)));
+            // What came in haste put the stream ahead of the time that passed. A new start takes that back as far as time
+            // can go: otherwise each one would set the viewers further behind.
+            let due = START.saturating_add(gap(self.began, now));
+            let on = self.edge.map_or(START, |e| {
+                e.saturating_add(gap(self.at, now)).min(due).max(e.saturating_add(MIN_STEP))
+            });
+            if self.edge.is_none() {
+                self.began = now;
+            }
             let offset = on.wrapping_sub(raw_dts);
             self.offset = Some(offset);
             offset
