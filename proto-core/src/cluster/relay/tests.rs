@@ -122,7 +122,8 @@ fn a_cached_group_is_passed_on_with_squeezed_times() {
         Delivery::Frame { frame, .. } => Delivery::Frame { frame, dts: to, pts: to + 1, cached: true },
         other => other,
     };
-    let items = [config(TrackId::VIDEO, 1), squeezed(1, Key, 98), squeezed(40, Delta, 99), frame(100, Delta, E1)];
+    let items =
+        [config(TrackId::VIDEO, 1), squeezed(1, Key, 98), squeezed(40, Delta, 99), frame(100, Delta, E1)];
     let said = feed(&mut c, &mut s, &items);
     assert_eq!(pts(&said), [99, 100, 100], "the viewers there are not set behind by the group's length");
 }
