@@ -42,14 +42,38 @@ struct Sender {
     started: bool,
 }
 
+/// Sender reports take frames for sampled so much before they are sent. A report cannot speak of the future, and a stream
+/// runs ahead of its first frame when a stall is made up for. Only what both tracks have in common may be moved: where one
+/// is held back alone, reports pull sound and picture apart. Lip sync compares the tracks, so the amount does not matter to it.
+const HEADROOM: Duration = Duration::from_secs(4);
+
+/// Ties a viewer's timeline to the clock of sender reports, the same for sound and picture.
+#[derive(Debug, Default)]
+struct ReportClock {
+    anchor: Option<(Instant, i64)>,
+}
+
+impl ReportClock {
+    /// When a frame shown at `pts` counts as sampled. Not later than `now`.
+    fn at(&mut self, pts: i64, now: Instant) -> Instant {
+        let fresh = (now.checked_sub(HEADROOM).unwrap_or(now), pts);
+        let (start, first) = *self.anchor.get_or_insert(fresh);
+        let distance = Duration::from_nanos(pts.abs_diff(first));
+        let sampled = if pts < first { start.checked_sub(distance) } else { start.checked_add(distance) };
+        match sampled.filter(|s| *s <= now) {
+            Some(sampled) => sampled,
+            None => self.anchor.insert(fresh).0,
+        }
+    }
+}
+
 /// Renders deliveries into one viewer's RTP. Payloads are cut once per frame and shared by all viewers; sequence
 /// numbers are contiguous per viewer, whatever was skipped.
 #[derive(Debug)]
 pub struct Egress {
     video: Option<Sender>,
     audio: Option<Sender>,
-    /// Ties the viewer's timeline to the clock of sender reports, the same for sound and picture.
-    anchor: Option<(Instant, i64)>,
+    clock: ReportClock,
 }
 
 impl Egress {
@@ -66,7 +90,7 @@ impl Egress {
             timestamp_offset: rng.u32(),
             started: false,
         };
-        Egress { video: video.map(&mut sender), audio: audio.map(&mut sender), anchor: None }
+        Egress { video: video.map(&mut sender), audio: audio.map(&mut sender), clock: ReportClock::default() }
     }
 
     /// Learns a track's configuration. Answers whether the session can carry the track.
@@ -97,10 +121,7 @@ impl Egress {
             return Written::BeforeKey;
         }
         sender.started = true;
-        let (start, first) = *self.anchor.get_or_insert((now, pts));
-        let since = Duration::from_nanos(u64::try_from(pts.saturating_sub(first)).unwrap_or(0));
-        // A sender report must not speak of the future.
-        let wallclock = start.checked_add(since).unwrap_or(now).min(now);
+        let wallclock = self.clock.at(pts, now);
         let ticks = i128::from(pts) * i128::from(sender.lane.rate) / 1_000_000_000;
         let timestamp = sender.timestamp_offset.wrapping_add(ticks as u32);
         let payloads = &frame.renderings.rtp.get_or_init(|| render(frame, config)).0;
@@ -132,4 +153,42 @@ fn render(frame: &Frame, config: &CodecConfig) -> RtpPayloads {
         CodecParams::Opus { .. } => vec![frame.media.payload.clone()],
         CodecParams::Aac { .. } => Vec::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: i64 = 1_000_000;
+
+    /// Where the reports of frames (time shown, time sent; ms) put the beginning of the timeline, relative to the first.
+    fn origins(frames: &[(i64, u64)]) -> Vec<i64> {
+        let begin = Instant::now() + Duration::from_secs(100);
+        let mut clock = ReportClock::default();
+        let mut all = Vec::new();
+        for (shown, sent) in frames {
+            let now = begin + Duration::from_millis(*sent);
+            let at = clock.at(shown * MS, now);
+            assert!(at <= now, "a report would speak of the future");
+            all.push((now - at).as_millis() as i64 + shown - *sent as i64);
+        }
+        all.iter().map(|o| o - all[0]).collect()
+    }
+
+    #[test]
+    fn tracks_stay_comparable_when_the_stream_runs_ahead_or_sound_is_older() {
+        assert_eq!(origins(&[(1_000, 0), (1_040, 40), (1_860, 60), (1_840, 60), (1_880, 80)]), [0; 5]);
+        assert_eq!(
+            origins(&[(1_000, 0), (960, 5), (980, 20), (1_040, 40)]),
+            [0; 4],
+            "sound older than the picture"
+        );
+        assert_eq!(origins(&[(1_000, 0), (1_020, 9_000), (1_040, 9_000)]), [0; 3], "after a pause");
+    }
+
+    #[test]
+    fn where_that_is_not_enough_both_tracks_move() {
+        let moved = origins(&[(1_000, 0), (9_000, 40), (9_020, 60), (8_980, 60), (9_040, 80)]);
+        assert_eq!(moved[1..], [moved[1]; 4]);
+    }
 }
