@@ -10,6 +10,7 @@ pub mod player;
 pub mod publisher;
 pub mod rml_player;
 pub mod rml_publisher;
+#[cfg(feature = "independent")]
 pub mod rtc_rs;
 pub mod webrtc;
 
