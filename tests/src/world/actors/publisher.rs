@@ -307,7 +307,11 @@ impl<W: Wire> PublisherBy<W> {
 impl<W: Wire> Client for PublisherBy<W> {
     fn on(&mut self, input: In<'_>, now: Time) {
         if let In::Address(ip) = input {
-            self.ip = Some(ip);
+            // It is in another network: what it sends on the old connection leads nowhere, and its system says so.
+            let moved = self.ip.replace(ip).is_some_and(|before| before != ip);
+            if moved && self.wire.is_some() && self.config.again.is_some() {
+                self.redial = self.config.again.map(|d| now + d);
+            }
         }
         if self.redial.is_some_and(|at| at <= now) && matches!(input, In::Tick) {
             self.dial(now);

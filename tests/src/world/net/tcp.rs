@@ -497,8 +497,9 @@ impl World {
                 return false;
             }
             let Some(end) = self.end(pipe, side) else { return false };
-            if matches!(end.inbound.front(), Some(Coming { piece: Piece::Reset, .. })) {
-                // Nobody repeats a reset.
+            let waits = end.flying > 0 || end.held_bytes > 0;
+            if matches!(end.inbound.front(), Some(Coming { piece: Piece::Reset, .. })) && !waits {
+                // Nobody repeats a reset, unless bytes that are sent again ask for another.
                 end.inbound.pop_front();
                 self.at(now, Event::Arrive(pipe, side));
                 return false;
