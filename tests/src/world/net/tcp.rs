@@ -119,6 +119,16 @@ impl Pipe {
         let waits = !self.connected && self.ends[0].owner.is_some();
         waits && self.ends[0].party == party && self.dialled < before
     }
+
+    /// Whether a party dialled it and holds it, though it leads nowhere any more.
+    pub(in crate::world) fn strands(&self, party: Party) -> bool {
+        self.unrouted && self.connected && self.ends[0].party == party && self.ends[0].owner.is_some()
+    }
+
+    /// The address that was dialled.
+    pub(in crate::world) fn dialled(&self) -> SocketAddr {
+        self.ends[1].addr
+    }
 }
 
 /// All connections, by their numbers.
