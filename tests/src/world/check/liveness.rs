@@ -7,6 +7,7 @@ use proto_core::media::key::StreamKey;
 use proto_core::node::audit::Audit;
 use proto_core::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// L4, L8: two report intervals, the longest pause between two dials to a manager, and a moment.
@@ -68,9 +69,17 @@ impl World {
         self.violation().is_none()
     }
 
+    /// Who wants something and can be helped. A kernel keeps a connection that leads nowhere for a quarter of an hour
+    /// while its bytes are not acknowledged, and clients of RTMP believe it: they neither publish nor see anything.
     fn wanting(&self) -> Vec<(ClientId, Standing)> {
-        let here = |id: &ClientId| !self.is_cut_off(Party::Client(*id));
+        let here = |id: &ClientId| !self.is_cut_off(Party::Client(*id)) && !self.is_stranded(*id);
         self.standings().filter(|(id, s)| here(id) && !s.ended && s.stream.is_some()).collect()
+    }
+
+    /// Whether a client holds an RTMP connection that leads nowhere.
+    fn is_stranded(&self, client: ClientId) -> bool {
+        let rtmp = |to: SocketAddr| self.hosts.iter().any(|h| h.config.rtmp.port == to.port());
+        self.net.pipes.iter().any(|(_, p)| p.strands(Party::Client(client)) && rtmp(p.dialled()))
     }
 
     /// All nodes that run, with their audits.

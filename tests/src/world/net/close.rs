@@ -169,7 +169,7 @@ impl World {
     }
 
     /// The kernel forgets an end, and tells nobody on the network.
-    fn drop_end(&mut self, pipe: u64, side: usize) -> Option<Owner> {
+    pub(super) fn drop_end(&mut self, pipe: u64, side: usize) -> Option<Owner> {
         let p = self.net.pipes.get_mut(pipe)?;
         let end = &mut p.ends[side];
         let owner = end.owner.take();
