@@ -520,8 +520,10 @@ impl World {
                 return false;
             }
             let Some(end) = self.end(pipe, side) else { return false };
-            if matches!(end.inbound.front(), Some(Coming { piece: Piece::Reset, .. })) {
-                // Nobody repeats a reset.
+            let acked: usize = end.acks.iter().map(|(_, n)| n).sum();
+            let repeats = end.flying > acked || end.held_bytes > 0;
+            if !repeats && matches!(end.inbound.front(), Some(Coming { piece: Piece::Reset, .. })) {
+                // Nobody repeats a reset; but bytes that nobody acknowledges are, and draw another.
                 end.inbound.pop_front();
                 self.at(now, Event::Arrive(pipe, side));
                 return false;
