@@ -351,6 +351,7 @@ impl<W: Wire> Client for PublisherBy<W> {
             session: self.sent.last().filter(|_| self.is_ready()).map(|s| s.session),
             last_picture: None,
             frames: self.sent.iter().map(|s| s.pictures + s.sounds).sum(),
+            calls: None,
         }
     }
 }

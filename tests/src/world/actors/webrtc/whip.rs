@@ -259,6 +259,7 @@ impl Client for Whip {
             session: self.sent.last().filter(|_| self.is_ready()).map(|s| s.session),
             last_picture: None,
             frames: self.sent.iter().map(|s| s.pictures + s.sounds).sum(),
+            calls: self.caller.calls_since(),
         }
     }
 }
