@@ -369,6 +369,7 @@ impl<S: Source> Client for PlayerBy<S> {
             session: self.picture.map(|s| s.label.session),
             last_picture: self.picture.map(|s| s.at),
             frames: self.seen.len() as u64,
+            calls: None,
         }
     }
 }

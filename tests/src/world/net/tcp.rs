@@ -520,9 +520,10 @@ impl World {
                 return false;
             }
             let Some(end) = self.end(pipe, side) else { return false };
-            let waits = end.flying > 0 || end.held_bytes > 0;
-            if matches!(end.inbound.front(), Some(Coming { piece: Piece::Reset, .. })) && !waits {
-                // Nobody repeats a reset, unless bytes that are sent again ask for another.
+            let acked: usize = end.acks.iter().map(|(_, n)| n).sum();
+            let repeats = end.flying > acked || end.held_bytes > 0;
+            if !repeats && matches!(end.inbound.front(), Some(Coming { piece: Piece::Reset, .. })) {
+                // Nobody repeats a reset; but bytes that nobody acknowledges are, and draw another.
                 end.inbound.pop_front();
                 self.at(now, Event::Arrive(pipe, side));
                 return false;
