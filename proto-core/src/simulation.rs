@@ -185,10 +185,10 @@ impl Switches {
         self
     }
 
-    /// With another way of speaking to other nodes.
+    /// With another way of speaking to other nodes; `None`: as this version does.
     #[must_use]
-    pub fn speak(mut self, speech: Speech) -> Switches {
-        self.on.speaks = Some(speech);
+    pub fn speak(mut self, speech: impl Into<Option<Speech>>) -> Switches {
+        self.on.speaks = speech.into();
         self
     }
 

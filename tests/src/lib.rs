@@ -10,3 +10,8 @@ pub mod interop;
 pub mod sim;
 pub mod tidy;
 pub mod world;
+
+/// The scenario in the documentation is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/simulation.md")]
+struct Documentation;

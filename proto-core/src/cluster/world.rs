@@ -500,7 +500,7 @@ impl World {
                     self.later(Event::Relay { from: i, to, message: Self::over_the_wire(message) });
                 }
             }
-            client::Output::Ingest { epoch, ingest: Ingest::Frame(f) } => {
+            client::Output::Ingest { epoch, ingest: Ingest::Frame(f), .. } => {
                 let got = self.nodes[i].received.entry(key.clone()).or_default();
                 assert!(got.last().is_none_or(|last| *last < (epoch, f.pts)), "stale or repeated frame");
                 got.push((epoch, f.pts));

@@ -27,7 +27,7 @@ pub use subscriber::{CodecSet, SubscriberState};
 use crate::error::Reason;
 use crate::ids::Epoch;
 use crate::limits::Limits;
-use crate::media::frame::Ingest;
+use crate::media::frame::{Ingest, NewFrame};
 use crate::media::key::StreamKey;
 use crate::media::track::{CodecConfig, TrackId};
 use crate::time::{Deadline, Time, Timers};
@@ -190,11 +190,21 @@ impl Hub {
 
     /// Takes what a source sends. Frames that cannot be used are dropped and counted; see [`StreamStats::dropped`].
     pub fn ingest(&mut self, stream: StreamId, source: SourceId, item: Ingest, now: Time) {
+        self.take(stream, source, item, None, now);
+    }
+
+    /// Takes a frame that another node has counted already: it keeps its number. Otherwise like
+    /// [`Hub::ingest`].
+    pub fn relay(&mut self, stream: StreamId, source: SourceId, seq: u64, frame: NewFrame, now: Time) {
+        self.take(stream, source, Ingest::Frame(frame), Some(seq), now);
+    }
+
+    fn take(&mut self, stream: StreamId, source: SourceId, item: Ingest, seq: Option<u64>, now: Time) {
         let Some(s) = self.streams.get_mut(&stream) else {
             self.stray += u64::from(matches!(item, Ingest::Frame(_)));
             return;
         };
-        let taken = s.take(source, item, now, &self.limits);
+        let taken = s.take(source, item, seq, now, &self.limits);
         if taken.key {
             s.key_requests.pending = false;
             self.timers.cancel(&Timer::KeyRequest(stream));

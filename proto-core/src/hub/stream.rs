@@ -127,7 +127,15 @@ impl Stream {
         self.key_requests.pending = false;
     }
 
-    pub(super) fn take(&mut self, source: SourceId, item: Ingest, now: Time, limits: &Limits) -> Taken {
+    /// `seq` is the frame's number where another node has given it one.
+    pub(super) fn take(
+        &mut self,
+        source: SourceId,
+        item: Ingest,
+        seq: Option<u64>,
+        now: Time,
+        limits: &Limits,
+    ) -> Taken {
         let current = self.source == Some(source);
         match item {
             Ingest::Config { track, params } => {
@@ -143,7 +151,7 @@ impl Stream {
                     return self.refuse("displaced_source", false);
                 }
                 self.heard = now;
-                self.frame(frame, now, limits)
+                self.frame(frame, seq, now, limits)
             }
         }
     }
@@ -205,7 +213,7 @@ impl Stream {
         Some(notice)
     }
 
-    fn frame(&mut self, mut media: NewFrame, now: Time, limits: &Limits) -> Taken {
+    fn frame(&mut self, mut media: NewFrame, seq: Option<u64>, now: Time, limits: &Limits) -> Taken {
         let is_data = media.kind == FrameKind::Data;
         let is_video = media.is_video();
         let Some(slot) = self.slot(media.track, limits) else { return self.refuse("too_many_tracks", false) };
@@ -242,13 +250,13 @@ impl Stream {
             *self.corrected.entry(why).or_default() += 1;
         }
         (media.dts, media.pts) = (placed.dts, placed.pts);
-        let seq = self.ring.end();
+        let place = self.ring.end();
         let nth = track.count;
         track.count += 1;
         track.input.add(media.payload.len());
         let key = media.kind == FrameKind::Key;
         if key {
-            track.last_key = Some(seq);
+            track.last_key = Some(place);
         }
         if config.is_some() {
             track.used.clone_from(&config);
@@ -257,7 +265,7 @@ impl Stream {
         let is_h264 = config.as_ref().is_some_and(|c| c.params.codec() == Codec::H264);
         let b_frames = is_h264 && self.watch.observe(&media).is_some();
         let frame = Frame {
-            seq,
+            seq: seq.unwrap_or(place),
             epoch: self.epoch,
             config_version: config.as_ref().map_or(0, |c| c.version),
             media,

@@ -91,7 +91,8 @@ pub struct Renderings {
 /// One coded picture, audio packet or data message in its place in a stream. Shared behind `Arc`.
 #[derive(Debug)]
 pub struct Frame {
-    /// Position in the stream and epoch; over all tracks, never reused.
+    /// Position in the stream and epoch, as the node counts where the publisher is; the same on every node that the
+    /// frame comes to. Over all tracks, rising, never reused; where a relay left frames out there are gaps.
     pub seq: u64,
     /// The epoch under which its publisher was accepted.
     pub epoch: crate::ids::Epoch,

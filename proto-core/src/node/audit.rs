@@ -196,6 +196,12 @@ impl Node {
         (self.conns.len(), self.rtc.audit().sessions)
     }
 
+    /// Timers that are set, of the node and of the hub, and questions to the manager that wait for an answer or their
+    /// end. Each wakes the node at most once until it is set again.
+    pub fn armed(&self) -> usize {
+        self.timers.len() + self.hub.counts().1 + self.member.counts().1
+    }
+
     /// What is published here: name, epoch, and when its session began.
     pub fn publishing(&self) -> impl Iterator<Item = (&StreamKey, Epoch, Time)> {
         self.sessions.iter().filter_map(|s| match s.part {

@@ -290,7 +290,7 @@ impl Node {
                     self.send_link(conn, message);
                 }
             }
-            Output::Ingest { epoch, ingest } => self.feed(key, epoch, ingest),
+            Output::Ingest { epoch, seq, ingest } => self.feed(key, epoch, seq, ingest),
             Output::Away => {
                 let feeds = self.pulls.by_key.get_mut(key).and_then(|p| p.feeds.take());
                 if let Some((stream, source, _)) = feeds {
@@ -347,7 +347,7 @@ impl Node {
         link.is_some_and(link::Link::is_up)
     }
 
-    fn feed(&mut self, key: &StreamKey, epoch: Epoch, ingest: Ingest) {
+    fn feed(&mut self, key: &StreamKey, epoch: Epoch, seq: u64, ingest: Ingest) {
         let now = self.now;
         let Some(pull) = self.pulls.by_key.get(key) else { return };
         let feeds = match pull.feeds {
@@ -382,10 +382,12 @@ impl Node {
         {
             (stream, source, _) = other;
         }
-        let is_config = matches!(ingest, Ingest::Config { .. });
-        self.hub.ingest(stream, source, ingest, now);
-        if is_config {
-            self.stream_has_tracks(key);
+        match ingest {
+            Ingest::Frame(frame) => self.hub.relay(stream, source, seq, frame, now),
+            Ingest::Config { .. } => {
+                self.hub.ingest(stream, source, ingest, now);
+                self.stream_has_tracks(key);
+            }
         }
     }
 }

@@ -196,7 +196,7 @@ pub struct TrackConfig {
 pub struct RelayFrame {
     /// The pull that it belongs to.
     pub pull: u64,
-    /// Its position in the stream and epoch on the sending node.
+    /// Its position in the stream and epoch, as the node counts where the publisher is; relays leave it as it is.
     pub seq: u64,
     /// The epoch under which its publisher was accepted.
     pub epoch: Epoch,

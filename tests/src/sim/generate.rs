@@ -4,7 +4,7 @@
 //! It is a swarm (Groce and others, "Swarm testing", 2012): first it draws which kinds of faults a run has and how
 //! strong they are, and only then what happens. A run with few kinds goes deeper into them than one with all.
 
-use super::plan::{Behind, By, Op, Place, Plan, Publishing, Quality, Step, Who};
+use super::plan::{Behind, By, Op, Place, Plan, Publishing, Quality, Step, Version, Who};
 use crate::world::actors::evil::Evil;
 use proto_core::rand::Rng;
 
@@ -94,9 +94,10 @@ enum Fault {
     Move,
     Evil,
     Absent,
+    Versions,
 }
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 16] = [
     Fault::Crash,
     Fault::Drain,
     Fault::Cut,
@@ -112,6 +113,7 @@ const FAULTS: [Fault; 15] = [
     Fault::Move,
     Fault::Evil,
     Fault::Absent,
+    Fault::Versions,
 ];
 
 /// What people ask nodes for.
@@ -353,6 +355,13 @@ impl Generator<'_> {
             Fault::Crash => {
                 self.add(at, Op::Crash(place));
                 self.add(later, Op::Start(place));
+            }
+            Fault::Versions => {
+                let version = if self.one_in(2) { Version::Older } else { Version::Newer };
+                self.add(at, Op::Replace(place, version));
+                if self.one_in(2) {
+                    self.add(later, Op::Replace(place, Version::This));
+                }
             }
             Fault::Drain => self.add(at, Op::Drain(place)),
             Fault::Cut => {

@@ -91,6 +91,17 @@ impl Default for Publishing {
     }
 }
 
+/// Of which version a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Version {
+    /// Of this one.
+    This,
+    /// Of one that tells other nodes less.
+    Older,
+    /// Of one that tells them what this one does not know.
+    Newer,
+}
+
 /// Something that happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -147,6 +158,8 @@ pub enum Op {
     Crash(Place),
     /// A node that does not run is started.
     Start(Place),
+    /// A node is killed and one of this version started in its place.
+    Replace(Place, Version),
     /// An operator drains a node.
     Drain(Place),
     /// Nothing passes to or from it.

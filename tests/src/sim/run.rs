@@ -5,7 +5,7 @@
 //! node or of a client, is a violation like any other.
 
 use super::media;
-use super::plan::{Behind, By, Op, Place, Plan, Who};
+use super::plan::{Behind, By, Op, Place, Plan, Version, Who};
 use crate::world::actors::asker::Asker;
 use crate::world::actors::evil::Evil;
 use crate::world::actors::player::Player;
@@ -14,6 +14,7 @@ use crate::world::actors::webrtc::{Whep, WhepConfig, Whip};
 use crate::world::net::nat::{Behaviour, NatId};
 use crate::world::{ClientId, HostId, Party, Violation, World};
 use proto_core::node::config::Role;
+use proto_core::simulation::Speech;
 use proto_core::time::Time;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -343,6 +344,7 @@ impl<'a> Runner<'a> {
         let at = match op {
             Op::Crash(at)
             | Op::Start(at)
+            | Op::Replace(at, _)
             | Op::Drain(at)
             | Op::Pause(at)
             | Op::Resume(at)
@@ -357,6 +359,20 @@ impl<'a> Runner<'a> {
         match op {
             Op::Crash(_) if w.node_of(id).is_some() => w.crash(id),
             Op::Start(_) if w.node_of(id).is_none() => w.start(id),
+            Op::Replace(_, version) => {
+                if w.node_of(id).is_some() {
+                    w.crash(id);
+                }
+                w.speech(
+                    id,
+                    match version {
+                        Version::This => None,
+                        Version::Older => Some(Speech::Older),
+                        Version::Newer => Some(Speech::Newer),
+                    },
+                );
+                w.start(id);
+            }
             Op::Drain(_) => w.drain(id),
             Op::Pause(_) => w.pause(id),
             Op::Resume(_) => w.resume(id),

@@ -9,7 +9,7 @@
 //! 7000 start o1
 //! ```
 
-use super::plan::{Behind, By, Op, Place, Plan, Publishing, Quality, Step, Who};
+use super::plan::{Behind, By, Op, Place, Plan, Publishing, Quality, Step, Version, Who};
 use std::fmt;
 use std::str::FromStr;
 
@@ -96,6 +96,7 @@ impl fmt::Display for Op {
             Op::Evil { client, kind, at } => write!(f, "evil #{client} {kind} {at}"),
             Op::Crash(at) => write!(f, "crash {at}"),
             Op::Start(at) => write!(f, "start {at}"),
+            Op::Replace(at, version) => write!(f, "replace {at} {version}"),
             Op::Drain(at) => write!(f, "drain {at}"),
             Op::Cut(who) => write!(f, "cut {who}"),
             Op::Heal(who) => write!(f, "heal {who}"),
@@ -208,6 +209,29 @@ impl FromStr for By {
     }
 }
 
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Version::This => "this",
+            Version::Older => "older",
+            Version::Newer => "newer",
+        })
+    }
+}
+
+impl FromStr for Version {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Version, String> {
+        match word {
+            "this" => Ok(Version::This),
+            "older" => Ok(Version::Older),
+            "newer" => Ok(Version::Newer),
+            _ => Err(format!("{word} is no version")),
+        }
+    }
+}
+
 impl FromStr for Behind {
     type Err = String;
 
@@ -274,6 +298,7 @@ fn op(w: &mut Words<'_>) -> Result<Op, String> {
         "evil" => Op::Evil { client: w.client()?, kind: w.word()?.to_owned(), at: w.of()? },
         "crash" => Op::Crash(w.of()?),
         "start" => Op::Start(w.of()?),
+        "replace" => Op::Replace(w.of()?, w.of()?),
         "drain" => Op::Drain(w.of()?),
         "cut" => Op::Cut(w.of()?),
         "heal" => Op::Heal(w.of()?),

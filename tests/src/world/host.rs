@@ -14,6 +14,7 @@ use proto_core::machine::Machine;
 use proto_core::node::Node;
 use proto_core::node::config::{Config, Role};
 use proto_core::rtc::Identity;
+use proto_core::simulation::Speech;
 use proto_core::time::{Time, WallTime};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -140,6 +141,12 @@ impl World {
             faults: Faults::default(),
         });
         HostId(n)
+    }
+
+    /// The way in which a host's next node will speak to others, if not as this version does.
+    pub fn speech(&mut self, id: HostId, speech: Option<Speech>) {
+        let limits = &mut self.hosts[id.0].config.limits;
+        limits.simulation = limits.simulation.speak(speech);
     }
 
     /// Starts a host's node, with empty memory.

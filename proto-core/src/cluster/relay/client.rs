@@ -62,6 +62,8 @@ pub enum Output {
     Ingest {
         /// The epoch under which its publisher was accepted.
         epoch: Epoch,
+        /// A frame's position in stream and epoch, from its [`RelayFrame`]; 0 for a configuration.
+        seq: u64,
         /// Configuration or frame.
         ingest: Ingest,
     },
@@ -92,7 +94,7 @@ enum State {
 struct Track {
     /// The newest configuration passed on to the hub.
     config: TrackConfig,
-    /// The last frame passed on, in the epoch and from the node of `PullClient::continues`.
+    /// The last frame passed on, in the epoch of `PullClient::continues`.
     last: Option<u64>,
     /// This pull has shown `last` again (or began with it), so that what follows connects to it.
     joined: bool,
@@ -111,8 +113,8 @@ pub struct PullClient {
     failures: u32,
     /// The highest epoch heard of.
     epoch: Epoch,
-    /// Whose sequence numbers `Track::last` speaks of.
-    continues: Option<(NodeId, Epoch)>,
+    /// The epoch whose sequence numbers `Track::last` speaks of.
+    continues: Option<Epoch>,
     tracks: BTreeMap<TrackId, Track>,
     path: Vec<NodeId>,
     ever: bool,
@@ -341,10 +343,7 @@ impl PullClient {
                     self.config(config);
                 }
             }
-            Message::Frame(frame) if self.is_for(frame.pull) => {
-                let node = source.node.clone();
-                self.frame(*frame, &node);
-            }
+            Message::Frame(frame) if self.is_for(frame.pull) => self.frame(*frame),
             Message::SourceAway { pull } if self.is_for(pull) => {
                 self.dry_since.get_or_insert(now);
                 self.set_away(true);
@@ -370,7 +369,7 @@ impl PullClient {
             }
             let params = config.config.params.clone();
             let ingest = Ingest::Config { track: id, params };
-            self.out.push_back(Output::Ingest { epoch: self.epoch, ingest });
+            self.out.push_back(Output::Ingest { epoch: self.epoch, seq: 0, ingest });
         }
         match self.tracks.get_mut(&id) {
             Some(track) => track.config = config,
@@ -380,22 +379,22 @@ impl PullClient {
         }
     }
 
-    fn frame(&mut self, frame: RelayFrame, node: &NodeId) {
+    fn frame(&mut self, frame: RelayFrame) {
         if frame.epoch < self.epoch {
             self.stale += 1;
             return;
         }
         self.epoch = frame.epoch;
-        if self.continues.as_ref().is_none_or(|(n, e)| n != node || *e != frame.epoch) {
-            // Another publisher or another node: its numbers mean nothing here.
-            let publisher = self.continues.as_ref().is_some_and(|(_, e)| *e != frame.epoch);
-            self.continues = Some((node.clone(), frame.epoch));
+        if self.continues != Some(frame.epoch) {
+            // Another publisher: its numbers begin anew. Another node has the same numbers.
+            let publisher = self.continues.is_some();
+            self.continues = Some(frame.epoch);
             for (id, track) in &mut self.tracks {
                 (track.last, track.joined) = (None, false);
                 if publisher {
                     // The hub may have forgotten the former publisher's tracks.
                     let ingest = Ingest::Config { track: *id, params: track.config.config.params.clone() };
-                    self.out.push_back(Output::Ingest { epoch: frame.epoch, ingest });
+                    self.out.push_back(Output::Ingest { epoch: frame.epoch, seq: 0, ingest });
                 }
             }
         }
@@ -426,7 +425,8 @@ impl PullClient {
         self.failures = 0;
         self.dry_since = None;
         self.set_away(false);
-        self.out.push_back(Output::Ingest { epoch: frame.epoch, ingest: Ingest::Frame(media) });
+        let (epoch, seq) = (frame.epoch, frame.seq);
+        self.out.push_back(Output::Ingest { epoch, seq, ingest: Ingest::Frame(media) });
     }
 
     fn key_wanted(&mut self, now: Time) {

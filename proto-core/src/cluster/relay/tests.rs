@@ -159,6 +159,21 @@ fn after_a_break_nothing_comes_twice_and_no_picture_without_its_reference() {
 }
 
 #[test]
+fn from_another_node_on_the_way_nothing_comes_twice_either() {
+    let mut c = client();
+    let mut s = pull_from(&mut c, "middle", E1, T);
+    let first = [config(TrackId::VIDEO, 1), frame(7, Key, E1), frame(8, Delta, E1)];
+    assert_eq!(pts(&feed(&mut c, &mut s, &first)), [7, 8]);
+    // The manager's word comes late: the stream is at another node, and was so when those frames were made.
+    c.handle(Input::Moved(source("origin", E1)), T);
+    c.handle(Input::LinkUp, T);
+    drain(&mut c);
+    let mut s = server(c.pull());
+    let again = [config(TrackId::VIDEO, 1), frame(7, Key, E1), frame(8, Delta, E1), frame(9, Delta, E1)];
+    assert_eq!(pts(&feed(&mut c, &mut s, &again)), [9]);
+}
+
+#[test]
 fn frames_of_a_superseded_epoch_are_never_passed_on() {
     let mut c = client();
     let mut s = pull_from(&mut c, "origin", E1, T);

@@ -10,6 +10,7 @@ pub mod player;
 pub mod publisher;
 pub mod rml_player;
 pub mod rml_publisher;
+#[cfg(feature = "independent")]
 pub mod rtc_rs;
 pub mod webrtc;
 
@@ -120,6 +121,8 @@ pub struct Standing {
     pub last_picture: Option<Time>,
     /// Frames that a publisher sent in all its connections, or that a player got.
     pub frames: u64,
+    /// Whom a WebRTC client calls, and since when, while its media path does not stand yet.
+    pub calls: Option<(SocketAddr, Time)>,
 }
 
 /// Lines for the log of the world. They cost nothing when nobody wants them.

@@ -329,7 +329,11 @@ impl<S: Source> Client for PlayerBy<S> {
     fn on(&mut self, input: In<'_>, now: Time) {
         self.now = now;
         if let In::Address(ip) = input {
-            self.ip = Some(ip);
+            // As a publisher in another network.
+            let moved = self.ip.replace(ip).is_some_and(|before| before != ip);
+            if moved && self.source.is_some() && self.config.again.is_some() {
+                self.redial = self.config.again.map(|d| now + d);
+            }
         }
         if self.redial.is_some_and(|at| at <= now) && matches!(input, In::Tick) {
             self.dial(now);
@@ -365,6 +369,7 @@ impl<S: Source> Client for PlayerBy<S> {
             session: self.picture.map(|s| s.label.session),
             last_picture: self.picture.map(|s| s.at),
             frames: self.seen.len() as u64,
+            calls: None,
         }
     }
 }

@@ -34,7 +34,8 @@ impl Default for PublisherConfig {
 /// What one connection of a publisher brought.
 #[derive(Clone, Debug, Default)]
 pub struct Sent {
-    /// The number in its labels.
+    /// The number in its labels. It is given anew when the node accepts it: of two that were accepted the later has the
+    /// higher, whoever asked first (a node without its manager lets a publisher wait).
     pub session: u64,
     /// Pictures sent.
     pub pictures: u64,
@@ -213,6 +214,11 @@ impl<W: Wire> PublisherBy<W> {
         Some(ready + Duration::from_nanos(after as u64))
     }
 
+    /// Later connections of anybody carry higher numbers; players check by that.
+    fn session_at(&self, now: Time) -> u64 {
+        now.as_millis() * 1_000 + self.number
+    }
+
     fn dial(&mut self, now: Time) {
         self.redial = None;
         if let Some(mut wire) = self.wire.take() {
@@ -221,8 +227,7 @@ impl<W: Wire> PublisherBy<W> {
             self.end("connects anew", now);
             self.redial = None;
         }
-        // Later connections of anybody carry higher numbers; players check by that.
-        let session = now.as_millis() * 1_000 + self.number;
+        let session = self.session_at(now);
         self.sent.push(Sent { session, ..Sent::default() });
         let number = self.sent.len() as u64;
         let (to, ip, stream) = (self.to, self.ip, self.stream.clone());
@@ -247,9 +252,10 @@ impl<W: Wire> PublisherBy<W> {
                 Said::Do(out) => self.out.push_back(out),
                 Said::Ready => {
                     self.start = now;
+                    let session = self.session_at(now);
                     if let Some(sent) = self.sent.last_mut() {
                         sent.ready = Some(now);
-                        let session = sent.session;
+                        sent.session = session;
                         self.notes.add(|| format!("publisher {session} ready"));
                     }
                     self.feed(wire, now);
@@ -307,7 +313,11 @@ impl<W: Wire> PublisherBy<W> {
 impl<W: Wire> Client for PublisherBy<W> {
     fn on(&mut self, input: In<'_>, now: Time) {
         if let In::Address(ip) = input {
-            self.ip = Some(ip);
+            // It is in another network: what it sends on the old connection leads nowhere, and its system says so.
+            let moved = self.ip.replace(ip).is_some_and(|before| before != ip);
+            if moved && self.wire.is_some() && self.config.again.is_some() {
+                self.redial = self.config.again.map(|d| now + d);
+            }
         }
         if self.redial.is_some_and(|at| at <= now) && matches!(input, In::Tick) {
             self.dial(now);
@@ -351,6 +361,7 @@ impl<W: Wire> Client for PublisherBy<W> {
             session: self.sent.last().filter(|_| self.is_ready()).map(|s| s.session),
             last_picture: None,
             frames: self.sent.iter().map(|s| s.pictures + s.sounds).sum(),
+            calls: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use proto_core::media::key::StreamKey;
 use proto_core::node::audit::Audit;
 use proto_core::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// L4, L8: two report intervals, the longest pause between two dials to a manager, and a moment.
@@ -68,9 +69,17 @@ impl World {
         self.violation().is_none()
     }
 
+    /// Who wants something and can be helped. A kernel keeps a connection that leads nowhere for a quarter of an hour
+    /// while its bytes are not acknowledged, and clients of RTMP believe it: they neither publish nor see anything.
     fn wanting(&self) -> Vec<(ClientId, Standing)> {
-        let here = |id: &ClientId| !self.is_cut_off(Party::Client(*id));
+        let here = |id: &ClientId| !self.is_cut_off(Party::Client(*id)) && !self.is_stranded(*id);
         self.standings().filter(|(id, s)| here(id) && !s.ended && s.stream.is_some()).collect()
+    }
+
+    /// Whether a client holds an RTMP connection that leads nowhere.
+    fn is_stranded(&self, client: ClientId) -> bool {
+        let rtmp = |to: SocketAddr| self.hosts.iter().any(|h| h.config.rtmp.port == to.port());
+        self.net.pipes.iter().any(|(_, p)| p.strands(Party::Client(client)) && rtmp(p.dialled()))
     }
 
     /// All nodes that run, with their audits.
@@ -125,6 +134,15 @@ impl World {
         self.net.pipes.iter().any(|(_, p)| p.dials(Party::Client(client), before))
     }
 
+    /// Whether a client calls a run of a node that died meanwhile: such a call ends by the client's own patience.
+    fn calls_the_dead(&self, standing: &Standing) -> bool {
+        let Some((to, since)) = standing.calls else { return false };
+        self.hosts
+            .iter()
+            .filter(|h| h.ip == to.ip())
+            .any(|h| h.when(Time::ZERO).is_none_or(|began| began > since))
+    }
+
     /// L1: of all who want to publish a name one does, and the others are told so.
     fn everyone_publishes(&mut self, healed: Time) {
         // A dial that began while nothing passed fails by itself first.
@@ -139,7 +157,7 @@ impl World {
             let mut has: BTreeSet<&str> = BTreeSet::new();
             for (id, s) in publishers {
                 let Some(stream) = s.stream.as_deref() else { continue };
-                if self.dials_since(*id, healed) {
+                if self.dials_since(*id, healed) || self.calls_the_dead(s) {
                     from = self.now;
                 }
                 match s.session {
@@ -183,7 +201,7 @@ impl World {
 
     /// L2, L3: every player sees the newest publisher of its stream.
     fn everyone_plays(&mut self) {
-        let from = self.now;
+        let mut from = self.now;
         let before: BTreeMap<ClientId, bool> =
             self.standings().map(|(id, s)| (id, s.last_picture.is_some())).collect();
         loop {
@@ -204,6 +222,9 @@ impl World {
                 (s.session != Some(session) || !fresh).then(|| (*id, s.clone(), session))
             });
             let Some((id, s, session)) = misses else { return };
+            if wanting.iter().any(|(_, s)| !s.publishes && self.calls_the_dead(s)) {
+                from = self.now;
+            }
             if self.now.since(from) > PLAY {
                 let stream = s.stream.unwrap_or_default();
                 let last = s.last_picture.map(|at| at.to_string());

@@ -115,7 +115,7 @@ impl World {
     pub(super) fn watch(&mut self, host: HostId) {
         let watch = Watch {
             shape: 0,
-            pace: pace::Pace::new(self.now),
+            pace: pace::Pace::new(self.now, 0),
             deadlines: deadlines::Watch::default(),
             clients: books::Clients::new(self.now),
         };

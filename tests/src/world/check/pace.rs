@@ -13,8 +13,11 @@ const IDLE: u64 = 20;
 const PER_CONN: u64 = 4;
 /// … for each WebRTC session (reports, checks, retransmission: str0m ticks by itself) …
 const PER_RTC: u64 = 250;
-/// … and for each input.
+/// … for each input …
 const PER_INPUT: u64 = 3;
+/// … and for each timer that was already set when the second began: what many inputs set in an instant (a thousand
+/// names that nobody publishes) is due when the inputs are long past.
+const PER_TIMER: u64 = 1;
 
 /// What one run of a node did in the present second.
 #[derive(Debug)]
@@ -22,11 +25,13 @@ pub(super) struct Pace {
     since: Time,
     ticks: u64,
     inputs: u64,
+    /// Timers that were set when it began.
+    armed: u64,
 }
 
 impl Pace {
-    pub(super) fn new(now: Time) -> Pace {
-        Pace { since: now, ticks: 0, inputs: 0 }
+    pub(super) fn new(now: Time, armed: usize) -> Pace {
+        Pace { since: now, ticks: 0, inputs: 0, armed: armed as u64 }
     }
 
     /// One turn.
@@ -53,15 +58,17 @@ impl World {
             return Ok(());
         }
         let seconds = age.as_secs() + 1;
-        let (ticks, inputs) = (pace.ticks, pace.inputs);
-        *pace = Pace::new(now);
+        let (ticks, inputs, armed) = (pace.ticks, pace.inputs, pace.armed);
         let Some(run) = &self.hosts[host.0].run else { return Ok(()) };
+        *pace = Pace::new(now, run.node.armed());
         let (conns, rtc) = run.node.sizes();
-        let most = seconds * (IDLE + PER_CONN * conns as u64 + PER_RTC * rtc as u64) + PER_INPUT * inputs;
+        let most = seconds * (IDLE + PER_CONN * conns as u64 + PER_RTC * rtc as u64)
+            + PER_INPUT * inputs
+            + PER_TIMER * armed;
         if ticks > most {
             let text = format!(
-                "{ticks} wake-ups in {} ms with {conns} connections, {rtc} WebRTC sessions and {inputs} inputs; at most \
-                 {most}",
+                "{ticks} wake-ups in {} ms with {conns} connections, {rtc} WebRTC sessions, {inputs} inputs and \
+                 {armed} timers set before; at most {most}",
                 age.as_millis()
             );
             return broken("S16", text);

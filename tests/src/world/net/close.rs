@@ -77,7 +77,7 @@ impl World {
     pub(super) fn answer_by_reset(&mut self, pipe: u64, side: usize) {
         if self.end(pipe, 1 - side).is_none_or(|e| e.gone) {
             self.net.pipes.remove(pipe);
-        } else if self.pipe_passes(pipe, 1 - side) {
+        } else {
             self.push(pipe, 1 - side, Piece::Reset);
         }
     }
@@ -169,7 +169,7 @@ impl World {
     }
 
     /// The kernel forgets an end, and tells nobody on the network.
-    fn drop_end(&mut self, pipe: u64, side: usize) -> Option<Owner> {
+    pub(super) fn drop_end(&mut self, pipe: u64, side: usize) -> Option<Owner> {
         let p = self.net.pipes.get_mut(pipe)?;
         let end = &mut p.ends[side];
         let owner = end.owner.take();

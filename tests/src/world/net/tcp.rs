@@ -103,6 +103,8 @@ pub(in crate::world) struct Pipe {
     key: u64,
     pub(in crate::world) ends: [End; 2],
     pub(super) stands: bool,
+    /// The dialler has heard that it stands.
+    connected: bool,
     /// The dialler's address leads nowhere any more.
     pub(super) unrouted: bool,
     /// A reset answers what the dialler sends: its address is another's now.
@@ -112,9 +114,20 @@ pub(in crate::world) struct Pipe {
 }
 
 impl Pipe {
-    /// Whether it is a dial of a party, not answered yet, that began before a time.
+    /// Whether it is a dial of a party that began before a time and has heard no answer yet.
     pub(in crate::world) fn dials(&self, party: Party, before: Time) -> bool {
-        !self.stands && self.ends[0].party == party && self.dialled < before
+        let waits = !self.connected && self.ends[0].owner.is_some();
+        waits && self.ends[0].party == party && self.dialled < before
+    }
+
+    /// Whether a party dialled it and holds it, though it leads nowhere any more.
+    pub(in crate::world) fn strands(&self, party: Party) -> bool {
+        self.unrouted && self.connected && self.ends[0].party == party && self.ends[0].owner.is_some()
+    }
+
+    /// The address that was dialled.
+    pub(in crate::world) fn dialled(&self) -> SocketAddr {
+        self.ends[1].addr
     }
 }
 
@@ -222,8 +235,9 @@ impl World {
         let key = dice(self.seed, CONNECTION, party.number(), number);
         let distance = [self.distance(remote, party), self.distance(party, remote)];
         let dialled = self.now;
-        let (stands, unrouted, strange) = (false, false, false);
-        let pipe = self.net.pipes.add(Pipe { ends, stands, unrouted, strange, distance, key, dialled });
+        let (stands, connected, unrouted, strange) = (false, false, false, false);
+        let pipe =
+            self.net.pipes.add(Pipe { ends, stands, connected, unrouted, strange, distance, key, dialled });
         let way = self.way(pipe, 1, 0, 0);
         self.at(self.now + way, Event::Syn(pipe, 0));
         self.at(self.now + DIAL_TIMEOUT, Event::DialFailed(pipe, "no answer within 10 s"));
@@ -270,12 +284,18 @@ impl World {
     }
 
     pub(in crate::world) fn dial_failed(&mut self, pipe: u64, why: &'static str) {
-        let Some(p) = self.net.pipes.get(pipe).filter(|p| !p.stands) else { return };
-        let party = p.ends[0].party;
+        let Some(p) = self.net.pipes.get(pipe).filter(|p| !p.connected) else { return };
+        let (party, stands) = (p.ends[0].party, p.stands);
         if self.is_paused(party) {
             return self.freeze(party, Event::DialFailed(pipe, why));
         }
-        if let Some(owner) = self.net.pipes.remove(pipe).and_then(|p| p.ends.into_iter().next()?.owner) {
+        // Where only the answer was lost, the other end learns of it when it sends something.
+        let owner = if stands {
+            self.drop_end(pipe, 0)
+        } else {
+            self.net.pipes.remove(pipe).and_then(|p| p.ends.into_iter().next()?.owner)
+        };
+        if let Some(owner) = owner {
             self.tell_closed(owner, pipe, "dial_failed", why);
         }
     }
@@ -463,6 +483,9 @@ impl World {
             let Some(Coming { piece, .. }) = end.inbound.pop_front() else { return };
             match piece {
                 Piece::Connected => {
+                    if let Some(p) = self.net.pipes.get_mut(pipe) {
+                        p.connected = true;
+                    }
                     if let Some(owner) = owner {
                         self.tell_connected(owner, pipe);
                         self.room(pipe, side);
@@ -497,8 +520,10 @@ impl World {
                 return false;
             }
             let Some(end) = self.end(pipe, side) else { return false };
-            if matches!(end.inbound.front(), Some(Coming { piece: Piece::Reset, .. })) {
-                // Nobody repeats a reset.
+            let acked: usize = end.acks.iter().map(|(_, n)| n).sum();
+            let repeats = end.flying > acked || end.held_bytes > 0;
+            if !repeats && matches!(end.inbound.front(), Some(Coming { piece: Piece::Reset, .. })) {
+                // Nobody repeats a reset; but bytes that nobody acknowledges are, and draw another.
                 end.inbound.pop_front();
                 self.at(now, Event::Arrive(pipe, side));
                 return false;

@@ -121,6 +121,12 @@ impl Caller {
         self.peer.as_ref().is_some_and(|p| p.connected)
     }
 
+    /// Whom it calls, and since when, while that call does not stand yet.
+    pub(super) fn calls_since(&self) -> Option<(SocketAddr, Time)> {
+        self.peer.as_ref().filter(|p| !p.connected)?;
+        Some((self.called, self.calls.last()?.began))
+    }
+
     /// Makes a call; one that stands is dropped without a word.
     pub(super) fn call(&mut self, now: Time) {
         self.drop_call(now);

@@ -423,6 +423,7 @@ impl Client for Whep {
             session: last.map(|s| s.session),
             last_picture: last.map(|s| s.at),
             frames: self.seen.len() as u64,
+            calls: self.caller.calls_since(),
         }
     }
 }

@@ -137,10 +137,14 @@ impl Whip {
         Duration::from_nanos(each.as_nanos() as u64 * seq)
     }
 
+    /// Later calls of anybody carry higher numbers; players check by that. Given anew when the call stands.
+    fn session_at(&self, now: Time) -> u64 {
+        now.as_millis() * 1_000 + self.caller.seat.number
+    }
+
     fn dial(&mut self, now: Time) {
         self.redial = None;
-        // Later calls of anybody carry higher numbers; players check by that.
-        let session = now.as_millis() * 1_000 + self.caller.seat.number;
+        let session = self.session_at(now);
         let mut rng: Rng = self.caller.seat.rng.fork("rtp", self.sent.len() as u64);
         // From the lower half, so that the first wrap is far from where SRTP has to guess (RFC 3711, 3.3.1).
         self.tracks = [(); 2].map(|()| Track { seq: u64::from(rng.below(0x8000)), stamp: rng.u32() });
@@ -153,7 +157,9 @@ impl Whip {
         while let Some(news) = self.caller.news.pop_front() {
             match news {
                 News::Connected => {
+                    let session = self.session_at(now);
                     if let Some(sent) = self.sent.last_mut() {
+                        sent.session = session;
                         sent.ready = Some(now);
                     }
                 }
@@ -259,6 +265,7 @@ impl Client for Whip {
             session: self.sent.last().filter(|_| self.is_ready()).map(|s| s.session),
             last_picture: None,
             frames: self.sent.iter().map(|s| s.pictures + s.sounds).sum(),
+            calls: self.caller.calls_since(),
         }
     }
 }
