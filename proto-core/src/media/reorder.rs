@@ -7,8 +7,12 @@ use std::time::Duration;
 /// How long the first packets are held, so that a stream whose first two packets swapped places does not begin
 /// with a loss.
 const START_WAIT: Duration = Duration::from_millis(20);
-/// So many packets in a row from before the current position mean that the sender began anew.
+/// So many packets in a row from before the current position, over at least [`RESTART_TIME`], mean that the sender began
+/// anew.
 const RESTART_AFTER: u32 = 64;
+/// What a link held back and lets go late comes at once, and then the newest packets go on; a sender that began anew
+/// sends nothing but what looks late.
+const RESTART_TIME: Duration = Duration::from_secs(1);
 
 /// What became of an inserted packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,19 +43,23 @@ pub struct Reorder<T> {
     wait: Duration,
     most: usize,
     late_run: u32,
+    late_since: Time,
 }
 
 impl<T> Reorder<T> {
     /// A buffer that waits `wait` for a missing packet and holds at most `most` packets.
     pub fn new(wait: Duration, most: usize) -> Reorder<T> {
-        Reorder { held: BTreeMap::new(), next: None, opened: Time::ZERO, wait, most, late_run: 0 }
+        Reorder { held: BTreeMap::new(), next: None, opened: Time::ZERO, wait, most, late_run: 0, late_since: Time::ZERO }
     }
 
     /// Takes a packet in.
     pub fn insert(&mut self, seq: u64, item: T, now: Time) -> Inserted {
         if self.next.is_some_and(|next| seq < next) {
-            self.late_run += 1;
-            if self.late_run < RESTART_AFTER {
+            if self.late_run == 0 {
+                self.late_since = now;
+            }
+            self.late_run = self.late_run.saturating_add(1);
+            if self.late_run < RESTART_AFTER || now.since(self.late_since) < RESTART_TIME {
                 return Inserted::Late;
             }
             self.reset();
@@ -164,10 +172,22 @@ mod tests {
         }
         assert_eq!(r.pop(ms(21)), Some(Popped::Lost(1)));
         drain(&mut r, ms(21));
-        let results: Vec<Inserted> = (1..=64).map(|seq| r.insert(seq, seq, ms(30))).collect();
+        let results: Vec<Inserted> = (1..=64).map(|seq| r.insert(seq, seq, ms(30 + seq * 20))).collect();
         assert!(results[..63].iter().all(|i| *i == Inserted::Late));
         assert_eq!(results[63], Inserted::Kept);
-        assert_eq!(drain(&mut r, ms(50)), [Popped::Packet(64)]);
+        assert_eq!(drain(&mut r, ms(1_350)), [Popped::Packet(64)]);
+    }
+
+    #[test]
+    fn what_a_link_let_go_late_is_no_new_beginning() {
+        let mut r = Reorder::new(Duration::from_millis(100), 10);
+        r.insert(1, 1, ms(0));
+        drain(&mut r, ms(20));
+        r.insert(200, 200, ms(30));
+        assert_eq!(drain(&mut r, ms(130)), [Popped::Lost(198), Popped::Packet(200)]);
+        assert!((2..=199).all(|seq| r.insert(seq, seq, ms(140)) == Inserted::Late));
+        r.insert(201, 201, ms(150));
+        assert_eq!(drain(&mut r, ms(150)), [Popped::Packet(201)]);
     }
 
     proptest! {
