@@ -49,7 +49,15 @@ pub struct Reorder<T> {
 impl<T> Reorder<T> {
     /// A buffer that waits `wait` for a missing packet and holds at most `most` packets.
     pub fn new(wait: Duration, most: usize) -> Reorder<T> {
-        Reorder { held: BTreeMap::new(), next: None, opened: Time::ZERO, wait, most, late_run: 0, late_since: Time::ZERO }
+        Reorder {
+            held: BTreeMap::new(),
+            next: None,
+            opened: Time::ZERO,
+            wait,
+            most,
+            late_run: 0,
+            late_since: Time::ZERO,
+        }
     }
 
     /// Takes a packet in.
