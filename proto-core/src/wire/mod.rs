@@ -12,3 +12,4 @@ pub mod rtmp_chunk;
 pub mod rtmp_message;
 pub mod rtp;
 pub mod stun;
+pub mod websocket;
