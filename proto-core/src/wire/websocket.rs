@@ -206,6 +206,7 @@ pub fn is_client_key(key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use proptest::prelude::*;
 
@@ -219,7 +220,7 @@ mod tests {
         assert_eq!(&frame(Opcode::Text, b"Hello", None)[..], plain);
         let masked = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
         assert_eq!(&frame(Opcode::Text, b"Hello", Some([0x37, 0xfa, 0x21, 0x3d]))[..], masked);
-        assert_eq!(text(&[0x01, 0x03]).0.fin, false);
+        assert!(!text(&[0x01, 0x03]).0.fin);
         assert_eq!(text(&[0x82, 0x7e, 1, 0]).0.len, 256);
         assert_eq!(text(&[0x82, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0]).0.len, 65_536);
     }
