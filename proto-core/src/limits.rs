@@ -102,6 +102,10 @@ limits! {
     ws_idle_ms: u64 = 60_000;
     /// A websocket that we close waits for its peer's close frame for this long, milliseconds.
     ws_close_ms: u64 = 2_000;
+    /// Signalling messages a second of one client; candidates come in bursts.
+    signalling_messages_per_s: u32 = 200;
+    /// A signalling websocket on which nothing is published or played is closed after this, milliseconds.
+    signalling_wait_ms: u64 = 600_000;
     /// A10: bytes that one connection may bring in one turn of the loop.
     conn_read_per_turn: usize = 64 << 10;
     /// Bytes that the driver holds for one connection's sending side.
@@ -124,6 +128,12 @@ limits! {
     rtc_consent_ms: u64 = 30_000;
     /// A15: handshake datagrams that wait for the next turn; DTLS sends again what is dropped.
     rtc_handshake_queue: usize = 512;
+    /// Bytes that may wait on the data channels of one WebRTC session; a message that finds no room is dropped.
+    rtc_channel_bytes: usize = 128 << 10;
+    /// A13: anonymous STUN requests a second that are answered for one network (IPv4 /24, IPv6 /56).
+    stun_per_net_per_s: u32 = 20;
+    /// A13: anonymous STUN requests a second that are answered in all.
+    stun_per_s: u32 = 200;
     /// Packets kept per viewer and track to be sent again.
     rtc_rtx_packets: usize = 1_024;
     /// Packets older than this are not sent again, milliseconds.

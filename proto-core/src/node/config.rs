@@ -135,11 +135,13 @@ impl Default for RtmpConfig {
 pub struct WebRtcConfig {
     /// UDP port of all WebRTC sessions.
     pub port: u16,
+    /// Answer STUN requests of anybody on that port, and tell clients so.
+    pub stun: bool,
 }
 
 impl Default for WebRtcConfig {
     fn default() -> Self {
-        WebRtcConfig { port: 8189 }
+        WebRtcConfig { port: 8189, stun: true }
     }
 }
 

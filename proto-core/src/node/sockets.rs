@@ -18,6 +18,9 @@ impl Node {
             self.log_refusal(conn, request, &response);
             return self.respond(conn, *response);
         }
+        if self.signal_asked(conn, request) {
+            return;
+        }
         let text = format!("there is no websocket at {}", quote(&request.path));
         self.respond(conn, Response::text(404, text));
     }
@@ -39,19 +42,22 @@ impl Node {
 
     /// A message came on a websocket.
     pub(super) fn socket_text(&mut self, conn: ConnId, text: String) {
-        let _ = (conn, text);
+        if !self.signal_text(conn, &text) {
+            let text = format!("a message of {} bytes, and nobody takes it", text.len());
+            self.log_conn(conn, Level::Debug, text);
+        }
     }
 
     /// A websocket ended, by its peer or by itself: nothing more comes, and what is sent is lost. Called once for each
     /// one that was accepted, also when its connection broke ([`crate::http::websocket::code::ABNORMAL`]), but not after
     /// [`Node::socket_close`].
     pub(super) fn socket_ended(&mut self, conn: ConnId, code: u16, text: &str) {
+        self.signal_socket_ended(conn);
         let text = format!("websocket ended with code {code}: {}", quote(text));
         self.log_conn(conn, Level::Debug, text);
     }
 
     /// Makes a websocket of a connection that asked ([`Node::socket_asked`]). `subprotocol` is one that it offered.
-    #[allow(dead_code, reason = "nothing is spoken on websockets yet")]
     pub(super) fn socket_accept(&mut self, conn: ConnId, subprotocol: Option<&str>) {
         self.tell_http(conn, server::Input::Accept { subprotocol });
         if let Some(c) = self.conns.get_mut(&conn) {
@@ -60,13 +66,11 @@ impl Node {
     }
 
     /// Sends a message. One that comes after the end is dropped: its reader is gone.
-    #[allow(dead_code, reason = "nothing is spoken on websockets yet")]
     pub(super) fn socket_send(&mut self, conn: ConnId, text: &str) {
         self.tell_http(conn, server::Input::Text(text));
     }
 
     /// Closes a websocket with a code of [`crate::http::websocket::code`] and words. No [`Node::socket_ended`] follows.
-    #[allow(dead_code, reason = "nothing is spoken on websockets yet")]
     pub(super) fn socket_close(&mut self, conn: ConnId, code: u16, text: &str) {
         if let Some(c) = self.conns.get_mut(&conn) {
             c.socket = false;

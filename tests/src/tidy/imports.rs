@@ -14,12 +14,13 @@ const ROOMS: [(&str, &[&str]); 10] = [
     ("rtmp", &["wire", "media", "hub::delivery"]),
     ("rtc", &["wire", "media", "hub::delivery"]),
     ("http", &["wire", "media", "hub::delivery"]),
+    ("signalling", &["wire"]),
     ("hub", &["wire", "media"]),
     ("cluster", &["wire", "media", "hub"]),
-    ("node", &["wire", "media", "rtmp", "rtc", "http", "hub", "cluster"]),
+    ("node", &["wire", "media", "rtmp", "rtc", "http", "signalling", "hub", "cluster"]),
     // What a node is made of, not the node: any machine of its shape can be recorded.
     ("recording", &["node::config"]),
-    ("lib", &["wire", "media", "rtmp", "rtc", "http", "hub", "cluster", "node", "recording"]),
+    ("lib", &["wire", "media", "rtmp", "rtc", "http", "signalling", "hub", "cluster", "node", "recording"]),
 ];
 
 /// Checks every path of one file of `proto-core/src` (outside tests) against the rooms.
