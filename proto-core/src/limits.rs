@@ -102,6 +102,12 @@ limits! {
     ws_idle_ms: u64 = 60_000;
     /// A websocket that we close waits for its peer's close frame for this long, milliseconds.
     ws_close_ms: u64 = 2_000;
+    /// A21: whole TLS handshake, milliseconds.
+    tls_handshake_ms: u64 = 10_000;
+    /// TLS handshakes that begin in one turn of the loop, in microseconds of work (500 each); others wait for the next.
+    tls_handshake_us_per_turn: u64 = 2_000;
+    /// Certificate files are looked at this often, milliseconds.
+    tls_reload_ms: u64 = 5_000;
     /// A10: bytes that one connection may bring in one turn of the loop.
     conn_read_per_turn: usize = 64 << 10;
     /// Bytes that the driver holds for one connection's sending side.

@@ -327,6 +327,10 @@ impl World {
                 };
                 self.at(self.now, Event::Sent(id.0, run, batch, refused));
             }
+            Output::Ask { ask, work: Work::ReadFile { path } } => {
+                let answer = Answer::File(Err(format!("{path} cannot be read: hosts here have no files")));
+                self.at(self.now + Duration::from_millis(1), Event::Answer(id.0, run, ask, answer));
+            }
             Output::Ask { ask, work: Work::Resolve { host, port } } => {
                 let (wait, answer) = self.look_up(id, &host, port);
                 self.at(self.now + wait, Event::Answer(id.0, run, ask, answer));
