@@ -9,7 +9,7 @@ use super::{HostId, Owner, Party, World};
 use determinism::{crypto, os};
 use faults::{Clock, Faults};
 use proto_core::error::Reason;
-use proto_core::io::{ConnId, Input, Output, Work};
+use proto_core::io::{Answer, ConnId, Input, Output, Work};
 use proto_core::machine::Machine;
 use proto_core::node::Node;
 use proto_core::node::config::{Config, Role};
