@@ -1,5 +1,7 @@
 //! The node as a whole, driven by hand: what no single machine can show.
 
+mod proxy;
+
 use super::config::Config;
 use super::*;
 use crate::io::{ConnId, Input, Level, Output, Service};

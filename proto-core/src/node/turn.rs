@@ -67,6 +67,7 @@ impl Node {
                 let free = self.short_credit(conn, free);
                 self.wire(conn, Wire::Writable(free));
                 self.drain_conn(conn);
+                self.proxy_room(conn);
                 self.refill(conn);
             }
             Input::PeerFinished { conn } => self.wire(conn, Wire::PeerFinished),
@@ -157,6 +158,7 @@ impl Node {
                 Alarm::Pull(key) => self.tick_pull(&key),
                 Alarm::Report => self.report(),
                 Alarm::Certificates => self.look_at_certificates(),
+                Alarm::Proxy => self.look_at_proxies(),
                 Alarm::DrainEnds => self.drain_ends(),
             }
         }
