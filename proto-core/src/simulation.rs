@@ -90,6 +90,7 @@ impl Bug {
         Bug::ConsentIgnored,
         Bug::AmplifiedAnswer,
         Bug::RelayLoop,
+        Bug::ProxyUnchecked,
         Bug::LoadNotReported,
         Bug::TimerInThePast,
         Bug::ManagerNeverRelearns,

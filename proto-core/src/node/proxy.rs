@@ -155,7 +155,9 @@ impl Node {
                 format!("{most} websockets are proxied already (limits.proxy_sessions)"),
             ));
         }
+        let unchecked = self.limits.simulation.planted(Bug::ProxyUnchecked);
         let chosen = match &ask.host {
+            Some(_) if unchecked => None,
             Some(host) => Some(self.proxy_target(host, &ask.wish).map_err(|text| refuse(403, text))?),
             None => None,
         };
