@@ -342,7 +342,7 @@ impl Node {
                 }
                 Part::AsksToPlay => {
                     let waits = self.play_waiting.get(&s.key).is_some_and(|w| w.contains(&s.id));
-                    let joins = self.joining.get(&s.id) == Some(&s.key);
+                    let joins = self.joining.get(&s.id).is_some_and(|(key, _)| *key == s.key);
                     Broken::unless(waits || joins, "S7", || {
                         format!("session {s} waits for {}, but stands in no list", s.key)
                     })?;

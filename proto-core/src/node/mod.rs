@@ -34,7 +34,7 @@ use crate::cluster::NodeId;
 use crate::cluster::manager::Manager;
 use crate::cluster::member::Member;
 use crate::error::Reason;
-use crate::hub::{Hub, StreamId, SubscriberId};
+use crate::hub::{CodecSet, Hub, StreamId, SubscriberId};
 use crate::io::{AskId, ConnId, Output, SocketId};
 use crate::limits::Limits;
 use crate::media::key::StreamKey;
@@ -113,7 +113,7 @@ pub struct Node {
     /// error.
     ended_resources: VecDeque<String>,
     /// WHEP viewers whose media path does not stand yet.
-    joining: BTreeMap<SessionId, StreamKey>,
+    joining: BTreeMap<SessionId, (StreamKey, CodecSet)>,
     /// Viewers of any protocol whose stream is not here yet.
     play_waiting: BTreeMap<StreamKey, Vec<SessionId>>,
 

@@ -13,6 +13,8 @@ use crate::http::{cors, event, pages, router, server, whip};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
+use crate::media::track::Codec;
+use crate::rtc::codecs::Pictures;
 use crate::rtc::sdp;
 use std::net::IpAddr;
 
@@ -152,7 +154,7 @@ impl Node {
             return Some(whip::refusal(&draining()));
         }
         // A broken offer is told at once: it must not cause a search for the stream.
-        let wish = sdp::Wish::Play { video: true, audio: true };
+        let wish = sdp::Wish::Play { video: Some(Pictures::GUESS), audio: Some(Codec::Opus) };
         let prepared = guard(|| sdp::prepare(&offer, wish, &self.limits)).and_then(|prepared| prepared);
         if let Err(reason) = prepared {
             self.counters.ended_as("whep", &reason);
