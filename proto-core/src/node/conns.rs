@@ -394,6 +394,14 @@ impl Node {
         }
     }
 
+    /// Why an HTTP connection is about to end, if it is.
+    pub(super) fn http_closing(&self, id: ConnId) -> Option<Reason> {
+        match self.conns.get(&id).map(|c| &c.proto) {
+            Some(Proto::Http(m)) => m.closing().cloned(),
+            _ => None,
+        }
+    }
+
     /// A session on this connection publishes or plays: the connection no longer counts as idle.
     pub(super) fn conn_is_used(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(&id)

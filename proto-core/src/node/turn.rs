@@ -73,6 +73,8 @@ impl Node {
             Input::PeerFinished { conn } => self.wire(conn, Wire::PeerFinished),
             Input::Closed { conn, reason } => {
                 self.gone(conn);
+                // Why it was refused matters more than how the peer took it.
+                let reason = self.http_closing(conn).unwrap_or(reason);
                 self.end_conn(conn, reason, None);
             }
             Input::UdpOpened { socket, local, max_segments } => {
