@@ -117,7 +117,7 @@ fn our_server_and_its_client() {
     for size in SIZES {
         let text = "x".repeat(size);
         socket.send(Message::text(text.clone())).expect("it is written to memory");
-        assert_eq!(pump(&mut server).0, [text.clone()]);
+        assert_eq!(pump(&mut server).0, std::slice::from_ref(&text));
         server.handle(server::Input::Text(&text), NOW);
         pump(&mut server);
         assert_eq!(texts(&read(&mut socket).0), [text]);
