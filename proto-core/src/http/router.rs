@@ -135,6 +135,10 @@ const EVENT: &str = "GET, HEAD, OPTIONS";
 /// Says what a request asks for.
 pub fn route(request: &Request) -> Route {
     let path = request.path.as_str();
+    // First of all: what follows has the shape of other paths.
+    if let Some(rest) = path.strip_prefix("/as/v1/proxy/") {
+        return proxied(request, rest);
+    }
     match path {
         "/" => return read(request, || Route::Home),
         "/metrics" => return read(request, || Route::Metrics),
@@ -152,10 +156,6 @@ pub fn route(request: &Request) -> Route {
         "whep" => stream(rest, |key| crossing(request, &[Method::Post], ENDPOINT, || Route::Whep(key))),
         "whip-session" => resource(request, rest, |id| Route::WhipResource { id }),
         "whep-session" => resource(request, rest, |id| Route::WhepResource { id }),
-        "as" => match rest.strip_prefix("v1/proxy/") {
-            Some(rest) => proxied(request, rest),
-            None => Route::NotFound(format!("there is nothing at {}", quote(path))),
-        },
         "streammanager" => event(request, rest),
         "api" => api(request, rest),
         _ => Route::NotFound(format!(
@@ -321,6 +321,14 @@ mod tests {
                 Delete,
                 "/as/v1/proxy/to/n1/whep-session/Ab1",
                 Route::ProxyResource { node: "n1".to_owned(), path: "/whep-session/Ab1".to_owned() },
+            ),
+            (
+                Patch,
+                "/as/v1/proxy/to/n1/live/whip/resource/demo/Ab1",
+                Route::ProxyResource {
+                    node: "n1".to_owned(),
+                    path: "/live/whip/resource/demo/Ab1".to_owned(),
+                },
             ),
             (Get, "/api/v1/nodes", Route::Api(ApiRoute::Nodes)),
             (Get, "/api/v1/streams", Route::Api(ApiRoute::Streams)),

@@ -65,9 +65,12 @@ pub fn is_resource(path: &str) -> bool {
     let plain =
         |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b));
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    // In the dialect: app, protocol, `resource`, and one or two names after it.
     let fits = match segments.as_slice() {
         ["whip-session" | "whep-session", _] => true,
-        [app @ .., "whip" | "whep", "resource", _] => !app.is_empty(),
+        [app @ .., "whip" | "whep", "resource", _] | [app @ .., "whip" | "whep", "resource", _, _] => {
+            !app.is_empty()
+        }
         _ => false,
     };
     fits && segments.iter().all(|s| plain(s) && !matches!(*s, "." | ".."))
