@@ -11,6 +11,7 @@ mod args;
 mod ctl;
 mod demo;
 mod failure;
+mod identity;
 mod listen;
 mod log;
 mod replay;

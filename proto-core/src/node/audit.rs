@@ -193,7 +193,7 @@ impl Node {
 
     /// Connections, and WebRTC sessions.
     pub fn sizes(&self) -> (usize, usize) {
-        (self.conns.len(), self.rtc.audit().sessions)
+        (self.conns.len() + self.tls.leaving.len(), self.rtc.audit().sessions)
     }
 
     /// Timers that are set, of the node and of the hub, and questions to the manager that wait for an answer or their
@@ -217,7 +217,7 @@ impl Node {
         let (owned, asked) = self.member.counts();
         Audit {
             sessions: self.sessions.iter().map(session).collect(),
-            conns: (self.conns.len() - links, links),
+            conns: (self.conns.len() - links + self.tls.leaving.len(), links),
             idle_conns: self.conns_per_ip.values().sum(),
             timers: self.timers.len(),
             rtc: self.rtc.audit(),
@@ -342,7 +342,7 @@ impl Node {
                 }
                 Part::AsksToPlay => {
                     let waits = self.play_waiting.get(&s.key).is_some_and(|w| w.contains(&s.id));
-                    let joins = self.joining.get(&s.id) == Some(&s.key);
+                    let joins = self.joining.get(&s.id).is_some_and(|(key, _)| *key == s.key);
                     Broken::unless(waits || joins, "S7", || {
                         format!("session {s} waits for {}, but stands in no list", s.key)
                     })?;
@@ -466,13 +466,13 @@ impl Node {
     fn verify_timers(&self) -> Result<(), Broken> {
         for alarm in self.timers.keys() {
             let fits = match alarm {
-                Alarm::Conn(conn) => self.conns.contains_key(conn),
+                Alarm::Conn(conn) => self.conns.contains_key(conn) || self.tls.leaving.contains_key(conn),
                 Alarm::Pull(key) => self.pulls.has(key),
                 Alarm::Waiting(session) => self.is_part(*session, Part::AsksToPlay),
                 Alarm::Settle(key) => self.hub.find(key).is_some(),
                 Alarm::DrainEnds => self.draining,
                 // It finds nothing to do where its viewer left.
-                Alarm::Pump(_) | Alarm::Report => true,
+                Alarm::Pump(_) | Alarm::Report | Alarm::Certificates => true,
             };
             Broken::unless(fits, "S7", || format!("a timer of {alarm:?}, which is gone"))?;
         }

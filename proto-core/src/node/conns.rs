@@ -7,19 +7,24 @@ use crate::cluster::link::{self, Link};
 use crate::error::Reason;
 use crate::guard::{guard, strike};
 use crate::http;
+use crate::http::websocket::code;
 use crate::io::{ConnId, Level, Output, Service};
 use crate::machine::Machine;
 use crate::rtmp;
+use crate::time::Deadline;
+use crate::tls;
 use std::net::SocketAddr;
 
 /// How connections without a session end every day; not worth a line.
-const ROUTINE: [&str; 4] = ["peer_closed", "reset", "http_done", "http_idle"];
+const ROUTINE: [&str; 6] = ["peer_closed", "reset", "http_done", "http_idle", "ws_closed", "ws_gone"];
 
 /// What carries a connection's bytes, under the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Transport {
     /// The TCP stream as it is.
     Plain,
+    /// TLS.
+    Tls(Box<tls::Session>),
 }
 
 /// What speaks on a connection.
@@ -47,8 +52,12 @@ pub(super) struct Conn {
     pub(super) service: Service,
     pub(super) local: Option<SocketAddr>,
     pub(super) remote: SocketAddr,
+    /// What the driver said last that it would take, until something was sent.
+    pub(super) free: Option<usize>,
     /// Counts against its address as long as nothing is published or played on it.
     pub(super) idle: bool,
+    /// It is a websocket that has not ended.
+    pub(super) socket: bool,
     /// The log has said already why it ends.
     explained: bool,
     /// How often its machine was told something by the driver.
@@ -64,7 +73,9 @@ impl Conn {
             service: Service::Link,
             local: None,
             remote: to,
+            free: None,
             idle: false,
+            socket: false,
             explained: false,
             told: 0,
         }
@@ -91,7 +102,7 @@ impl Node {
         let now = self.now;
         let ip = remote.ip();
         let of_ip = self.conns_per_ip.get(&ip).copied().unwrap_or(0);
-        let refusal = if self.conns.len() >= self.limits.conns {
+        let refusal = if self.conns.len() + self.tls.leaving.len() >= self.limits.conns {
             Some(("conns", "limits.conns"))
         } else if of_ip >= self.limits.conns_per_ip {
             Some(("conns_per_ip", "limits.conns_per_ip"))
@@ -109,9 +120,21 @@ impl Node {
             self.out.push_back(Output::Close { conn: id, now: true });
             return;
         }
+        let transport = match self.transport(service) {
+            Ok(transport) => transport,
+            Err(reason) => {
+                self.counters.drop("conn", reason.code, 1);
+                let text = format!("connection of {remote} refused: {reason}");
+                self.log(Level::Warn, service.name(), reason.code, text);
+                self.out.push_back(Output::Close { conn: id, now: true });
+                return;
+            }
+        };
         let proto = match service {
-            Service::Http => Proto::Http(Box::new(http::server::Server::new(&self.limits, now))),
-            Service::Rtmp => Proto::Rtmp(Box::new(rtmp::server::Server::new(
+            Service::Http | Service::Https => {
+                Proto::Http(Box::new(http::server::Server::new(&self.limits, now)))
+            }
+            Service::Rtmp | Service::Rtmps => Proto::Rtmp(Box::new(rtmp::server::Server::new(
                 self.config.limits.clone(),
                 self.rng.fork("rtmp", id.0),
                 now,
@@ -124,12 +147,14 @@ impl Node {
         *self.conns_per_ip.entry(ip).or_default() += 1;
         self.counters.accepted(service);
         let conn = Conn {
-            transport: Transport::Plain,
+            transport,
             proto,
             service,
             local: Some(local),
             remote,
+            free: None,
             idle: true,
+            socket: false,
             explained: false,
             told: 0,
         };
@@ -148,14 +173,24 @@ impl Node {
         }
     }
 
-    /// Hands bytes, room, an end or a tick to the machine of a connection.
+    /// Hands on what the driver says of a connection: bytes, room, an end or a tick.
     pub(super) fn wire(&mut self, id: ConnId, input: Wire<'_>) {
+        let Some(conn) = self.conns.get_mut(&id) else { return self.wire_leaving(id, &input) };
+        match &input {
+            Wire::Received(bytes) => self.counters.received(conn.service, bytes.len()),
+            Wire::Writable(free) => conn.free = Some(*free),
+            _ => {}
+        }
+        match conn.transport {
+            Transport::Plain => self.machine(id, input),
+            Transport::Tls(_) => self.wire_tls(id, input),
+        }
+    }
+
+    /// Hands bytes, room, an end or a tick to the machine of a connection.
+    pub(super) fn machine(&mut self, id: ConnId, input: Wire<'_>) {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let Transport::Plain = conn.transport;
-        if let Wire::Received(bytes) = &input {
-            self.counters.received(conn.service, bytes.len());
-        }
         conn.told += 1;
         let (switches, told) = (self.limits.simulation, conn.told);
         let mut work = || match &mut conn.proto {
@@ -237,6 +272,8 @@ impl Node {
                 Err(reason) => self.end_conn(id, reason, Some(true)),
             }
         }
+        self.flush(id);
+        let tls = self.tls_deadline(id);
         let deadline = self.conns.get(&id).and_then(|conn| match &conn.proto {
             Proto::Http(m) => m.deadline(),
             Proto::Rtmp(m) => m.deadline(),
@@ -244,11 +281,23 @@ impl Node {
             #[cfg(test)]
             Proto::Broken => None,
         });
-        self.timers.update(Alarm::Conn(id), deadline);
+        if self.conns.contains_key(&id) {
+            self.timers.update(Alarm::Conn(id), Deadline::earliest(deadline, tls));
+        }
     }
 
     pub(super) fn send(&mut self, conn: ConnId, bytes: bytes::Bytes) {
-        if let Some(c) = self.conns.get(&conn) {
+        match self.conns.get_mut(&conn).map(|c| &mut c.transport) {
+            Some(Transport::Tls(session)) => session.send(bytes),
+            Some(Transport::Plain) => self.send_raw(conn, bytes),
+            None => {}
+        }
+    }
+
+    /// Sends bytes as they are.
+    pub(super) fn send_raw(&mut self, conn: ConnId, bytes: bytes::Bytes) {
+        if let Some(c) = self.conns.get_mut(&conn) {
+            c.free = c.free.map(|free| free.saturating_sub(bytes.len()));
             self.counters.sent(c.service, bytes.len());
             self.out.push_back(Output::Send { conn, bytes });
         }
@@ -258,6 +307,13 @@ impl Node {
         match said {
             http::server::Output::Send(bytes) => self.send(id, bytes),
             http::server::Output::Request(request) => self.request(id, request),
+            http::server::Output::Upgrade(request) => self.socket_asked(id, &request),
+            http::server::Output::Text(text) => self.socket_text(id, text),
+            http::server::Output::SocketEnded { code, text } => {
+                if self.conns.get_mut(&id).is_some_and(|c| std::mem::take(&mut c.socket)) {
+                    self.socket_ended(id, code, &text);
+                }
+            }
             http::server::Output::Log(level, text) => self.log_conn(id, level, text),
             http::server::Output::Closed(reason) => self.end_conn(id, reason, Some(false)),
         }
@@ -337,12 +393,20 @@ impl Node {
     /// Ends a connection and everything on it. `close`: tell the driver to close it, and whether at once; `None`
     /// if the driver said that it is gone.
     pub(super) fn end_conn(&mut self, id: ConnId, reason: Reason, close: Option<bool>) {
-        let Some(conn) = self.conns.remove(&id) else { return };
+        if self.conns.get_mut(&id).is_some_and(|c| std::mem::take(&mut c.socket)) {
+            self.socket_ended(id, code::ABNORMAL, &reason.text);
+        }
+        let Some(mut conn) = self.conns.remove(&id) else { return };
         self.timers.cancel(&Alarm::Conn(id));
         self.dirty_conns.remove(&id);
         if conn.idle {
             self.forget_idle(conn.remote.ip());
         }
+        let transport = std::mem::replace(&mut conn.transport, Transport::Plain);
+        let close = match close {
+            Some(false) => self.leave(id, transport).then_some(false),
+            other => other,
+        };
         if let Some(now) = close {
             self.out.push_back(Output::Close { conn: id, now });
         }
@@ -369,7 +433,7 @@ impl Node {
         }
     }
 
-    fn log_conn(&mut self, id: ConnId, level: Level, text: String) {
+    pub(super) fn log_conn(&mut self, id: ConnId, level: Level, text: String) {
         let Some(conn) = self.conns.get(&id) else { return };
         let (target, remote) = (conn.service.name(), conn.remote);
         match self.sessions.on(Carrier::Conn(id)) {

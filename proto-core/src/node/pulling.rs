@@ -265,7 +265,7 @@ impl Node {
     fn say_whether_wanted(&mut self, key: &StreamKey) {
         let watched = self.hub.find(key).is_some_and(|s| self.hub.subscribers(s).next().is_some());
         let wanted =
-            watched || self.play_waiting.contains_key(key) || self.joining.values().any(|k| k == key);
+            watched || self.play_waiting.contains_key(key) || self.joining.values().any(|(k, _)| k == key);
         let now = self.now;
         if let Some(pull) = self.pulls.by_key.get_mut(key)
             && pull.wanted != wanted

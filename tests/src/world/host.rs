@@ -9,7 +9,7 @@ use super::{HostId, Owner, Party, World};
 use determinism::{crypto, os};
 use faults::{Clock, Faults};
 use proto_core::error::Reason;
-use proto_core::io::{ConnId, Input, Output, Work};
+use proto_core::io::{Answer, ConnId, Input, Output, Work};
 use proto_core::machine::Machine;
 use proto_core::node::Node;
 use proto_core::node::config::{Config, Role};
@@ -326,6 +326,10 @@ impl World {
                     None => 0,
                 };
                 self.at(self.now, Event::Sent(id.0, run, batch, refused));
+            }
+            Output::Ask { ask, work: Work::ReadFile { path } } => {
+                let answer = Answer::File(Err(format!("{path} cannot be read: hosts here have no files")));
+                self.at(self.now + Duration::from_millis(1), Event::Answer(id.0, run, ask, answer));
             }
             Output::Ask { ask, work: Work::Resolve { host, port } } => {
                 let (wait, answer) = self.look_up(id, &host, port);
