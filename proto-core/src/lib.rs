@@ -25,5 +25,6 @@ pub mod rtmp;
 pub mod signalling;
 pub mod simulation;
 pub mod time;
+pub mod tls;
 pub mod trace;
 pub mod wire;
