@@ -52,7 +52,9 @@ fn a_page_publishes_and_watches_by_websocket_and_goes_on_over_the_data_channel()
     assert_eq!(stopped["data"]["message"], "s1 stopping");
 
     let publisher = log(&browser, "camera");
-    let at = |words: &str| publisher.iter().position(|l| l == words).unwrap_or_else(|| panic!("{words}: {publisher:?}"));
+    let at = |words: &str| {
+        publisher.iter().position(|l| l == words).unwrap_or_else(|| panic!("{words}: {publisher:?}"))
+    };
     let order = [
         "< NetConnection.Connect.Success",
         "> isAvailable",
@@ -71,7 +73,8 @@ fn a_page_publishes_and_watches_by_websocket_and_goes_on_over_the_data_channel()
     let once = |words: &str| publisher.iter().filter(|l| *l == words).count();
     assert_eq!(once("< NetConnection.ICE.TrickleCompleted"), 1, "{publisher:?}");
     let viewer = log(&browser, "viewer");
-    let at = |words: &str| viewer.iter().position(|l| l == words).unwrap_or_else(|| panic!("{words}: {viewer:?}"));
+    let at =
+        |words: &str| viewer.iter().position(|l| l == words).unwrap_or_else(|| panic!("{words}: {viewer:?}"));
     let order = [
         "< NetConnection.Connect.Success",
         "< isAvailable",

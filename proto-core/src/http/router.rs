@@ -347,7 +347,11 @@ mod tests {
             (Options, "/whep/live/demo", Route::Options { allow: ENDPOINT }),
             (Post, "/live/whip/endpoint/demo?signal=true", Route::Whip(key("live/demo"))),
             (Post, "/live/whep/endpoint/demo", Route::Whep(key("live/demo"))),
-            (Post, "/live/room1/whep/endpoint/demo?requestId=subscriber-1", Route::WhepOffer(key("live/room1/demo"))),
+            (
+                Post,
+                "/live/room1/whep/endpoint/demo?requestId=subscriber-1",
+                Route::WhepOffer(key("live/room1/demo")),
+            ),
             (Options, "/live/whip/endpoint/demo", Route::Options { allow: ENDPOINT }),
             (Patch, "/live/whep/resource/demo/Ab1?requestId=x", Route::WhepResource { id: "Ab1".to_owned() }),
             (Delete, "/live/whip/resource/demo/Ab1", Route::WhipResource { id: "Ab1".to_owned() }),

@@ -125,7 +125,8 @@ pub fn patch(request: &Request) -> Result<Patch<'_>, Box<Response>> {
         Some(FRAGMENT) => Ok(Patch::Fragment(text)),
         Some(SDP) => Ok(Patch::Answer(text)),
         _ => {
-            let text = format!("a PATCH brings candidates or a restart of ICE ({FRAGMENT}), or an answer ({SDP})");
+            let text =
+                format!("a PATCH brings candidates or a restart of ICE ({FRAGMENT}), or an answer ({SDP})");
             Err(Box::new(Response::text(415, text).header("Accept-Patch", FRAGMENT)))
         }
     }

@@ -479,7 +479,9 @@ impl Node {
                 Alarm::Settle(key) => self.hub.find(key).is_some(),
                 Alarm::DrainEnds => self.draining,
                 Alarm::Signal(id) => self.signals.contains(*id),
-                Alarm::KeyFrames(session) => self.sessions.get(*session).is_some_and(|s| s.key_frames.is_some()),
+                Alarm::KeyFrames(session) => {
+                    self.sessions.get(*session).is_some_and(|s| s.key_frames.is_some())
+                }
                 // It finds nothing to do where its viewer left.
                 Alarm::Pump(_) | Alarm::Report | Alarm::Certificates | Alarm::Proxy => true,
             };

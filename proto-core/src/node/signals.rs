@@ -4,9 +4,9 @@ use super::session::{Carrier, Part, Protocol, SessionId};
 use super::{Alarm, Node};
 use crate::error::Reason;
 use crate::guard::guard;
-use crate::hub::{self, StreamId};
 use crate::http::message::{Request, Response};
 use crate::http::websocket::code;
+use crate::hub::{self, StreamId};
 use crate::io::ConnId;
 use crate::machine::Machine;
 use crate::media::frame::{FrameKind, Ingest, NewFrame, Rotation};
@@ -371,7 +371,12 @@ impl Node {
     }
 
     /// A viewer's stream is here: it is told so, or gets its offer.
-    pub(super) fn start_signal(&mut self, id: SignalId, session: SessionId, stream: StreamId) -> Result<(), Reason> {
+    pub(super) fn start_signal(
+        &mut self,
+        id: SignalId,
+        session: SessionId,
+        stream: StreamId,
+    ) -> Result<(), Reason> {
         let Some(signal) = self.signals.all.get_mut(&id) else {
             return Err(Reason::local("no_carrier", "the viewer is gone"));
         };
@@ -471,7 +476,8 @@ impl Node {
     fn key_frames_every(&mut self, session: SessionId, every: Duration) {
         let Some(s) = self.sessions.get_mut(session) else { return };
         s.key_frames = Some(every);
-        self.timers.set(Alarm::KeyFrames(session), Deadline::new(self.now + every, "a key frame, as asked for"));
+        self.timers
+            .set(Alarm::KeyFrames(session), Deadline::new(self.now + every, "a key frame, as asked for"));
     }
 
     /// The next of the key frames that a publisher wants in its stream.

@@ -149,7 +149,8 @@ impl Node {
                     self.sessions.add(Protocol::Whip, Part::AsksToPublish, key, remote, carrier, self.now);
                 let secret = self.rng.fork("resource", session.0).token(32);
                 self.sessions.name_resource(session, secret);
-                self.whip_waiting.insert(session, WaitingAnswer { conn, answer, dialect: is_dialect(request) });
+                self.whip_waiting
+                    .insert(session, WaitingAnswer { conn, answer, dialect: is_dialect(request) });
                 self.claim(session);
                 None
             }
@@ -161,7 +162,9 @@ impl Node {
         if self.answer_signal(session, result) {
             return;
         }
-        let Some(WaitingAnswer { conn, answer, dialect }) = self.whip_waiting.remove(&session) else { return };
+        let Some(WaitingAnswer { conn, answer, dialect }) = self.whip_waiting.remove(&session) else {
+            return;
+        };
         let response = match result {
             Ok(()) => self.created(whip::Protocol::Whip, session, dialect, &answer, &[]),
             Err(reason) => whip::refusal(reason),
@@ -263,9 +266,7 @@ impl Node {
         result: Result<(String, Vec<String>), &Reason>,
     ) {
         let response = match result {
-            Ok((answer, notices)) => {
-                self.created(whip::Protocol::Whep, session, dialect, &answer, &notices)
-            }
+            Ok((answer, notices)) => self.created(whip::Protocol::Whep, session, dialect, &answer, &notices),
             Err(reason) => whip::refusal(reason),
         };
         self.respond_crossing(conn, response);

@@ -377,7 +377,8 @@ impl Endpoint {
         self.now = now;
         let s = self.sessions.get_mut(&session).ok_or_else(gone)?;
         s.restarts += 1;
-        let ours = credentials(&mut self.rng.fork("ice restart", session.0 ^ s.restarts << 40), self.loop_index);
+        let ours =
+            credentials(&mut self.rng.fork("ice restart", session.0 ^ s.restarts << 40), self.loop_index);
         self.by_ufrag.remove(&s.ufrag);
         self.by_ufrag.insert(ours.ufrag.clone(), session);
         s.ufrag.clone_from(&ours.ufrag);

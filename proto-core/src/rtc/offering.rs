@@ -15,7 +15,8 @@ const VIDEO: u8 = 102;
 const RTX: u8 = 103;
 const OPUS: u8 = 111;
 /// A fingerprint that no certificate has.
-const NOBODY: &str = "00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00";
+const NOBODY: &str =
+    "00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00";
 
 /// What a viewer would offer that takes exactly what a stream has: sound, pictures, and data channels if `channel`.
 pub(super) fn seed(plan: &Plan, channel: bool) -> String {

@@ -395,7 +395,10 @@ impl Peer {
         if let Role::Viewer(egress) = &mut self.role
             && !egress.keep(&answer.mids)
         {
-            return Err(Reason::peer("bad_sdp", "the SDP answer takes neither the sound nor the pictures of the offer"));
+            return Err(Reason::peer(
+                "bad_sdp",
+                "the SDP answer takes neither the sound nor the pictures of the offer",
+            ));
         }
         let Ok(print) = answer.fingerprint.parse() else {
             return Err(Reason::peer("bad_sdp", "the fingerprint of the SDP answer cannot be read"));

@@ -417,7 +417,8 @@ fn write_channel(
     mid: &str,
 ) -> Result<(), Reason> {
     let Transport { ufrag, pwd, print, setup } = Transport::of(s, session)?;
-    let number = |name: &str, default: u32| s.first(name).and_then(|v| v.trim().parse().ok()).unwrap_or(default);
+    let number =
+        |name: &str, default: u32| s.first(name).and_then(|v| v.trim().parse().ok()).unwrap_or(default);
     // RFC 8841, 5 and 6: the port is 5000 and a message has 64 KiB where nothing is said.
     let (port, most) = (number("sctp-port", 5_000), number("max-message-size", 65_536));
     let _ = write!(
@@ -446,7 +447,9 @@ impl<'a> Transport<'a> {
             inherited("ice-ufrag").filter(|u| plain(u, 1..=256)),
             inherited("ice-pwd").filter(|p| plain(p, 1..=256)),
         ) else {
-            return Err(bad("the SDP offer has no usable a=ice-ufrag and a=ice-pwd (RFC 8839, 5.4)".to_owned()));
+            return Err(bad(
+                "the SDP offer has no usable a=ice-ufrag and a=ice-pwd (RFC 8839, 5.4)".to_owned()
+            ));
         };
         let mut prints =
             s.all("fingerprint").chain(session.iter().filter(|(n, _)| *n == "fingerprint").map(|(_, v)| *v));
@@ -485,7 +488,9 @@ pub(super) fn accepted(sdp: &str, limits: &Limits) -> Result<Accepted, Reason> {
     };
     let t = Transport::of(first, &session).map_err(of_answer)?;
     if t.setup == "passive" {
-        return Err(bad("the SDP answer says a=setup:passive; answer with a=setup:active (RFC 8842, 5.3)".to_owned()));
+        return Err(bad(
+            "the SDP answer says a=setup:passive; answer with a=setup:active (RFC 8842, 5.3)".to_owned()
+        ));
     }
     let mids = taken.by_ref().filter_map(|s| s.first("mid")).map(|m| m.trim().to_owned()).collect();
     let fingerprint = format!("sha-256 {}", t.print);

@@ -238,7 +238,10 @@ fn chromium_publishes_constrained_baseline_and_opus_and_the_rest_is_refused_in_p
     assert!(sections[2].starts_with("video 9 UDP/TLS/RTP/SAVPF 109 114 103 104 115 116\r\n"), "{a}");
     assert!(sections[2].contains("a=rtcp-fb:109 nack pli\r\n") && sections[2].contains("a=setup:passive"));
     assert!(sections[3].starts_with("application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n"), "{a}");
-    assert!(sections[3].contains("a=sctp-port:5000\r\n") && sections[3].contains("a=max-message-size:"), "{a}");
+    assert!(
+        sections[3].contains("a=sctp-port:5000\r\n") && sections[3].contains("a=max-message-size:"),
+        "{a}"
+    );
     assert!(!a.contains("trickle"));
 }
 

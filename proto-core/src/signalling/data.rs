@@ -33,7 +33,8 @@ fn to_amf(json: &Json, depth: usize, properties: &mut usize) -> Option<Amf> {
         }
         Json::Object(members) => {
             *properties = properties.checked_sub(members.len())?;
-            let pair = |(name, value): (&String, &Json)| Some((name.clone(), to_amf(value, depth, properties)?));
+            let pair =
+                |(name, value): (&String, &Json)| Some((name.clone(), to_amf(value, depth, properties)?));
             Amf::object(members.iter().map(pair).collect::<Option<Vec<_>>>()?)
         }
     })

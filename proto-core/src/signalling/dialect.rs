@@ -316,7 +316,8 @@ impl Dialect {
     }
 
     fn is_available(&mut self, name: String, message: &Map<String, Value>) {
-        let publishes = !self.id.starts_with("subscriber-") && (message.contains_key("bundle") || self.id == name);
+        let publishes =
+            !self.id.starts_with("subscriber-") && (message.contains_key("bundle") || self.id == name);
         let role = if publishes { Role::Publisher } else { Role::Viewer };
         if self.asking {
             return self.wrong("the question before is not answered yet");
@@ -334,7 +335,8 @@ impl Dialect {
 
     fn handle_offer(&mut self, name: String, message: &Map<String, Value>) {
         let Some(sdp) = description(message, "offer") else {
-            return self.wrong("handleOffer needs data.sdp.sdp with an SDP offer, and data.sdp.type \"offer\"");
+            return self
+                .wrong("handleOffer needs data.sdp.sdp with an SDP offer, and data.sdp.type \"offer\"");
         };
         if !self.takes(Role::Publisher, &name) {
             return;
@@ -361,7 +363,8 @@ impl Dialect {
 
     fn handle_answer(&mut self, name: &str, message: &Map<String, Value>) {
         let Some(sdp) = description(message, "answer") else {
-            return self.wrong("handleAnswer needs data.sdp.sdp with an SDP answer, and data.sdp.type \"answer\"");
+            return self
+                .wrong("handleAnswer needs data.sdp.sdp with an SDP answer, and data.sdp.type \"answer\"");
         };
         if !self.takes(Role::Viewer, name) {
             return;
@@ -377,10 +380,8 @@ impl Dialect {
         self.remote_candidates += 1;
         // The end of candidates, and each candidate for each section.
         if self.remote_candidates == (self.limits.sdp_candidates + 1) * self.limits.sdp_sections {
-            let text = format!(
-                "more candidates than limits.sdp_candidates = {} allows",
-                self.limits.sdp_candidates
-            );
+            let text =
+                format!("more candidates than limits.sdp_candidates = {} allows", self.limits.sdp_candidates);
             self.end(Reason::limit("too_many_candidates", text));
         }
     }
@@ -402,7 +403,12 @@ impl Dialect {
     /// Tells the client that its data channel can be used from now on. It waits a second, says `switchChannel`, and closes
     /// the websocket.
     fn announce(&mut self) {
-        if self.channel && self.socket && !self.stays && self.stage >= Stage::Agreed && self.stage < Stage::Over {
+        if self.channel
+            && self.socket
+            && !self.stays
+            && self.stage >= Stage::Agreed
+            && self.stage < Stage::Over
+        {
             self.say(says::channel_available());
         }
     }
@@ -471,7 +477,8 @@ impl Dialect {
     fn data(&mut self, method: &str, data: &Value) {
         match data::to_frame(method, data, &self.limits) {
             Some(payload) => self.outputs.push_back(Output::Data(payload)),
-            None => self.wrong("the data is nested too deep, or too large (limits.amf_depth, limits.amf_properties)"),
+            None => self
+                .wrong("the data is nested too deep, or too large (limits.amf_depth, limits.amf_properties)"),
         }
     }
 

@@ -23,7 +23,8 @@ fn word(output: &Output) -> String {
             let d = &v["data"];
             let arrow = if *way == Way::Socket { "<" } else { "<<" };
             let what = d["code"].as_str().or(d["sdp"]["type"].as_str()).or(d["type"].as_str());
-            let what = what.map_or_else(|| v.as_object().unwrap().keys().next().unwrap().clone(), str::to_owned);
+            let what =
+                what.map_or_else(|| v.as_object().unwrap().keys().next().unwrap().clone(), str::to_owned);
             let what = if v.get("isAvailable").is_some() { "isAvailable".to_owned() } else { what };
             let what = if v["type"] == "metadata" { "metadata".to_owned() } else { what };
             let more = d["message"].as_str().or(d["description"].as_str());
@@ -159,7 +160,8 @@ fn a_channel_that_opens_before_the_answer_was_sent_is_announced_after_it() {
     t.says(offer("s1"));
     assert_eq!(t.tell(Input::ChannelOpened), [""; 0]);
     let said = t.tell(Input::Described { sdp: SDP, candidates: &[] });
-    let wanted = ["< answer", "< NetConnection.ICE.TrickleCompleted", "< NetConnection.DataChannel.Available red5pro"];
+    let wanted =
+        ["< answer", "< NetConnection.ICE.TrickleCompleted", "< NetConnection.DataChannel.Available red5pro"];
     assert_eq!(said, wanted);
 }
 
@@ -211,8 +213,7 @@ fn what_clients_compare_is_said_letter_by_letter() {
     assert_eq!(said[1], json!({"data": {"type": "candidate", "candidate": c}}));
     let trickled = json!({"data": {"type": "status", "code": "NetConnection.ICE.TrickleCompleted"}});
     assert_eq!(said[2], trickled, "a message member would hide it");
-    let available =
-        json!({"data": {"type": "status", "code": "NetConnection.DataChannel.Available", "description": "red5pro"}});
+    let available = json!({"data": {"type": "status", "code": "NetConnection.DataChannel.Available", "description": "red5pro"}});
     assert_eq!(t.raw(Input::ChannelOpened), [available]);
     let mut t = viewer(false);
     let about = About { video: true, audio: false, size: Some((640, 480)) };
@@ -267,7 +268,8 @@ fn a_viewer_that_will_not_switch_is_not_told_of_the_channel() {
 #[test]
 fn what_makes_no_sense_is_refused_in_words_and_ends_nothing() {
     let mut t = publisher();
-    let refused = |said: Vec<String>| said.len() == 1 && said[0].starts_with("< error ") && said[0].len() > 30;
+    let refused =
+        |said: Vec<String>| said.len() == 1 && said[0].starts_with("< error ") && said[0].len() > 30;
     for message in [
         json!({"handleOffer": "s1", "data": {}}),
         offer("s1"),
@@ -283,7 +285,8 @@ fn what_makes_no_sense_is_refused_in_words_and_ends_nothing() {
         assert!(refused(said.clone()), "{message}: {said:?}");
     }
     assert!(refused(t.tell(Input::Text { way: Way::Socket, text: "not JSON" })));
-    let call = json!({"callAdapter": {"method": "switchStreams", "arguments": []}, "id": "1f3", "async": true});
+    let call =
+        json!({"callAdapter": {"method": "switchStreams", "arguments": []}, "id": "1f3", "async": true});
     let said = t.raw(Input::Text { way: Way::Socket, text: &call.to_string() });
     assert_eq!((&said[0]["id"], said[0]["error"].is_string()), (&json!("1f3"), true));
     // Passed over.
@@ -327,11 +330,27 @@ fn data_survives_the_way_through_the_media_model() {
 
 fn message() -> impl Strategy<Value = String> {
     let member = proptest::sample::select(vec![
-        "isAvailable", "handleOffer", "requestOffer", "handleAnswer", "handleCandidate", "publish", "subscribe",
-        "unpublish", "switchChannel", "send", "mute", "callAdapter", "log", "other",
+        "isAvailable",
+        "handleOffer",
+        "requestOffer",
+        "handleAnswer",
+        "handleCandidate",
+        "publish",
+        "subscribe",
+        "unpublish",
+        "switchChannel",
+        "send",
+        "mute",
+        "callAdapter",
+        "log",
+        "other",
     ]);
     let value = prop_oneof![
-        Just(json!("s1")), Just(json!("red5pro")), Just(json!({"method": "m"})), Just(Value::Null), Just(json!([1])),
+        Just(json!("s1")),
+        Just(json!("red5pro")),
+        Just(json!({"method": "m"})),
+        Just(Value::Null),
+        Just(json!([1])),
     ];
     let sdp = json!({"sdp": {"sdp": "SDP"}});
     (member, value).prop_map(move |(m, v)| json!({ m: v, "data": sdp, "datachannel": true }).to_string())

@@ -21,7 +21,10 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("node", &["wire", "media", "rtmp", "rtc", "http", "signalling", "tls", "hub", "cluster"]),
     // What a node is made of, not the node: any machine of its shape can be recorded.
     ("recording", &["node::config"]),
-    ("lib", &["wire", "media", "rtmp", "rtc", "http", "signalling", "tls", "hub", "cluster", "node", "recording"]),
+    (
+        "lib",
+        &["wire", "media", "rtmp", "rtc", "http", "signalling", "tls", "hub", "cluster", "node", "recording"],
+    ),
 ];
 
 /// Checks every path of one file of `proto-core/src` (outside tests) against the rooms.
