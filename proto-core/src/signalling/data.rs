@@ -1,4 +1,5 @@
 //! Data messages of the dialect (JSON) and of the media model (AMF0, as RTMP has it).
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use crate::limits::Limits;
 use crate::wire::amf0::{self, Bounds, Value as Amf};

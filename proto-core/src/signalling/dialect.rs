@@ -3,6 +3,7 @@
 //! The node is asked for what only it can know or do, one thing at a time, and answers by an [`Input`]. Candidates of the
 //! client are counted and otherwise left alone, however early they come: an ICE-lite agent learns where its peer is from
 //! the peer's own checks.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::{CHANNEL, data, says};
 use crate::error::{Reason, quote};

@@ -1,4 +1,5 @@
 //! What the server says, word by word: clients compare some of these texts.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::CHANNEL;
 use super::dialect::About;

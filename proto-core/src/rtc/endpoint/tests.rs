@@ -16,6 +16,9 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite};
 use str0m::{Candidate, Event, Input as RtcInput, Output as RtcOutput, Rtc};
 
+mod loss;
+mod offers;
+
 const SERVER: &str = "192.0.2.1:8189";
 const CLIENT: &str = "198.51.100.7:40000";
 const DELAY: Duration = Duration::from_millis(10);
@@ -169,30 +172,6 @@ impl World {
         let playing = w.endpoint.play(from(&offer, &[addr(SERVER)]), &tracks(), w.now).unwrap();
         assert_eq!(playing.no_sound, None);
         w.browser.answer(&playing.answer);
-        (w, playing.session)
-    }
-
-    /// A viewer that is offered something: the browser answers, and opens the channel for signalling.
-    fn offered() -> (World, SessionId) {
-        let (mut w, _) = World::new(Limits::default(), Direction::RecvOnly, true);
-        let mut rtc = Rtc::builder().set_rtp_mode(true).build(w.start);
-        rtc.add_local_candidate(Candidate::host(addr(CLIENT), "udp").unwrap());
-        let playing = w.endpoint.offer(addr(CLIENT).ip(), &[addr(SERVER)], &tracks(), true, w.now).unwrap();
-        // str0m would wait as well where both roles are on offer; browsers begin.
-        assert!(playing.answer.contains("a=setup:actpass"));
-        let offer = playing.answer.replace("a=setup:actpass", "a=setup:passive");
-        let offer = str0m::change::SdpOffer::from_sdp_string(&offer).unwrap();
-        let answer = rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string();
-        assert!(answer.contains("a=setup:active"), "{answer}");
-        let config = str0m::channel::ChannelConfig { label: "red5pro".to_owned(), ..Default::default() };
-        rtc.direct_api().create_data_channel(config);
-        w.browser.rtc = rtc;
-        // It asks before its answer is here.
-        w.run(Duration::from_millis(300));
-        assert!(!w.browser.connected && w.endpoint.drops().too_early > 0);
-        w.endpoint.answer(playing.session, &answer, w.now).unwrap();
-        let again = w.endpoint.answer(playing.session, &answer, w.now).unwrap_err();
-        assert_eq!(again.code, "answered_already");
         (w, playing.session)
     }
 
@@ -433,118 +412,6 @@ fn is_media(bytes: &[u8]) -> bool {
 }
 
 #[test]
-fn a_viewer_that_was_offered_something_is_sent_frames_and_texts() {
-    let (mut w, id) = World::offered();
-    w.connect();
-    w.run(Duration::from_millis(500));
-    assert!(w.events.iter().any(|(_, _, e)| *e == PeerEvent::ChannelOpened));
-    for n in 0..5_u32 {
-        let key = n == 0;
-        let kind = if key { FrameKind::Key } else { FrameKind::Delta };
-        let frame = delivery(u64::from(n), kind, picture(key, 4_000, n as u8), i64::from(n) * 33_000_000);
-        w.deliver(id, &frame);
-        w.run(Duration::from_millis(33));
-    }
-    w.run(Duration::from_millis(200));
-    assert_eq!(w.shown().len(), 5);
-
-    w.endpoint.handle(Input::Say { session: id, text: "to the peer" }, w.now);
-    let channel = w.browser.channel.unwrap();
-    let at = w.instant();
-    assert!(w.browser.rtc.channel(channel).unwrap().write(false, b"to the node").unwrap());
-    w.browser.rtc.handle_input(RtcInput::Timeout(at)).unwrap();
-    w.run(Duration::from_millis(200));
-    assert_eq!(w.browser.texts, ["to the peer"]);
-    let text = PeerEvent::ChannelText("to the node".to_owned());
-    assert!(w.events.iter().any(|(_, _, e)| *e == text));
-}
-
-#[test]
-fn an_answer_that_cannot_be_taken_is_told_why() {
-    let (mut w, _) = World::new(Limits::default(), Direction::RecvOnly, true);
-    let playing = w.endpoint.offer(addr(CLIENT).ip(), &[addr(SERVER)], &tracks(), false, w.now).unwrap();
-    assert!(playing.answer.contains("a=setup:actpass") && !playing.answer.contains("m=application"));
-    let mut said = |sdp: &str| w.endpoint.answer(playing.session, sdp, w.now).unwrap_err().to_string();
-    let print = ["AA"; 32].join(":");
-    let transport =
-        format!("a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 {print}\r\n");
-    let section = |port: u16, more: &str| {
-        format!("v=0\r\n{transport}m=video {port} UDP/TLS/RTP/SAVPF 102\r\na=mid:1\r\n{more}")
-    };
-    assert!(said("hello").contains("SDP answer"));
-    assert!(said(&section(0, "")).contains("refuses every section"));
-    assert!(said(&section(9, "a=setup:passive\r\n")).contains("a=setup:active"));
-    assert!(said("v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 102\r\na=mid:1\r\n").contains("a=ice-ufrag"));
-    assert!(
-        said(&section(9, "").replace("a=mid:1", "a=mid:9")).contains("neither the sound nor the pictures")
-    );
-    assert_eq!(w.endpoint.answer(SessionId(99), &section(9, ""), w.now).unwrap_err().code, "no_session");
-}
-
-#[test]
-fn ice_begins_anew_and_what_flows_goes_on() {
-    let (mut w, id) = World::publisher();
-    w.connect();
-    let before = w.endpoint.ice_session(id).unwrap().to_owned();
-    w.publish(10, 10);
-    let mut changes = w.browser.rtc.sdp_api();
-    let theirs = changes.ice_restart(true);
-    let (_, pending) = changes.apply().unwrap();
-    let fragment = w.endpoint.restart(id, &theirs.ufrag, &theirs.pass, &[addr(SERVER)], w.now).unwrap();
-    let after = w.endpoint.ice_session(id).unwrap().to_owned();
-    assert!(after != before && fragment.contains(&after) && fragment.contains(" typ host"), "{fragment}");
-    assert_eq!(w.endpoint.peer_ufrag(id), Some(theirs.ufrag.as_str()));
-    let line = |name: &str| fragment.lines().find_map(|l| l.strip_prefix(name)).unwrap().to_owned();
-    // The browser is told as its page would tell it: by the credentials of a new answer.
-    drop(pending);
-    let mut api = w.browser.rtc.direct_api();
-    api.set_local_ice_credentials(theirs);
-    let ours = IceCreds { ufrag: line("a=ice-ufrag:"), pass: line("a=ice-pwd:") };
-    api.set_remote_ice_credentials(ours);
-    // It comes back from elsewhere, as after a change of network.
-    w.browser.address = addr("203.0.113.9:5000");
-    let frames = w.frames(TrackId::VIDEO).len();
-    w.run(Duration::from_secs(3));
-    w.publish(10, 10);
-    w.run(Duration::from_millis(500));
-    assert_eq!(w.frames(TrackId::VIDEO).len(), frames + 10);
-    assert!(w.end().is_none());
-    w.endpoint.verify().unwrap();
-}
-
-#[test]
-fn anonymous_stun_is_answered_within_limits_and_only_if_wanted() {
-    let start = base();
-    for (wanted, answers) in [(true, 20), (false, 0)] {
-        let config = EndpointConfig {
-            limits: Limits::default(),
-            rng: Rng::new([5; 32]),
-            start,
-            identity: Identity::generate().unwrap(),
-            stun: wanted,
-            loop_index: 0,
-        };
-        let mut e = Endpoint::new(config).unwrap();
-        e.handle(Input::UdpOpened { socket: SocketId(1), max_segments: 16 }, Time::ZERO);
-        let mut request = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
-        request.extend_from_slice(&[9; 12]);
-        let mut sent = 0;
-        for n in 0..50 {
-            let remote = SocketAddr::new(addr(CLIENT).ip(), 1_000 + n);
-            let (socket, local) = (SocketId(1), addr(SERVER));
-            let input = Input::Datagram { socket, local, remote, stride: 20, bytes: &request };
-            e.handle(input, Time::from_millis(100));
-            while let Some(Output::Datagrams(batch)) = e.poll() {
-                assert_eq!((batch.items[0].dst, batch.buf.len()), (remote, 32));
-                sent += 1;
-            }
-        }
-        let d = e.drops();
-        assert_eq!((sent, d.stun_limit + d.not_a_check), (answers, 50 - answers));
-    }
-}
-
-#[test]
 fn what_is_published_by_whip_comes_out_as_frames() {
     let (mut w, _) = World::publisher();
     w.connect();
@@ -773,128 +640,6 @@ fn plaintext_alerts_and_garbage_do_not_end_a_handshake() {
     }
     w.connect();
     assert_eq!(w.end(), None);
-}
-
-#[test]
-fn what_others_send_of_a_handshake_and_after_it_hurts_nobody() {
-    let (mut w, _) = World::publisher();
-    let overheard = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-    let ears = overheard.clone();
-    w.filter = Box::new(move |to_server, bytes, _| {
-        // DTLS records and media (RFC 7983).
-        if to_server && matches!(bytes.first(), Some(20..=63 | 128..=191)) {
-            ears.borrow_mut().push(bytes.to_vec());
-        }
-        true
-    });
-    let other = addr("203.0.113.9:5");
-    for step in 0..80 {
-        w.run(Duration::from_millis(10));
-        for heard in overheard.take() {
-            // Ahead of the rest of the flight: the same again, a piece of it, and one that differs.
-            w.arrive(other, &heard);
-            w.arrive(other, &heard[..heard.len() / 2]);
-            let mut changed = heard;
-            *changed.last_mut().unwrap() ^= 1;
-            w.arrive(other, &changed);
-            if step % 2 == 0 {
-                w.arrive(addr(CLIENT), &changed);
-            }
-        }
-        w.arrive(other, &[21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 2, 40]);
-    }
-    w.connect();
-    let sent = w.publish(20, 10);
-    w.run(Duration::from_millis(500));
-    assert_eq!(w.frames(TrackId::VIDEO).len(), sent.len());
-    assert_eq!((w.end(), w.sent_to.get(&other)), (None, None));
-}
-
-/// Bursts of mean length 4 that make up this share of the datagrams, one way or the other.
-fn bursts(share: f64, seed: u8) -> Filter {
-    let mut rng = Rng::new([seed; 32]);
-    let (leave, enter) = (0.25, 0.25 * share / (1.0 - share));
-    let mut lost = [false; 2];
-    Box::new(move |to_server, _, _| {
-        let state = &mut lost[usize::from(to_server)];
-        let turn = f64::from(rng.u32()) / f64::from(u32::MAX);
-        *state = if *state { turn >= leave } else { turn < enter };
-        !*state
-    })
-}
-
-/// Share of pictures that came through (per mille), the longest time without one (ms), retransmission (per mille).
-type Quality = (usize, u64, u64);
-
-fn uplink(share: f64) -> Quality {
-    let (mut w, _) = World::publisher();
-    w.delay = Duration::from_millis(40);
-    w.connect();
-    w.filter = bursts(share, 3);
-    let sent = w.publish(600, 60).len();
-    w.run(Duration::from_millis(700));
-    let arrivals: Vec<Time> = w
-        .events
-        .iter()
-        .filter(|(_, _, e)| matches!(e, PeerEvent::Media(Ingest::Frame(f)) if f.track == TrackId::VIDEO))
-        .map(|(at, _, _)| *at)
-        .collect();
-    let longest = arrivals.windows(2).map(|p| p[1].since(p[0]).as_millis() as u64).max().unwrap_or(u64::MAX);
-    (arrivals.len() * 1000 / sent, longest, 0)
-}
-
-fn downlink(share: f64) -> Quality {
-    let (mut w, id) = World::viewer();
-    w.delay = Duration::from_millis(40);
-    w.connect();
-    w.filter = bursts(share, 5);
-    let (before, mut media) = (w.sent_to[&addr(CLIENT)] as u64, 0);
-    for n in 0..600_u64 {
-        let kind = if n % 60 == 0 { FrameKind::Key } else { FrameKind::Delta };
-        let frame = picture(kind == FrameKind::Key, 3_000 + (n as usize * 37) % 2_000, n as u8);
-        media += frame.len() as u64;
-        w.deliver(id, &delivery(n, kind, frame, n as i64 * 33_333_333));
-        w.run(Duration::from_nanos(33_333_333));
-    }
-    w.run(Duration::from_millis(700));
-    let again = (w.sent_to[&addr(CLIENT)] as u64 - before).saturating_sub(media);
-    // A player shows a picture once it and all before it are there, or after 300 ms without it.
-    let mut reorder = Reorder::new(Duration::from_millis(300), 4096);
-    let mut depay = Depay::new(&Format::H264, 4 << 20, 4096);
-    let (mut shown, mut last, mut longest) = (0, None, 0);
-    let start = w.start;
-    for p in &w.browser.packets {
-        let now = Time::from_nanos(p.timestamp.saturating_duration_since(start).as_nanos() as u64);
-        reorder.insert(*p.seq_no, p, now);
-        while let Some(popped) = reorder.pop(now) {
-            match popped {
-                Popped::Lost(_) => depay.lost(),
-                Popped::Packet(p) => depay.push(&p.payload, p.header.timestamp, p.header.marker, |_| {
-                    shown += 1;
-                    longest = longest.max(last.map_or(0, |l: Time| now.since(l).as_millis() as u64));
-                    last = Some(now);
-                }),
-            }
-        }
-    }
-    (shown * 1000 / 600, longest, again * 1000 / media)
-}
-
-#[test]
-fn lossy_links_keep_their_pictures() {
-    for (share, pictures, freeze) in [(0.0, 1000, 100), (0.01, 990, 300), (0.02, 990, 300)] {
-        for (way, (shown, longest, again)) in [("up", uplink(share)), ("down", downlink(share))] {
-            // How soon a viewer asks again is its own affair; str0m, which plays it here, is no hurrier.
-            let freeze = if way == "down" { freeze + 50 } else { freeze };
-            let said =
-                format!("{share} {way}: {shown} permille of pictures, {longest} ms, {again} permille again");
-            println!("{said}");
-            assert!(shown >= pictures && longest <= freeze && again <= 250, "{said}");
-        }
-    }
-    for (way, q) in [("up", uplink(0.05)), ("down", downlink(0.05))] {
-        println!("0.05 {way}: {q:?}");
-    }
 }
 
 #[test]
