@@ -4,6 +4,7 @@ use super::command::{Command, Writer, status};
 use super::egress::Player;
 use super::handshake::ServerHandshake;
 use super::ingest::{Demuxer, Taken};
+use super::negotiation::Said;
 use super::{OUR_WINDOW, csid};
 use crate::buf::Outbox;
 use crate::error::{Reason, quote};
@@ -13,7 +14,7 @@ use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::frame::Ingest;
 use crate::media::key::StreamKey;
-use crate::media::track::{Codec, CodecSet};
+use crate::media::track::Codec;
 use crate::rand::Rng;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
@@ -129,20 +130,14 @@ struct Peer {
     flash_ver: String,
 }
 
-/// What every RTMP player takes.
-const CLASSIC: CodecSet = CodecSet::NONE.with(Codec::H264).with(Codec::Aac);
-
 /// What the log says of a player that will miss a track.
 fn not_taken(codec: Codec) -> String {
-    let what = if codec.is_video() { "pictures" } else { "sound" };
+    let (what, key) = if codec.is_video() { ("pictures", "video") } else { ("sound", "audio") };
     let name = codec.name();
-    let hint = match codec {
-        Codec::Opus => "if it does, add ?audio=opus to the stream's name, or ",
-        _ => "",
-    };
+    let word = name.replace('.', "").to_lowercase();
     format!(
-        "the player gets no {what}: they are {name}, and over RTMP the player did not say that it takes {name} (Enhanced \
-         RTMP); {hint}{}",
+        "the player gets no {what}: it is {name}, and the player did not say that it takes {name} over RTMP (Enhanced \
+         RTMP, in ffmpeg -rtmp_enhanced_codecs); if it does, add ?{key}={word} to the stream's name, or {}",
         codec.remedy()
     )
 }
@@ -152,8 +147,8 @@ fn not_taken(codec: Codec) -> String {
 pub struct Server {
     limits: Limits,
     rng: Rng,
-    /// What the peer takes as a player.
-    takes: CodecSet,
+    /// What the peer said of itself.
+    said: Said,
     phase: Phase,
     reader: ChunkReader,
     writer: Writer,
@@ -187,7 +182,7 @@ impl Server {
             reader: ChunkReader::new(&limits),
             limits,
             rng,
-            takes: CLASSIC,
+            said: Said::default(),
             phase: Phase::Handshake(Box::default()),
             writer: Writer::new(),
             outbox: Outbox::default(),
@@ -461,7 +456,7 @@ impl Server {
                 self.writer.on_status(stream, "status", "NetStream.Publish.Start", &text);
             }
             (Ok(()), false) => {
-                self.role = Role::Player { stream, player: Box::new(Player::new(stream, self.takes)) };
+                self.role = Role::Player { stream, player: Box::new(Player::new(stream, self.said.takes)) };
                 self.writer.user_control(event::STREAM_BEGIN, stream);
                 let text = format!("Playing and resetting {key}.");
                 self.writer.on_status(stream, "status", "NetStream.Play.Reset", &text);
