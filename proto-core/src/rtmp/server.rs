@@ -54,6 +54,8 @@ pub enum Input<'a> {
     SourceBack,
     /// The played stream is over. The session tells the peer and closes.
     StreamEnded(Reason),
+    /// This node will stop. A client that said that it obeys is asked to reconnect (Enhanced RTMP v2).
+    Drain,
     /// End this connection. The session tells the peer and closes.
     Close(Reason),
 }
@@ -172,6 +174,8 @@ pub struct Server {
     received: u64,
     acked: u64,
     ack_window: u64,
+    /// The window that the peer was last told.
+    told_window: u32,
     drops: BTreeMap<&'static str, u64>,
 }
 
@@ -202,6 +206,7 @@ impl Server {
             received: 0,
             acked: 0,
             ack_window: u64::from(OUR_WINDOW),
+            told_window: OUR_WINDOW,
             drops: BTreeMap::new(),
         }
     }
@@ -346,6 +351,17 @@ impl Server {
                 self.ack_window = u64::from(window.max(self.limits.rtmp_ack_bytes));
                 Ok(())
             }
+            kind::SET_PEER_BANDWIDTH => {
+                // 5.4.5: the peer limits what we send unacknowledged, and wants to be told if that is news. What waits
+                // is bounded by the credit, so a small window costs nothing and a large one gains nothing.
+                let window = message.payload.first_chunk::<4>().map_or(0, |b| u32::from_be_bytes(*b));
+                if window > 0 && window != self.told_window {
+                    self.room_for_answer()?;
+                    self.told_window = window;
+                    self.writer.number(kind::WINDOW_ACK_SIZE, window);
+                }
+                Ok(())
+            }
             kind::USER_CONTROL => {
                 if let Some((event::PING_REQUEST, stamp)) = parse_user_control(&message.payload) {
                     self.room_for_answer()?;
@@ -373,7 +389,7 @@ impl Server {
                 self.drop_one("shared_object", "shared objects are not supported");
                 Ok(())
             }
-            // Acknowledgements and bandwidth of the peer: what waits is bounded by the credit, not by its window.
+            // Acknowledgements of the peer: what waits is bounded by the credit, not by its window.
             _ => Ok(()),
         }
     }
@@ -609,6 +625,16 @@ impl Machine for Server {
                     self.writer.user_control(event::STREAM_EOF, stream);
                 }
                 self.close(reason, now);
+            }
+            Input::Drain => {
+                let used = matches!(self.role, Role::Publisher { .. } | Role::Player { .. });
+                if used && self.said.reconnects {
+                    let text = "This node will stop; connect again.";
+                    let info = status("status", "NetConnection.Connect.ReconnectRequest", text, &[]);
+                    let name = Value::string("onStatus");
+                    self.writer.command(0, &[name, Value::Number(0.0), Value::Null, info]);
+                    self.flush();
+                }
             }
             Input::Close(reason) => {
                 if matches!(self.phase, Phase::Open) && self.peer.is_some() {

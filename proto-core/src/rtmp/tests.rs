@@ -19,6 +19,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use std::sync::Arc;
 
+mod enhanced;
+
 const T0: Time = Time::from_millis(1_000);
 
 fn server() -> Server {
