@@ -9,6 +9,8 @@ pub mod cors;
 pub mod event;
 pub mod message;
 pub mod pages;
+pub mod proxy;
 pub mod router;
 pub mod server;
+pub mod websocket;
 pub mod whip;

@@ -7,7 +7,7 @@
 //! | `/whip/{app}/{stream}`, `/whep/{app}/{stream}` | POST, OPTIONS |
 //! | `/whip-session/{id}`, `/whep-session/{id}` | DELETE, PATCH, OPTIONS; `id` is the secret that the `Location` of the 201 carried |
 //! | `/streammanager/api/{version}/event/{scope…}/{stream}` | GET, OPTIONS |
-//! | `/api/v1/nodes`, `/api/v1/streams`, `/api/v1/sessions` | GET |
+//! | `/api/v1/nodes`, `/api/v1/streams`, `/api/v1/sessions`, `/api/v1/proxies` | GET |
 //! | `/api/v1/sessions/{id}` | DELETE |
 //! | `/metrics`, `/healthz`, `/readyz` | GET |
 //!
@@ -28,7 +28,9 @@ pub enum ApiRoute {
     Streams,
     /// The sessions on this node.
     Sessions,
-    /// End a session (changes something: see [`super::api::may_change`]).
+    /// The websockets that are proxied to other nodes.
+    Proxies,
+    /// End a session or a proxied websocket (changes something: see [`super::api::may_change`]).
     Kick(String),
 }
 
@@ -205,13 +207,15 @@ fn api(request: &Request, rest: &str) -> Route {
         "v1/nodes" => read(request, || Route::Api(ApiRoute::Nodes)),
         "v1/streams" => read(request, || Route::Api(ApiRoute::Streams)),
         "v1/sessions" => read(request, || Route::Api(ApiRoute::Sessions)),
+        "v1/proxies" => read(request, || Route::Api(ApiRoute::Proxies)),
         _ => match rest.strip_prefix("v1/sessions/") {
             Some(id) if !id.is_empty() && id.len() <= 64 && !id.contains('/') => match request.method {
                 Method::Delete => Route::Api(ApiRoute::Kick(id.to_owned())),
                 _ => Route::MethodNotAllowed { allow: "DELETE" },
             },
             _ => Route::NotFound(
-                "the API has /api/v1/nodes, /api/v1/streams, /api/v1/sessions and DELETE /api/v1/sessions/{id}"
+                "the API has /api/v1/nodes, /api/v1/streams, /api/v1/sessions, /api/v1/proxies and DELETE \
+                 /api/v1/sessions/{id}"
                     .to_owned(),
             ),
         },
@@ -257,6 +261,7 @@ mod tests {
             (Get, "/api/v1/nodes", Route::Api(ApiRoute::Nodes)),
             (Get, "/api/v1/streams", Route::Api(ApiRoute::Streams)),
             (Get, "/api/v1/sessions", Route::Api(ApiRoute::Sessions)),
+            (Get, "/api/v1/proxies", Route::Api(ApiRoute::Proxies)),
             (Delete, "/api/v1/sessions/rtmp-12", Route::Api(ApiRoute::Kick("rtmp-12".to_owned()))),
             (Options, "/api/v1/sessions/rtmp-12", Route::MethodNotAllowed { allow: "DELETE" }),
             (Get, "/metrics", Route::Metrics),

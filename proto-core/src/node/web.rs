@@ -1,6 +1,5 @@
 //! What HTTP answers: pages at once, WHIP, WHEP and pairing when the cluster has answered.
 
-use super::conns::Proto;
 use super::session::{Carrier, Part, Protocol, SessionId};
 use super::{Node, api};
 use crate::cluster::manager::Placement;
@@ -61,6 +60,7 @@ impl Node {
             Route::Api(ApiRoute::Nodes) => crate::http::api::answer(&self.api_nodes()),
             Route::Api(ApiRoute::Streams) => crate::http::api::answer(&self.api_streams()),
             Route::Api(ApiRoute::Sessions) => crate::http::api::answer(&self.api_sessions()),
+            Route::Api(ApiRoute::Proxies) => crate::http::api::answer(&self.api_proxies()),
             Route::Api(ApiRoute::Kick(name)) => self.kick(conn, request, &name),
             Route::Metrics => Response::new(200)
                 .with_body("application/openmetrics-text; version=1.0.0; charset=utf-8", self.metrics()),
@@ -78,7 +78,7 @@ impl Node {
     }
 
     /// Says what was wrong with a request. Things that are merely not there are no news.
-    fn log_refusal(&mut self, conn: ConnId, request: &Request, response: &Response) {
+    pub(super) fn log_refusal(&mut self, conn: ConnId, request: &Request, response: &Response) {
         let status = response.status;
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
         if status < 400 || matches!(status, 404 | 405) || request.path == "/readyz" {
@@ -91,15 +91,7 @@ impl Node {
     }
 
     pub(super) fn respond(&mut self, conn: ConnId, response: Response) {
-        let now = self.now;
-        let Some(c) = self.conns.get_mut(&conn) else { return };
-        let Proto::Http(machine) = &mut c.proto else { return };
-        match guard(|| machine.handle(server::Input::Respond(response), now)) {
-            Ok(()) => {
-                self.dirty_conns.insert(conn);
-            }
-            Err(reason) => self.end_conn(conn, reason, Some(true)),
-        }
+        self.tell_http(conn, server::Input::Respond(response));
     }
 
     fn respond_crossing(&mut self, conn: ConnId, mut response: Response) {
@@ -220,6 +212,7 @@ impl Node {
             return *response;
         }
         match self.sessions.named(name).map(|s| s.id) {
+            None if self.kick_proxy(name) => Response::no_content(),
             None => {
                 crate::http::api::error(404, "there is no such session on this node; see /api/v1/sessions")
             }
@@ -245,9 +238,13 @@ impl Node {
 
     /// The manager answered a pairing question.
     pub(super) fn paired(&mut self, req: u64, result: Result<Box<Placement>, Refusal>) {
+        if self.proxy_placed(req, &result) {
+            return;
+        }
         let Some(WaitingPair { conn, query }) = self.pair_waiting.remove(&req) else { return };
         let response = match result {
             Ok(placement) => {
+                self.gave_out(query.action, &query.key, &placement);
                 let at = &placement.node.advertised;
                 let urls = EventUrls::new(&at.host(), at.http, at.rtmp, &query.key);
                 let node = EventNode::new(&query.key, at.host(), placement.node.region.clone(), urls);

@@ -20,3 +20,4 @@ pub mod rtp;
 pub mod stun;
 pub mod vp8;
 pub mod vp9;
+pub mod websocket;
