@@ -108,6 +108,8 @@ limits! {
     proxy_sessions: usize = 10_000;
     /// A node that does not answer the proxy for this long is given up, milliseconds.
     proxy_dial_ms: u64 = 5_000;
+    /// How long the proxy waits for the answer to a WHIP or WHEP request that it carries, milliseconds.
+    proxy_answer_ms: u64 = 20_000;
     /// A18: an address that the manager gave out may be named as the proxy's target for this long, milliseconds.
     proxy_grant_ms: u64 = 60_000;
     /// A18: addresses given out that are remembered; the oldest is forgotten first.

@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use headwater_tests::interop::browser::Browser;
-use headwater_tests::interop::cluster::{Net, Node, turn};
+use headwater_tests::interop::cluster::{Cluster, Net, Node, turn};
 use headwater_tests::interop::ffmpeg::{Clip, Ffmpeg};
 use headwater_tests::interop::log::Mark;
 use headwater_tests::interop::wait;
@@ -153,4 +153,26 @@ fn rtmps_is_published_and_played_while_certificates_are_renewed() {
     node.start_again();
     assert_eq!(node.wait_exit(LONG).code(), Some(2));
     node.wait_log(before, LONG, &["tls.certificates", "a.pem holds no certificate"]);
+}
+
+#[test]
+fn a_browser_publishes_and_plays_through_the_manager_alone() {
+    let _turn = turn();
+    let cluster = Cluster::start();
+    let (page, from) = (Browser::trusting(), secure(&cluster.manager, "/as/v1/proxy"));
+    // A secure page of another origin than the manager; nodes have no certificates that it would take.
+    page.open(&secure(&cluster.edge, "/"));
+    let location = page.eval(&format!("return await hw.whip('cam', '{from}/whip/live/px')"));
+    assert!(location.as_str().is_some_and(|l| l.contains("/as/v1/proxy/to/o1/")), "{location}");
+    cluster.play_at("live/px");
+    page.eval(&format!("return await hw.whep('tv', '{from}/whep/live/px')"));
+    page.eval("return await hw.moving('tv')");
+    for session in ["tv", "cam"] {
+        assert_eq!(page.eval(&format!("return await hw.end('{session}')")), 200, "{session}");
+    }
+    let refused = page.eval(&format!(
+        "return (await fetch('{from}/whip/live/px?host=127.0.0.1', {{method: 'POST', body: 'v=0', headers: \
+         {{'Content-Type': 'application/sdp'}}}})).status"
+    ));
+    assert_eq!(refused, 403);
 }

@@ -55,6 +55,12 @@ impl Node {
             Route::Whep(key) => return self.whep(conn, request, key),
             Route::WhipResource { id } => self.resource(request, &id, Protocol::Whip),
             Route::WhepResource { id } => self.resource(request, &id, Protocol::Whep),
+            Route::ProxyEndpoint { protocol, key } => {
+                return self.carry_to_endpoint(conn, request, protocol, key);
+            }
+            Route::ProxyResource { node, path } => {
+                return self.carry_to_resource(conn, request, &node, &path);
+            }
             Route::Event(query) => return self.pair(conn, query),
             Route::BadEvent { status, text } => event::error(status, &text, self.wall.wall(self.now)),
             Route::Api(ApiRoute::Nodes) => crate::http::api::answer(&self.api_nodes()),
@@ -94,7 +100,7 @@ impl Node {
         self.tell_http(conn, server::Input::Respond(response));
     }
 
-    fn respond_crossing(&mut self, conn: ConnId, mut response: Response) {
+    pub(super) fn respond_crossing(&mut self, conn: ConnId, mut response: Response) {
         cors::allow_any_origin(&mut response);
         self.respond(conn, response);
     }

@@ -281,9 +281,7 @@ pub(super) fn anything_happens(w: &mut World) {
     w.lapse(ms(1_500));
     for at in [c.o1, c.e1, c.e2] {
         w.play(at, ONE);
-        // How sound and picture stand after faults is looked at elsewhere.
-        let apart = ms(3_600_000);
-        w.play_webrtc(at, TWO, WhepConfig { again: Some(ms(500)), apart, ..WhepConfig::default() });
+        w.play_webrtc(at, TWO, WhepConfig { again: Some(ms(500)), ..WhepConfig::default() });
     }
     for step in 0..12 {
         let which = nodes[w.pick("node", step, 5) as usize];
