@@ -122,6 +122,8 @@ limits! {
     tls_handshake_ms: u64 = 10_000;
     /// TLS handshakes that begin in one turn of the loop, in microseconds of work (500 each); others wait for the next.
     tls_handshake_us_per_turn: u64 = 2_000;
+    /// A21: bytes of a connection that are kept until there is time for its TLS handshake.
+    tls_hello_bytes: usize = 18 << 10;
     /// Certificate files are looked at this often, milliseconds.
     tls_reload_ms: u64 = 5_000;
     /// A10: bytes that one connection may bring in one turn of the loop.
