@@ -49,6 +49,9 @@ impl Node {
     /// Starts a viewer at once if its stream is here, else has the stream pulled.
     pub(super) fn find_stream(&mut self, session: SessionId) {
         let Some(key) = self.sessions.get(session).map(|s| s.key.clone()) else { return };
+        if let Err(reason) = self.room(0, 0) {
+            return self.refuse_play(session, &reason);
+        }
         if let Some(stream) = self.hub.find(&key)
             && self.is_settled(stream)
         {
@@ -211,8 +214,12 @@ impl Node {
         self.sessions.set_carrier(session, Carrier::Rtc(playing.session));
         let secret = self.rng.fork("resource", session.0).token(32);
         self.sessions.name_resource(session, secret);
-        let known =
-            self.hub.notices(stream).iter().filter(|n| !matches!(n, Notice::Aac | Notice::Mp3)).map(|n| n.text().to_owned());
+        let known = self
+            .hub
+            .notices(stream)
+            .iter()
+            .filter(|n| !matches!(n, Notice::Aac | Notice::Mp3))
+            .map(|n| n.text().to_owned());
         let notices = known.chain(playing.no_sound).collect();
         self.answer_whep(waiting.conn, session, Ok((playing.answer, notices)));
         if let Some(key) = self.hub.key(stream).cloned() {

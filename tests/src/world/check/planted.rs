@@ -69,12 +69,14 @@ pub fn table() -> &'static [Planted] {
         "gop-tail-kept" GopTailKept "S4" a_viewer_is_slow;
         "drop-not-counted" DropNotCounted "S5" a_viewer_is_slow;
         "queue-limit-ignored" QueueLimitIgnored "S6" a_small_ring;
+        "memory-ignored" MemoryIgnored "S6" more_come_than_fit;
         "session-left-in-map" SessionLeftInMap "S7" a_viewer_leaves_while_it_waits;
         "consent-ignored" ConsentIgnored "S9" a_whep_viewer_vanishes;
         "amplified-answer" AmplifiedAnswer "S10" a_stranger_probes;
         "relay-loop" RelayLoop "S11" an_edge_loses_its_origin;
         "load-not-reported" LoadNotReported "S14" some_viewers;
         "timer-in-the-past" TimerInThePast "S16" nobody_does_anything;
+        "restless-timer" RestlessTimer "S16" nobody_does_anything;
         "zombie-publisher" ZombiePublisher "L1" a_publisher_vanishes;
         "publish-races-read" PublishRacesRead "L2" a_play_comes_before_its_publish;
         "edge-never-recovers" EdgeNeverRecovers "L3" origin_restarts;
