@@ -16,6 +16,7 @@ mod api;
 mod conns;
 mod links;
 mod log;
+mod memory;
 mod metrics;
 mod playing;
 mod proxy;
