@@ -9,6 +9,9 @@ pub mod path;
 mod peer;
 mod publisher;
 pub mod sdp;
+pub mod srtp;
+mod talk;
+mod viewer;
 
 pub use dtls::Identity;
 pub use endpoint::{Drops, Endpoint, EndpointConfig, Input, Offer, Output, Playing, SessionId};
