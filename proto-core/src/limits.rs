@@ -102,6 +102,18 @@ limits! {
     ws_idle_ms: u64 = 60_000;
     /// A websocket that we close waits for its peer's close frame for this long, milliseconds.
     ws_close_ms: u64 = 2_000;
+    /// A18: websockets that one address may have proxied at a time.
+    proxy_per_ip: usize = 10;
+    /// A18: websockets that are proxied at a time, in all.
+    proxy_sessions: usize = 10_000;
+    /// A node that does not answer the proxy for this long is given up, milliseconds.
+    proxy_dial_ms: u64 = 5_000;
+    /// How long the proxy waits for the answer to a WHIP or WHEP request that it carries, milliseconds.
+    proxy_answer_ms: u64 = 20_000;
+    /// A18: an address that the manager gave out may be named as the proxy's target for this long, milliseconds.
+    proxy_grant_ms: u64 = 60_000;
+    /// A18: addresses given out that are remembered; the oldest is forgotten first.
+    proxy_grants: usize = 100_000;
     /// A21: whole TLS handshake, milliseconds.
     tls_handshake_ms: u64 = 10_000;
     /// TLS handshakes that begin in one turn of the loop, in microseconds of work (500 each); others wait for the next.

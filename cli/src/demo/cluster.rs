@@ -141,7 +141,7 @@ mod tests {
                 assert!(![8081, 8083, 8554, 8555].contains(&port), "{port}");
             }
         }
-        assert_eq!(seen.len(), 12);
+        assert_eq!(seen.len(), 18);
     }
 
     #[test]

@@ -60,6 +60,22 @@ impl Protocol {
     }
 }
 
+/// Whether a path is that of a session's resource, in the standard or in the dialect, and nothing else.
+pub fn is_resource(path: &str) -> bool {
+    let plain =
+        |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b));
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    // In the dialect: app, protocol, `resource`, and one or two names after it.
+    let fits = match segments.as_slice() {
+        ["whip-session" | "whep-session", _] => true,
+        [app @ .., "whip" | "whep", "resource", _] | [app @ .., "whip" | "whep", "resource", _, _] => {
+            !app.is_empty()
+        }
+        _ => false,
+    };
+    fits && segments.iter().all(|s| plain(s) && !matches!(*s, "." | ".."))
+}
+
 /// 201: the session stands, here is the answer (RFC 9725 section 4.2). `etag` is the ICE session's tag without quotes;
 /// `notices` are sentences for the user.
 pub fn created(protocol: Protocol, id: &str, etag: &str, answer: &str, notices: &[String]) -> Response {

@@ -405,6 +405,7 @@ impl Node {
                 &Reason::local("draining", "the node stops; reconnect through the manager"),
             );
         }
+        self.end_proxies();
         self.drain_over = true;
     }
 

@@ -18,6 +18,7 @@ mod links;
 mod log;
 mod metrics;
 mod playing;
+mod proxy;
 mod publishing;
 mod pulling;
 mod secure;
@@ -69,6 +70,8 @@ enum Alarm {
     Report,
     /// Certificate files are to be looked at.
     Certificates,
+    /// It is to be looked whether nodes that are proxied to live.
+    Proxy,
     /// The time to finish what runs is over.
     DrainEnds,
 }
@@ -119,6 +122,7 @@ pub struct Node {
     /// The connection that was dialled to the manager last.
     manager_conn: Option<ConnId>,
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
+    proxy: proxy::Proxy,
     pulls: pulling::Pulls,
     serving: serving::Served,
     load: stats::Load,
@@ -219,6 +223,7 @@ impl Node {
             manager,
             manager_conn: None,
             pair_waiting: BTreeMap::new(),
+            proxy: proxy::Proxy::default(),
             pulls: pulling::Pulls::default(),
             serving: serving::Served::default(),
             load: stats::Load::default(),

@@ -211,8 +211,12 @@ impl Node {
         self.sessions.set_carrier(session, Carrier::Rtc(playing.session));
         let secret = self.rng.fork("resource", session.0).token(32);
         self.sessions.name_resource(session, secret);
-        let known =
-            self.hub.notices(stream).iter().filter(|n| !matches!(n, Notice::Aac | Notice::Mp3)).map(|n| n.text().to_owned());
+        let known = self
+            .hub
+            .notices(stream)
+            .iter()
+            .filter(|n| !matches!(n, Notice::Aac | Notice::Mp3))
+            .map(|n| n.text().to_owned());
         let notices = known.chain(playing.no_sound).collect();
         self.answer_whep(waiting.conn, session, Ok((playing.answer, notices)));
         if let Some(key) = self.hub.key(stream).cloned() {

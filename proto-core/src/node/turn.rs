@@ -67,11 +67,14 @@ impl Node {
                 let free = self.short_credit(conn, free);
                 self.wire(conn, Wire::Writable(free));
                 self.drain_conn(conn);
+                self.proxy_room(conn);
                 self.refill(conn);
             }
             Input::PeerFinished { conn } => self.wire(conn, Wire::PeerFinished),
             Input::Closed { conn, reason } => {
                 self.gone(conn);
+                // Why it was refused matters more than how the peer took it.
+                let reason = self.http_closing(conn).unwrap_or(reason);
                 self.end_conn(conn, reason, None);
             }
             Input::UdpOpened { socket, local, max_segments } => {
@@ -157,6 +160,7 @@ impl Node {
                 Alarm::Pull(key) => self.tick_pull(&key),
                 Alarm::Report => self.report(),
                 Alarm::Certificates => self.look_at_certificates(),
+                Alarm::Proxy => self.look_at_proxies(),
                 Alarm::DrainEnds => self.drain_ends(),
             }
         }

@@ -55,11 +55,18 @@ impl Node {
             Route::Whep(key) => return self.whep(conn, request, key),
             Route::WhipResource { id } => self.resource(request, &id, Protocol::Whip),
             Route::WhepResource { id } => self.resource(request, &id, Protocol::Whep),
+            Route::ProxyEndpoint { protocol, key } => {
+                return self.carry_to_endpoint(conn, request, protocol, key);
+            }
+            Route::ProxyResource { node, path } => {
+                return self.carry_to_resource(conn, request, &node, &path);
+            }
             Route::Event(query) => return self.pair(conn, query),
             Route::BadEvent { status, text } => event::error(status, &text, self.wall.wall(self.now)),
             Route::Api(ApiRoute::Nodes) => crate::http::api::answer(&self.api_nodes()),
             Route::Api(ApiRoute::Streams) => crate::http::api::answer(&self.api_streams()),
             Route::Api(ApiRoute::Sessions) => crate::http::api::answer(&self.api_sessions()),
+            Route::Api(ApiRoute::Proxies) => crate::http::api::answer(&self.api_proxies()),
             Route::Api(ApiRoute::Kick(name)) => self.kick(conn, request, &name),
             Route::Metrics => Response::new(200)
                 .with_body("application/openmetrics-text; version=1.0.0; charset=utf-8", self.metrics()),
@@ -93,7 +100,7 @@ impl Node {
         self.tell_http(conn, server::Input::Respond(response));
     }
 
-    fn respond_crossing(&mut self, conn: ConnId, mut response: Response) {
+    pub(super) fn respond_crossing(&mut self, conn: ConnId, mut response: Response) {
         cors::allow_any_origin(&mut response);
         self.respond(conn, response);
     }
@@ -211,6 +218,7 @@ impl Node {
             return *response;
         }
         match self.sessions.named(name).map(|s| s.id) {
+            None if self.kick_proxy(name) => Response::no_content(),
             None => {
                 crate::http::api::error(404, "there is no such session on this node; see /api/v1/sessions")
             }
@@ -236,9 +244,13 @@ impl Node {
 
     /// The manager answered a pairing question.
     pub(super) fn paired(&mut self, req: u64, result: Result<Box<Placement>, Refusal>) {
+        if self.proxy_placed(req, &result) {
+            return;
+        }
         let Some(WaitingPair { conn, query }) = self.pair_waiting.remove(&req) else { return };
         let response = match result {
             Ok(placement) => {
+                self.gave_out(query.action, &query.key, &placement);
                 let at = &placement.node.advertised;
                 let urls = EventUrls::new(&at.host(), at.http, at.rtmp, &query.key);
                 let node = EventNode::new(&query.key, at.host(), placement.node.region.clone(), urls);

@@ -220,7 +220,10 @@ fn chromium_publishes_constrained_baseline_and_opus_and_the_rest_is_refused_in_p
         p.video.iter().map(|f| (f.pt, f.rtx)).collect::<Vec<_>>(),
         [(109, Some(114)), (103, Some(104)), (115, Some(116))]
     );
-    assert_eq!((p.audio.map(|f| f.pt), p.video_mid.as_deref(), p.audio_mid.as_deref()), (Some(111), Some("1"), Some("0")));
+    assert_eq!(
+        (p.audio.map(|f| f.pt), p.video_mid.as_deref(), p.audio_mid.as_deref()),
+        (Some(111), Some("1"), Some("0"))
+    );
     assert!(!p.offer.contains("candidate") && !p.offer.contains("VP8"), "{}", p.offer);
     let a = answer(&p, Wish::Publish);
     let sections: Vec<&str> = a.split("m=").collect();

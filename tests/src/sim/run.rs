@@ -260,9 +260,7 @@ impl<'a> Runner<'a> {
                     By::Webrtc => {
                         // It must have noticed that its node is gone before recovery is judged.
                         let silence = Duration::from_secs(4);
-                        // 40 ms do not hold in every case after a link stood still (docs/simulation.md, "Open").
-                        let apart = Duration::from_secs(3);
-                        let config = WhepConfig { again, silence, apart, ..WhepConfig::default() };
+                        let config = WhepConfig { again, silence, ..WhepConfig::default() };
                         (self.world.play_webrtc(at, stream, config), Kind::Whep)
                     }
                 };

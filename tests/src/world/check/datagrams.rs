@@ -65,6 +65,13 @@ impl World {
         }
     }
 
+    /// A node would have sent a datagram, and its kernel refused it: lost, as on the way.
+    pub(in crate::world) fn datagram_refused(&mut self, host: HostId, to: SocketAddr, bytes: &[u8]) {
+        if let Some(flow) = self.checks.datagrams.0.get_mut(&(host, to)) {
+            flow.checked |= is_success(bytes);
+        }
+    }
+
     fn may_leave(&mut self, host: HostId, to: SocketAddr, bytes: &[u8]) -> Found {
         let (now, n) = (self.now, bytes.len());
         let Some(flow) = self.checks.datagrams.0.get_mut(&(host, to)) else {

@@ -111,6 +111,15 @@ fn ask(w: &mut World, at: HostId, path: &str) {
     need(w, "an answer", 5_000, |w| w.actor::<Asker>(id).is_some_and(|a| a.result.is_some()));
 }
 
+pub(super) fn a_client_names_the_manager_as_its_node(w: &mut World) {
+    use crate::world::actors::socket::Socket;
+    let c = cluster(w, |_| {});
+    let to = w.http_addr(c.m);
+    let path = format!("/streammanager/?id=one&host={}&app=live", to.ip());
+    let id = w.add(Box::new(Socket::new(to, &path)));
+    need(w, "an end", 5_000, |w| w.actor::<Socket>(id).is_some_and(|s| s.closed.is_some()));
+}
+
 pub(super) fn an_idle_origin_dies(w: &mut World) {
     let (c, ..) = watched(w);
     // Its lease must not end in the moment in which the others report.
@@ -272,9 +281,7 @@ pub(super) fn anything_happens(w: &mut World) {
     w.lapse(ms(1_500));
     for at in [c.o1, c.e1, c.e2] {
         w.play(at, ONE);
-        // How sound and picture stand after faults is looked at elsewhere.
-        let apart = ms(3_600_000);
-        w.play_webrtc(at, TWO, WhepConfig { again: Some(ms(500)), apart, ..WhepConfig::default() });
+        w.play_webrtc(at, TWO, WhepConfig { again: Some(ms(500)), ..WhepConfig::default() });
     }
     for step in 0..12 {
         let which = nodes[w.pick("node", step, 5) as usize];
