@@ -92,7 +92,8 @@ impl Missing<'_> {
     pub fn iter(&self) -> impl Iterator<Item = u16> {
         self.0.chunks_exact(4).filter_map(|e| word(e, 0)).flat_map(|entry| {
             let (first, mask) = ((entry >> 16) as u16, entry as u16);
-            let after = (0..16).filter(move |bit| mask >> bit & 1 == 1).map(move |bit| first.wrapping_add(bit + 1));
+            let after =
+                (0..16).filter(move |bit| mask >> bit & 1 == 1).map(move |bit| first.wrapping_add(bit + 1));
             std::iter::once(first).chain(after)
         })
     }
@@ -215,8 +216,14 @@ mod tests {
         bytes.extend_from_slice(&[0x8f, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 9]);
         bytes.extend_from_slice(&[0x81, 203, 0, 1, 0, 0, 0, 1]);
         let all: Vec<Packet<'_>> = packets(&bytes).map(Result::unwrap).collect();
-        let [Packet::Reports(reports), Packet::Nack { ssrc: 9, missing }, pli, Packet::FullIntra(fir), other, bye] =
-            all[..]
+        let [
+            Packet::Reports(reports),
+            Packet::Nack { ssrc: 9, missing },
+            pli,
+            Packet::FullIntra(fir),
+            other,
+            bye,
+        ] = all[..]
         else {
             panic!("{all:?}")
         };
@@ -235,7 +242,9 @@ mod tests {
         put_description(&mut out, &[1, 2], b"name");
         put_goodbye(&mut out, &[1, 2]);
         let read: Vec<_> = packets(&out).map(Result::unwrap).collect();
-        assert!(matches!(read[..], [Packet::Reports(r), Packet::Other, Packet::Goodbye] if r.iter().count() == 0));
+        assert!(
+            matches!(read[..], [Packet::Reports(r), Packet::Other, Packet::Goodbye] if r.iter().count() == 0)
+        );
         let ends = [28, 28 + 4 + 24, out.len()];
         for n in 1..out.len() {
             let whole = ends.contains(&n);

@@ -100,9 +100,8 @@ impl Endpoint {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             let Talk::Lean(viewer) = &mut session.talk else { continue };
             let pool = &mut self.pool;
-            let batch = self
-                .batch
-                .get_or_insert_with(|| pool.pop().unwrap_or_else(|| Box::new(Batch::new(socket))));
+            let batch =
+                self.batch.get_or_insert_with(|| pool.pop().unwrap_or_else(|| Box::new(Batch::new(socket))));
             batch.socket = socket;
             let (bytes, items) = (batch.buf.len(), batch.items.len());
             let turn = guard(|| viewer.send(batch, SLICE, most, now));

@@ -44,7 +44,11 @@ pub enum Refused {
 enum Cipher {
     Gcm128(Box<dyn AeadAes128GcmCipher>),
     Gcm256(Box<dyn AeadAes256GcmCipher>),
-    Counter { cipher: Box<dyn Aes128CmSha1_80Cipher>, authentication: [u8; 20], hmac: &'static dyn Sha1HmacProvider },
+    Counter {
+        cipher: Box<dyn Aes128CmSha1_80Cipher>,
+        authentication: [u8; 20],
+        hmac: &'static dyn Sha1HmacProvider,
+    },
 }
 
 /// The keys of one direction of one kind of packet.
@@ -54,17 +58,22 @@ struct Keys {
 }
 
 impl Keys {
-    fn derive(master: &Master<'_>, crypto: &CryptoProvider, encrypt: bool, labels: [Label; 3]) -> Option<Keys> {
+    fn derive(
+        master: &Master<'_>,
+        crypto: &CryptoProvider,
+        encrypt: bool,
+        labels: [Label; 3],
+    ) -> Option<Keys> {
         let [key, authentication, salt] = labels;
         let mut salted = [0; 14];
         let provider = crypto.srtp_provider;
         let cipher = match master.profile {
-            SrtpProfile::AEAD_AES_128_GCM => {
-                Cipher::Gcm128(provider.aead_aes_128_gcm().create_cipher(master.bytes(key, provider), encrypt))
-            }
-            SrtpProfile::AEAD_AES_256_GCM => {
-                Cipher::Gcm256(provider.aead_aes_256_gcm().create_cipher(master.bytes(key, provider), encrypt))
-            }
+            SrtpProfile::AEAD_AES_128_GCM => Cipher::Gcm128(
+                provider.aead_aes_128_gcm().create_cipher(master.bytes(key, provider), encrypt),
+            ),
+            SrtpProfile::AEAD_AES_256_GCM => Cipher::Gcm256(
+                provider.aead_aes_256_gcm().create_cipher(master.bytes(key, provider), encrypt),
+            ),
             SrtpProfile::AES128_CM_SHA1_80 => Cipher::Counter {
                 cipher: provider.aes_128_cm_sha1_80().create_cipher(master.bytes(key, provider), encrypt),
                 authentication: master.bytes(authentication, provider),
@@ -144,7 +153,8 @@ impl Sealer {
         let start = out.len();
         out.extend_from_slice(header);
         out.resize(start + RTP_HEADER + payload.len() + self.rtp.tag(), 0);
-        let sealed = self.rtp_into(header, roc, ssrc, index, payload, out.get_mut(start..).unwrap_or_default());
+        let sealed =
+            self.rtp_into(header, roc, ssrc, index, payload, out.get_mut(start..).unwrap_or_default());
         sealed.ok_or_else(|| {
             out.truncate(start);
             Refused::Broken
@@ -174,7 +184,9 @@ impl Sealer {
             }
             Cipher::Counter { .. } => {
                 let iv = self.rtp.counter_iv(ssrc, index);
-                let Cipher::Counter { cipher, authentication, hmac } = &mut self.rtp.cipher else { return None };
+                let Cipher::Counter { cipher, authentication, hmac } = &mut self.rtp.cipher else {
+                    return None;
+                };
                 let (sealed, tag) = packet.split_at_mut_checked(body_at + payload.len())?;
                 cipher.encrypt(&iv, payload, sealed.get_mut(body_at..)?).ok()?;
                 let sum = hmac.sha1_hmac(authentication, &[sealed, &roc.to_be_bytes()]);
@@ -323,5 +335,7 @@ pub fn keys(
         let from = Keys::derive(&theirs, crypto, false, Label::RTCP)?;
         Some((Sealer { rtp, rtcp, rtcp_index: 0 }, Opener { rtcp: from, window: Window::default() }))
     };
-    made().ok_or_else(|| Reason::peer("srtp_keys", format!("no SRTP keys can be made for the profile {profile:?}")))
+    made().ok_or_else(|| {
+        Reason::peer("srtp_keys", format!("no SRTP keys can be made for the profile {profile:?}"))
+    })
 }

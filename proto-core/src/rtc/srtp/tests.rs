@@ -52,7 +52,7 @@ fn keys_are_derived_as_in_the_rfc() {
     );
 }
 
-const TEXT: &str = "Gallia omnia est divisa in partes tres";
+const TEXT: &str = "Gallia est omnis divisa in partes tres";
 
 /// RFC 7714, 16.1.1 and 16.2.1.
 #[test]
@@ -122,10 +122,18 @@ fn cuts_changes_and_plain_packets_are_refused_and_change_nothing() {
         sealer.rtcp(&packet, &mut sealed).unwrap();
         let mut out = Vec::new();
         for n in 0..sealed.len() {
-            assert_eq!(opener.rtcp(&sealed[..n], &mut out), Err(Refused::Unauthentic), "{profile:?} cut at {n}");
+            assert_eq!(
+                opener.rtcp(&sealed[..n], &mut out),
+                Err(Refused::Unauthentic),
+                "{profile:?} cut at {n}"
+            );
             let mut wrong = sealed.clone();
             wrong[n] ^= 1;
-            assert_eq!(opener.rtcp(&wrong, &mut out), Err(Refused::Unauthentic), "{profile:?} changed at {n}");
+            assert_eq!(
+                opener.rtcp(&wrong, &mut out),
+                Err(Refused::Unauthentic),
+                "{profile:?} changed at {n}"
+            );
             assert!(out.is_empty());
         }
         assert_eq!(opener.rtcp(&packet, &mut out), Err(Refused::Unauthentic));

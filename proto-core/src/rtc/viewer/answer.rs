@@ -64,7 +64,9 @@ impl Offered {
                 sections.push((String::new(), Vec::new()));
             }
             let Some((mid, lines)) = sections.last_mut() else { continue };
-            let Some((name, value)) = line.strip_prefix("a=").and_then(|a| a.split_once(':')) else { continue };
+            let Some((name, value)) = line.strip_prefix("a=").and_then(|a| a.split_once(':')) else {
+                continue;
+            };
             match name {
                 "mid" => value.clone_into(mid),
                 "fingerprint" => fingerprint = fingerprint.or(print(value)),
@@ -111,13 +113,18 @@ impl Offered {
             let kind = if codec.is_video() { "video" } else { "audio" };
             let formats: Vec<u8> = [Some(*pt), *rtx].into_iter().flatten().collect();
             let listed = formats.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
-            let _ = write!(out, "m={kind} 9 UDP/TLS/RTP/SAVPF {listed}\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n");
+            let _ = write!(
+                out,
+                "m={kind} 9 UDP/TLS/RTP/SAVPF {listed}\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n"
+            );
             if n == 0 {
                 for address in candidates {
                     let candidate = Candidate::host(*address, "udp").map_err(|e| {
                         Reason::local(
                             "bad_candidate",
-                            format!("{address} cannot be offered to WebRTC peers ({e}); set advertise.public"),
+                            format!(
+                                "{address} cannot be offered to WebRTC peers ({e}); set advertise.public"
+                            ),
                         )
                     })?;
                     let _ = write!(out, "a={}\r\n", candidate.to_sdp_string().trim_start_matches("a="));

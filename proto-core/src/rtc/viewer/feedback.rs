@@ -99,7 +99,7 @@ impl Viewer {
         if opener.rtcp(datagram, &mut plain).is_err() {
             return Verdict::Unauthentic;
         }
-        self.heard = now;
+        // No sign of consent: that is renewed by checks alone (RFC 7675).
         for packet in rtcp::packets(&plain).map_while(Result::ok) {
             match packet {
                 Packet::Reports(reports) => reports.iter().for_each(|r| self.reported(&r, now)),
@@ -166,7 +166,11 @@ impl Viewer {
             count += 1;
         }
         if count > 0 {
-            rtcp::put_description(&mut plain, sources.get(..count).unwrap_or_default(), self.cname.as_bytes());
+            rtcp::put_description(
+                &mut plain,
+                sources.get(..count).unwrap_or_default(),
+                self.cname.as_bytes(),
+            );
             self.say(&plain, nominated.local, nominated.remote);
         }
     }

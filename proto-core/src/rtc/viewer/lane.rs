@@ -148,7 +148,8 @@ impl Lane {
     pub(super) fn note(&mut self, frame: Arc<Frame>, timestamp: u32, now: Time, most: usize, age_ms: u64) {
         let count = frame.renderings.rtp.get().map_or(0, |r| r.0.len()) as u64;
         self.sent.push_back(Sent { first: self.next - count, timestamp, at: now, frame });
-        let stale = |s: &Sent| now.since(s.at).as_millis() as u64 > age_ms || self.next - s.first > most as u64;
+        let stale =
+            |s: &Sent| now.since(s.at).as_millis() as u64 > age_ms || self.next - s.first > most as u64;
         while self.sent.len() > 1 && self.sent.front().is_some_and(stale) {
             self.sent.pop_front();
         }

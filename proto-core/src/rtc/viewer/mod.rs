@@ -7,9 +7,6 @@ mod answer;
 mod feedback;
 mod lane;
 mod path;
-#[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-mod tests;
 
 use super::dtls::Identity;
 use super::egress::render;
@@ -96,6 +93,8 @@ pub(super) struct Viewer {
     stats: SessionStats,
     pub(super) sent: VecDeque<Sent>,
     pub(super) events: VecDeque<PeerEvent>,
+    #[cfg(test)]
+    pub(super) explode: bool,
 }
 
 impl Viewer {
@@ -116,8 +115,7 @@ impl Viewer {
         let crypto = identity.crypto().clone();
         let ours = crypto.sha256_provider.sha256(&identity.certificate().certificate);
         let [video, audio] = &lanes;
-        let answer =
-            offered.answer([video.as_ref(), audio.as_ref()], &creds, &ours, &cname, candidates)?;
+        let answer = offered.answer([video.as_ref(), audio.as_ref()], &creds, &ours, &cname, candidates)?;
         let dtls = handshake(identity, offered.waits, instant(base, now))?;
         let viewer = Viewer {
             lanes,
@@ -148,6 +146,8 @@ impl Viewer {
             stats: SessionStats::default(),
             sent: VecDeque::new(),
             events: VecDeque::new(),
+            #[cfg(test)]
+            explode: false,
         };
         Ok((viewer, answer))
     }
@@ -173,6 +173,8 @@ impl Viewer {
         datagram: &[u8],
         now: Time,
     ) -> Verdict {
+        #[cfg(test)]
+        assert!(!self.explode, "told to");
         let Some(first) = datagram.first() else { return Verdict::Unauthentic };
         self.stats.bytes_in += datagram.len() as u64;
         if let Some(nominated) = self.nominated.as_mut().filter(|n| n.remote == remote) {
@@ -182,7 +184,8 @@ impl Viewer {
             return self.feedback(datagram, now);
         }
         if self.dtls.handle_packet(datagram).is_err() && self.shaken {
-            self.closing.get_or_insert_with(|| Reason::peer("webrtc_error", "the DTLS session of the viewer broke"));
+            self.closing
+                .get_or_insert_with(|| Reason::peer("webrtc_error", "the DTLS session of the viewer broke"));
             self.closed = true;
         }
         self.shake(local, remote, now);
@@ -349,7 +352,9 @@ impl Viewer {
                 lane.note(frame, timestamp, now, self.limits.rtc_rtx_packets, age);
             }
             if broken {
-                self.closing.get_or_insert_with(|| Reason::local("srtp", "packets for the viewer could not be sealed"));
+                self.closing.get_or_insert_with(|| {
+                    Reason::local("srtp", "packets for the viewer could not be sealed")
+                });
                 self.closed = true;
                 break;
             }
@@ -458,9 +463,8 @@ impl Viewer {
 fn handshake(identity: &Identity, active: bool, now: Instant) -> Result<Box<dyn DtlsInstance>, Reason> {
     let failed = |e: &dyn std::fmt::Display| Reason::local("dtls", format!("DTLS cannot be begun: {e}"));
     let provider = identity.crypto().dtls_provider;
-    let mut dtls = provider
-        .new_dtls(&identity.certificate(), now, DtlsVersion::Dtls12, None)
-        .map_err(|e| failed(&e))?;
+    let mut dtls =
+        provider.new_dtls(&identity.certificate(), now, DtlsVersion::Dtls12, None).map_err(|e| failed(&e))?;
     dtls.set_active(active);
     dtls.handle_timeout(now).map_err(|e| failed(&e))?;
     Ok(dtls)
