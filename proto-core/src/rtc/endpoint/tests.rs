@@ -1,5 +1,7 @@
 //! A browser of a second str0m agent (full ICE, controlling), an in-memory network and virtual time.
 
+mod lean;
+
 use super::*;
 use crate::cluster::Epoch;
 use crate::media::frame::{Frame, FrameKind, Ingest, NewFrame, Renderings, Rotation};
