@@ -39,7 +39,7 @@ const STATS_INTERVAL: Duration = Duration::from_secs(5);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// What one DTLS record can have.
 const RECORD: usize = 2_048;
-/// Bytes that the header of UDP and IP do not count: those of our datagrams.
+/// Characters of the name that both sources share (RFC 3550, 6.5.1): 95 bits of chance.
 const CNAME_CHARS: usize = 16;
 
 /// A frame that waits for its turn to be sent.
@@ -183,7 +183,8 @@ impl Viewer {
         if first >> 6 == 2 {
             return self.feedback(datagram, now);
         }
-        if self.dtls.handle_packet(datagram).is_err() && self.shaken {
+        // What is not authentic is dropped (RFC 6347, 4.1.2.7); only what ends the session for good does so here.
+        if self.dtls.handle_packet(datagram).is_err() && self.shaken && self.dtls.is_closed() {
             self.closing
                 .get_or_insert_with(|| Reason::peer("webrtc_error", "the DTLS session of the viewer broke"));
             self.closed = true;
