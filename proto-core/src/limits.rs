@@ -102,6 +102,10 @@ limits! {
     ws_idle_ms: u64 = 60_000;
     /// A websocket that we close waits for its peer's close frame for this long, milliseconds.
     ws_close_ms: u64 = 2_000;
+    /// Signalling messages a second of one client; candidates come in bursts.
+    signalling_messages_per_s: u32 = 200;
+    /// A signalling websocket on which nothing is published or played is closed after this, milliseconds.
+    signalling_wait_ms: u64 = 600_000;
     /// A18: websockets that one address may have proxied at a time.
     proxy_per_ip: usize = 10;
     /// A18: websockets that are proxied at a time, in all.
@@ -118,6 +122,8 @@ limits! {
     tls_handshake_ms: u64 = 10_000;
     /// TLS handshakes that begin in one turn of the loop, in microseconds of work (500 each); others wait for the next.
     tls_handshake_us_per_turn: u64 = 2_000;
+    /// A21: bytes of a connection that are kept until there is time for its TLS handshake.
+    tls_hello_bytes: usize = 18 << 10;
     /// Certificate files are looked at this often, milliseconds.
     tls_reload_ms: u64 = 5_000;
     /// A10: bytes that one connection may bring in one turn of the loop.
@@ -142,6 +148,12 @@ limits! {
     rtc_consent_ms: u64 = 30_000;
     /// A15: handshake datagrams that wait for the next turn; DTLS sends again what is dropped.
     rtc_handshake_queue: usize = 512;
+    /// Bytes that may wait on the data channels of one WebRTC session; a message that finds no room is dropped.
+    rtc_channel_bytes: usize = 128 << 10;
+    /// A13: anonymous STUN requests a second that are answered for one network (IPv4 /24, IPv6 /56).
+    stun_per_net_per_s: u32 = 20;
+    /// A13: anonymous STUN requests a second that are answered in all.
+    stun_per_s: u32 = 200;
     /// Packets kept per viewer and track to be sent again.
     rtc_rtx_packets: usize = 1_024;
     /// Packets older than this are not sent again, milliseconds.

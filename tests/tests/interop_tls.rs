@@ -3,12 +3,13 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use headwater_tests::interop::browser::Browser;
-use headwater_tests::interop::cluster::{Cluster, Net, Node, turn};
+use headwater_tests::interop::cluster::{Cluster, Net, Node, binary, turn};
 use headwater_tests::interop::ffmpeg::{Clip, Ffmpeg};
 use headwater_tests::interop::log::Mark;
 use headwater_tests::interop::wait;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -41,7 +42,12 @@ struct Files(PathBuf);
 
 impl Files {
     fn new() -> Files {
-        let dir = std::env::temp_dir().join(format!("headwater-tls-{}", std::process::id()));
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let dir = std::env::temp_dir().join(format!(
+            "headwater-tls-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        ));
         std::fs::create_dir_all(&dir).expect("there is room for files");
         Files(dir)
     }
@@ -175,4 +181,19 @@ fn a_browser_publishes_and_plays_through_the_manager_alone() {
          {{'Content-Type': 'application/sdp'}}}})).status"
     ));
     assert_eq!(refused, 403);
+}
+
+#[test]
+fn what_was_said_over_tls_is_recorded_and_replays() {
+    let _turn = turn();
+    let files = Files::new();
+    let file = files.path("run.rec");
+    let mut node = node(&["--record", &file]);
+    let said = shown(&node, "localhost", &[]);
+    assert!(said.contains("TLS_AES_128_GCM_SHA256") && said.contains("CN = Headwater"), "{said}");
+    node.signal("TERM");
+    node.wait_exit(LONG);
+    let replay = Command::new(binary()).args(["replay", &file]).output().expect("headwater runs");
+    let said = String::from_utf8_lossy(&replay.stdout).into_owned();
+    assert!(replay.status.success() && said.contains("reproduced bit for bit"), "{said}");
 }

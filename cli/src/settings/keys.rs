@@ -71,6 +71,11 @@ const KEYS: &[(&str, &str, &str)] = &[
          compare.",
         "true or false",
     ),
+    (
+        "webrtc.stun",
+        "Answer STUN requests of anybody on that port, and tell clients so, who then need no STUN server of others.",
+        "true or false",
+    ),
     ("cluster.port", "TCP port on which other nodes reach this one.", PORT),
     (
         "cluster.manager",

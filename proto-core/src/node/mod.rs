@@ -23,6 +23,7 @@ mod publishing;
 mod pulling;
 mod secure;
 mod serving;
+pub mod signals;
 mod sockets;
 mod stats;
 #[cfg(test)]
@@ -64,6 +65,10 @@ enum Alarm {
     Waiting(SessionId),
     /// A stream's tracks had time to show up.
     Settle(StreamKey),
+    /// A client of the websocket dialect waited long enough.
+    Signal(signals::SignalId),
+    /// A publisher wants a key frame in its stream.
+    KeyFrames(SessionId),
     /// A viewer has more to take.
     Pump(SubscriberId),
     /// Load is measured and reported.
@@ -103,8 +108,8 @@ pub struct Node {
     sessions: Sessions,
     claims: BTreeMap<u64, (SessionId, StreamKey)>,
     next_req: u64,
-    /// WHIP requests whose name is being claimed: the HTTP connection and the SDP answer that waits.
-    whip_waiting: BTreeMap<SessionId, (ConnId, String)>,
+    /// WHIP requests whose name is being claimed.
+    whip_waiting: BTreeMap<SessionId, web::WaitingAnswer>,
     /// WHEP requests whose stream is being found.
     whep_waiting: BTreeMap<SessionId, web::WaitingOffer>,
     /// When a stream's first track was seen.
@@ -114,6 +119,8 @@ pub struct Node {
     ended_resources: VecDeque<String>,
     /// WHEP viewers whose media path does not stand yet.
     joining: BTreeMap<SessionId, (StreamKey, CodecSet)>,
+    /// Clients of the websocket dialect.
+    signals: signals::Signals,
     /// Viewers of any protocol whose stream is not here yet.
     play_waiting: BTreeMap<StreamKey, Vec<SessionId>>,
 
@@ -172,6 +179,7 @@ impl Node {
             rng: rng.fork("rtc", 0),
             start,
             identity: identity.rtc,
+            stun: config.webrtc.stun,
             loop_index: 0,
         })?;
         if !config.webrtc.lean {
@@ -221,6 +229,7 @@ impl Node {
             first_track: BTreeMap::new(),
             ended_resources: VecDeque::new(),
             joining: BTreeMap::new(),
+            signals: signals::Signals::default(),
             play_waiting: BTreeMap::new(),
             member,
             manager,

@@ -120,7 +120,7 @@ impl Node {
                 self.rtc
                     .handle(rtc::endpoint::Input::Close { session: rtc, reason: reason.clone() }, self.now);
             }
-            Carrier::Request(_) | Carrier::Pull(..) => {}
+            Carrier::Request(_) | Carrier::Signal(_) | Carrier::Pull(..) => {}
         }
     }
 
@@ -139,6 +139,7 @@ impl Node {
         let is_config = matches!(ingest, Ingest::Config { .. });
         if let Ingest::Frame(f) = &ingest {
             s.bytes_in += f.payload.len() as u64;
+            s.last_dts = Some(f.dts);
         }
         let key = is_config.then(|| s.key.clone());
         self.hub.ingest(stream, SourceId(session.0), ingest, now);
@@ -170,7 +171,7 @@ impl Node {
                 self.rtc.handle(rtc::Input::Close { session, reason: reason.clone() }, self.now);
             }
             Carrier::Pull(conn, pull) => self.end_serving(conn, pull, reason),
-            Carrier::Request(_) => {}
+            Carrier::Request(_) | Carrier::Signal(_) => {}
         }
     }
 
@@ -189,6 +190,7 @@ impl Node {
         let level = if reason.code == "panic" { Level::Error } else { Level::Info };
         let text = format!("{what} ended after {age:.1} s ({mb:.1} MB {way}): {reason}");
         self.log_session(level, session, "ended", text);
+        self.signal_session_over(session, reason);
         let s = self.sessions.remove(session)?;
         if let Carrier::Conn(conn) = s.carrier {
             self.conn_explained(conn);

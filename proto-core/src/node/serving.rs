@@ -149,7 +149,7 @@ impl Node {
                         self.send_link(conn, message);
                     }
                 }
-                Carrier::Rtc(_) | Carrier::Request(_) => {}
+                Carrier::Rtc(_) | Carrier::Request(_) | Carrier::Signal(_) => {}
             }
         }
     }

@@ -156,6 +156,8 @@ impl Node {
                 Alarm::Conn(conn) => self.wire(conn, Wire::Tick),
                 Alarm::Waiting(session) => self.waited_enough(session),
                 Alarm::Settle(key) => self.stream_has_tracks(&key),
+                Alarm::Signal(id) => self.tick_signal(id),
+                Alarm::KeyFrames(session) => self.key_frame_due(session),
                 Alarm::Pump(subscriber) => self.pumps.push_back(subscriber),
                 Alarm::Pull(key) => self.tick_pull(&key),
                 Alarm::Report => self.report(),
@@ -208,6 +210,9 @@ impl Node {
                 self.manager_said(said);
                 quiet = false;
             }
+            if self.settle_signals() {
+                quiet = false;
+            }
             if self.settle_pulls() {
                 quiet = false;
             }
@@ -257,6 +262,7 @@ impl Node {
                     self.hub.request_key_frame(stream, self.now);
                 }
             }
+            E::ChannelOpened | E::ChannelText(_) | E::ChannelClosed => self.signal_channel(session, &event),
             E::Stats(stats) => self.rtc_stats(session, &stats),
             E::Closed(reason) => self.end_session(session, &reason),
             E::Log(level, text) => self.log_session(level, session, "machine", text),

@@ -3,6 +3,7 @@
 
 use super::path::Path;
 use super::peer::{Peer, PeerEvent, Sent, Verdict};
+use super::sdp::Accepted;
 use super::viewer::Viewer;
 use crate::error::Reason;
 use crate::hub::delivery::Delivery;
@@ -10,6 +11,7 @@ use crate::media::track::{CodecConfig, TrackId};
 use crate::time::{Deadline, Time};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use str0m::IceCreds;
 
 pub(super) enum Talk {
     Whole(Box<Peer>),
@@ -81,6 +83,33 @@ impl Talk {
         match self {
             Talk::Whole(p) => p.request_key_frame(),
             Talk::Lean(_) => {}
+        }
+    }
+
+    /// Takes the peer's answer to our offer.
+    pub(super) fn answered(&mut self, answer: Accepted) -> Result<(), Reason> {
+        match self {
+            Talk::Whole(p) => p.answered(answer),
+            Talk::Lean(_) => {
+                Err(Reason::peer("not_offered", "this session was opened by the peer's offer, not by ours"))
+            }
+        }
+    }
+
+    /// Begins ICE anew with other credentials of both.
+    pub(super) fn restart(&mut self, ours: IceCreds, theirs: IceCreds) {
+        match self {
+            Talk::Whole(p) => p.restart(ours, theirs),
+            // It sends no checks, so the peer's are of no use to it.
+            Talk::Lean(v) => v.restart(&ours),
+        }
+    }
+
+    /// Says something on the data channel. Whether there is one.
+    pub(super) fn say(&mut self, text: &str, now: Time) -> bool {
+        match self {
+            Talk::Whole(p) => p.say(text, now),
+            Talk::Lean(_) => false,
         }
     }
 

@@ -452,7 +452,6 @@ impl Viewer {
     }
 
     /// ICE begins anew with other credentials of ours; the peer's path stays until it nominates another.
-    #[allow(dead_code, reason = "called once sessions restart ICE")]
     pub(super) fn restart(&mut self, creds: &IceCreds) {
         self.password.clone_from(&creds.pass);
         if let Some(nominated) = &mut self.nominated {

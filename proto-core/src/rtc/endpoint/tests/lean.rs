@@ -41,7 +41,12 @@ fn seen(w: &World, pictures: bool) -> Vec<Seen> {
     let (start, first) = by_number.pop_first().unwrap();
     let begin = first.header.timestamp;
     let of = |n: u64, p: &RtpPacket| {
-        (n - start, p.header.timestamp.wrapping_sub(begin), p.header.marker, Bytes::copy_from_slice(&p.payload))
+        (
+            n - start,
+            p.header.timestamp.wrapping_sub(begin),
+            p.header.marker,
+            Bytes::copy_from_slice(&p.payload),
+        )
     };
     std::iter::once(of(start, first)).chain(by_number.into_iter().map(|(n, p)| of(n, p))).collect()
 }
@@ -107,7 +112,12 @@ fn a_lean_viewer_asks_for_key_frames_and_hears_of_the_end() {
     show(&mut w, session, 5);
     let mid = w.browser.video;
     let at = w.instant();
-    w.browser.rtc.direct_api().stream_rx_by_mid(mid, None).unwrap().request_keyframe(KeyframeRequestKind::Pli);
+    w.browser
+        .rtc
+        .direct_api()
+        .stream_rx_by_mid(mid, None)
+        .unwrap()
+        .request_keyframe(KeyframeRequestKind::Pli);
     w.browser.rtc.handle_input(RtcInput::Timeout(at)).unwrap();
     w.run(Duration::from_millis(200));
     assert!(w.events.iter().any(|(_, _, e)| *e == PeerEvent::KeyFrameWanted));
