@@ -11,4 +11,5 @@ pub mod opus;
 pub mod rtmp_chunk;
 pub mod rtmp_message;
 pub mod rtp;
+pub mod rtsp;
 pub mod stun;
