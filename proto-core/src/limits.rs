@@ -62,6 +62,24 @@ limits! {
     rtmp_ack_bytes: u32 = 64 << 10;
     /// RTMP: nothing was heard from a peer that publishes or plays, milliseconds, before it is taken for dead.
     rtmp_idle_ms: u64 = 30_000;
+    /// A8: bytes of one line of an RTSP head.
+    rtsp_line_bytes: usize = 8 << 10;
+    /// A8: headers of one RTSP message.
+    rtsp_headers: usize = 64;
+    /// A8: bytes of an RTSP head.
+    rtsp_head_bytes: usize = 16 << 10;
+    /// A9: bytes of an RTSP message, head and body (there is no authorisation yet, so this is the bound before it).
+    rtsp_message_bytes: usize = 16 << 10;
+    /// A8: whole RTSP message, milliseconds, from its first byte.
+    rtsp_head_ms: u64 = 10_000;
+    /// RTSP requests a second on one connection.
+    rtsp_requests_per_s: u32 = 50;
+    /// A10: interleaved packets on channels that are not open, or before RECORD or PLAY, and the connection is closed.
+    rtsp_stray_packets: u32 = 3;
+    /// A12: the timeout that RTSP clients are told, seconds; they keep their session alive more often than that.
+    rtsp_timeout_s: u64 = 20;
+    /// A11, A12: nothing was heard from an RTSP client for this long, milliseconds, and its session ends.
+    rtsp_idle_ms: u64 = 30_000;
     /// A6: bytes that may wait for a slow TCP viewer before it skips to the next key frame.
     viewer_queue_bytes: usize = 4 << 20;
     /// A6: seconds of media that may wait for a slow viewer, milliseconds.
@@ -92,6 +110,16 @@ limits! {
     http_pipelined_bytes: usize = 32 << 10;
     /// HTTP: after a refusal, input is read and dropped for this long, milliseconds, so that the words arrive.
     http_linger_ms: u64 = 1_000;
+    /// A18: bytes of one websocket message.
+    ws_message_bytes: usize = 64 << 10;
+    /// A18: bytes that may wait for a slow reader of a websocket before it is closed.
+    ws_queue_bytes: usize = 256 << 10;
+    /// A18: a websocket that is silent for this long is sent a ping, milliseconds.
+    ws_ping_ms: u64 = 20_000;
+    /// A18: a websocket without any frame from its peer for this long is closed, milliseconds.
+    ws_idle_ms: u64 = 60_000;
+    /// A websocket that we close waits for its peer's close frame for this long, milliseconds.
+    ws_close_ms: u64 = 2_000;
     /// A10: bytes that one connection may bring in one turn of the loop.
     conn_read_per_turn: usize = 64 << 10;
     /// Bytes that the driver holds for one connection's sending side.

@@ -43,7 +43,12 @@ const KEYS: &[(&str, &str, &str)] = &[
         "What this node can send in all, megabits a second. The manager measures load against it.",
         "a whole number from 1 to 4294967295",
     ),
-    ("http.port", "TCP port of pages, API, WHIP (publish) and WHEP (play).", PORT),
+    ("http.port", "TCP port of pages, API, WHIP (publish), WHEP (play) and websockets.", PORT),
+    (
+        "http.origins",
+        "The origins whose pages may open websockets here. Empty: all.",
+        "a list of origins, such as https://example.com",
+    ),
     ("rtmp.port", "TCP port of RTMP.", PORT),
     ("webrtc.port", "UDP port of all WebRTC sessions. Must be open to viewers and publishers.", PORT),
     ("cluster.port", "TCP port on which other nodes reach this one.", PORT),

@@ -11,4 +11,5 @@ pub mod message;
 pub mod pages;
 pub mod router;
 pub mod server;
+pub mod websocket;
 pub mod whip;

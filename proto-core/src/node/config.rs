@@ -103,13 +103,15 @@ impl Default for NodeConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
-    /// TCP port of pages, API, WHIP and WHEP.
+    /// TCP port of pages, API, WHIP, WHEP and websockets.
     pub port: u16,
+    /// Origins whose pages may open websockets, such as `https://example.com`; empty: all.
+    pub origins: Vec<String>,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        HttpConfig { port: 5080 }
+        HttpConfig { port: 5080, origins: Vec::new() }
     }
 }
 

@@ -7,13 +7,14 @@ use crate::cluster::link::{self, Link};
 use crate::error::Reason;
 use crate::guard::{guard, strike};
 use crate::http;
+use crate::http::websocket::code;
 use crate::io::{ConnId, Level, Output, Service};
 use crate::machine::Machine;
 use crate::rtmp;
 use std::net::SocketAddr;
 
 /// How connections without a session end every day; not worth a line.
-const ROUTINE: [&str; 4] = ["peer_closed", "reset", "http_done", "http_idle"];
+const ROUTINE: [&str; 6] = ["peer_closed", "reset", "http_done", "http_idle", "ws_closed", "ws_gone"];
 
 /// What carries a connection's bytes, under the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub(super) struct Conn {
     pub(super) remote: SocketAddr,
     /// Counts against its address as long as nothing is published or played on it.
     pub(super) idle: bool,
+    /// It is a websocket that has not ended.
+    pub(super) socket: bool,
     /// The log has said already why it ends.
     explained: bool,
     /// How often its machine was told something by the driver.
@@ -65,6 +68,7 @@ impl Conn {
             local: None,
             remote: to,
             idle: false,
+            socket: false,
             explained: false,
             told: 0,
         }
@@ -130,6 +134,7 @@ impl Node {
             local: Some(local),
             remote,
             idle: true,
+            socket: false,
             explained: false,
             told: 0,
         };
@@ -258,6 +263,13 @@ impl Node {
         match said {
             http::server::Output::Send(bytes) => self.send(id, bytes),
             http::server::Output::Request(request) => self.request(id, request),
+            http::server::Output::Upgrade(request) => self.socket_asked(id, &request),
+            http::server::Output::Text(text) => self.socket_text(id, text),
+            http::server::Output::SocketEnded { code, text } => {
+                if self.conns.get_mut(&id).is_some_and(|c| std::mem::take(&mut c.socket)) {
+                    self.socket_ended(id, code, &text);
+                }
+            }
             http::server::Output::Log(level, text) => self.log_conn(id, level, text),
             http::server::Output::Closed(reason) => self.end_conn(id, reason, Some(false)),
         }
@@ -337,6 +349,9 @@ impl Node {
     /// Ends a connection and everything on it. `close`: tell the driver to close it, and whether at once; `None`
     /// if the driver said that it is gone.
     pub(super) fn end_conn(&mut self, id: ConnId, reason: Reason, close: Option<bool>) {
+        if self.conns.get_mut(&id).is_some_and(|c| std::mem::take(&mut c.socket)) {
+            self.socket_ended(id, code::ABNORMAL, &reason.text);
+        }
         let Some(conn) = self.conns.remove(&id) else { return };
         self.timers.cancel(&Alarm::Conn(id));
         self.dirty_conns.remove(&id);
@@ -369,7 +384,7 @@ impl Node {
         }
     }
 
-    fn log_conn(&mut self, id: ConnId, level: Level, text: String) {
+    pub(super) fn log_conn(&mut self, id: ConnId, level: Level, text: String) {
         let Some(conn) = self.conns.get(&id) else { return };
         let (target, remote) = (conn.service.name(), conn.remote);
         match self.sessions.on(Carrier::Conn(id)) {

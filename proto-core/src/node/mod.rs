@@ -20,6 +20,7 @@ mod playing;
 mod publishing;
 mod pulling;
 mod serving;
+mod sockets;
 mod stats;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,5 @@
 //! What HTTP answers: pages at once, WHIP, WHEP and pairing when the cluster has answered.
 
-use super::conns::Proto;
 use super::session::{Carrier, Part, Protocol, SessionId};
 use super::{Node, api};
 use crate::cluster::manager::Placement;
@@ -76,7 +75,7 @@ impl Node {
     }
 
     /// Says what was wrong with a request. Things that are merely not there are no news.
-    fn log_refusal(&mut self, conn: ConnId, request: &Request, response: &Response) {
+    pub(super) fn log_refusal(&mut self, conn: ConnId, request: &Request, response: &Response) {
         let status = response.status;
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
         if status < 400 || matches!(status, 404 | 405) || request.path == "/readyz" {
@@ -89,15 +88,7 @@ impl Node {
     }
 
     pub(super) fn respond(&mut self, conn: ConnId, response: Response) {
-        let now = self.now;
-        let Some(c) = self.conns.get_mut(&conn) else { return };
-        let Proto::Http(machine) = &mut c.proto else { return };
-        match guard(|| machine.handle(server::Input::Respond(response), now)) {
-            Ok(()) => {
-                self.dirty_conns.insert(conn);
-            }
-            Err(reason) => self.end_conn(conn, reason, Some(true)),
-        }
+        self.tell_http(conn, server::Input::Respond(response));
     }
 
     fn respond_crossing(&mut self, conn: ConnId, mut response: Response) {

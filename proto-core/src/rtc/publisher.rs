@@ -1,7 +1,7 @@
 //! A publisher's RTP into frames: reorder, assemble, put on one clock.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use super::clock::{SharedClock, TrackClock};
+use crate::media::rtp_clock::{SharedClock, TrackClock};
 use super::peer::{PeerEvent, SessionStats};
 use super::sdp::Prepared;
 use crate::limits::Limits;
