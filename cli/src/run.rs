@@ -106,12 +106,14 @@ fn listening(config: &Config, log: Log) -> Result<Runtime, Failure> {
     for (service, addr) in [
         (Service::Http, config.http_addr()),
         (Service::Rtmp, config.rtmp_addr()),
+        (Service::Rtsp, config.rtsp_addr()),
         (Service::Link, config.cluster_addr()),
     ] {
         runtime.bind(service, addr).map_err(|e| {
             let what = match service {
                 Service::Http => "HTTP",
                 Service::Rtmp => "RTMP",
+                Service::Rtsp => "RTSP",
                 Service::Link => "other nodes",
             };
             Failure::Running(listen::refusal(what, service.key(), e.addr, e.holder.as_deref(), &e.error))
@@ -204,6 +206,7 @@ mod tests {
         let mut config = Config { bind: [127, 0, 0, 1].into(), ..Config::default() };
         (config.http.port, config.rtmp.port) = (0, 0);
         (config.webrtc.port, config.cluster.port) = (0, 0);
+        (config.rtsp.port, config.rtsp.udp_pairs) = (0, 0);
         start(&config, Log::new(&config.log)).unwrap()
     }
 

@@ -58,6 +58,8 @@ pub enum Service {
     Http,
     /// RTMP.
     Rtmp,
+    /// RTSP.
+    Rtsp,
     /// Other nodes.
     Link,
 }
@@ -68,6 +70,7 @@ impl Service {
         match self {
             Service::Http => "http",
             Service::Rtmp => "rtmp",
+            Service::Rtsp => "rtsp",
             Service::Link => "link",
         }
     }
@@ -77,6 +80,7 @@ impl Service {
         match self {
             Service::Http => "http.port",
             Service::Rtmp => "rtmp.port",
+            Service::Rtsp => "rtsp.port",
             Service::Link => "cluster.port",
         }
     }

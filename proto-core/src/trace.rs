@@ -178,6 +178,7 @@ impl Input<'_> {
                     Service::Http => 0,
                     Service::Rtmp => 1,
                     Service::Link => 2,
+                    Service::Rtsp => 4,
                 });
                 d.addr(*local);
                 d.addr(*remote);

@@ -297,6 +297,7 @@ impl Node {
         self.verify_waiting()?;
         self.verify_pulls()?;
         self.verify_conns()?;
+        self.verify_rtsp_udp()?;
         self.verify_timers()?;
         self.verify_limits()
     }
@@ -502,6 +503,7 @@ impl Node {
                 }
                 // What a frame becomes when it is chunked, on top of what waits before the viewer counts as slow.
                 Proto::Rtmp(m) => (m.backlog(), limits.ring_bytes + 2 * limits.frame_bytes, "ring_bytes"),
+                Proto::Rtsp(m) => (m.backlog(), limits.ring_bytes + 2 * limits.frame_bytes, "ring_bytes"),
                 _ => continue,
             };
             most(queued, bound, &format!("bytes wait on {} {id}", conn.service.name()), key)?;

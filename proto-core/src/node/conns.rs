@@ -1,7 +1,7 @@
 //! TCP connections: what speaks on each, and how bytes and machines meet.
 
 use super::links::LinkUse;
-use super::session::{Carrier, Part};
+use super::session::{Carrier, Part, Protocol};
 use super::{Alarm, Node};
 use crate::cluster::link::{self, Link};
 use crate::error::Reason;
@@ -11,6 +11,7 @@ use crate::http::websocket::code;
 use crate::io::{ConnId, Level, Output, Service};
 use crate::machine::Machine;
 use crate::rtmp;
+use crate::rtsp;
 use std::net::SocketAddr;
 
 /// How connections without a session end every day; not worth a line.
@@ -29,6 +30,8 @@ pub(super) enum Proto {
     Http(Box<http::server::Server>),
     /// RTMP.
     Rtmp(Box<rtmp::server::Server>),
+    /// RTSP.
+    Rtsp(Box<rtsp::Server>),
     /// Another node.
     Link {
         /// The machine; it is made when a dialled connection stands.
@@ -53,7 +56,7 @@ pub(super) struct Conn {
     /// It is a websocket that has not ended.
     pub(super) socket: bool,
     /// The log has said already why it ends.
-    explained: bool,
+    pub(super) explained: bool,
     /// How often its machine was told something by the driver.
     told: u64,
 }
@@ -87,6 +90,7 @@ pub(super) enum Wire<'a> {
 enum Said {
     Http(http::server::Output),
     Rtmp(rtmp::server::Output),
+    Rtsp(rtsp::server::Output),
     Link(link::Output),
 }
 
@@ -118,6 +122,13 @@ impl Node {
             Service::Rtmp => Proto::Rtmp(Box::new(rtmp::server::Server::new(
                 self.config.limits.clone(),
                 self.rng.fork("rtmp", id.0),
+                now,
+            ))),
+            Service::Rtsp => Proto::Rtsp(Box::new(rtsp::Server::new(
+                self.config.limits.clone(),
+                self.rng.fork("rtsp", id.0),
+                self.wall,
+                self.config.rtsp.udp_pairs > 0,
                 now,
             ))),
             Service::Link => Proto::Link {
@@ -182,6 +193,15 @@ impl Node {
                 },
                 now,
             ),
+            Proto::Rtsp(m) => m.handle(
+                match input {
+                    Wire::Received(b) => rtsp::server::Input::Received(b),
+                    Wire::Writable(n) => rtsp::server::Input::Writable(n),
+                    Wire::PeerFinished => rtsp::server::Input::PeerFinished,
+                    Wire::Tick => rtsp::server::Input::Tick,
+                },
+                now,
+            ),
             Proto::Link { machine: Some(m), .. } => m.handle(
                 match input {
                     Wire::Received(b) => link::Input::Received(b),
@@ -229,6 +249,7 @@ impl Node {
             let said = guard(|| match &mut conn.proto {
                 Proto::Http(m) => m.poll().map(Said::Http),
                 Proto::Rtmp(m) => m.poll().map(Said::Rtmp),
+                Proto::Rtsp(m) => m.poll().map(Said::Rtsp),
                 Proto::Link { machine: Some(m), .. } => m.poll().map(Said::Link),
                 Proto::Link { machine: None, .. } => None,
                 #[cfg(test)]
@@ -237,6 +258,7 @@ impl Node {
             match said {
                 Ok(Some(Said::Http(o))) => self.http_said(id, o),
                 Ok(Some(Said::Rtmp(o))) => self.rtmp_said(id, o),
+                Ok(Some(Said::Rtsp(o))) => self.rtsp_said(id, o),
                 Ok(Some(Said::Link(o))) => self.link_said(id, o),
                 Ok(None) => break,
                 Err(reason) => self.end_conn(id, reason, Some(true)),
@@ -245,6 +267,7 @@ impl Node {
         let deadline = self.conns.get(&id).and_then(|conn| match &conn.proto {
             Proto::Http(m) => m.deadline(),
             Proto::Rtmp(m) => m.deadline(),
+            Proto::Rtsp(m) => m.deadline(),
             Proto::Link { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
             #[cfg(test)]
             Proto::Broken => None,
@@ -288,8 +311,8 @@ impl Node {
                 }
                 self.send(id, bytes);
             }
-            O::PublishRequested { key, .. } => self.rtmp_publish(id, key),
-            O::PlayRequested { key, .. } => self.rtmp_play(id, key),
+            O::PublishRequested { key, .. } => self.conn_publish(Protocol::Rtmp, id, key),
+            O::PlayRequested { key, .. } => self.conn_play(Protocol::Rtmp, id, key),
             O::Media(ingest) => {
                 if let Some(session) = session {
                     self.ingest(session, ingest);
@@ -378,6 +401,7 @@ impl Node {
         match conn.proto {
             Proto::Http(_) => self.http_gone(id),
             Proto::Rtmp(_) => {}
+            Proto::Rtsp(m) => self.rtsp_gone(id, &m),
             #[cfg(test)]
             Proto::Broken => {}
             Proto::Link { used, .. } => self.link_gone(id, conn.remote, used, reason),

@@ -19,6 +19,7 @@ mod metrics;
 mod playing;
 mod publishing;
 mod pulling;
+mod rtsp;
 mod serving;
 mod sockets;
 mod stats;
@@ -89,6 +90,7 @@ pub struct Node {
     asks: BTreeMap<AskId, links::Asked>,
 
     rtc: Endpoint,
+    rtsp_udp: rtsp::Udp,
     udp_open: bool,
     hub: Hub,
     sessions: Sessions,
@@ -192,6 +194,7 @@ impl Node {
             next_ask: 0,
             asks: BTreeMap::new(),
             rtc,
+            rtsp_udp: rtsp::Udp::default(),
             udp_open: false,
             sessions: Sessions::default(),
             claims: BTreeMap::new(),

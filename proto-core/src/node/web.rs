@@ -238,7 +238,7 @@ impl Node {
         let response = match result {
             Ok(placement) => {
                 let at = &placement.node.advertised;
-                let urls = EventUrls::new(&at.host(), at.http, at.rtmp, &query.key);
+                let urls = EventUrls::new(&at.host(), at.http, at.rtmp, at.rtsp, &query.key);
                 let node = EventNode::new(&query.key, at.host(), placement.node.region.clone(), urls);
                 event::answer(&query, &[node])
             }

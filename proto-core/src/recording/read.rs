@@ -305,6 +305,7 @@ fn input(c: &mut Cursor) -> Read<Recorded> {
                 0 => Service::Http,
                 1 => Service::Rtmp,
                 2 => Service::Link,
+                4 => Service::Rtsp,
                 _ => return Err("a listener of an unknown kind".into()),
             },
             local: c.address()?,

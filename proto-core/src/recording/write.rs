@@ -159,6 +159,7 @@ impl Writer {
                     Service::Http => 0,
                     Service::Rtmp => 1,
                     Service::Link => 2,
+                    Service::Rtsp => 4,
                 });
                 address(out, *local);
                 address(out, *remote);
