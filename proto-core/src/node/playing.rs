@@ -32,14 +32,8 @@ impl Node {
     /// A client of a protocol whose connection is the session asked to play.
     pub(super) fn conn_play(&mut self, protocol: Protocol, conn: ConnId, key: StreamKey) {
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
-        let session = self.sessions.add(
-            protocol,
-            Part::AsksToPlay,
-            key,
-            Some(remote),
-            Carrier::Conn(conn),
-            self.now,
-        );
+        let session =
+            self.sessions.add(protocol, Part::AsksToPlay, key, Some(remote), Carrier::Conn(conn), self.now);
         if self.draining {
             self.refuse_play(session, &super::web::draining());
         } else {

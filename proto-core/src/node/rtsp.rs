@@ -5,9 +5,9 @@
 //! other ports than the client announced, can be followed: the first packet of an unknown port from that address can only
 //! be the one track that waits on this pair.
 
+use super::Node;
 use super::conns::{Conn, Proto};
 use super::session::{Carrier, Part, Protocol, SessionId};
-use super::Node;
 use crate::error::Reason;
 use crate::guard::guard;
 use crate::hub::delivery::Delivery;
@@ -187,7 +187,13 @@ impl Node {
         self.log(Level::Warn, "rtsp", "udp_bind", text);
     }
 
-    pub(super) fn rtsp_datagrams(&mut self, socket: SocketId, remote: SocketAddr, stride: usize, bytes: &[u8]) {
+    pub(super) fn rtsp_datagrams(
+        &mut self,
+        socket: SocketId,
+        remote: SocketAddr,
+        stride: usize,
+        bytes: &[u8],
+    ) {
         let Some((conn, lane, rtcp)) = self.rtsp_udp.owner(socket, remote, self.now) else {
             let n = bytes.len().div_ceil(stride.max(1)) as u64;
             return self.counters.drop("datagram", "rtsp_unknown_source", n);
@@ -287,7 +293,9 @@ impl Node {
             Said::DescribeRequested { key, .. } => self.conn_play(Protocol::Rtsp, id, key),
             Said::PlayRequested => self.play_rtsp(id),
             Said::UdpWanted { lane, ports } => {
-                let Some((remote, local)) = self.conns.get(&id).map(|c| (c.remote.ip(), c.local)) else { return };
+                let Some((remote, local)) = self.conns.get(&id).map(|c| (c.remote.ip(), c.local)) else {
+                    return;
+                };
                 let granted = self.rtsp_udp.take(id, lane, remote, ports, local.map(|l| l.ip()));
                 self.tell_rtsp(id, granted.map_or(Input::UdpRefused, Input::UdpGranted));
             }
@@ -370,7 +378,9 @@ impl Node {
         });
         conns
             .filter_map(|(id, loss)| Some((self.sessions.on(Carrier::Conn(id))?, loss)))
-            .filter(|(id, _)| self.sessions.get(*id).is_some_and(|s| matches!(s.part, Part::Publishes { .. })))
+            .filter(|(id, _)| {
+                self.sessions.get(*id).is_some_and(|s| matches!(s.part, Part::Publishes { .. }))
+            })
             .collect()
     }
 

@@ -79,7 +79,9 @@ impl Node {
                 let text = format!("WebRTC listens on udp {local} ({max_segments} segments a message)");
                 self.log(Level::Info, "node", "udp_open", text);
             }
-            Input::UdpFailed { socket, reason } if socket != MEDIA_SOCKET => self.rtsp_udp_failed(socket, &reason),
+            Input::UdpFailed { socket, reason } if socket != MEDIA_SOCKET => {
+                self.rtsp_udp_failed(socket, &reason)
+            }
             Input::UdpFailed { reason, .. } => {
                 let at = self.config.webrtc_addr();
                 self.out.push_back(Output::Fatal(Reason::local(

@@ -166,7 +166,8 @@ fn bytes() -> impl Strategy<Value = Bytes> {
 }
 
 fn recorded() -> impl Strategy<Value = Recorded> {
-    let service = prop_oneof![Just(Service::Http), Just(Service::Rtmp), Just(Service::Rtsp), Just(Service::Link)];
+    let service =
+        prop_oneof![Just(Service::Http), Just(Service::Rtmp), Just(Service::Rtsp), Just(Service::Link)];
     let socket = || any::<u32>().prop_map(SocketId);
     let found = prop_oneof![vec(address(), 0..4).prop_map(Ok), ".*".prop_map(Err)];
     let other =

@@ -1,13 +1,13 @@
 //! A publisher's RTP into frames: reorder, assemble, put on one clock.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::media::rtp_clock::{SharedClock, TrackClock};
 use super::peer::{PeerEvent, SessionStats};
 use super::sdp::Prepared;
 use crate::limits::Limits;
 use crate::media::frame::{Ingest, NewFrame, Rotation};
 use crate::media::payload::{Depay, Format, Unit};
 use crate::media::reorder::{Inserted, Popped, Reorder};
+use crate::media::rtp_clock::{SharedClock, TrackClock};
 use crate::media::track::TrackId;
 use crate::time::{Deadline, Time};
 use std::collections::VecDeque;

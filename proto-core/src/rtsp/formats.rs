@@ -191,12 +191,18 @@ mod tests {
             .unwrap();
         let Format::Mpeg4Generic { asc, size_length: 13, .. } = aac.format else { panic!() };
         assert_eq!(&asc[..2], [0x11, 0x90]);
-        let latm = one("m=audio 0 RTP/AVP 96\na=rtpmap:96 MP4A-LATM/48000\na=fmtp:96 cpresent=0;config=400023203fc0").unwrap();
+        let latm = one(
+            "m=audio 0 RTP/AVP 96\na=rtpmap:96 MP4A-LATM/48000\na=fmtp:96 cpresent=0;config=400023203fc0",
+        )
+        .unwrap();
         assert!(matches!(latm.format, Format::Latm { config: Some(c), clock_rate: 48_000 } if c.len() == 6));
         assert_eq!(one("m=audio 0 RTP/AVP 8").unwrap().format, Format::Pcma { channels: 1 });
         let h264 = one("m=video 0 RTP/AVP 96\na=rtpmap:96 H264/90000\n\
-            a=fmtp:96 packetization-mode=1;sprop-parameter-sets=Z0LADNkDxWhAAAADAEAAAAwDxQqS,aMuMsg==").unwrap();
-        assert!(matches!(h264.preset, Some(CodecParams::H264 { sps, pps, .. }) if sps.len() == 1 && pps.len() == 1));
+            a=fmtp:96 packetization-mode=1;sprop-parameter-sets=Z0LADNkDxWhAAAADAEAAAAwDxQqS,aMuMsg==")
+        .unwrap();
+        assert!(
+            matches!(h264.preset, Some(CodecParams::H264 { sps, pps, .. }) if sps.len() == 1 && pps.len() == 1)
+        );
     }
 
     #[test]

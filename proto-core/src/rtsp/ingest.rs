@@ -136,7 +136,8 @@ impl Ingester {
             self.stats.strange += 1;
             return parsed.is_some();
         };
-        let Some(packet) = parsed.filter(|p| p.payload_type == l.payload_type && l.follow(p.ssrc, now)) else {
+        let Some(packet) = parsed.filter(|p| p.payload_type == l.payload_type && l.follow(p.ssrc, now))
+        else {
             self.stats.strange += 1;
             return parsed.is_some();
         };
@@ -215,7 +216,11 @@ impl Ingester {
 
     /// Somebody needs a key frame: the next report of each lane with pictures asks for one.
     pub(super) fn want_key(&mut self) {
-        self.lanes.iter_mut().flatten().filter(|l| l.track == TrackId::VIDEO).for_each(|l| l.key_wanted = true);
+        self.lanes
+            .iter_mut()
+            .flatten()
+            .filter(|l| l.track == TrackId::VIDEO)
+            .for_each(|l| l.key_wanted = true);
     }
 
     /// Whether a lane wants a key frame that has not been asked for.
@@ -259,7 +264,9 @@ impl Lane {
 
     fn push(&mut self, held: &Held, now: Time, out: &mut VecDeque<Ingest>) {
         let (track, clock, order) = (self.track, &mut self.clock, &mut self.order);
-        self.depay.push(&held.payload, held.timestamp, held.marker, |unit| take(unit, track, clock, order, now, out));
+        self.depay.push(&held.payload, held.timestamp, held.marker, |unit| {
+            take(unit, track, clock, order, now, out)
+        });
     }
 }
 

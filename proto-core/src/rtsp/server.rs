@@ -148,12 +148,25 @@ enum Phase {
 /// What the node is asked, and the request that its answer is for.
 #[derive(Debug)]
 enum Wait {
-    Describe { request: Request },
+    Describe {
+        request: Request,
+    },
     /// A SETUP of a stream that was not described.
-    Setup { request: Request },
-    Udp { cseq: String, lane: NewLane, ports: (u16, u16) },
-    Play { cseq: String, url: String },
-    Record { cseq: String },
+    Setup {
+        request: Request,
+    },
+    Udp {
+        cseq: String,
+        lane: NewLane,
+        ports: (u16, u16),
+    },
+    Play {
+        cseq: String,
+        url: String,
+    },
+    Record {
+        cseq: String,
+    },
 }
 
 /// What the node has been told of this connection.
@@ -447,11 +460,8 @@ impl Server {
                     }
                 }
                 Ok(None) => {
-                    self.partial_since = if self.reader.in_message() {
-                        Some(self.partial_since.unwrap_or(now))
-                    } else {
-                        None
-                    };
+                    self.partial_since =
+                        if self.reader.in_message() { Some(self.partial_since.unwrap_or(now)) } else { None };
                     return;
                 }
                 Err(bad) => {
@@ -494,7 +504,9 @@ impl Server {
             // Answers to what was never asked.
             Item::Response(_) => Ok(()),
             Item::Frame { channel, payload } => {
-                let Some(&(lane, rtcp)) = self.channels.get(&channel) else { return self.strike(channel, now) };
+                let Some(&(lane, rtcp)) = self.channels.get(&channel) else {
+                    return self.strike(channel, now);
+                };
                 match self.state {
                     State::Recording | State::Playing | State::PlayReady => {
                         self.packet(lane, rtcp, &payload, now);
@@ -565,7 +577,8 @@ impl Server {
             let ssrc = self.egress.ssrc(lane);
             let wanted = |r: &Report| matches!(r, Report::KeyFrameWanted { ssrc: s } if Some(*s) == ssrc);
             let pause = Duration::from_millis(1_000 / u64::from(self.limits.key_requests_per_s.max(1)));
-            if rtcp::parse(bytes).iter().any(wanted) && self.key_asked.is_none_or(|at| now.since(at) >= pause) {
+            if rtcp::parse(bytes).iter().any(wanted) && self.key_asked.is_none_or(|at| now.since(at) >= pause)
+            {
                 self.key_asked = Some(now);
                 self.events.push_back(Output::KeyFrameWanted);
             }
@@ -623,8 +636,8 @@ impl Server {
         }
         let mut tcp = BytesMut::new();
         let (lanes, events) = (&self.lanes, &mut self.events);
-        let (written, first) = self.egress.write(delivery, now, |lane, head, payload| {
-            match lanes.get(lane).map(|l| l.way) {
+        let (written, first) =
+            self.egress.write(delivery, now, |lane, head, payload| match lanes.get(lane).map(|l| l.way) {
                 Some(Way::Channels(rtp, _)) => {
                     put_frame_head(&mut tcp, rtp, head.len() + payload.len());
                     tcp.extend_from_slice(head);
@@ -635,8 +648,7 @@ impl Server {
                     events.push_back(Output::Datagram { lane, rtcp: false, bytes });
                 }
                 None => {}
-            }
-        });
+            });
         self.outbox.push(tcp);
         match written {
             Written::Packets(_) | Written::Config => {}

@@ -18,7 +18,8 @@ fn one(text: &[u8]) -> Result<Item, Bad> {
 
 #[test]
 fn a_request_of_a_phone_is_read_as_it_comes() {
-    let text = b"\r\nSETUP rtsp://h:8554/live/s/audio RTSP/1.0\nCSeq:3\r\nBlocksize : 4096\r\nSession: x \r\n\r\n";
+    let text =
+        b"\r\nSETUP rtsp://h:8554/live/s/audio RTSP/1.0\nCSeq:3\r\nBlocksize : 4096\r\nSession: x \r\n\r\n";
     let Ok(Item::Request(r)) = one(text) else { panic!() };
     assert_eq!((r.method.as_str(), r.url.as_str()), ("SETUP", "rtsp://h:8554/live/s/audio"));
     assert_eq!(r.headers.get("cseq"), Some("3"));
@@ -78,7 +79,8 @@ fn a_value_cannot_end_its_line() {
 }
 
 fn items() -> impl Strategy<Value = Vec<Item>> {
-    let headers = proptest::collection::vec(("[A-Z][a-z-]{0,10}", "[a-z0-9;=]{1,20}"), 0..4).prop_map(Headers);
+    let headers =
+        proptest::collection::vec(("[A-Z][a-z-]{0,10}", "[a-z0-9;=]{1,20}"), 0..4).prop_map(Headers);
     let body = proptest::collection::vec(any::<u8>(), 0..60).prop_map(Bytes::from);
     let request = ("[A-Z_]{1,12}", "[!-~]{1,30}", headers.clone(), body.clone())
         .prop_map(|(method, url, headers, body)| Item::Request(Request { method, url, headers, body }));

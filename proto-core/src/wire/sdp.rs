@@ -171,9 +171,7 @@ impl Writer {
     /// The lines before the first section. `id` is the session's number, `name` what people read.
     pub fn new(id: u64, name: &str) -> Writer {
         let name: String = name.chars().filter(|c| !c.is_control()).collect();
-        Writer(format!(
-            "v=0\r\no=- {id} 1 IN IP4 0.0.0.0\r\ns={name}\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\n"
-        ))
+        Writer(format!("v=0\r\no=- {id} 1 IN IP4 0.0.0.0\r\ns={name}\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\n"))
     }
 
     /// An attribute.
@@ -216,7 +214,10 @@ mod tests {
         let d = Description::parse(text, BOUNDS).unwrap();
         assert_eq!(attribute(&d.attributes, "tool"), Some("x"));
         let [v, a] = &d.sections[..] else { panic!() };
-        assert_eq!((v.media.as_str(), &v.formats[..], v.attribute("control")), ("video", &[96][..], Some("streamid=0")));
+        assert_eq!(
+            (v.media.as_str(), &v.formats[..], v.attribute("control")),
+            ("video", &[96][..], Some("streamid=0"))
+        );
         assert_eq!(v.fmtp(96)[1], ("sprop-parameter-sets".to_owned(), "Z0,aM4="));
         let map = a.rtpmap(97).unwrap();
         assert_eq!((map.encoding.as_str(), map.rate, map.channels), ("MPEG4-GENERIC", 48_000, 2));

@@ -30,7 +30,9 @@ type Answer = Option<Response>;
 impl Server {
     pub(super) fn request(&mut self, request: Request, now: Time) {
         let cseq = match request.headers.get("CSeq") {
-            Some(c) if !c.is_empty() && c.len() <= 10 && c.bytes().all(|b| b.is_ascii_digit()) => c.to_owned(),
+            Some(c) if !c.is_empty() && c.len() <= 10 && c.bytes().all(|b| b.is_ascii_digit()) => {
+                c.to_owned()
+            }
             other => {
                 let text = if other.is_some() { "CSeq is no number" } else { "there is no CSeq header" };
                 return self.respond("", words(400, text));
@@ -307,7 +309,8 @@ impl Server {
         }
         let header = request.headers.get("Transport").unwrap_or_default();
         let offers = Transport::parse_all(header);
-        let (mut refused, mut chosen) = ("there is no transport among RTP/AVP and RTP/AVP/TCP, unicast", None);
+        let (mut refused, mut chosen) =
+            ("there is no transport among RTP/AVP and RTP/AVP/TCP, unicast", None);
         for t in offers {
             match self.acceptable(&t, record) {
                 Ok(()) => {
@@ -328,10 +331,11 @@ impl Server {
                 let Some(channels) = self.free_channels(chosen.interleaved) else {
                     return Some(words(461, "no channel is free"));
                 };
-                Some(self.add_lane(&lane, Way::Channels(channels.0, channels.1), Transport {
-                    interleaved: Some(channels),
-                    ..Transport::over(Lower::Tcp)
-                }))
+                Some(self.add_lane(
+                    &lane,
+                    Way::Channels(channels.0, channels.1),
+                    Transport { interleaved: Some(channels), ..Transport::over(Lower::Tcp) },
+                ))
             }
             Lower::Udp => {
                 let ports = chosen.client_port?;
@@ -370,7 +374,8 @@ impl Server {
     }
 
     fn free_channels(&self, wanted: Option<(u8, u8)>) -> Option<(u8, u8)> {
-        let free = |(a, b): &(u8, u8)| a != b && !self.channels.contains_key(a) && !self.channels.contains_key(b);
+        let free =
+            |(a, b): &(u8, u8)| a != b && !self.channels.contains_key(a) && !self.channels.contains_key(b);
         wanted.filter(free).or_else(|| (0..=127).map(|n| (2 * n, 2 * n + 1)).find(free))
     }
 

@@ -57,7 +57,13 @@ impl Url {
             },
         };
         let port = match port {
-            None | Some("") => if tls { PORT_TLS } else { PORT },
+            None | Some("") => {
+                if tls {
+                    PORT_TLS
+                } else {
+                    PORT
+                }
+            }
             Some(p) => match p.parse().ok().filter(|n| *n != 0 && p.bytes().all(|b| b.is_ascii_digit())) {
                 Some(port) => port,
                 None => return Err(format!("{} has no valid port", shown())),
@@ -128,7 +134,9 @@ mod tests {
 
     #[test]
     fn others_are_refused_in_words_without_the_password() {
-        for bad in ["", "http://x/", "rtsp://", "rtsp://h:0/", "rtsp://h:x/", "rtsp://h:+5/", "rtsp://h/a b", "*"] {
+        for bad in
+            ["", "http://x/", "rtsp://", "rtsp://h:0/", "rtsp://h:x/", "rtsp://h:+5/", "rtsp://h/a b", "*"]
+        {
             assert!(Url::parse(bad).is_err(), "{bad}");
         }
         let error = Url::parse("rtsp://u:secret@h:99999/").unwrap_err();
