@@ -135,6 +135,62 @@ pub struct SessionInfo {
     pub state: String,
 }
 
+/// `GET /api/v1/placed/{app}/{stream}`: why a stream and its viewers are where they are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlacedStream {
+    /// `app/name`
+    pub stream: String,
+    /// The node that its publisher is on; empty: none.
+    pub origin: String,
+    /// The manager's last choices: for its publisher, then for viewers.
+    pub choices: Vec<PlacedChoice>,
+    /// All of it for people.
+    pub words: Vec<String>,
+}
+
+/// One choice of the manager.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlacedChoice {
+    /// `broadcast` or `subscribe`.
+    pub action: String,
+    /// How long ago, seconds.
+    pub age_s: f64,
+    /// The regions that were wished for.
+    pub regions: Vec<String>,
+    /// No other would do.
+    pub strict: bool,
+    /// The nodes that were given out, the first for use; empty: refused.
+    pub nodes: Vec<String>,
+    /// The rule that decided, or the code of the refusal.
+    pub rule: String,
+    /// The nodes as they stood then, at most 16.
+    pub considered: Vec<PlacedNode>,
+}
+
+/// A node as it stood when a choice was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlacedNode {
+    /// Its name.
+    pub node: String,
+    /// Its region.
+    pub region: String,
+    /// How much of it was used, 0 to 1 and above.
+    pub used: f64,
+    /// `could be used`, `full`, `draining` or `gone`.
+    pub state: String,
+}
+
+/// `PUT /api/v1/warm/{app}/{stream}`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Warmed {
+    /// `app/name`
+    pub stream: String,
+    /// The edges that were told to pull it.
+    pub edges: Vec<String>,
+    /// For how long they keep it.
+    pub seconds: u64,
+}
+
 /// 200 with a value that must not be cached.
 pub fn answer(value: &impl Serialize) -> Response {
     Response::json(200, value).header("Cache-Control", "no-store")

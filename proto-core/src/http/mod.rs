@@ -11,4 +11,7 @@ pub mod message;
 pub mod pages;
 pub mod router;
 pub mod server;
+pub mod sm1;
+pub mod sm2;
+pub mod token;
 pub mod whip;

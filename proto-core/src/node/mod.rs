@@ -13,9 +13,12 @@ pub mod throttle;
 
 mod api;
 mod conns;
+mod dialect;
 mod links;
 mod log;
 mod metrics;
+mod operators;
+mod orders;
 mod playing;
 mod publishing;
 mod pulling;
@@ -61,6 +64,8 @@ enum Alarm {
     Settle(StreamKey),
     /// A viewer has more to take.
     Pump(SubscriberId),
+    /// A prewarmed stream has been here for long enough.
+    Warm(StreamKey),
     /// Load is measured and reported.
     Report,
     /// The time to finish what runs is over.
@@ -111,6 +116,7 @@ pub struct Node {
     manager: Option<Manager>,
     /// The connection that was dialled to the manager last.
     manager_conn: Option<ConnId>,
+    logins: operators::Logins,
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
     pulls: pulling::Pulls,
     serving: serving::Served,
@@ -118,7 +124,12 @@ pub struct Node {
     counters: stats::Counters,
     throttle: throttle::Throttle,
 
+    /// Streams that stay here whether or not somebody watches them.
+    warm: BTreeSet<StreamKey>,
+    /// Takes nothing new.
     draining: bool,
+    /// And ends when nothing is left.
+    stopping: bool,
     drain_over: bool,
     said_drained: bool,
     started: bool,
@@ -204,12 +215,15 @@ impl Node {
             member,
             manager,
             manager_conn: None,
+            logins: operators::Logins::default(),
             pair_waiting: BTreeMap::new(),
             pulls: pulling::Pulls::default(),
             serving: serving::Served::default(),
             load: stats::Load::default(),
             counters: stats::Counters::default(),
+            warm: BTreeSet::new(),
             draining: false,
+            stopping: false,
             drain_over: false,
             said_drained: false,
             started: false,

@@ -40,10 +40,9 @@ impl Node {
             Carrier::Conn(conn),
             self.now,
         );
-        if self.draining {
-            self.refuse_play(session, &super::web::draining());
-        } else {
-            self.find_stream(session);
+        match self.no_room() {
+            Some(reason) => self.refuse_play(session, &reason),
+            None => self.find_stream(session),
         }
     }
 
@@ -239,6 +238,7 @@ impl Node {
         let Some(s) = self.sessions.get(session) else { return };
         let at = s.remote.map(|r| format!(" at {r}")).unwrap_or_default();
         self.pulls.touch(&s.key);
+        self.load.joined_bps += self.hub.bits_per_s(stream, self.now);
         self.log_session(Level::Info, session, "plays", format!("viewer{at} joined"));
         self.pump(subscriber);
     }

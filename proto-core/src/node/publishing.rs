@@ -2,7 +2,6 @@
 
 use super::Node;
 use super::session::{Carrier, Part, Protocol, Session, SessionId};
-use super::web::draining;
 use crate::cluster::Epoch;
 use crate::cluster::member;
 use crate::error::Reason;
@@ -34,8 +33,8 @@ impl Node {
 
     /// What this node alone can say against a new publisher of a name.
     pub(super) fn may_publish(&self, key: &StreamKey) -> Result<(), Reason> {
-        if self.draining {
-            return Err(draining());
+        if let Some(reason) = self.no_room() {
+            return Err(reason);
         }
         let Some(stream) = self.hub.find(key) else { return Ok(()) };
         let silent = Duration::from_millis(self.limits.stream_silent_ms);

@@ -150,6 +150,7 @@ impl Node {
                 Alarm::Settle(key) => self.stream_has_tracks(&key),
                 Alarm::Pump(subscriber) => self.pumps.push_back(subscriber),
                 Alarm::Pull(key) => self.tick_pull(&key),
+                Alarm::Warm(key) => self.not_warm(&key),
                 Alarm::Report => self.report(),
                 Alarm::DrainEnds => self.drain_ends(),
             }
