@@ -217,6 +217,8 @@ limits! {
     logins_per_s: u32 = 5;
     /// A token from a login is good for this long, milliseconds.
     token_ms: u64 = 3_600_000;
+    /// Sessions that ended last of which a node can still say why.
+    sessions_kept: usize = 500;
     /// A node whose loop was busy for this many thousandths of each of the last three seconds takes no newcomers.
     admit_busy_permille: u32 = 950;
     /// A prewarmed stream stays on an edge for this long without viewers where nothing else was asked for, milliseconds.

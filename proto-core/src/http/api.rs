@@ -191,6 +191,44 @@ pub struct Warmed {
     pub seconds: u64,
 }
 
+/// `GET /api/v1/why/{session}`: what became of a session, while it lives and for a while after.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionStory {
+    /// Its name, such as `rtmp-12`.
+    pub id: String,
+    /// As in [`SessionInfo`].
+    pub protocol: String,
+    /// As in [`SessionInfo`].
+    pub stream: String,
+    /// It is over.
+    pub ended: bool,
+    /// How long it lived (so far), seconds.
+    pub age_s: f64,
+    /// From its question to the first picture or sound that was sent to it, milliseconds.
+    pub first_frame_ms: Option<f64>,
+    /// The last round trip that was measured, milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// The last share of packets lost that was measured, 0 to 1.
+    pub loss: Option<f64>,
+    /// Packets that were asked for again, where the protocol has that.
+    pub nacks: Option<u64>,
+    /// A viewer's frames that it was not handed, by reason.
+    pub dropped: std::collections::BTreeMap<String, u64>,
+    /// What happened, in order.
+    pub lines: Vec<StoryLine>,
+    /// All of it for people.
+    pub words: Vec<String>,
+}
+
+/// Something that happened to a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoryLine {
+    /// Seconds after it began.
+    pub after_s: f64,
+    /// What.
+    pub text: String,
+}
+
 /// 200 with a value that must not be cached.
 pub fn answer(value: &impl Serialize) -> Response {
     Response::json(200, value).header("Cache-Control", "no-store")

@@ -3,7 +3,7 @@
 //! | path | methods |
 //! |---|---|
 //! | `/`, `/watch/{app}/{stream}`, `/publish/{app}/{stream}` | GET |
-//! | `/assets/{name}` | GET |
+//! | `/assets/{name}`, `/client.js` | GET |
 //! | `/whip/{app}/{stream}`, `/whep/{app}/{stream}` | POST, OPTIONS |
 //! | `/whip-session/{id}`, `/whep-session/{id}` | DELETE, PATCH, OPTIONS; `id` is the secret that the `Location` of the 201 carried |
 //! | `/streammanager/api/{version}/…` | see [`super::sm1`] |
@@ -61,6 +61,8 @@ pub enum Route {
     Publish(StreamKey),
     /// A file that the pages need; see [`super::pages::asset`].
     Asset(String),
+    /// The client for pages of any origin; see [`super::pages::client`].
+    Client,
     /// Publish by WebRTC: the body is an offer.
     Whip(StreamKey),
     /// DELETE ends a WHIP session, PATCH brings trickled candidates.
@@ -117,7 +119,8 @@ impl Route {
     pub fn cross_origin(&self) -> bool {
         matches!(
             self,
-            Route::Whip(_)
+            Route::Client
+                | Route::Whip(_)
                 | Route::Whep(_)
                 | Route::WhipResource { .. }
                 | Route::WhepResource { .. }
@@ -133,6 +136,7 @@ impl Route {
 }
 
 const READ: &str = "GET, HEAD";
+const CLIENT: &str = "GET, HEAD, OPTIONS";
 const ENDPOINT: &str = "POST, OPTIONS";
 const RESOURCE: &str = "DELETE, PATCH, OPTIONS";
 
@@ -141,6 +145,7 @@ pub fn route(request: &Request) -> Route {
     let path = request.path.as_str();
     match path {
         "/" => return read(request, || Route::Home),
+        "/client.js" => return crossing(request, &[Method::Get, Method::Head], CLIENT, || Route::Client),
         "/metrics" => return read(request, || Route::Metrics),
         "/healthz" => return read(request, || Route::Healthz),
         "/readyz" => return read(request, || Route::Readyz),
@@ -276,6 +281,7 @@ mod tests {
             (Get, "/watch/live/demo", Route::Watch(key("live/demo"))),
             (Get, "/publish/live/room1/demo", Route::Publish(key("live/room1/demo"))),
             (Get, "/assets/headwater.js", Route::Asset("headwater.js".to_owned())),
+            (Get, "/client.js", Route::Client),
             (Post, "/whip/live/demo", Route::Whip(key("live/demo"))),
             (Post, "/whep/live/room1/demo", Route::Whep(key("live/room1/demo"))),
             (Options, "/whep/live/demo", Route::Options { allow: ENDPOINT }),

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod config;
 pub mod exposition;
 pub mod session;
+pub mod story;
 pub mod throttle;
 
 mod api;
@@ -203,7 +204,7 @@ impl Node {
             asks: BTreeMap::new(),
             rtc,
             udp_open: false,
-            sessions: Sessions::default(),
+            sessions: Sessions::keeping(config.limits.sessions_kept),
             claims: BTreeMap::new(),
             next_req: 0,
             whip_waiting: BTreeMap::new(),

@@ -157,7 +157,7 @@ impl Node {
         let level = if reason.code == "not_found" { Level::Info } else { Level::Warn };
         self.log_session(level, session, reason.code, format!("viewer{who} refused: {reason}"));
         self.counters.ended_as(protocol.name(), reason);
-        if let Some(s) = self.sessions.remove(session) {
+        if let Some(s) = self.sessions.remove(session, self.now) {
             self.pulls.touch(&s.key);
         }
         if let Some(offer) = self.whep_waiting.remove(&session) {

@@ -56,6 +56,7 @@ impl Node {
             Route::Home => pages::home(request),
             Route::Watch(_) => pages::watch(request),
             Route::Publish(_) => pages::publish(request),
+            Route::Client => pages::client(request),
             Route::Asset(name) => pages::asset(&name, request),
             Route::Whip(key) => return self.whip(conn, request, key),
             Route::Whep(key) => return self.whep(conn, request, key),
@@ -77,7 +78,7 @@ impl Node {
             Route::Api(ApiRoute::Placed(key)) => self.api_placed(&key),
             Route::Api(ApiRoute::Drain { node, on }) => self.api_drain(conn, request, &node, on),
             Route::Api(ApiRoute::Warm(key)) => self.api_warm(conn, request, &key),
-            Route::Api(ApiRoute::Why(_)) => Response::no_content(),
+            Route::Api(ApiRoute::Why(name)) => self.api_why(&name),
             Route::Metrics => Response::new(200)
                 .with_body("application/openmetrics-text; version=1.0.0; charset=utf-8", self.metrics()),
             Route::Healthz => Response::text(200, "ok"),
