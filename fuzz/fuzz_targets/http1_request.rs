@@ -29,6 +29,13 @@ fn drain(server: &mut Server, seen: &mut Seen) {
                 seen.requests.push(format!("{request:?}"));
                 server.handle(Input::Respond(Response::text(200, "ok")), Time::ZERO);
             }
+            Output::Upgrade(request) => {
+                assert!(request.body.is_empty());
+                seen.requests.push(format!("{request:?}"));
+                server.handle(Input::Accept { subprotocol: None }, Time::ZERO);
+            }
+            Output::Text(text) => seen.requests.push(text),
+            Output::SocketEnded { code, text } => seen.requests.push(format!("{code} {text}")),
             Output::Closed(reason) => seen.closed = Some(reason.code),
             Output::Log(..) => {}
         }

@@ -60,6 +60,10 @@ pub enum Service {
     Rtmp,
     /// Other nodes.
     Link,
+    /// [`Service::Http`] over TLS.
+    Https,
+    /// [`Service::Rtmp`] over TLS.
+    Rtmps,
 }
 
 impl Service {
@@ -69,6 +73,8 @@ impl Service {
             Service::Http => "http",
             Service::Rtmp => "rtmp",
             Service::Link => "link",
+            Service::Https => "https",
+            Service::Rtmps => "rtmps",
         }
     }
 
@@ -78,7 +84,14 @@ impl Service {
             Service::Http => "http.port",
             Service::Rtmp => "rtmp.port",
             Service::Link => "cluster.port",
+            Service::Https => "https.port",
+            Service::Rtmps => "rtmps.port",
         }
+    }
+
+    /// Whether its bytes are in TLS.
+    pub const fn is_secure(self) -> bool {
+        matches!(self, Service::Https | Service::Rtmps)
     }
 }
 
@@ -262,6 +275,11 @@ pub enum Work {
         /// The port to put into the answers.
         port: u16,
     },
+    /// Read a file: a certificate or its key.
+    ReadFile {
+        /// Its path, as configured.
+        path: String,
+    },
 }
 
 /// The answer to [`Work`].
@@ -269,6 +287,8 @@ pub enum Work {
 pub enum Answer {
     /// Addresses of a name, best first; empty if there is none. The text says why.
     Resolved(Result<Vec<SocketAddr>, String>),
+    /// What a file holds (1 MiB at most), or why it cannot be read, in words that name it.
+    File(Result<Bytes, String>),
 }
 
 /// Datagrams of one socket that leave in one go. Owned by whoever holds it and recycled: the driver gives it back

@@ -24,5 +24,6 @@ pub mod rtc;
 pub mod rtmp;
 pub mod simulation;
 pub mod time;
+pub mod tls;
 pub mod trace;
 pub mod wire;

@@ -92,6 +92,32 @@ limits! {
     http_pipelined_bytes: usize = 32 << 10;
     /// HTTP: after a refusal, input is read and dropped for this long, milliseconds, so that the words arrive.
     http_linger_ms: u64 = 1_000;
+    /// A18: bytes of one websocket message.
+    ws_message_bytes: usize = 64 << 10;
+    /// A18: bytes that may wait for a slow reader of a websocket before it is closed.
+    ws_queue_bytes: usize = 256 << 10;
+    /// A18: a websocket that is silent for this long is sent a ping, milliseconds.
+    ws_ping_ms: u64 = 20_000;
+    /// A18: a websocket without any frame from its peer for this long is closed, milliseconds.
+    ws_idle_ms: u64 = 60_000;
+    /// A websocket that we close waits for its peer's close frame for this long, milliseconds.
+    ws_close_ms: u64 = 2_000;
+    /// A18: websockets that one address may have proxied at a time.
+    proxy_per_ip: usize = 10;
+    /// A18: websockets that are proxied at a time, in all.
+    proxy_sessions: usize = 10_000;
+    /// A node that does not answer the proxy for this long is given up, milliseconds.
+    proxy_dial_ms: u64 = 5_000;
+    /// A18: an address that the manager gave out may be named as the proxy's target for this long, milliseconds.
+    proxy_grant_ms: u64 = 60_000;
+    /// A18: addresses given out that are remembered; the oldest is forgotten first.
+    proxy_grants: usize = 100_000;
+    /// A21: whole TLS handshake, milliseconds.
+    tls_handshake_ms: u64 = 10_000;
+    /// TLS handshakes that begin in one turn of the loop, in microseconds of work (500 each); others wait for the next.
+    tls_handshake_us_per_turn: u64 = 2_000;
+    /// Certificate files are looked at this often, milliseconds.
+    tls_reload_ms: u64 = 5_000;
     /// A10: bytes that one connection may bring in one turn of the loop.
     conn_read_per_turn: usize = 64 << 10;
     /// Bytes that the driver holds for one connection's sending side.

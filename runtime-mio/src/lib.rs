@@ -25,6 +25,7 @@ mod udp;
 mod tests;
 
 pub use accept::BindError;
+pub use asks::read as read_file;
 pub use control::{RemoteControl, Stats};
 pub use fds::raise_file_limit;
 pub use holder::{who_holds, who_holds_udp};

@@ -12,6 +12,7 @@ use proto_core::cluster::link::{self, Link, Side};
 use proto_core::cluster::{Epoch, NodeId};
 use proto_core::http::message::Response;
 use proto_core::http::server as http;
+use proto_core::http::websocket::client as websocket;
 use proto_core::hub::delivery::Delivery;
 use proto_core::limits::Limits;
 use proto_core::machine::Machine;
@@ -25,6 +26,7 @@ use proto_core::wire::amf0::{Value, emit_all};
 use proto_core::wire::link::{Message as Said, RelayFrame, encode};
 use proto_core::wire::rtmp_chunk::render_message;
 use proto_core::wire::rtmp_message::{Message, event, kind, user_control};
+use proto_core::wire::websocket::{Opcode, accept_key, frame as frame_of};
 use std::sync::Arc;
 
 const PLENTY: usize = 1 << 30;
@@ -370,9 +372,13 @@ impl Subject for HttpServer {
     }
 
     fn react(&self, machine: &mut http::Server, output: &http::Output, now: Time) {
-        if let http::Output::Request(request) = output {
-            let text = format!("{} {} {}", request.method, request.path, request.body.len());
-            machine.handle(http::Input::Respond(Response::text(200, text)), now);
+        match output {
+            http::Output::Request(request) => {
+                let text = format!("{} {} {}", request.method, request.path, request.body.len());
+                machine.handle(http::Input::Respond(Response::text(200, text)), now);
+            }
+            http::Output::Upgrade(_) => machine.handle(http::Input::Accept { subprotocol: None }, now),
+            _ => {}
         }
     }
 
@@ -409,6 +415,96 @@ fn http_server() {
     for (seed, end) in (10..).zip(ends) {
         Harness::new(HttpServer, seed).rounds(100).check(&[good, end].concat());
     }
+}
+
+/// What a client of a websocket sends: every kind of frame, messages whole and in parts, and its close.
+fn frames_of_a_client() -> Vec<u8> {
+    let key = Some([0x37, 0xfa, 0x21, 0x3d]);
+    let part = |first: u8, payload: &str| {
+        let mut bytes = frame_of(Opcode::Text, payload.as_bytes(), key).to_vec();
+        bytes[0] = first;
+        bytes
+    };
+    [
+        part(0x81, "{\"isAvailable\":\"demo\"}"),
+        part(0x89, "ping"),
+        part(0x01, "in "),
+        part(0x8a, ""),
+        part(0x00, ""),
+        part(0x80, "parts"),
+        part(0x81, &"x".repeat(3_000)),
+        part(0x88, "\u{3}"),
+    ]
+    .concat()
+}
+
+#[test]
+fn websocket_server() {
+    let head = b"GET /live/?id=a HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    Harness::new(HttpServer, 20).check(&[head, &frames_of_a_client()[..]].concat());
+    Harness::new(HttpServer, 21).rounds(50).check(&[&head[..30], b"X: y\r\n", &head[30..]].concat());
+}
+
+/// A websocket's client that sends as soon as it stands.
+struct WebsocketClient;
+
+impl Subject for WebsocketClient {
+    type Machine = websocket::Client;
+    type Seen = (Vec<u8>, Vec<websocket::Output>);
+
+    fn make(&self) -> websocket::Client {
+        let target = websocket::Target { host: "a".to_owned(), path: "/live/".to_owned(), headers: vec![] };
+        let mut client = websocket::Client::new(&target, &limits(), Rng::new([4; 32]), Time::ZERO);
+        client.handle(websocket::Input::Writable(PLENTY), Time::ZERO);
+        client
+    }
+
+    fn received<'a>(&self, bytes: &'a [u8]) -> websocket::Input<'a> {
+        websocket::Input::Received(bytes)
+    }
+
+    fn tick<'a>(&self) -> websocket::Input<'a> {
+        websocket::Input::Tick
+    }
+
+    fn see(&self, outputs: Vec<websocket::Output>) -> Self::Seen {
+        let mut seen = Self::Seen::default();
+        for output in outputs {
+            match output {
+                websocket::Output::Send(bytes) => seen.0.extend_from_slice(&bytes),
+                other => seen.1.push(other),
+            }
+        }
+        seen
+    }
+
+    fn ends(&self, output: &websocket::Output) -> bool {
+        matches!(output, websocket::Output::Closed(_))
+    }
+}
+
+#[test]
+fn websocket_client() {
+    let head = WebsocketClient.make().poll();
+    let Some(websocket::Output::Send(head)) = head else { panic!("no request: {head:?}") };
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let key = head.lines().find_map(|l| l.strip_prefix("Sec-WebSocket-Key: ")).unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n\r\n",
+        accept_key(key)
+    );
+    let frames = [
+        frame_of(Opcode::Text, b"hello", None),
+        frame_of(Opcode::Ping, b"", None),
+        frame_of(Opcode::Text, &[b'x'; 300], None),
+        frame_of(Opcode::Close, &1001u16.to_be_bytes(), None),
+    ];
+    let stream = [answer.as_bytes(), &frames.concat()[..]].concat();
+    Harness::new(WebsocketClient, 22).check(&stream);
+    let refused = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+    Harness::new(WebsocketClient, 23).rounds(50).check(refused);
 }
 
 /// One end of a link.

@@ -43,8 +43,27 @@ const KEYS: &[(&str, &str, &str)] = &[
         "What this node can send in all, megabits a second. The manager measures load against it.",
         "a whole number from 1 to 4294967295",
     ),
-    ("http.port", "TCP port of pages, API, WHIP (publish) and WHEP (play).", PORT),
+    ("http.port", "TCP port of pages, API, WHIP (publish), WHEP (play) and websockets.", PORT),
+    (
+        "http.origins",
+        "The origins whose pages may open websockets here. Empty: all.",
+        "a list of origins, such as https://example.com",
+    ),
+    ("https.port", "TCP port of what http.port has, over TLS.", PORT),
     ("rtmp.port", "TCP port of RTMP.", PORT),
+    ("rtmps.port", "TCP port of RTMP over TLS.", PORT),
+    (
+        "tls.certificates",
+        "PEM files, each with a certificate and its chain; a client gets the one for the host that it names, else the \
+         first. They are read again when they change. Empty: one made at start.",
+        "a list of file names",
+    ),
+    (
+        "tls.keys",
+        "PEM files with the private keys, in the order of the certificates. Empty: each key stands in the file of its \
+         certificate.",
+        "a list of file names",
+    ),
     ("webrtc.port", "UDP port of all WebRTC sessions. Must be open to viewers and publishers.", PORT),
     ("cluster.port", "TCP port on which other nodes reach this one.", PORT),
     (

@@ -74,7 +74,7 @@ pub(super) fn endpoints(request: &Request) -> Result<Option<u32>, String> {
 }
 
 /// The regions of a preference list with commas, the most preferred first; at most eight are looked at.
-pub(super) fn regions(list: Option<&str>) -> Vec<String> {
+pub fn regions(list: Option<&str>) -> Vec<String> {
     let names = list.unwrap_or_default().split(',').map(str::trim).filter(|r| !r.is_empty());
     names.take(8).map(str::to_owned).collect()
 }

@@ -8,7 +8,7 @@
 //! | `/whip-session/{id}`, `/whep-session/{id}` | DELETE, PATCH, OPTIONS; `id` is the secret that the `Location` of the 201 carried |
 //! | `/streammanager/api/{version}/…` | see [`super::sm1`] |
 //! | `/as/v1/…` | see [`super::sm2`] |
-//! | `/api/v1/nodes`, `/api/v1/streams`, `/api/v1/sessions` | GET |
+//! | `/api/v1/nodes`, `/api/v1/streams`, `/api/v1/sessions`, `/api/v1/proxies` | GET |
 //! | `/api/v1/sessions/{id}` | DELETE |
 //! | `/api/v1/placed/{app}/{stream}`, `/api/v1/why/{session}` | GET |
 //! | `/api/v1/nodes/{node}/drain` | PUT, DELETE |
@@ -33,7 +33,9 @@ pub enum ApiRoute {
     Streams,
     /// The sessions on this node.
     Sessions,
-    /// End a session (changes something: see [`super::api::may_change`]).
+    /// The websockets that are proxied to other nodes.
+    Proxies,
+    /// End a session or a proxied websocket (changes something: see [`super::api::may_change`]).
     Kick(String),
     /// Why a stream and its viewers are where they are.
     Placed(StreamKey),
@@ -217,6 +219,7 @@ fn api(request: &Request, rest: &str) -> Route {
         "nodes" => return read(request, || Route::Api(ApiRoute::Nodes)),
         "streams" => return read(request, || Route::Api(ApiRoute::Streams)),
         "sessions" => return read(request, || Route::Api(ApiRoute::Sessions)),
+        "proxies" => return read(request, || Route::Api(ApiRoute::Proxies)),
         _ => {}
     }
     let Some((what, rest)) = rest.split_once('/') else { return no_call() };
@@ -246,7 +249,7 @@ fn api(request: &Request, rest: &str) -> Route {
 
 fn no_call() -> Route {
     Route::NotFound(
-        "the API has /api/v1/nodes, /api/v1/streams, /api/v1/sessions, /api/v1/placed/{app}/{stream} and \
+        "the API has /api/v1/nodes, /api/v1/streams, /api/v1/sessions, /api/v1/proxies, /api/v1/placed/{app}/{stream} and \
          /api/v1/why/{session}; DELETE /api/v1/sessions/{id}; PUT and DELETE /api/v1/nodes/{node}/drain; \
          PUT /api/v1/warm/{app}/{stream}"
             .to_owned(),
@@ -297,6 +300,7 @@ mod tests {
             (Get, "/api/v1/nodes", Route::Api(ApiRoute::Nodes)),
             (Get, "/api/v1/streams", Route::Api(ApiRoute::Streams)),
             (Get, "/api/v1/sessions", Route::Api(ApiRoute::Sessions)),
+            (Get, "/api/v1/proxies", Route::Api(ApiRoute::Proxies)),
             (Delete, "/api/v1/sessions/rtmp-12", Route::Api(ApiRoute::Kick("rtmp-12".to_owned()))),
             (Options, "/api/v1/sessions/rtmp-12", Route::MethodNotAllowed { allow: "DELETE" }),
             (Get, "/api/v1/placed/live/demo", Route::Api(ApiRoute::Placed(key("live/demo")))),

@@ -8,6 +8,7 @@
 mod head;
 
 use super::message::{Request, Response};
+use super::websocket::{self, Channel, Side, upgrade};
 use super::{cors, router};
 use crate::buf::{Inbox, Outbox};
 use crate::error::{Fault, Reason};
@@ -31,8 +32,22 @@ pub enum Input<'a> {
     PeerFinished,
     /// Time passed.
     Tick,
-    /// The answer to the last [`Output::Request`].
+    /// The answer to the last [`Output::Request`], or the refusal of an [`Output::Upgrade`].
     Respond(Response),
+    /// The answer to [`Output::Upgrade`]: the connection becomes a websocket.
+    Accept {
+        /// The subprotocol that was chosen of those that the client offered ([`upgrade::subprotocols`]).
+        subprotocol: Option<&'a str>,
+    },
+    /// A message for the peer of a websocket.
+    Text(&'a str),
+    /// End a websocket; see [`websocket::Input::Close`].
+    CloseSocket {
+        /// The code.
+        code: u16,
+        /// Words for the peer.
+        text: &'a str,
+    },
 }
 
 /// What the server machine says.
@@ -42,6 +57,18 @@ pub enum Output {
     Send(Bytes),
     /// A whole request. Exactly one [`Input::Respond`] is owed; no further request comes before it.
     Request(Request),
+    /// A request to become a websocket, its handshake found good. One [`Input::Accept`] or [`Input::Respond`] is owed;
+    /// after the latter the connection ends.
+    Upgrade(Request),
+    /// A message from the peer of a websocket.
+    Text(String),
+    /// A websocket ended; see [`websocket::Output::Ended`].
+    SocketEnded {
+        /// The code.
+        code: u16,
+        /// The words.
+        text: String,
+    },
     /// It is over: everything that had to leave has left. The last output; later inputs are ignored. Codes that begin
     /// with `http_` and a fault of the peer or a limit deserve a log line, `http_done` and `peer_closed` do not.
     Closed(Reason),
@@ -59,6 +86,7 @@ struct Caps {
     min_bytes_per_s: u64,
     pipelined: usize,
     head: head::HeadCaps,
+    socket: websocket::Caps,
 }
 
 /// A refusal: what the peer is answered and why the connection ends.
@@ -92,6 +120,10 @@ enum Phase {
     Body { head: Box<Head>, started: Time },
     /// A request was given out; its answer is owed.
     Waiting { head_only: bool, close: bool },
+    /// A request for a websocket was given out; it is to be accepted, with this key, or refused.
+    Upgrading { accept: String },
+    /// It is a websocket.
+    Socket(Box<Channel>),
     /// Nothing more is read; what waits leaves, then it ends.
     Flushing { reason: Reason, linger: bool },
     /// The refusal has left; input is dropped until the peer has finished, so that no reset overtakes the words.
@@ -111,6 +143,8 @@ pub struct Server {
     events: VecDeque<Output>,
     /// The peer sends no more.
     finished: bool,
+    /// What every request is refused with, where nothing is served.
+    refusing: Option<String>,
     /// At least one request was answered.
     served: bool,
     /// Since when nothing of a next request has come.
@@ -134,6 +168,7 @@ impl Server {
                 min_bytes_per_s: limits.http_min_bytes_per_s.max(1),
                 pipelined: limits.http_pipelined_bytes,
                 head,
+                socket: websocket::Caps::new(limits),
             },
             phase: Phase::Head { started: None },
             scanner: Scanner::default(),
@@ -141,6 +176,7 @@ impl Server {
             outbox: Outbox::default(),
             events: VecDeque::new(),
             finished: false,
+            refusing: None,
             served: false,
             idle_since: now,
             progress_at: now,
@@ -148,18 +184,41 @@ impl Server {
         }
     }
 
+    /// A server on a port that does not serve plain HTTP: it answers the first request with 400 and these words.
+    pub fn refusing(text: String, limits: &Limits, now: Time) -> Server {
+        Server { refusing: Some(text), ..Server::new(limits, now) }
+    }
+
     /// Whether a request was given out and its answer is owed.
     pub fn is_waiting(&self) -> bool {
-        matches!(self.phase, Phase::Waiting { .. })
+        matches!(self.phase, Phase::Waiting { .. } | Phase::Upgrading { .. })
+    }
+
+    /// Why the connection is about to end, if it is.
+    pub fn closing(&self) -> Option<&Reason> {
+        match &self.phase {
+            Phase::Flushing { reason, .. } | Phase::Lingering { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Bytes that wait for the peer, if this is a websocket.
+    pub fn socket_queued(&self) -> Option<usize> {
+        match &self.phase {
+            Phase::Socket(channel) => Some(channel.queued()),
+            _ => None,
+        }
     }
 
     fn received(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            if let Phase::Waiting { close, .. } = &mut self.phase {
+            if let Phase::Socket(channel) = &mut self.phase {
+                channel.handle(websocket::Input::Received(bytes), self.now);
+                return;
+            }
+            if self.is_waiting() {
                 if self.inbox.len() + bytes.len() > self.caps.pipelined {
-                    // The answer to the request before still leaves; what came after it is not acted on.
-                    *close = true;
-                    self.inbox.consume(usize::MAX);
+                    self.too_much_waits();
                     return;
                 }
             } else if !matches!(self.phase, Phase::Head { .. } | Phase::Body { .. }) {
@@ -188,7 +247,13 @@ impl Server {
                         Ok(Scan::Head(len)) => {
                             let head = self.inbox.peek().get(..len).unwrap_or_default();
                             match Head::parse(head, &self.caps.head) {
-                                Ok(head) => self.begin_body(head, len),
+                                Ok(head) => match self.refusing.take() {
+                                    Some(text) => {
+                                        let refusal = Refusal::peer(400, "http_not_tls", text);
+                                        self.refuse(head.shape(refusal), true);
+                                    }
+                                    None => self.begin_body(head, len),
+                                },
                                 Err(refusal) => self.refuse(refusal, true),
                             }
                         }
@@ -202,12 +267,17 @@ impl Server {
                     let body = self.inbox.take(head.length);
                     let (head_only, close) = (head.head_only(), head.close);
                     let request = std::mem::replace(&mut head.request, Request::empty());
-                    self.phase =
-                        Phase::Waiting { head_only, close: close || self.inbox.len() > self.caps.pipelined };
-                    if self.inbox.len() > self.caps.pipelined {
-                        self.inbox.consume(usize::MAX);
+                    let request = Request { body, ..request };
+                    if let Some(accept) = head.upgrade.take() {
+                        self.phase = Phase::Upgrading { accept };
+                        self.events.push_back(Output::Upgrade(request));
+                    } else {
+                        self.phase = Phase::Waiting { head_only, close };
+                        self.events.push_back(Output::Request(request));
                     }
-                    self.events.push_back(Output::Request(Request { body, ..request }));
+                    if self.inbox.len() > self.caps.pipelined {
+                        self.too_much_waits();
+                    }
                 }
                 _ => return,
             }
@@ -215,6 +285,34 @@ impl Server {
         if self.finished {
             self.end_of_input();
         }
+    }
+
+    /// The answer to the request before still leaves; what came after it is not acted on.
+    fn too_much_waits(&mut self) {
+        self.inbox.consume(usize::MAX);
+        match &mut self.phase {
+            Phase::Waiting { close, .. } => *close = true,
+            Phase::Upgrading { .. } => {
+                let text =
+                    format!("more than {} bytes came before the websocket was accepted", self.caps.pipelined);
+                self.refuse(Refusal::limit(400, "http_early_frames", text), true);
+            }
+            _ => {}
+        }
+    }
+
+    fn accept(&mut self, subprotocol: Option<&str>) {
+        let Phase::Upgrading { accept } = &self.phase else { return };
+        let head = upgrade::switching(accept, subprotocol);
+        self.push(head);
+        let outbox = std::mem::take(&mut self.outbox);
+        let mut channel = Box::new(Channel::new(Side::Server, outbox, self.caps.socket, self.now));
+        let early = self.inbox.take(usize::MAX);
+        channel.handle(websocket::Input::Received(&early), self.now);
+        if self.finished {
+            channel.handle(websocket::Input::PeerFinished, self.now);
+        }
+        self.phase = Phase::Socket(channel);
     }
 
     fn begin_body(&mut self, head: Head, len: usize) {
@@ -240,15 +338,22 @@ impl Server {
     }
 
     fn respond(&mut self, response: Response) {
-        let Phase::Waiting { head_only, close } = self.phase else {
-            if !matches!(self.phase, Phase::Head { .. } | Phase::Body { .. }) {
-                // It ended while the answer was being made.
+        let (head_only, close) = match self.phase {
+            Phase::Waiting { head_only, close } => (head_only, close),
+            // Frames may be on their way already: what follows is no request.
+            Phase::Upgrading { .. } => (false, true),
+            _ => {
+                if !matches!(self.phase, Phase::Head { .. } | Phase::Body { .. }) {
+                    // It ended while the answer was being made.
+                    return;
+                }
+                let line = format!(
+                    "an answer with status {} came without a request; it is dropped",
+                    response.status
+                );
+                self.events.push_back(Output::Log(Level::Error, line));
                 return;
             }
-            let line =
-                format!("an answer with status {} came without a request; it is dropped", response.status);
-            self.events.push_back(Output::Log(Level::Error, line));
-            return;
         };
         self.push(response.head(close));
         if !head_only && response.may_have_body() {
@@ -274,6 +379,9 @@ impl Server {
             Response::text(refusal.status, &refusal.text)
         };
         cors::allow_any_origin(&mut response);
+        if refusal.status == 426 {
+            response.set("Sec-WebSocket-Version", "13");
+        }
         self.push(response.head(true));
         if !refusal.head_only {
             self.push(response.body);
@@ -306,7 +414,8 @@ impl Server {
                 after(*started, self.caps.head_ms.saturating_add(earned), "http body")
             }
             Phase::Lingering { until, .. } => Some(Deadline::new(*until, "http linger")),
-            Phase::Waiting { .. } | Phase::Flushing { .. } | Phase::Closed => None,
+            Phase::Socket(channel) => channel.deadline(),
+            Phase::Waiting { .. } | Phase::Upgrading { .. } | Phase::Flushing { .. } | Phase::Closed => None,
         }
     }
 
@@ -357,6 +466,17 @@ impl Machine for Server {
 
     fn handle(&mut self, input: Input<'_>, now: Time) {
         self.now = now;
+        if let Phase::Socket(channel) = &mut self.phase {
+            let input = match input {
+                Input::Received(bytes) => websocket::Input::Received(bytes),
+                Input::Writable(free) => websocket::Input::Writable(free),
+                Input::PeerFinished => websocket::Input::PeerFinished,
+                Input::Tick | Input::Respond(_) | Input::Accept { .. } => websocket::Input::Tick,
+                Input::Text(text) => websocket::Input::Text(text),
+                Input::CloseSocket { code, text } => websocket::Input::Close { code, text },
+            };
+            return channel.handle(input, now);
+        }
         self.expire();
         match input {
             Input::Received(bytes) => self.received(bytes),
@@ -372,6 +492,9 @@ impl Machine for Server {
             }
             Input::Tick => {}
             Input::Respond(response) => self.respond(response),
+            Input::Accept { subprotocol } => self.accept(subprotocol),
+            // It ended while the message was made.
+            Input::Text(_) | Input::CloseSocket { .. } => {}
         }
     }
 
@@ -381,6 +504,15 @@ impl Machine for Server {
         }
         if let Some(event) = self.events.pop_front() {
             return Some(event);
+        }
+        if let Phase::Socket(channel) = &mut self.phase {
+            let said = channel.poll()?;
+            return Some(match said {
+                websocket::Output::Send(bytes) => Output::Send(bytes),
+                websocket::Output::Text(text) => Output::Text(text),
+                websocket::Output::Ended { code, text } => Output::SocketEnded { code, text },
+                websocket::Output::Closed(reason) => Output::Closed(reason),
+            });
         }
         if !self.outbox.is_empty() {
             return None;

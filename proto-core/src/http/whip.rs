@@ -124,13 +124,21 @@ const STATUS: &[(&str, u16)] = &[
     ("no_origin", 503),
     ("draining", 503),
     ("timeout", 503),
+    // How a connection to another node ends. A client's own end is never answered, there is nobody left to answer.
+    ("dial_failed", 503),
+    ("dial_timeout", 503),
+    ("io_error", 503),
+    ("reset", 503),
+    ("peer_closed", 503),
 ];
 
 /// The status of a refusal: by its code where the table has it; else a peer's fault is 400, a limit 503 (later may
-/// be better), and anything else 500.
+/// be better), and anything else 500. What begins with `link_` befell a link between nodes, so that the peer which it
+/// blames is a node and not the client: 503.
 pub fn status_of(reason: &Reason) -> u16 {
     let listed = STATUS.iter().find(|(code, _)| *code == reason.code).map(|(_, status)| *status);
     listed.unwrap_or(match reason.fault {
+        _ if reason.code.starts_with("link_") => 503,
         Fault::Peer => 400,
         Fault::Limit => 503,
         Fault::Local => 500,
@@ -199,6 +207,20 @@ mod tests {
         assert_eq!(&busy.body[..], b"live/demo has a publisher already (name_busy)\n");
         let drain = refusal(&Reason::local("draining", "this node is about to stop"));
         assert_eq!((drain.status, drain.get("retry-after")), (503, Some("1")));
+        let lost = refusal(&Reason::peer("link_silent", "nothing was heard of the origin for 3 s"));
+        assert_eq!((lost.status, lost.get("retry-after")), (503, Some("1")), "the client is not to blame");
+        for code in [
+            "dial_failed",
+            "dial_timeout",
+            "io_error",
+            "link_down",
+            "link_finished",
+            "link_version",
+            "peer_closed",
+            "reset",
+        ] {
+            assert_eq!(status_of(&Reason::peer(code, "the other node is gone")), 503, "{code}");
+        }
         assert_eq!(status_of(&Reason::limit("something_new", "x")), 503);
         assert_eq!(status_of(&Reason::local("something_new", "x")), 500);
     }

@@ -58,12 +58,14 @@ pub enum Notice {
     BFrames,
     /// The sound is AAC.
     Aac,
+    /// The sound is MP3.
+    Mp3,
 }
 
 impl Notice {
     /// The notice with a code.
     pub fn from_code(code: &str) -> Option<Notice> {
-        [Notice::BFrames, Notice::Aac].into_iter().find(|n| n.code() == code)
+        [Notice::BFrames, Notice::Aac, Notice::Mp3].into_iter().find(|n| n.code() == code)
     }
 
     /// A fixed word for counters, APIs and tests.
@@ -71,6 +73,7 @@ impl Notice {
         match self {
             Notice::BFrames => "b_frames",
             Notice::Aac => "sound_is_aac",
+            Notice::Mp3 => "sound_is_mp3",
         }
     }
 
@@ -84,6 +87,10 @@ impl Notice {
             Notice::Aac => {
                 "the sound is AAC: WebRTC viewers hear nothing, because sound is not converted yet; publish Opus \
                  to be heard by them (RTMP viewers hear AAC)"
+            }
+            Notice::Mp3 => {
+                "the sound is MP3: WebRTC viewers hear nothing, because sound is not converted; publish Opus to be \
+                 heard by them (RTMP viewers hear MP3)"
             }
         }
     }

@@ -17,8 +17,14 @@ pub struct Config {
     pub node: NodeConfig,
     /// Pages, API, WHIP, WHEP.
     pub http: HttpConfig,
+    /// HTTP over TLS.
+    pub https: HttpsConfig,
     /// RTMP.
     pub rtmp: RtmpConfig,
+    /// RTMP over TLS.
+    pub rtmps: RtmpsConfig,
+    /// Certificates.
+    pub tls: TlsConfig,
     /// WebRTC.
     pub webrtc: WebRtcConfig,
     /// Manager and links to other nodes.
@@ -39,7 +45,10 @@ impl Default for Config {
             bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             node: NodeConfig::default(),
             http: HttpConfig::default(),
+            https: HttpsConfig::default(),
             rtmp: RtmpConfig::default(),
+            rtmps: RtmpsConfig::default(),
+            tls: TlsConfig::default(),
             webrtc: WebRtcConfig::default(),
             cluster: ClusterConfig::default(),
             manager: ManagerConfig::default(),
@@ -59,6 +68,16 @@ impl Config {
     /// Where RTMP listens.
     pub fn rtmp_addr(&self) -> SocketAddr {
         SocketAddr::new(self.bind, self.rtmp.port)
+    }
+
+    /// Where HTTP over TLS listens.
+    pub fn https_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.bind, self.https.port)
+    }
+
+    /// Where RTMP over TLS listens.
+    pub fn rtmps_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.bind, self.rtmps.port)
     }
 
     /// Where WebRTC's one UDP port is.
@@ -106,13 +125,15 @@ impl Default for NodeConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
-    /// TCP port of pages, API, WHIP and WHEP.
+    /// TCP port of pages, API, WHIP, WHEP and websockets.
     pub port: u16,
+    /// Origins whose pages may open websockets, such as `https://example.com`; empty: all.
+    pub origins: Vec<String>,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        HttpConfig { port: 5080 }
+        HttpConfig { port: 5080, origins: Vec::new() }
     }
 }
 
@@ -127,6 +148,53 @@ pub struct RtmpConfig {
 impl Default for RtmpConfig {
     fn default() -> Self {
         RtmpConfig { port: 1935 }
+    }
+}
+
+/// HTTP over TLS.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpsConfig {
+    /// TCP port of what `http.port` has, over TLS.
+    pub port: u16,
+}
+
+impl Default for HttpsConfig {
+    fn default() -> Self {
+        HttpsConfig { port: 5443 }
+    }
+}
+
+/// RTMP over TLS.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RtmpsConfig {
+    /// TCP port of RTMP over TLS.
+    pub port: u16,
+}
+
+impl Default for RtmpsConfig {
+    fn default() -> Self {
+        RtmpsConfig { port: 1936 }
+    }
+}
+
+/// Certificates for TLS.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// PEM files, each with a certificate and the chain after it; empty: one made at start. Clients that name no host of
+    /// another get the first.
+    pub certificates: Vec<String>,
+    /// PEM files with the private keys, in the order of the certificates; empty: each stands in its certificate's file.
+    pub keys: Vec<String>,
+}
+
+impl TlsConfig {
+    /// The files of each certificate and its key.
+    pub fn pairs(&self) -> impl Iterator<Item = (&String, &String)> {
+        let keys = if self.keys.is_empty() { &self.certificates } else { &self.keys };
+        self.certificates.iter().zip(keys)
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) enum LinkUse {
 pub(super) enum Asked {
     /// The manager's address.
     Manager,
+    /// What a certificate file holds.
+    File,
 }
 
 /// Where the manager is, as host and port, or `None` if it is in this process.
@@ -259,14 +261,17 @@ impl Node {
         let Ok(Some((host, port))) = manager_target(&self.config) else { return };
         self.next_ask += 1;
         let ask = AskId(self.next_ask);
-        self.asks.clear();
+        self.asks.retain(|_, asked| *asked != Asked::Manager);
         self.asks.insert(ask, Asked::Manager);
         self.out.push_back(Output::Ask { ask, work: Work::Resolve { host, port } });
     }
 
     pub(super) fn answered(&mut self, ask: AskId, answer: Answer) {
-        let Some(Asked::Manager) = self.asks.remove(&ask) else { return };
-        let Answer::Resolved(result) = answer;
+        let result = match (self.asks.remove(&ask), answer) {
+            (Some(Asked::Manager), Answer::Resolved(result)) => result,
+            (Some(Asked::File), Answer::File(found)) => return self.file_read(ask, found),
+            _ => return,
+        };
         let failed = |text: String| Reason::peer("resolve_failed", text);
         match result.map_err(failed).and_then(|list| {
             list.first().copied().ok_or_else(|| failed("the manager's name has no address".to_owned()))
@@ -402,6 +407,7 @@ impl Node {
         } else {
             self.end_all("this node is taken out of service; reconnect through the manager");
         }
+        self.end_proxies();
     }
 
     /// Says once that nothing is left.

@@ -32,6 +32,12 @@ impl Node {
             vec![],
             self.now.as_millis() as f64 / 1e3,
         );
+        e.gauge(
+            "proxied_websockets",
+            "Websockets proxied to other nodes now",
+            vec![],
+            self.proxy.len() as f64,
+        );
         e.gauge("connections", "TCP connections open now", vec![], self.conns.len() as f64);
         e.gauge(
             "draining",

@@ -8,6 +8,7 @@ pub mod address;
 pub mod audit;
 pub mod config;
 pub mod exposition;
+pub mod identity;
 pub mod session;
 pub mod story;
 pub mod throttle;
@@ -21,9 +22,12 @@ mod metrics;
 mod operators;
 mod orders;
 mod playing;
+mod proxy;
 mod publishing;
 mod pulling;
+mod secure;
 mod serving;
+mod sockets;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -34,15 +38,16 @@ use crate::cluster::NodeId;
 use crate::cluster::manager::Manager;
 use crate::cluster::member::Member;
 use crate::error::Reason;
-use crate::hub::{Hub, StreamId, SubscriberId};
+use crate::hub::{CodecSet, Hub, StreamId, SubscriberId};
 use crate::io::{AskId, ConnId, Output, SocketId};
 use crate::limits::Limits;
 use crate::media::key::StreamKey;
 use crate::node::address::Advertised;
 use crate::node::config::{Config, Role};
+use crate::node::identity::Identity;
 use crate::node::session::{SessionId, Sessions};
 use crate::rand::Rng;
-use crate::rtc::{Endpoint, EndpointConfig, Identity};
+use crate::rtc::{Endpoint, EndpointConfig};
 use crate::time::{Time, Timers, WallAnchor};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -69,6 +74,10 @@ enum Alarm {
     Warm(StreamKey),
     /// Load is measured and reported.
     Report,
+    /// Certificate files are to be looked at.
+    Certificates,
+    /// It is to be looked whether nodes that are proxied to live.
+    Proxy,
     /// The time to finish what runs is over.
     DrainEnds,
 }
@@ -92,6 +101,7 @@ pub struct Node {
     next_dial: u64,
     next_ask: u64,
     asks: BTreeMap<AskId, links::Asked>,
+    tls: secure::Tls,
 
     rtc: Endpoint,
     udp_open: bool,
@@ -109,7 +119,7 @@ pub struct Node {
     /// error.
     ended_resources: VecDeque<String>,
     /// WHEP viewers whose media path does not stand yet.
-    joining: BTreeMap<SessionId, StreamKey>,
+    joining: BTreeMap<SessionId, (StreamKey, CodecSet)>,
     /// Viewers of any protocol whose stream is not here yet.
     play_waiting: BTreeMap<StreamKey, Vec<SessionId>>,
 
@@ -119,6 +129,7 @@ pub struct Node {
     manager_conn: Option<ConnId>,
     logins: operators::Logins,
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
+    proxy: proxy::Proxy,
     pulls: pulling::Pulls,
     serving: serving::Served,
     load: stats::Load,
@@ -141,11 +152,17 @@ impl Node {
     /// Makes a node.
     ///
     /// `seed` is the root of all its randomness; `start` is the moment that [`Time::ZERO`] stands for, needed by the
-    /// sans-IO libraries that insist on `Instant`. `identity` is its certificate and cryptography for WebRTC.
+    /// sans-IO libraries that insist on `Instant`. `identity` is its certificates and cryptography for WebRTC and TLS.
     ///
     /// # Errors
     /// If the configuration contradicts itself; the text names the key.
-    pub fn new(config: Config, seed: [u8; 32], start: Instant, identity: Identity) -> Result<Node, Reason> {
+    pub fn new(
+        config: Config,
+        seed: [u8; 32],
+        start: Instant,
+        identity: impl Into<Identity>,
+    ) -> Result<Node, Reason> {
+        let identity = identity.into();
         let limits = Arc::new(config.limits.clone());
         let rng = Rng::new(seed);
         let mut names = rng.fork("node", 0);
@@ -166,7 +183,7 @@ impl Node {
             limits: config.limits.clone(),
             rng: rng.fork("rtc", 0),
             start,
-            identity,
+            identity: identity.rtc,
             loop_index: 0,
         })?;
         let dials = links::manager_target(&config)?;
@@ -202,6 +219,7 @@ impl Node {
             next_dial: 0,
             next_ask: 0,
             asks: BTreeMap::new(),
+            tls: secure::Tls::new(identity.tls),
             rtc,
             udp_open: false,
             sessions: Sessions::keeping(config.limits.sessions_kept),
@@ -218,6 +236,7 @@ impl Node {
             manager_conn: None,
             logins: operators::Logins::default(),
             pair_waiting: BTreeMap::new(),
+            proxy: proxy::Proxy::default(),
             pulls: pulling::Pulls::default(),
             serving: serving::Served::default(),
             load: stats::Load::default(),

@@ -9,7 +9,6 @@ use crate::hub::{CodecSet, Notice, StreamId, SubscriberId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
-use crate::media::track::Codec;
 use crate::rtc;
 use crate::rtmp;
 use crate::simulation::{Bug, Site};
@@ -211,21 +210,24 @@ impl Node {
         self.sessions.set_carrier(session, Carrier::Rtc(playing.session));
         let secret = self.rng.fork("resource", session.0).token(32);
         self.sessions.name_resource(session, secret);
-        let known =
-            self.hub.notices(stream).iter().filter(|n| **n != Notice::Aac).map(|n| n.text().to_owned());
+        let known = self
+            .hub
+            .notices(stream)
+            .iter()
+            .filter(|n| !matches!(n, Notice::Aac | Notice::Mp3))
+            .map(|n| n.text().to_owned());
         let notices = known.chain(playing.no_sound).collect();
         self.answer_whep(waiting.conn, session, Ok((playing.answer, notices)));
         if let Some(key) = self.hub.key(stream).cloned() {
-            self.joining.insert(session, key);
+            self.joining.insert(session, (key, playing.takes));
         }
         Ok(())
     }
 
     /// A WHEP viewer's media path stands: it may be sent frames from now on.
     pub(super) fn whep_connected(&mut self, session: SessionId) {
-        let Some(key) = self.joining.remove(&session) else { return };
+        let Some((key, accepts)) = self.joining.remove(&session) else { return };
         let gone = || Reason::peer("not_live", format!("{key} ended before the viewer was connected"));
-        let accepts = CodecSet::NONE.with(Codec::H264).with(Codec::Opus);
         let stream = self.hub.find(&key);
         match stream.ok_or_else(gone).and_then(|s| Ok((s, self.hub.subscribe(s, accepts, self.now)?))) {
             Ok((stream, subscriber)) => self.viewer_joined(session, stream, subscriber),

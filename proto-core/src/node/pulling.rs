@@ -269,7 +269,7 @@ impl Node {
         let wanted = watched
             || self.warm.contains(key)
             || self.play_waiting.contains_key(key)
-            || self.joining.values().any(|k| k == key);
+            || self.joining.values().any(|(k, _)| k == key);
         let now = self.now;
         if let Some(pull) = self.pulls.by_key.get_mut(key)
             && pull.wanted != wanted

@@ -54,6 +54,7 @@ impl Node {
             Input::Busy { permille } => self.load.busy_permille = permille,
             Input::WallClock(wall) => {
                 self.wall = WallAnchor::new(now, wall);
+                self.tls.set_clock(wall);
                 if let Some(manager) = &mut self.manager {
                     manager.handle(manager::Input::WallClock(wall), now);
                 }
@@ -66,10 +67,16 @@ impl Node {
                 let free = self.short_credit(conn, free);
                 self.wire(conn, Wire::Writable(free));
                 self.drain_conn(conn);
+                self.proxy_room(conn);
                 self.refill(conn);
             }
             Input::PeerFinished { conn } => self.wire(conn, Wire::PeerFinished),
-            Input::Closed { conn, reason } => self.end_conn(conn, reason, None),
+            Input::Closed { conn, reason } => {
+                self.gone(conn);
+                // Why it was refused matters more than how the peer took it.
+                let reason = self.http_closing(conn).unwrap_or(reason);
+                self.end_conn(conn, reason, None);
+            }
             Input::UdpOpened { socket, local, max_segments } => {
                 self.udp_open = true;
                 self.rtc.handle(endpoint::Input::UdpOpened { socket, max_segments }, now);
@@ -124,6 +131,7 @@ impl Node {
         }
         let bind = self.config.webrtc_addr();
         self.out.push_back(Output::OpenUdp { socket: MEDIA_SOCKET, bind });
+        self.start_tls();
         self.join_cluster();
         let first = self.now + Duration::from_millis(self.limits.report_ms);
         self.timers.set(Alarm::Report, Deadline::new(first, "load is measured and reported"));
@@ -152,6 +160,8 @@ impl Node {
                 Alarm::Pull(key) => self.tick_pull(&key),
                 Alarm::Warm(key) => self.not_warm(&key),
                 Alarm::Report => self.report(),
+                Alarm::Certificates => self.look_at_certificates(),
+                Alarm::Proxy => self.look_at_proxies(),
                 Alarm::DrainEnds => self.drain_ends(),
             }
         }

@@ -1,6 +1,5 @@
 //! What HTTP answers: pages at once, WHIP, WHEP and pairing when the cluster has answered.
 
-use super::conns::Proto;
 use super::operators::NO_MANAGER;
 use super::session::{Carrier, Part, Protocol, SessionId};
 use super::{Node, api};
@@ -15,6 +14,8 @@ use crate::http::{cors, event, pages, router, server, sm2, whip};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
+use crate::media::track::Codec;
+use crate::rtc::codecs::Pictures;
 use crate::rtc::sdp;
 use std::net::IpAddr;
 
@@ -74,6 +75,7 @@ impl Node {
             Route::Api(ApiRoute::Nodes) => crate::http::api::answer(&self.api_nodes()),
             Route::Api(ApiRoute::Streams) => crate::http::api::answer(&self.api_streams()),
             Route::Api(ApiRoute::Sessions) => crate::http::api::answer(&self.api_sessions()),
+            Route::Api(ApiRoute::Proxies) => crate::http::api::answer(&self.api_proxies()),
             Route::Api(ApiRoute::Kick(name)) => self.kick(conn, request, &name),
             Route::Api(ApiRoute::Placed(key)) => self.api_placed(&key),
             Route::Api(ApiRoute::Drain { node, on }) => self.api_drain(conn, request, &node, on),
@@ -95,7 +97,7 @@ impl Node {
     }
 
     /// Says what was wrong with a request. Things that are merely not there are no news.
-    fn log_refusal(&mut self, conn: ConnId, request: &Request, response: &Response) {
+    pub(super) fn log_refusal(&mut self, conn: ConnId, request: &Request, response: &Response) {
         let status = response.status;
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
         if status < 400 || matches!(status, 404 | 405) || request.path == "/readyz" {
@@ -108,15 +110,7 @@ impl Node {
     }
 
     pub(super) fn respond(&mut self, conn: ConnId, response: Response) {
-        let now = self.now;
-        let Some(c) = self.conns.get_mut(&conn) else { return };
-        let Proto::Http(machine) = &mut c.proto else { return };
-        match guard(|| machine.handle(server::Input::Respond(response), now)) {
-            Ok(()) => {
-                self.dirty_conns.insert(conn);
-            }
-            Err(reason) => self.end_conn(conn, reason, Some(true)),
-        }
+        self.tell_http(conn, server::Input::Respond(response));
     }
 
     fn respond_crossing(&mut self, conn: ConnId, mut response: Response) {
@@ -180,7 +174,7 @@ impl Node {
             return Some(whip::refusal(&reason));
         }
         // A broken offer is told at once: it must not cause a search for the stream.
-        let wish = sdp::Wish::Play { video: true, audio: true };
+        let wish = sdp::Wish::Play { video: Some(Pictures::GUESS), audio: Some(Codec::Opus) };
         let prepared = guard(|| sdp::prepare(&offer, wish, &self.limits)).and_then(|prepared| prepared);
         if let Err(reason) = prepared {
             self.counters.ended_as("whep", &reason);
@@ -237,6 +231,7 @@ impl Node {
             return *response;
         }
         match self.sessions.named(name).map(|s| s.id) {
+            None if self.kick_proxy(name) => Response::no_content(),
             None => {
                 crate::http::api::error(404, "there is no such session on this node; see /api/v1/sessions")
             }
@@ -278,9 +273,13 @@ impl Node {
 
     /// The manager answered a pairing question.
     pub(super) fn paired(&mut self, req: u64, result: Result<Box<Placement>, Refusal>) {
+        if self.proxy_placed(req, &result) {
+            return;
+        }
         let Some(WaitingPair { conn, query, second }) = self.pair_waiting.remove(&req) else { return };
         let response = match result {
             Ok(placement) => {
+                self.gave_out(query.action, &query.key, &placement);
                 let nodes = std::iter::once(&placement.node).chain(&placement.others);
                 if second {
                     let role = if query.action == Action::Broadcast { "origin" } else { "edge" };

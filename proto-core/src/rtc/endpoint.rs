@@ -4,6 +4,7 @@
 
 pub mod audit;
 
+use super::codecs;
 use super::dtls::Identity;
 use super::path::Path;
 use super::peer::{Peer, PeerEvent, Setup, Verdict};
@@ -14,7 +15,7 @@ use crate::hub::delivery::Delivery;
 use crate::io::{Batch, SocketId};
 use crate::limits::Limits;
 use crate::machine::Machine;
-use crate::media::track::{Codec, CodecConfig, TrackId};
+use crate::media::track::{CodecConfig, CodecSet, TrackId};
 use crate::rand::Rng;
 use crate::simulation::{Bug, Site};
 use crate::time::{Deadline, Time, Timers};
@@ -80,6 +81,8 @@ pub struct Playing {
     pub answer: String,
     /// Why the viewer will hear nothing although the stream has sound, in words for page and log.
     pub no_sound: Option<String>,
+    /// The codecs that it was promised.
+    pub takes: CodecSet,
 }
 
 /// What an endpoint is told.
@@ -271,24 +274,10 @@ impl Endpoint {
         tracks: &[(TrackId, Arc<CodecConfig>)],
         now: Time,
     ) -> Result<Playing, Reason> {
-        let has = |codec| tracks.iter().any(|(_, c)| c.params.codec() == codec);
-        let wish = Wish::Play {
-            video: true,
-            // A track that is not there yet may come; there is no second negotiation.
-            audio: has(Codec::Opus) || !has(Codec::Aac),
-        };
-        let no_sound = (has(Codec::Aac) && !has(Codec::Opus)).then(|| {
-            "the stream's sound is AAC, which WebRTC cannot carry; publish with Opus to be heard here"
-                .to_owned()
-        });
-        if !tracks.is_empty() && !has(Codec::H264) && !has(Codec::Opus) {
-            return Err(Reason::local(
-                "nothing_to_play",
-                "the stream has neither H.264 nor Opus, so there is nothing that WebRTC could carry",
-            ));
-        }
+        let plan = codecs::Plan::of(tracks.iter().map(|(_, c)| &c.params))?;
+        let wish = Wish::Play { video: plan.video, audio: plan.audio };
         let (session, answer) = self.open(offer, wish, tracks, now)?;
-        Ok(Playing { session, answer, no_sound })
+        Ok(Playing { session, answer, no_sound: plan.no_sound, takes: plan.takes })
     }
 
     fn open(

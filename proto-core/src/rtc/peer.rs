@@ -5,6 +5,7 @@
 //! from the operating system.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use super::codecs;
 use super::dtls::Identity;
 use super::egress::{Egress, Lane, Written};
 use super::publisher::Publisher;
@@ -14,7 +15,7 @@ use crate::hub::delivery::Delivery;
 use crate::io::Level;
 use crate::limits::Limits;
 use crate::media::frame::Ingest;
-use crate::media::track::TrackId;
+use crate::media::track::{self as media, TrackId};
 use crate::rand::Rng;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
@@ -24,8 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use str0m::change::SdpOffer;
 use str0m::config::CryptoProvider;
-use str0m::format::{Codec, FormatParams};
-use str0m::media::{Frequency, KeyframeRequestKind, Mid, Pt};
+use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
@@ -187,21 +187,7 @@ impl Peer {
             .clear_codecs()
             .set_extension_map(extensions(wish))
             .set_stats_interval(Some(STATS_INTERVAL));
-        for f in &prepared.h264 {
-            config.codec_config().add_h264(f.pt.into(), f.rtx.map(Pt::from), true, f.profile_level_id);
-        }
-        if let Some(pt) = prepared.opus {
-            let format =
-                FormatParams { min_p_time: Some(10), use_inband_fec: Some(true), ..Default::default() };
-            config.codec_config().add_config(
-                pt.into(),
-                None,
-                Codec::Opus,
-                Frequency::FORTY_EIGHT_KHZ,
-                Some(2),
-                format,
-            );
-        }
+        codecs::configure(config.codec_config(), prepared);
         let mut rtc = config.build(instant(base, now));
         for address in candidates {
             let candidate = Candidate::host(*address, "udp").map_err(|e| {
@@ -215,22 +201,20 @@ impl Peer {
         let refused = |e: String| Reason::peer("bad_sdp", format!("the SDP offer cannot be answered: {e}"));
         let offer = SdpOffer::from_sdp_string(&prepared.offer).map_err(|e| refused(e.to_string()))?;
         let answer = rtc.sdp_api().accept_offer(offer).map_err(|e| refused(e.to_string()))?;
-        let lane = |mid: &Option<String>, codec: Codec, rate: u32| {
-            let mid = Mid::from(mid.as_deref()?);
+        let lane = |mid: &Option<String>, codec: Option<media::Codec>| {
+            let (mid, codec) = (Mid::from(mid.as_deref()?), codec?);
             let taken = rtc.media(mid)?.remote_pts();
-            let pt = rtc
-                .codec_config()
-                .params()
-                .iter()
-                .find(|p| p.spec().codec == codec && taken.contains(&p.pt()))?;
-            Some(Lane { mid, pt: pt.pt(), rate })
+            let (spoken, rate) = (codecs::of_str0m(codec), codecs::payload_format(codec)?.clock_rate());
+            let params = rtc.codec_config().params();
+            let pt = params.iter().find(|p| p.spec().codec == spoken && taken.contains(&p.pt()))?;
+            Some(Lane { mid, pt: pt.pt(), codec, rate })
         };
-        let video = lane(&prepared.video_mid, Codec::H264, 90_000);
-        let audio = lane(&prepared.audio_mid, Codec::Opus, 48_000);
+        let video = lane(&prepared.video_mid, prepared.video.first().map(|f| f.codec));
+        let audio = lane(&prepared.audio_mid, prepared.audio.map(|f| f.codec));
         if video.is_none() && (prepared.video_mid.is_some() || audio.is_none()) {
             return Err(Reason::peer(
                 "no_common_codec",
-                "none of the offered H.264 profiles is one that is known here (Baseline, Main, High)",
+                "none of the offered profiles of the codec is one that is known here (H.264: Baseline, Main, High)",
             ));
         }
         let role = match wish {
@@ -587,9 +571,10 @@ impl Peer {
 
     /// What str0m counted for a media section so far.
     fn asked_for(&mut self, mid: Mid, nacks: u64, keys: u64) {
+        let room = self.asked.len() < self.limits.sdp_sections;
         match self.asked.iter_mut().find(|(known, ..)| *known == mid) {
             Some(entry) => *entry = (mid, nacks, keys),
-            None if self.asked.len() < self.limits.sdp_sections => self.asked.push((mid, nacks, keys)),
+            None if room => self.asked.push((mid, nacks, keys)),
             None => {}
         }
         self.stats.nacks = self.asked.iter().map(|(_, n, _)| n).sum();

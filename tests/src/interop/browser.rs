@@ -34,6 +34,15 @@ fn first_that_exists(candidates: &[&str]) -> Option<PathBuf> {
 impl Browser {
     /// Starts chromedriver and a Chromium. Panics with what to install if one is missing.
     pub fn start() -> Browser {
+        Browser::with(&[])
+    }
+
+    /// As [`Browser::start`], one that takes every certificate.
+    pub fn trusting() -> Browser {
+        Browser::with(&["--ignore-certificate-errors"])
+    }
+
+    fn with(more: &[&str]) -> Browser {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let driver =
             first_that_exists(&["chromedriver"]).expect("chromedriver is not installed; run ./check");
@@ -66,12 +75,12 @@ impl Browser {
             profile,
             log,
         };
-        browser.open_session(&chromium);
+        browser.open_session(&chromium, more);
         browser
     }
 
-    fn open_session(&mut self, chromium: &Path) {
-        let args = json!([
+    fn open_session(&mut self, chromium: &Path, more: &[&str]) {
+        let mut args = json!([
             "--headless=new",
             "--no-sandbox",
             "--disable-gpu",
@@ -89,6 +98,9 @@ impl Browser {
             "--window-size=800,600",
             format!("--user-data-dir={}", self.profile.display()),
         ]);
+        if let Value::Array(args) = &mut args {
+            args.extend(more.iter().map(|&arg| Value::from(arg)));
+        }
         let asked = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
             "timeouts": {"script": SCRIPT.as_millis() as u64, "pageLoad": 30_000},

@@ -54,11 +54,11 @@ pub struct Ffmpeg {
 }
 
 impl Ffmpeg {
-    /// Publishes a clip to an `rtmp://` URL (as FLV), or writes it to a path (container by its ending).
+    /// Publishes a clip to an `rtmp://` or `rtmps://` URL (as FLV), or writes it to a path (container by its ending).
     pub fn publish(to: &str, clip: Clip) -> Ffmpeg {
         let mut args: Vec<String> = Vec::new();
         let mut add = |words: &str| args.extend(words.split_whitespace().map(str::to_owned));
-        let rtmp = to.starts_with("rtmp://");
+        let rtmp = to.starts_with("rtmp://") || to.starts_with("rtmps://");
         if rtmp {
             add("-re");
         }

@@ -3,6 +3,7 @@
 use super::Refusal;
 use crate::error::quote;
 use crate::http::message::{Method, Request, decode_percent, is_token_byte};
+use crate::http::websocket::upgrade;
 use crate::limits::Limits;
 use bytes::Bytes;
 
@@ -86,7 +87,8 @@ impl Scanner {
 
     fn judge_byte(&self, b: u8) -> Result<(), Refusal> {
         if self.at == 0 && b == 0x16 {
-            let text = "a TLS handshake arrived, but this port speaks plain HTTP; use http:// in the address";
+            let text = "a TLS handshake arrived, but this port speaks plain HTTP; use http:// in the address, or \
+                        the port for TLS (https.port)";
             return Err(Refusal::peer(400, "http_tls", text));
         }
         let what = match b {
@@ -138,6 +140,8 @@ pub(super) struct Head {
     pub(super) close: bool,
     /// The peer waits for `100 Continue` before it sends the body.
     pub(super) expects_continue: bool,
+    /// It asks for a websocket and may have one; the key that accepts it.
+    pub(super) upgrade: Option<String>,
 }
 
 impl Request {
@@ -194,7 +198,7 @@ impl Head {
             .collect();
         let target = Target::parse(parsed.path.unwrap_or_default(), method)?;
         let request = Request { method, path: target.path, query: target.query, headers, body: Bytes::new() };
-        let mut head = Head { request, length: 0, close: old, expects_continue: false };
+        let mut head = Head { request, length: 0, close: old, expects_continue: false, upgrade: None };
         match head.judge(old, target.authority, caps) {
             Ok(()) => Ok(head),
             Err(refusal) => Err(head.shape(refusal)),
@@ -218,6 +222,11 @@ impl Head {
                 }
                 self.expects_continue = true;
             }
+        }
+        if upgrade::asks(&self.request) {
+            let accept = upgrade::judge(&self.request, old, self.length);
+            let unfit = |(status, text)| Refusal::peer(status, "http_bad_upgrade", text);
+            self.upgrade = Some(accept.map_err(unfit)?);
         }
         Ok(())
     }

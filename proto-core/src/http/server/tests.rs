@@ -425,3 +425,69 @@ fn the_llhttp_vectors() {
         }
     }
 }
+
+fn upgrade(headers: &str) -> Vec<Output> {
+    let good = "Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    // A header that is given stands in place of the good one.
+    let names: Vec<&str> = headers.lines().filter_map(|l| l.split(':').next()).collect();
+    let kept = good.split_inclusive("\r\n").filter(|l| !names.iter().any(|n| l.starts_with(n)));
+    let head = format!("GET /live/?id=a HTTP/1.1\r\n{}{headers}\r\n", kept.collect::<String>());
+    Rig::new().receive(head.as_bytes())
+}
+
+#[test]
+fn only_a_handshake_of_the_rfc_becomes_a_websocket() {
+    for good in
+        ["", "Connection: keep-alive, Upgrade\r\n", "Sec-WebSocket-Extensions: permessage-deflate\r\n"]
+    {
+        let said = upgrade(good);
+        assert!(matches!(&said[..], [Output::Upgrade(r)] if r.path == "/live/"), "{good}: {said:?}");
+    }
+    for (bad, status) in [
+        ("Connection: close\r\n", 400),
+        ("Sec-WebSocket-Version: 8\r\n", 426),
+        ("Sec-WebSocket-Version: x\r\n", 400),
+        ("Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 13\r\n", 400),
+        ("Sec-WebSocket-Key: dGhl\r\n", 400),
+        ("Sec-WebSocket-Key: *\r\n", 400),
+        ("Content-Length: 2\r\n", 400),
+    ] {
+        let said = upgrade(bad);
+        assert!(sent(&said).starts_with(&format!("HTTP/1.1 {status}")), "{bad}: {said:?}");
+        assert_eq!(sent(&said).contains("Sec-WebSocket-Version: 13"), status == 426);
+    }
+}
+
+#[test]
+fn a_websocket_takes_what_came_with_its_request_and_answers_in_order() {
+    let mut rig = Rig::new();
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let early = crate::wire::websocket::frame(crate::wire::websocket::Opcode::Text, b"early", Some([9; 4]));
+    let said = rig.receive(&[head.as_bytes(), &early].concat());
+    assert!(matches!(said[..], [Output::Upgrade(_)]), "{said:?}");
+    let said = rig.drive(Input::Accept { subprotocol: Some("token") });
+    let Output::Send(head) = &said[0] else { panic!("{said:?}") };
+    assert_eq!(
+        head,
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: \
+         s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: token\r\n\r\n"
+    );
+    assert_eq!(said[1..], [Output::Text("early".to_owned())]);
+    assert_eq!(rig.drive(Input::Text("hi")), [Output::Send(Bytes::from_static(b"\x81\x02hi"))]);
+    let said = rig.drive(Input::PeerFinished);
+    assert!(matches!(&said[0], Output::SocketEnded { code: 1006, .. }), "{said:?}");
+    assert!(matches!(&said[1], Output::Closed(r) if r.code == "ws_gone"), "{said:?}");
+}
+
+#[test]
+fn a_flood_before_the_websocket_is_accepted_is_refused() {
+    let mut rig = Rig::new();
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    rig.receive(head.as_bytes());
+    let said = rig.receive(&vec![0; limits().http_pipelined_bytes + 1]);
+    assert!(sent(&said).starts_with("HTTP/1.1 400"), "{said:?}");
+    assert_eq!(rig.drive(Input::Accept { subprotocol: None }), []);
+}

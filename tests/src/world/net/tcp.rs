@@ -586,6 +586,8 @@ impl World {
             (config.http.port, Service::Http),
             (config.rtmp.port, Service::Rtmp),
             (config.cluster.port, Service::Link),
+            (config.https.port, Service::Https),
+            (config.rtmps.port, Service::Rtmps),
         ];
         services.into_iter().find(|(p, _)| *p == port).map(|(_, s)| s)
     }
