@@ -374,6 +374,7 @@ fn a_login_gives_a_token_and_only_with_it_may_a_stranger_change_things() {
     bench.later(Duration::from_secs(1));
     assert_eq!(login(&mut bench, "YWRtaW46czNjcmV0").0, 200);
     bench.later(Duration::from_secs(3_700));
+    let conn = bench.accept(2, Service::Http);
     assert_eq!(ask(&mut bench, conn, "DELETE", "/api/v1/nodes/n/drain", &bearer, "").0, 401, "expired");
 }
 
