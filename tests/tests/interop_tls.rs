@@ -3,12 +3,13 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use headwater_tests::interop::browser::Browser;
-use headwater_tests::interop::cluster::{Net, Node, turn};
+use headwater_tests::interop::cluster::{Cluster, Net, Node, binary, turn};
 use headwater_tests::interop::ffmpeg::{Clip, Ffmpeg};
 use headwater_tests::interop::log::Mark;
 use headwater_tests::interop::wait;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -41,7 +42,12 @@ struct Files(PathBuf);
 
 impl Files {
     fn new() -> Files {
-        let dir = std::env::temp_dir().join(format!("headwater-tls-{}", std::process::id()));
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let dir = std::env::temp_dir().join(format!(
+            "headwater-tls-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        ));
         std::fs::create_dir_all(&dir).expect("there is room for files");
         Files(dir)
     }
@@ -153,4 +159,41 @@ fn rtmps_is_published_and_played_while_certificates_are_renewed() {
     node.start_again();
     assert_eq!(node.wait_exit(LONG).code(), Some(2));
     node.wait_log(before, LONG, &["tls.certificates", "a.pem holds no certificate"]);
+}
+
+#[test]
+fn a_browser_publishes_and_plays_through_the_manager_alone() {
+    let _turn = turn();
+    let cluster = Cluster::start();
+    let (page, from) = (Browser::trusting(), secure(&cluster.manager, "/as/v1/proxy"));
+    // A secure page of another origin than the manager; nodes have no certificates that it would take.
+    page.open(&secure(&cluster.edge, "/"));
+    let location = page.eval(&format!("return await hw.whip('cam', '{from}/whip/live/px')"));
+    assert!(location.as_str().is_some_and(|l| l.contains("/as/v1/proxy/to/o1/")), "{location}");
+    cluster.play_at("live/px");
+    page.eval(&format!("return await hw.whep('tv', '{from}/whep/live/px')"));
+    page.eval("return await hw.moving('tv')");
+    for session in ["tv", "cam"] {
+        assert_eq!(page.eval(&format!("return await hw.end('{session}')")), 200, "{session}");
+    }
+    let refused = page.eval(&format!(
+        "return (await fetch('{from}/whip/live/px?host=127.0.0.1', {{method: 'POST', body: 'v=0', headers: \
+         {{'Content-Type': 'application/sdp'}}}})).status"
+    ));
+    assert_eq!(refused, 403);
+}
+
+#[test]
+fn what_was_said_over_tls_is_recorded_and_replays() {
+    let _turn = turn();
+    let files = Files::new();
+    let file = files.path("run.rec");
+    let mut node = node(&["--record", &file]);
+    let said = shown(&node, "localhost", &[]);
+    assert!(said.contains("TLS_AES_128_GCM_SHA256") && said.contains("CN = Headwater"), "{said}");
+    node.signal("TERM");
+    node.wait_exit(LONG);
+    let replay = Command::new(binary()).args(["replay", &file]).output().expect("headwater runs");
+    let said = String::from_utf8_lossy(&replay.stdout).into_owned();
+    assert!(replay.status.success() && said.contains("reproduced bit for bit"), "{said}");
 }

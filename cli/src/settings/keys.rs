@@ -65,6 +65,11 @@ const KEYS: &[(&str, &str, &str)] = &[
         "a list of file names",
     ),
     ("webrtc.port", "UDP port of all WebRTC sessions. Must be open to viewers and publishers.", PORT),
+    (
+        "webrtc.stun",
+        "Answer STUN requests of anybody on that port, and tell clients so, who then need no STUN server of others.",
+        "true or false",
+    ),
     ("cluster.port", "TCP port on which other nodes reach this one.", PORT),
     (
         "cluster.manager",

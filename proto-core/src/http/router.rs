@@ -5,9 +5,13 @@
 //! | `/`, `/watch/{app}/{stream}`, `/publish/{app}/{stream}` | GET |
 //! | `/assets/{name}`, `/client.js` | GET |
 //! | `/whip/{app}/{stream}`, `/whep/{app}/{stream}` | POST, OPTIONS |
+//! | `/{app}/whip/endpoint/{stream}`, `/{app}/whep/endpoint/{stream}` | as `/whip/…` and `/whep/…`, in the stream-manager dialect |
+//! | `/{app}/whip/resource/{stream}/{id}`, `/{app}/whep/resource/{stream}/{id}` | as the sessions below |
 //! | `/whip-session/{id}`, `/whep-session/{id}` | DELETE, PATCH, OPTIONS; `id` is the secret that the `Location` of the 201 carried |
+//! | `/as/v1/proxy/whip/{app}/{stream}`, `/as/v1/proxy/whep/{app}/{stream}` | POST, OPTIONS; carried to a node |
+//! | `/as/v1/proxy/to/{node}/{path of a session}` | DELETE, PATCH, OPTIONS; carried to that node |
 //! | `/streammanager/api/{version}/…` | see [`super::sm1`] |
-//! | `/as/v1/…` | see [`super::sm2`] |
+//! | the rest of `/as/v1/…` | see [`super::sm2`] |
 //! | `/api/v1/nodes`, `/api/v1/streams`, `/api/v1/sessions`, `/api/v1/proxies` | GET |
 //! | `/api/v1/sessions/{id}` | DELETE |
 //! | `/api/v1/placed/{app}/{stream}`, `/api/v1/why/{session}` | GET |
@@ -20,6 +24,7 @@
 
 use super::event::EventQuery;
 use super::message::{Method, Request};
+use super::whip::{self, Protocol};
 use super::{sm1, sm2};
 use crate::error::quote;
 use crate::media::key::StreamKey;
@@ -74,10 +79,26 @@ pub enum Route {
     },
     /// Watch by WebRTC: the body is an offer.
     Whep(StreamKey),
+    /// Watch by WebRTC in the stream-manager dialect: the body is of no interest, the offer is ours.
+    WhepOffer(StreamKey),
     /// DELETE ends a WHEP session, PATCH brings trickled candidates.
     WhepResource {
         /// The session's secret.
         id: String,
+    },
+    /// WHIP or WHEP by way of the manager: OPTIONS and POST.
+    ProxyEndpoint {
+        /// Which of the two.
+        protocol: Protocol,
+        /// The stream.
+        key: StreamKey,
+    },
+    /// What follows on a session at another node: PATCH and DELETE.
+    ProxyResource {
+        /// The node's id.
+        node: String,
+        /// The resource's path at the node.
+        path: String,
     },
     /// Ask the manager for a node.
     Event(EventQuery),
@@ -124,8 +145,11 @@ impl Route {
             Route::Client
                 | Route::Whip(_)
                 | Route::Whep(_)
+                | Route::WhepOffer(_)
                 | Route::WhipResource { .. }
                 | Route::WhepResource { .. }
+                | Route::ProxyEndpoint { .. }
+                | Route::ProxyResource { .. }
                 | Route::Event(_)
                 | Route::BadEvent { .. }
                 | Route::Sm1(_)
@@ -145,6 +169,10 @@ const RESOURCE: &str = "DELETE, PATCH, OPTIONS";
 /// Says what a request asks for.
 pub fn route(request: &Request) -> Route {
     let path = request.path.as_str();
+    // First of all: what follows has the shape of other paths.
+    if let Some(rest) = path.strip_prefix("/as/v1/proxy/") {
+        return proxied(request, rest);
+    }
     match path {
         "/" => return read(request, || Route::Home),
         "/client.js" => return crossing(request, &[Method::Get, Method::Head], CLIENT, || Route::Client),
@@ -153,6 +181,9 @@ pub fn route(request: &Request) -> Route {
         "/readyz" => return read(request, || Route::Readyz),
         "*" => return Route::Options { allow: "GET, HEAD, POST, PATCH, DELETE, OPTIONS" },
         _ => {}
+    }
+    if let Some(route) = dialect(request) {
+        return route;
     }
     let (top, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_matches('/'), ""));
     match top {
@@ -176,7 +207,40 @@ pub fn route(request: &Request) -> Route {
 /// Whether a request of this method and path may carry an SDP, which allows a larger body (A9).
 pub fn takes_sdp(method: Method, path: &str) -> bool {
     matches!(method, Method::Post | Method::Patch)
-        && ["/whip/", "/whep/", "/whip-session/", "/whep-session/"].iter().any(|p| path.starts_with(p))
+        && (["/whip/", "/whep/"].iter().any(|p| path.contains(p))
+            || ["/whip-session/", "/whep-session/", "/as/v1/proxy/"].iter().any(|p| path.starts_with(p)))
+}
+
+/// WHIP and WHEP where clients of the stream-manager dialect look for them. Such a client of WHEP has a `requestId`, and
+/// takes the body of the 201 for an offer; any other is answered there as everywhere.
+fn dialect(request: &Request) -> Option<Route> {
+    let path = request.path.as_str();
+    for whip in [true, false] {
+        let (endpoints, resources) = if whip {
+            ("/whip/endpoint/", "/whip/resource/")
+        } else {
+            ("/whep/endpoint/", "/whep/resource/")
+        };
+        if let Some((app, name)) = path.split_once(endpoints).filter(|(app, _)| !app.is_empty()) {
+            let route = |key| match (whip, request.query("requestId")) {
+                (true, _) => Route::Whip(key),
+                (false, Some(_)) => Route::WhepOffer(key),
+                (false, None) => Route::Whep(key),
+            };
+            let stream = StreamKey::join(app, name);
+            return Some(match stream {
+                Ok(key) => crossing(request, &[Method::Post], ENDPOINT, || route(key)),
+                Err(text) => Route::NotFound(text),
+            });
+        }
+        if let Some((_, rest)) = path.split_once(resources).filter(|(app, _)| !app.is_empty()) {
+            let id = rest.rsplit('/').next().unwrap_or_default();
+            return Some(resource(request, id, |id| {
+                if whip { Route::WhipResource { id } } else { Route::WhepResource { id } }
+            }));
+        }
+    }
+    None
 }
 
 fn read(request: &Request, route: impl FnOnce() -> Route) -> Route {
@@ -211,6 +275,34 @@ fn resource(request: &Request, id: &str, route: impl FnOnce(String) -> Route) ->
         );
     }
     crossing(request, &[Method::Delete, Method::Patch], RESOURCE, || route(id.to_owned()))
+}
+
+/// What the manager carries to other nodes. OPTIONS on an endpoint is a real request in the dialect, unless a browser asks
+/// it in advance of another.
+fn proxied(request: &Request, rest: &str) -> Route {
+    let (what, rest) = rest.split_once('/').unwrap_or((rest, ""));
+    let preflight = request.header("access-control-request-method").is_some();
+    let endpoint = |protocol| match request.method {
+        Method::Options if preflight => Route::Options { allow: ENDPOINT },
+        Method::Options | Method::Post => stream(rest, |key| Route::ProxyEndpoint { protocol, key }),
+        _ => Route::MethodNotAllowed { allow: ENDPOINT },
+    };
+    match what {
+        "whip" => endpoint(Protocol::Whip),
+        "whep" => endpoint(Protocol::Whep),
+        "to" => match rest.split_once('/') {
+            Some((node, path)) if !node.is_empty() && whip::is_resource(&format!("/{path}")) => {
+                let route = || Route::ProxyResource { node: node.to_owned(), path: format!("/{path}") };
+                crossing(request, &[Method::Delete, Method::Patch], RESOURCE, route)
+            }
+            _ => Route::NotFound("this is no session; use the Location that the offer was answered with".to_owned()),
+        },
+        _ => Route::NotFound(
+            "the proxy has /as/v1/proxy/whip/{app}/{stream}, …/whep/… and, for websockets, …/ws/publish/… and \
+             …/ws/subscribe/…"
+                .to_owned(),
+        ),
+    }
 }
 
 fn api(request: &Request, rest: &str) -> Route {
@@ -288,6 +380,16 @@ mod tests {
             (Post, "/whip/live/demo", Route::Whip(key("live/demo"))),
             (Post, "/whep/live/room1/demo", Route::Whep(key("live/room1/demo"))),
             (Options, "/whep/live/demo", Route::Options { allow: ENDPOINT }),
+            (Post, "/live/whip/endpoint/demo?signal=true", Route::Whip(key("live/demo"))),
+            (Post, "/live/whep/endpoint/demo", Route::Whep(key("live/demo"))),
+            (
+                Post,
+                "/live/room1/whep/endpoint/demo?requestId=subscriber-1",
+                Route::WhepOffer(key("live/room1/demo")),
+            ),
+            (Options, "/live/whip/endpoint/demo", Route::Options { allow: ENDPOINT }),
+            (Patch, "/live/whep/resource/demo/Ab1?requestId=x", Route::WhepResource { id: "Ab1".to_owned() }),
+            (Delete, "/live/whip/resource/demo/Ab1", Route::WhipResource { id: "Ab1".to_owned() }),
             (Get, "/whip/live/demo", Route::MethodNotAllowed { allow: ENDPOINT }),
             (Delete, "/whip-session/Ab1", Route::WhipResource { id: "Ab1".to_owned() }),
             (Patch, "/whep-session/Ab1", Route::WhepResource { id: "Ab1".to_owned() }),
@@ -296,6 +398,25 @@ mod tests {
                 Options,
                 "/streammanager/api/4.0/event/live/demo",
                 Route::Options { allow: "GET, HEAD, OPTIONS" },
+            ),
+            (
+                Options,
+                "/as/v1/proxy/whip/live/a",
+                Route::ProxyEndpoint { protocol: Protocol::Whip, key: key("live/a") },
+            ),
+            (Get, "/as/v1/proxy/whep/live/a", Route::MethodNotAllowed { allow: ENDPOINT }),
+            (
+                Delete,
+                "/as/v1/proxy/to/n1/whep-session/Ab1",
+                Route::ProxyResource { node: "n1".to_owned(), path: "/whep-session/Ab1".to_owned() },
+            ),
+            (
+                Patch,
+                "/as/v1/proxy/to/n1/live/whip/resource/demo/Ab1",
+                Route::ProxyResource {
+                    node: "n1".to_owned(),
+                    path: "/live/whip/resource/demo/Ab1".to_owned(),
+                },
             ),
             (Get, "/api/v1/nodes", Route::Api(ApiRoute::Nodes)),
             (Get, "/api/v1/streams", Route::Api(ApiRoute::Streams)),
@@ -331,6 +452,9 @@ mod tests {
             "/whip-session/a/b",
             "/api/v2/x",
             "/api",
+            "/as/v1/proxy/to/n1/api/v1/sessions/rtmp-1",
+            "/as/v1/proxy/to/n1/../n2/whip-session/x",
+            "/as/v1/proxy/forward/live/a",
         ] {
             let Route::NotFound(text) = ask(Method::Get, path) else { panic!("{path}") };
             assert!(text.len() > 20, "{text}");
@@ -362,6 +486,8 @@ mod tests {
     #[test]
     fn only_sdp_paths_get_the_large_body() {
         assert!(takes_sdp(Method::Post, "/whip/live/demo"));
+        assert!(takes_sdp(Method::Post, "/live/whip/endpoint/demo"));
+        assert!(takes_sdp(Method::Patch, "/live/whep/resource/demo/x"));
         assert!(takes_sdp(Method::Patch, "/whep-session/x"));
         assert!(!takes_sdp(Method::Post, "/api/v1/nodes"));
         assert!(!takes_sdp(Method::Get, "/whip/live/demo"));

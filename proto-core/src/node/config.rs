@@ -204,11 +204,13 @@ impl TlsConfig {
 pub struct WebRtcConfig {
     /// UDP port of all WebRTC sessions.
     pub port: u16,
+    /// Answer STUN requests of anybody on that port, and tell clients so.
+    pub stun: bool,
 }
 
 impl Default for WebRtcConfig {
     fn default() -> Self {
-        WebRtcConfig { port: 8189 }
+        WebRtcConfig { port: 8189, stun: true }
     }
 }
 

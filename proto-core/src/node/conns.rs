@@ -47,6 +47,13 @@ pub(super) enum Proto {
         /// What is asked for there.
         target: websocket::client::Target,
     },
+    /// The proxy's request to another node.
+    Request {
+        /// The machine; it is made when the connection stands.
+        machine: Option<Box<http::client::Client>>,
+        /// What is asked for there.
+        ask: http::client::Ask,
+    },
     /// A session with a defect, for the test of the session boundary.
     #[cfg(test)]
     Broken,
@@ -82,6 +89,11 @@ impl Conn {
         Conn::outgoing(to, Proto::Socket { machine: None, target }, Service::Http)
     }
 
+    /// A connection that the node dials for a request.
+    pub(super) fn dialling_request(to: SocketAddr, ask: http::client::Ask) -> Conn {
+        Conn::outgoing(to, Proto::Request { machine: None, ask }, Service::Http)
+    }
+
     fn outgoing(to: SocketAddr, proto: Proto, service: Service) -> Conn {
         Conn {
             transport: Transport::Plain,
@@ -112,6 +124,7 @@ enum Said {
     Rtmp(rtmp::server::Output),
     Link(link::Output),
     Socket(websocket::client::Output),
+    Request(http::client::Output),
 }
 
 impl Node {
@@ -189,6 +202,7 @@ impl Node {
             self.dirty_conns.insert(id);
         }
         self.proxy_connected(id);
+        self.carry_connected(id);
     }
 
     /// Hands on what the driver says of a connection: bytes, room, an end or a tick.
@@ -248,7 +262,18 @@ impl Node {
                 },
                 now,
             ),
-            Proto::Link { machine: None, .. } | Proto::Socket { machine: None, .. } => {}
+            Proto::Request { machine: Some(m), .. } => m.handle(
+                match input {
+                    Wire::Received(b) => http::client::Input::Received(b),
+                    Wire::Writable(n) => http::client::Input::Writable(n),
+                    Wire::PeerFinished => http::client::Input::PeerFinished,
+                    Wire::Tick => http::client::Input::Tick,
+                },
+                now,
+            ),
+            Proto::Link { machine: None, .. }
+            | Proto::Socket { machine: None, .. }
+            | Proto::Request { machine: None, .. } => {}
             #[cfg(test)]
             Proto::Broken => panic!("planted"),
         };
@@ -288,7 +313,10 @@ impl Node {
                 Proto::Rtmp(m) => m.poll().map(Said::Rtmp),
                 Proto::Link { machine: Some(m), .. } => m.poll().map(Said::Link),
                 Proto::Socket { machine: Some(m), .. } => m.poll().map(Said::Socket),
-                Proto::Link { machine: None, .. } | Proto::Socket { machine: None, .. } => None,
+                Proto::Request { machine: Some(m), .. } => m.poll().map(Said::Request),
+                Proto::Link { machine: None, .. }
+                | Proto::Socket { machine: None, .. }
+                | Proto::Request { machine: None, .. } => None,
                 #[cfg(test)]
                 Proto::Broken => None,
             });
@@ -297,6 +325,7 @@ impl Node {
                 Ok(Some(Said::Rtmp(o))) => self.rtmp_said(id, o),
                 Ok(Some(Said::Link(o))) => self.link_said(id, o),
                 Ok(Some(Said::Socket(o))) => self.proxy_said(id, o),
+                Ok(Some(Said::Request(o))) => self.carry_said(id, o),
                 Ok(None) => break,
                 Err(reason) => self.end_conn(id, reason, Some(true)),
             }
@@ -308,6 +337,7 @@ impl Node {
             Proto::Rtmp(m) => m.deadline(),
             Proto::Link { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
             Proto::Socket { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
+            Proto::Request { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
             #[cfg(test)]
             Proto::Broken => None,
         });
@@ -469,9 +499,11 @@ impl Node {
         match conn.proto {
             Proto::Http(_) => {
                 self.proxy_client_gone(id);
+                self.carry_client_gone(id);
                 self.http_gone(id);
             }
             Proto::Socket { .. } => self.proxy_back_gone(id, &reason),
+            Proto::Request { .. } => self.carry_back_gone(id, &reason),
             Proto::Rtmp(_) => {}
             #[cfg(test)]
             Proto::Broken => {}

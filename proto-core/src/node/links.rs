@@ -12,6 +12,7 @@ use crate::io::{Answer, AskId, ConnId, Level, Output, Work};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::node::config::Config;
+use crate::rtmp;
 use crate::simulation::Bug;
 use crate::time::Deadline;
 use crate::wire::link::{Advertised, Message, NodeInfo, RelayedReport, Report, StreamReport};
@@ -392,6 +393,11 @@ impl Node {
             "drain",
             format!("draining: nothing new is taken, {n} sessions may finish within {most:?}"),
         );
+        let rtmp: Vec<ConnId> =
+            self.conns.iter().filter(|(_, c)| matches!(c.proto, Proto::Rtmp(_))).map(|(id, _)| *id).collect();
+        for conn in rtmp {
+            self.tell_rtmp(conn, rtmp::server::Input::Drain);
+        }
         self.report_now();
         let until = self.now + most;
         self.timers.set(Alarm::DrainEnds, Deadline::new(until, "the time to finish what runs is over"));

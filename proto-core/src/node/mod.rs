@@ -18,6 +18,7 @@ mod conns;
 mod dialect;
 mod links;
 mod log;
+mod memory;
 mod metrics;
 mod operators;
 mod orders;
@@ -27,6 +28,7 @@ mod publishing;
 mod pulling;
 mod secure;
 mod serving;
+pub mod signals;
 mod sockets;
 mod stats;
 #[cfg(test)]
@@ -68,6 +70,10 @@ enum Alarm {
     Waiting(SessionId),
     /// A stream's tracks had time to show up.
     Settle(StreamKey),
+    /// A client of the websocket dialect waited long enough.
+    Signal(signals::SignalId),
+    /// A publisher wants a key frame in its stream.
+    KeyFrames(SessionId),
     /// A viewer has more to take.
     Pump(SubscriberId),
     /// A prewarmed stream has been here for long enough.
@@ -109,8 +115,8 @@ pub struct Node {
     sessions: Sessions,
     claims: BTreeMap<u64, (SessionId, StreamKey)>,
     next_req: u64,
-    /// WHIP requests whose name is being claimed: the HTTP connection and the SDP answer that waits.
-    whip_waiting: BTreeMap<SessionId, (ConnId, String)>,
+    /// WHIP requests whose name is being claimed.
+    whip_waiting: BTreeMap<SessionId, web::WaitingAnswer>,
     /// WHEP requests whose stream is being found.
     whep_waiting: BTreeMap<SessionId, web::WaitingOffer>,
     /// When a stream's first track was seen.
@@ -120,6 +126,8 @@ pub struct Node {
     ended_resources: VecDeque<String>,
     /// WHEP viewers whose media path does not stand yet.
     joining: BTreeMap<SessionId, (StreamKey, CodecSet)>,
+    /// Clients of the websocket dialect.
+    signals: signals::Signals,
     /// Viewers of any protocol whose stream is not here yet.
     play_waiting: BTreeMap<StreamKey, Vec<SessionId>>,
 
@@ -184,6 +192,7 @@ impl Node {
             rng: rng.fork("rtc", 0),
             start,
             identity: identity.rtc,
+            stun: config.webrtc.stun,
             loop_index: 0,
         })?;
         let dials = links::manager_target(&config)?;
@@ -230,6 +239,7 @@ impl Node {
             first_track: BTreeMap::new(),
             ended_resources: VecDeque::new(),
             joining: BTreeMap::new(),
+            signals: signals::Signals::default(),
             play_waiting: BTreeMap::new(),
             member,
             manager,

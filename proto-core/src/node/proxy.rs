@@ -5,6 +5,7 @@
 //! A `host` of the client must be, byte for byte, what the manager gave out for that stream and action a moment ago
 //! ([`given::Given`]). Where the node is this process itself, the websocket is handed over in memory.
 
+pub(super) mod carried;
 pub(super) mod given;
 
 use super::conns::{Conn, Proto};
@@ -25,6 +26,7 @@ use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
+use carried::Carried;
 use given::Given;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -77,6 +79,8 @@ pub(super) struct Proxy {
     per_ip: BTreeMap<IpAddr, usize>,
     /// What the manager gave out.
     pub(super) given: Given,
+    /// Requests of WHIP and WHEP on their way.
+    pub(super) carried: Carried,
 }
 
 impl Proxy {
@@ -91,12 +95,13 @@ impl Proxy {
         let reqs = self.all.values().filter(|p| matches!(p.stage, Stage::Placing { .. })).count();
         self.by_conn.len() == conns
             && self.by_req.len() == reqs
+            && self.carried.agrees()
             && self.per_ip.values().sum::<usize>() == self.all.len()
     }
 
     /// The connections that it dialled.
     pub(super) fn dialled(&self) -> impl Iterator<Item = ConnId> {
-        self.all.values().filter_map(|p| p.back)
+        self.all.values().filter_map(|p| p.back).chain(self.carried.dialled())
     }
 
     fn remove(&mut self, id: u64) -> Option<Proxied> {
@@ -213,7 +218,7 @@ impl Node {
     }
 
     /// The node behind a `host`, if the manager gave that out.
-    fn proxy_target(&self, host: &str, wish: &Wish) -> Result<NodeId, String> {
+    pub(super) fn proxy_target(&self, host: &str, wish: &Wish) -> Result<NodeId, String> {
         let given = &self.proxy.given;
         let found = match wish {
             Wish::Known(action, key) => given.find(host, *action, key, self.now),
@@ -239,7 +244,7 @@ impl Node {
 
     /// The manager answered where a websocket shall go. Answers whether the question was the proxy's.
     pub(super) fn proxy_placed(&mut self, req: u64, result: &Result<Box<Placement>, Refusal>) -> bool {
-        let Some(id) = self.proxy.by_req.get(&req).copied() else { return false };
+        let Some(id) = self.proxy.by_req.get(&req).copied() else { return self.carry_placed(req, result) };
         match result {
             Ok(placement) if placement.node.id == self.id => {
                 if let Some(p) = self.proxy.remove(id) {
@@ -262,24 +267,13 @@ impl Node {
     }
 
     fn proxy_dial(&mut self, id: u64, node: NodeId) {
-        let registry = self.manager.as_ref().map(manager::Manager::registry);
-        let at = registry.and_then(|r| r.node(&node)).map(|n| {
-            let at = &n.info.advertised;
-            SocketAddr::new(at.private, at.http)
-        });
         let unchecked = self.limits.simulation.planted(Bug::ProxyUnchecked);
-        let host = self.proxy.all.get(&id).and_then(|p| p.request.query("host"));
-        let anywhere =
-            host.filter(|_| unchecked).and_then(|h| h.parse().ok()).map(|ip| SocketAddr::new(ip, 5080));
-        let Some(to) = anywhere.or(at).filter(|to| to.port() != 0) else {
-            let reason = Reason::local("proxy_no_address", format!("node {node} serves no HTTP"));
-            return self.proxy_failed(id, code::TRY_AGAIN, &reason);
+        let host = self.proxy.all.get(&id).and_then(|p| p.request.query("host")).filter(|_| unchecked);
+        let anywhere = host.and_then(|h| h.parse().ok()).map(|ip| Ok(SocketAddr::new(ip, 5080)));
+        let to = match anywhere.unwrap_or_else(|| self.node_http(&node)) {
+            Ok(to) => to,
+            Err(reason) => return self.proxy_failed(id, code::BAD_GATEWAY, &reason),
         };
-        let own = [self.advertised.private, self.advertised.public, self.config.bind];
-        if !unchecked && to.port() == self.config.http.port && own.contains(&to.ip()) {
-            let text = format!("node {node} registered with the address of this manager, {to}");
-            return self.proxy_failed(id, code::BAD_GATEWAY, &Reason::local("proxy_to_itself", text));
-        }
         self.next_dial += 1;
         let back = ConnId::dialled(self.next_dial);
         let Some(p) = self.proxy.all.get_mut(&id) else { return };

@@ -7,10 +7,12 @@ use crate::error::Broken;
 use crate::hub::{StreamId, SubscriberId, SubscriberStats};
 use crate::io::ConnId;
 use crate::media::key::StreamKey;
+use crate::node::signals::SignalId;
 use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The number of a session on this node; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +27,8 @@ pub enum Protocol {
     Whip,
     /// A viewer by WHEP.
     Whep,
+    /// A publisher or viewer by the websocket dialect.
+    Ws,
     /// Another node that pulls, or from which we pull.
     Relay,
 }
@@ -36,6 +40,7 @@ impl Protocol {
             Protocol::Rtmp => "rtmp",
             Protocol::Whip => "whip",
             Protocol::Whep => "whep",
+            Protocol::Ws => "ws",
             Protocol::Relay => "relay",
         }
     }
@@ -73,6 +78,8 @@ pub enum Carrier {
     Rtc(crate::rtc::SessionId),
     /// A WHEP request that waits for its stream; an HTTP connection may have several.
     Request(ConnId),
+    /// A client of the websocket dialect that waits for its stream.
+    Signal(SignalId),
     /// One pull on a link from another node.
     Pull(ConnId, u64),
 }
@@ -110,6 +117,10 @@ pub struct Session {
     pub frames: Option<SubscriberStats>,
     /// What the log said of it.
     pub story: Story,
+    /// When the media that came last from a publisher is decoded, nanoseconds on its clock.
+    pub last_dts: Option<i64>,
+    /// How often a publisher wants key frames in its stream, where it said so.
+    pub key_frames: Option<Duration>,
     /// The unguessable name of its resource (WHIP, WHEP).
     pub resource: Option<String>,
 }
@@ -192,6 +203,8 @@ impl Sessions {
                 rtc: None,
                 frames: None,
                 story: Story::default(),
+                last_dts: None,
+                key_frames: None,
                 resource: None,
             },
         );

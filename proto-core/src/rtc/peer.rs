@@ -9,7 +9,7 @@ use super::codecs;
 use super::dtls::Identity;
 use super::egress::{Egress, Lane, Written};
 use super::publisher::Publisher;
-use super::sdp::{Prepared, Wish};
+use super::sdp::{Accepted, Prepared, Wish};
 use crate::error::Reason;
 use crate::hub::delivery::Delivery;
 use crate::io::Level;
@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use str0m::change::SdpOffer;
+use str0m::channel::{ChannelData, ChannelId};
 use str0m::config::CryptoProvider;
 use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::net::{Protocol, Receive};
@@ -37,6 +38,9 @@ const STATS_INTERVAL: Duration = Duration::from_secs(5);
 const MOVED: Duration = Duration::from_secs(2);
 /// Above all priorities that a peer can give its candidates (RFC 8445, 5.1.2.1).
 const MOVED_PRIORITY: u32 = 1 << 31;
+
+/// The label of the data channel on which clients of the stream-manager dialect go on signalling.
+pub const SIGNAL_CHANNEL: &str = "red5pro";
 
 /// A session's numbers since its start, where they are counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -70,6 +74,8 @@ pub struct SessionStats {
     pub nacks: u64,
     /// Key frames that were asked for, in the same ways.
     pub key_requests: u64,
+    /// Messages to and from data channels that were dropped: binary, too long, no room, or another channel's.
+    pub messages_dropped: u64,
 }
 
 /// What a session says.
@@ -93,6 +99,12 @@ pub enum PeerEvent {
     Media(Ingest),
     /// A viewer asks for a key frame.
     KeyFrameWanted,
+    /// The peer's channel for signalling ([`SIGNAL_CHANNEL`]) is open.
+    ChannelOpened,
+    /// A message on that channel.
+    ChannelText(String),
+    /// That channel was closed.
+    ChannelClosed,
     /// Numbers, every few seconds.
     Stats(SessionStats),
     /// The session is over; nothing follows.
@@ -114,6 +126,8 @@ pub(super) enum Verdict {
     NoSuchPath,
     /// The session has as many addresses as it may.
     TooManyPaths,
+    /// The peer has not answered our offer yet; it will ask again.
+    TooEarly,
 }
 
 /// A datagram that leaves: from which of our addresses, where to, what.
@@ -150,6 +164,12 @@ pub(super) struct Peer {
     proven: Vec<SocketAddr>,
     /// NACKs and key-frame requests so far, by media section.
     asked: Vec<(Mid, u64, u64)>,
+    /// The peer began ICE anew: the next path that it nominates is taken at once.
+    restarted: bool,
+    /// The offer was ours, and the peer has not answered yet.
+    unanswered: bool,
+    /// The peer's data channel for signalling.
+    channel: Option<ChannelId>,
     stats: SessionStats,
     pub(super) sent: VecDeque<Sent>,
     pub(super) events: VecDeque<PeerEvent>,
@@ -167,6 +187,8 @@ pub(super) struct Setup<'a> {
     pub(super) creds: IceCreds,
     pub(super) base: Instant,
     pub(super) now: Time,
+    /// The offer is ours; the prepared one is that of an imagined peer.
+    pub(super) offered: bool,
 }
 
 fn instant(base: Instant, now: Time) -> Instant {
@@ -176,7 +198,7 @@ fn instant(base: Instant, now: Time) -> Instant {
 impl Peer {
     /// Opens a session and answers the offer (in str0m's words; [`Prepared::answer`] makes it the peer's).
     pub(super) fn open(setup: Setup<'_>, rng: &mut Rng) -> Result<(Peer, String), Reason> {
-        let Setup { prepared, wish, identity, limits, candidates, creds, base, now } = setup;
+        let Setup { prepared, wish, identity, limits, candidates, creds, base, now, offered } = setup;
         let password = creds.pass.clone();
         let mut config = RtcConfig::new()
             .set_crypto_provider(identity.crypto().clone())
@@ -186,6 +208,7 @@ impl Peer {
             .set_rtp_mode(true)
             .clear_codecs()
             .set_extension_map(extensions(wish))
+            .set_sctp_max_buffered_amount(limits.rtc_channel_bytes)
             .set_stats_interval(Some(STATS_INTERVAL));
         codecs::configure(config.codec_config(), prepared);
         let mut rtc = config.build(instant(base, now));
@@ -255,6 +278,9 @@ impl Peer {
             proven: Vec::new(),
             asked: Vec::new(),
             moves: 0,
+            restarted: false,
+            unanswered: offered,
+            channel: None,
             stats: SessionStats::default(),
             sent: VecDeque::new(),
             events: VecDeque::new(),
@@ -310,6 +336,9 @@ impl Peer {
         if !room {
             return Verdict::TooManyPaths;
         }
+        if self.unanswered {
+            return Verdict::TooEarly;
+        }
         self.heard = now;
         self.stats.bytes_in += datagram.len() as u64;
         let Some(candidate) = self.candidate_for(remote, local) else { return Verdict::NoSuchPath };
@@ -342,10 +371,11 @@ impl Peer {
             Some((there, heard)) if *there == remote => *heard = now,
             Some((there, heard))
                 if nominates
-                    && now.since(*heard) >= MOVED
+                    && (self.restarted || now.since(*heard) >= MOVED)
                     && usize::from(self.moves) < self.limits.sdp_candidates =>
             {
                 (*there, *heard) = (remote, now);
+                self.restarted = false;
                 self.moves += 1;
                 let (n, ip, port) = (self.moves, remote.ip(), remote.port());
                 let priority = MOVED_PRIORITY + u32::from(n);
@@ -385,6 +415,60 @@ impl Peer {
         self.stats.bytes_in += datagram.len() as u64;
         self.input(input);
         Verdict::Taken
+    }
+
+    /// Takes the peer's answer to our offer.
+    pub(super) fn answered(&mut self, answer: Accepted) -> Result<(), Reason> {
+        if !std::mem::replace(&mut self.unanswered, false) {
+            return Err(Reason::peer("answered_already", "this session has its answer already"));
+        }
+        if let Role::Viewer(egress) = &mut self.role
+            && !egress.keep(&answer.mids)
+        {
+            return Err(Reason::peer(
+                "bad_sdp",
+                "the SDP answer takes neither the sound nor the pictures of the offer",
+            ));
+        }
+        let Ok(print) = answer.fingerprint.parse() else {
+            return Err(Reason::peer("bad_sdp", "the fingerprint of the SDP answer cannot be read"));
+        };
+        let mut api = self.rtc.direct_api();
+        api.set_remote_fingerprint(print);
+        api.set_remote_ice_credentials(IceCreds { ufrag: answer.ufrag, pass: answer.pwd });
+        Ok(())
+    }
+
+    /// Begins ICE anew (RFC 8445, 2.4): `ours` and `theirs` are the credentials from now on. What flows goes on until the
+    /// peer nominates a path.
+    pub(super) fn restart(&mut self, ours: IceCreds, theirs: IceCreds) {
+        self.password.clone_from(&ours.pass);
+        self.restarted = true;
+        let mut api = self.rtc.direct_api();
+        api.set_local_ice_credentials(ours);
+        api.set_remote_ice_credentials(theirs);
+    }
+
+    /// Sends a message on the data channel for signalling. Whether it was taken.
+    pub(super) fn say(&mut self, text: &str, now: Time) -> bool {
+        let channel = self.channel.and_then(|id| self.rtc.channel(id));
+        let taken = channel.is_some_and(|mut c| c.write(false, text.as_bytes()).unwrap_or(false));
+        if taken {
+            self.input(Input::Timeout(instant(self.base, now)));
+        } else {
+            self.stats.messages_dropped += 1;
+        }
+        taken
+    }
+
+    fn message(&mut self, data: ChannelData) {
+        let fits = !data.binary && data.data.len() <= self.limits.ws_message_bytes;
+        match String::from_utf8(data.data) {
+            Ok(text) if fits && Some(data.id) == self.channel => {
+                self.events.push_back(PeerEvent::ChannelText(text));
+            }
+            _ => self.stats.messages_dropped += 1,
+        }
     }
 
     fn input(&mut self, input: Input<'_>) {
@@ -561,6 +645,18 @@ impl Peer {
                 self.stats.loss_in = s.ingress_loss_fraction;
                 self.stats.rtt = s.rtt.or(self.stats.rtt);
                 self.events.push_back(PeerEvent::Stats(self.stats));
+            }
+            Event::ChannelOpen(id, label) if label == SIGNAL_CHANNEL && self.channel.is_none() => {
+                self.channel = Some(id);
+                self.events.push_back(PeerEvent::ChannelOpened);
+            }
+            Event::ChannelData(data) => {
+                self.heard = now;
+                self.message(data);
+            }
+            Event::ChannelClose(id) if self.channel == Some(id) => {
+                self.channel = None;
+                self.events.push_back(PeerEvent::ChannelClosed);
             }
             Event::Closed => {
                 self.closing.get_or_insert_with(peer_closed);

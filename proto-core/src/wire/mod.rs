@@ -3,6 +3,7 @@
 
 pub mod aac;
 pub mod amf0;
+pub mod amf3;
 pub mod av1;
 pub mod bits;
 pub mod flv;

@@ -65,7 +65,7 @@ fn report(bench: &mut Bench) {
 }
 
 /// Asks for a websocket at `target` on a connection of its own.
-fn open(bench: &mut Bench, n: u64, target: &str) -> (ConnId, Vec<Output>) {
+pub(super) fn open(bench: &mut Bench, n: u64, target: &str) -> (ConnId, Vec<Output>) {
     let conn = bench.accept(n, Service::Http);
     let head = format!(
         "GET {target} HTTP/1.1\r\nHost: m\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: \
@@ -120,12 +120,12 @@ fn read(bytes: &[u8], side: Side) -> (Vec<String>, Option<u16>) {
     (texts, ended)
 }
 
-fn as_client(said: &[Output], conn: ConnId) -> (Vec<String>, Option<u16>) {
+pub(super) fn as_client(said: &[Output], conn: ConnId) -> (Vec<String>, Option<u16>) {
     read(&bytes_of(said, conn), Side::Client(Box::new(crate::rand::Rng::new([0; 32]))))
 }
 
 /// What one end sends: a message, or a close frame with a code.
-fn frames(side: Side, texts: &[&str], close: Option<u16>) -> Vec<u8> {
+pub(super) fn frames(side: Side, texts: &[&str], close: Option<u16>) -> Vec<u8> {
     let mut channel = Channel::new(side, Default::default(), Caps::new(&Limits::default()), Time::ZERO);
     channel.handle(websocket::Input::Writable(1 << 20), Time::ZERO);
     for text in texts {
@@ -141,7 +141,7 @@ fn frames(side: Side, texts: &[&str], close: Option<u16>) -> Vec<u8> {
     out
 }
 
-fn masked() -> Side {
+pub(super) fn masked() -> Side {
     Side::Client(Box::new(crate::rand::Rng::new([1; 32])))
 }
 
@@ -485,4 +485,108 @@ fn pages_of_other_origins_are_kept_out_where_origins_are_named() {
         let said = bench.tell(Input::Received { conn, bytes: head.as_bytes() });
         assert!(text_of(&said, conn).starts_with(&format!("HTTP/1.1 {status}")), "{origin}: {said:?}");
     }
+}
+
+/// A request with a body on a connection of its own.
+fn request(
+    bench: &mut Bench,
+    n: u64,
+    method: &str,
+    target: &str,
+    more: &str,
+    body: &str,
+) -> (ConnId, Vec<Output>) {
+    let conn = bench.accept(n, Service::Http);
+    let length = body.len();
+    let head =
+        format!("{method} {target} HTTP/1.1\r\nHost: m\r\n{more}Content-Length: {length}\r\n\r\n{body}");
+    (conn, bench.tell(Input::Received { conn, bytes: head.as_bytes() }))
+}
+
+#[test]
+fn whip_and_whep_are_carried_to_their_node_and_back() {
+    let mut bench = manager(|_| {});
+    let sdp = "Content-Type: application/sdp\r\n";
+    // A client of the dialect asks first; what it is told is where it may go.
+    let (conn, said) =
+        request(&mut bench, 1, "OPTIONS", "/as/v1/proxy/whip/live/s1?signal=true&nodeGroup=default", "", "");
+    let dialled = dials(&said)[0];
+    assert_eq!(dialled.1, "10.0.0.1:5080".parse().unwrap());
+    let head = stands(&mut bench, dialled);
+    assert!(
+        head.starts_with("OPTIONS /live/whip/endpoint/s1?signal=true&nodeGroup=default HTTP/1.1\r\n"),
+        "{head}"
+    );
+    let answer = "HTTP/1.1 204 No Content\r\nLink: <stun:10.0.0.1:8189>; rel=\"ice-server\"\r\n\r\n";
+    let said = bench.tell(Input::Received { conn: dialled.0, bytes: answer.as_bytes() });
+    let text = text_of(&said, conn).to_lowercase();
+    assert!(
+        text.contains("204") && text.contains("session-host: 10.0.0.1\r\n") && text.contains("link: <stun"),
+        "{text}"
+    );
+    assert!(text.contains("access-control-allow-origin: *"), "{text}");
+    assert!(closed(&said, dialled.0));
+
+    let (conn, said) =
+        request(&mut bench, 2, "POST", "/as/v1/proxy/whip/live/s1?signal=true&host=10.0.0.1", sdp, "v=0\r\n");
+    let dialled = dials(&said)[0];
+    let head = stands(&mut bench, dialled);
+    assert!(
+        head.starts_with("POST /live/whip/endpoint/s1?signal=true&host=10.0.0.1 ")
+            && head.ends_with("v=0\r\n"),
+        "{head}"
+    );
+    let answer = "HTTP/1.1 201 Created\r\nLocation: /live/whip/resource/Secret1\r\nContent-Type: application/sdp\r\n\
+                  Content-Length: 5\r\n\r\nv=1\r\n";
+    let said = bench.tell(Input::Received { conn: dialled.0, bytes: answer.as_bytes() });
+    let text = text_of(&said, conn);
+    assert!(
+        text.contains("Location: /as/v1/proxy/to/n1/live/whip/resource/Secret1\r\n")
+            || text.contains("location: /as/v1/proxy/to/n1/live/whip/resource/Secret1\r\n"),
+        "{text}"
+    );
+    assert!(text.ends_with("v=1\r\n"), "{text}");
+
+    let (conn, said) = request(
+        &mut bench,
+        3,
+        "DELETE",
+        "/as/v1/proxy/to/n1/live/whip/resource/Secret1?host=10.0.0.1",
+        "",
+        "",
+    );
+    let dialled = dials(&said)[0];
+    let head = stands(&mut bench, dialled);
+    assert!(head.starts_with("DELETE /live/whip/resource/Secret1?host=10.0.0.1 "), "{head}");
+    let said =
+        bench.tell(Input::Closed { conn: dialled.0, reason: Reason::peer("reset", "the peer reset it") });
+    assert!(text_of(&said, conn).starts_with("HTTP/1.1 503"), "{said:?}");
+
+    // A plain client is carried to the standard endpoint.
+    let (_, said) = request(&mut bench, 4, "POST", "/as/v1/proxy/whep/live/on", sdp, "v=0\r\n");
+    let dialled = dials(&said)[0];
+    assert_eq!(dialled.1, "10.0.0.2:5080".parse().unwrap());
+    assert!(stands(&mut bench, dialled).starts_with("POST /whep/live/on HTTP/1.1\r\n"));
+    assert_eq!(bench.node.verify(), Ok(()));
+
+    for (target, status) in [
+        ("/as/v1/proxy/whip/live/s1?host=127.0.0.1", "403"),
+        ("/as/v1/proxy/whep/live/s1?host=10.0.0.1", "403"),
+        ("/as/v1/proxy/whep/live/off", "404"),
+        ("/as/v1/proxy/whip/nothing", "404"),
+    ] {
+        let (conn, said) = request(&mut bench, 20, "POST", target, sdp, "v=0\r\n");
+        assert_eq!(dials(&said), [], "{target}");
+        assert!(text_of(&said, conn).starts_with(&format!("HTTP/1.1 {status}")), "{target}: {said:?}");
+        bench.tell(Input::Closed { conn, reason: Reason::peer("reset", "") });
+    }
+    let (conn, said) = request(&mut bench, 21, "DELETE", "/as/v1/proxy/to/n9/whip-session/a", "", "");
+    assert!(dials(&said).is_empty() && text_of(&said, conn).starts_with("HTTP/1.1 404"), "{said:?}");
+
+    // Whoever leaves takes its request along.
+    let (conn, said) = request(&mut bench, 22, "POST", "/as/v1/proxy/whip/live/s7", sdp, "v=0\r\n");
+    let dialled = dials(&said)[0];
+    let said = bench.tell(Input::Closed { conn, reason: Reason::peer("reset", "") });
+    assert!(closed(&said, dialled.0));
+    assert_eq!(bench.node.verify(), Ok(()));
 }
