@@ -223,7 +223,7 @@ pub fn sunset(request: &Request) -> Result<Vec<String>, String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
     use bytes::Bytes;
 

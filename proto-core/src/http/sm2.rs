@@ -271,6 +271,7 @@ pub fn error(status: u16, text: &str) -> Response {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::panic)]
     use super::*;
     use bytes::Bytes;
 

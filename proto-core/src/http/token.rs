@@ -87,7 +87,7 @@ pub fn same_secret(key: &[u8; 32], a: &str, b: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
     const KEY: [u8; 32] = [7; 32];
