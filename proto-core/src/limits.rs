@@ -158,6 +158,8 @@ limits! {
     rtc_rtx_packets: usize = 1_024;
     /// Packets older than this are not sent again, milliseconds.
     rtc_rtx_ms: u64 = 1_000;
+    /// Frames that may wait for their turn to be sent to one WebRTC viewer; beyond, it goes on with the next key frame.
+    rtc_viewer_frames: usize = 512;
     /// How long a publisher's pictures wait for a lost packet to be sent again, milliseconds.
     rtc_video_wait_ms: u64 = 300;
     /// How long a publisher's sound waits for a lost packet, milliseconds.

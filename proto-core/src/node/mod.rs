@@ -187,7 +187,7 @@ impl Node {
             NodeId(config.node.name.clone())
         };
         let instance = names.u64();
-        let rtc = Endpoint::new(EndpointConfig {
+        let mut rtc = Endpoint::new(EndpointConfig {
             limits: config.limits.clone(),
             rng: rng.fork("rtc", 0),
             start,
@@ -195,6 +195,9 @@ impl Node {
             stun: config.webrtc.stun,
             loop_index: 0,
         })?;
+        if !config.webrtc.lean {
+            rtc.use_whole_viewers();
+        }
         let dials = links::manager_target(&config)?;
         let is_manager = config.has_role(Role::Manager) && dials.is_none();
         if !is_manager && dials.is_none() {
