@@ -5,6 +5,8 @@
 //! | `/`, `/watch/{app}/{stream}`, `/publish/{app}/{stream}` | GET |
 //! | `/assets/{name}` | GET |
 //! | `/whip/{app}/{stream}`, `/whep/{app}/{stream}` | POST, OPTIONS |
+//! | `/{app}/whip/endpoint/{stream}`, `/{app}/whep/endpoint/{stream}` | as `/whip/…` and `/whep/…`, in the stream-manager dialect |
+//! | `/{app}/whip/resource/{stream}/{id}`, `/{app}/whep/resource/{stream}/{id}` | as the sessions below |
 //! | `/whip-session/{id}`, `/whep-session/{id}` | DELETE, PATCH, OPTIONS; `id` is the secret that the `Location` of the 201 carried |
 //! | `/as/v1/proxy/whip/{app}/{stream}`, `/as/v1/proxy/whep/{app}/{stream}` | POST, OPTIONS; carried to a node |
 //! | `/as/v1/proxy/to/{node}/{path of a session}` | DELETE, PATCH, OPTIONS; carried to that node |
@@ -57,6 +59,8 @@ pub enum Route {
     },
     /// Watch by WebRTC: the body is an offer.
     Whep(StreamKey),
+    /// Watch by WebRTC in the stream-manager dialect: the body is of no interest, the offer is ours.
+    WhepOffer(StreamKey),
     /// DELETE ends a WHEP session, PATCH brings trickled candidates.
     WhepResource {
         /// The session's secret.
@@ -114,6 +118,7 @@ impl Route {
             self,
             Route::Whip(_)
                 | Route::Whep(_)
+                | Route::WhepOffer(_)
                 | Route::WhipResource { .. }
                 | Route::WhepResource { .. }
                 | Route::ProxyEndpoint { .. }
@@ -147,6 +152,9 @@ pub fn route(request: &Request) -> Route {
         "*" => return Route::Options { allow: "GET, HEAD, POST, PATCH, DELETE, OPTIONS" },
         _ => {}
     }
+    if let Some(route) = dialect(request) {
+        return route;
+    }
     let (top, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_matches('/'), ""));
     match top {
         "watch" => stream(rest, |key| read(request, || Route::Watch(key))),
@@ -168,9 +176,40 @@ pub fn route(request: &Request) -> Route {
 /// Whether a request of this method and path may carry an SDP, which allows a larger body (A9).
 pub fn takes_sdp(method: Method, path: &str) -> bool {
     matches!(method, Method::Post | Method::Patch)
-        && ["/whip/", "/whep/", "/whip-session/", "/whep-session/", "/as/v1/proxy/"]
-            .iter()
-            .any(|p| path.starts_with(p))
+        && (["/whip/", "/whep/"].iter().any(|p| path.contains(p))
+            || ["/whip-session/", "/whep-session/", "/as/v1/proxy/"].iter().any(|p| path.starts_with(p)))
+}
+
+/// WHIP and WHEP where clients of the stream-manager dialect look for them. Such a client of WHEP has a `requestId`, and
+/// takes the body of the 201 for an offer; any other is answered there as everywhere.
+fn dialect(request: &Request) -> Option<Route> {
+    let path = request.path.as_str();
+    for whip in [true, false] {
+        let (endpoints, resources) = if whip {
+            ("/whip/endpoint/", "/whip/resource/")
+        } else {
+            ("/whep/endpoint/", "/whep/resource/")
+        };
+        if let Some((app, name)) = path.split_once(endpoints).filter(|(app, _)| !app.is_empty()) {
+            let route = |key| match (whip, request.query("requestId")) {
+                (true, _) => Route::Whip(key),
+                (false, Some(_)) => Route::WhepOffer(key),
+                (false, None) => Route::Whep(key),
+            };
+            let stream = StreamKey::join(app, name);
+            return Some(match stream {
+                Ok(key) => crossing(request, &[Method::Post], ENDPOINT, || route(key)),
+                Err(text) => Route::NotFound(text),
+            });
+        }
+        if let Some((_, rest)) = path.split_once(resources).filter(|(app, _)| !app.is_empty()) {
+            let id = rest.rsplit('/').next().unwrap_or_default();
+            return Some(resource(request, id, |id| {
+                if whip { Route::WhipResource { id } } else { Route::WhepResource { id } }
+            }));
+        }
+    }
+    None
 }
 
 fn read(request: &Request, route: impl FnOnce() -> Route) -> Route {
@@ -306,6 +345,16 @@ mod tests {
             (Post, "/whip/live/demo", Route::Whip(key("live/demo"))),
             (Post, "/whep/live/room1/demo", Route::Whep(key("live/room1/demo"))),
             (Options, "/whep/live/demo", Route::Options { allow: ENDPOINT }),
+            (Post, "/live/whip/endpoint/demo?signal=true", Route::Whip(key("live/demo"))),
+            (Post, "/live/whep/endpoint/demo", Route::Whep(key("live/demo"))),
+            (
+                Post,
+                "/live/room1/whep/endpoint/demo?requestId=subscriber-1",
+                Route::WhepOffer(key("live/room1/demo")),
+            ),
+            (Options, "/live/whip/endpoint/demo", Route::Options { allow: ENDPOINT }),
+            (Patch, "/live/whep/resource/demo/Ab1?requestId=x", Route::WhepResource { id: "Ab1".to_owned() }),
+            (Delete, "/live/whip/resource/demo/Ab1", Route::WhipResource { id: "Ab1".to_owned() }),
             (Get, "/whip/live/demo", Route::MethodNotAllowed { allow: ENDPOINT }),
             (Delete, "/whip-session/Ab1", Route::WhipResource { id: "Ab1".to_owned() }),
             (Patch, "/whep-session/Ab1", Route::WhepResource { id: "Ab1".to_owned() }),
@@ -389,6 +438,8 @@ mod tests {
     #[test]
     fn only_sdp_paths_get_the_large_body() {
         assert!(takes_sdp(Method::Post, "/whip/live/demo"));
+        assert!(takes_sdp(Method::Post, "/live/whip/endpoint/demo"));
+        assert!(takes_sdp(Method::Patch, "/live/whep/resource/demo/x"));
         assert!(takes_sdp(Method::Patch, "/whep-session/x"));
         assert!(!takes_sdp(Method::Post, "/api/v1/nodes"));
         assert!(!takes_sdp(Method::Get, "/whip/live/demo"));

@@ -295,10 +295,13 @@ impl Node {
         self.verify_sessions()?;
         self.verify_sources()?;
         self.verify_waiting()?;
+        let (signals, agree) = self.signals.audit();
+        Broken::unless(agree, "S7", || format!("{signals} signalling clients, whose tables do not agree"))?;
         self.verify_pulls()?;
         self.verify_conns()?;
         self.verify_timers()?;
-        self.verify_limits()
+        self.verify_limits()?;
+        self.verify_memory()
     }
 
     fn verify_sessions(&self) -> Result<(), Broken> {
@@ -313,6 +316,7 @@ impl Node {
                 Carrier::Request(conn) => {
                     self.conns.contains_key(&conn) && self.whep_waiting.contains_key(&s.id)
                 }
+                Carrier::Signal(id) => self.signals.has(id, s.id),
                 Carrier::Pull(conn, pull) => {
                     pulls += 1;
                     self.conns.contains_key(&conn) && self.serving.by_pull.contains_key(&(conn, pull))
@@ -475,6 +479,10 @@ impl Node {
                 Alarm::Waiting(session) => self.is_part(*session, Part::AsksToPlay),
                 Alarm::Settle(key) => self.hub.find(key).is_some(),
                 Alarm::DrainEnds => self.draining,
+                Alarm::Signal(id) => self.signals.contains(*id),
+                Alarm::KeyFrames(session) => {
+                    self.sessions.get(*session).is_some_and(|s| s.key_frames.is_some())
+                }
                 // It finds nothing to do where its viewer left.
                 Alarm::Pump(_) | Alarm::Report | Alarm::Certificates | Alarm::Proxy => true,
             };

@@ -16,6 +16,7 @@ mod api;
 mod conns;
 mod links;
 mod log;
+mod memory;
 mod metrics;
 mod playing;
 mod proxy;
@@ -23,6 +24,7 @@ mod publishing;
 mod pulling;
 mod secure;
 mod serving;
+pub mod signals;
 mod sockets;
 mod stats;
 #[cfg(test)]
@@ -64,6 +66,10 @@ enum Alarm {
     Waiting(SessionId),
     /// A stream's tracks had time to show up.
     Settle(StreamKey),
+    /// A client of the websocket dialect waited long enough.
+    Signal(signals::SignalId),
+    /// A publisher wants a key frame in its stream.
+    KeyFrames(SessionId),
     /// A viewer has more to take.
     Pump(SubscriberId),
     /// Load is measured and reported.
@@ -103,8 +109,8 @@ pub struct Node {
     sessions: Sessions,
     claims: BTreeMap<u64, (SessionId, StreamKey)>,
     next_req: u64,
-    /// WHIP requests whose name is being claimed: the HTTP connection and the SDP answer that waits.
-    whip_waiting: BTreeMap<SessionId, (ConnId, String)>,
+    /// WHIP requests whose name is being claimed.
+    whip_waiting: BTreeMap<SessionId, web::WaitingAnswer>,
     /// WHEP requests whose stream is being found.
     whep_waiting: BTreeMap<SessionId, web::WaitingOffer>,
     /// When a stream's first track was seen.
@@ -114,6 +120,8 @@ pub struct Node {
     ended_resources: VecDeque<String>,
     /// WHEP viewers whose media path does not stand yet.
     joining: BTreeMap<SessionId, (StreamKey, CodecSet)>,
+    /// Clients of the websocket dialect.
+    signals: signals::Signals,
     /// Viewers of any protocol whose stream is not here yet.
     play_waiting: BTreeMap<StreamKey, Vec<SessionId>>,
 
@@ -167,13 +175,17 @@ impl Node {
             NodeId(config.node.name.clone())
         };
         let instance = names.u64();
-        let rtc = Endpoint::new(EndpointConfig {
+        let mut rtc = Endpoint::new(EndpointConfig {
             limits: config.limits.clone(),
             rng: rng.fork("rtc", 0),
             start,
             identity: identity.rtc,
+            stun: config.webrtc.stun,
             loop_index: 0,
         })?;
+        if !config.webrtc.lean {
+            rtc.use_whole_viewers();
+        }
         let dials = links::manager_target(&config)?;
         let is_manager = config.has_role(Role::Manager) && dials.is_none();
         if !is_manager && dials.is_none() {
@@ -218,6 +230,7 @@ impl Node {
             first_track: BTreeMap::new(),
             ended_resources: VecDeque::new(),
             joining: BTreeMap::new(),
+            signals: signals::Signals::default(),
             play_waiting: BTreeMap::new(),
             member,
             manager,

@@ -8,6 +8,7 @@ use crate::hub::delivery::Delivery;
 use crate::hub::{CodecSet, Notice, StreamId, SubscriberId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
+use crate::media::frame::FrameKind;
 use crate::media::key::StreamKey;
 use crate::rtc;
 use crate::rtmp;
@@ -49,6 +50,9 @@ impl Node {
     /// Starts a viewer at once if its stream is here, else has the stream pulled.
     pub(super) fn find_stream(&mut self, session: SessionId) {
         let Some(key) = self.sessions.get(session).map(|s| s.key.clone()) else { return };
+        if let Err(reason) = self.room(0, 0) {
+            return self.refuse_play(session, &reason);
+        }
         if let Some(stream) = self.hub.find(&key)
             && self.is_settled(stream)
         {
@@ -145,7 +149,7 @@ impl Node {
             }
         }
         if let Some(offer) = self.whep_waiting.remove(&session) {
-            self.answer_whep(offer.conn, session, Err(reason));
+            self.answer_whep(offer.conn, session, offer.dialect, Err(reason));
         }
     }
 
@@ -160,8 +164,10 @@ impl Node {
         if let Some(s) = self.sessions.remove(session) {
             self.pulls.touch(&s.key);
         }
-        if let Some(offer) = self.whep_waiting.remove(&session) {
-            self.answer_whep(offer.conn, session, Err(reason));
+        if let Carrier::Signal(id) = carrier {
+            self.signal_refused(id, session, reason);
+        } else if let Some(offer) = self.whep_waiting.remove(&session) {
+            self.answer_whep(offer.conn, session, offer.dialect, Err(reason));
         } else if let Carrier::Conn(conn) = carrier {
             self.tell_rtmp(conn, rtmp::server::Input::PlayRefused(reason.clone()));
         }
@@ -169,8 +175,9 @@ impl Node {
 
     fn start_viewer(&mut self, session: SessionId, stream: StreamId) {
         let Some(s) = self.sessions.get(session) else { return };
-        let started = match s.protocol {
-            Protocol::Whep => self.start_whep(session, stream),
+        let started = match (s.protocol, s.carrier) {
+            (_, Carrier::Signal(id)) => self.start_signal(id, session, stream),
+            (Protocol::Whep, _) => self.start_whep(session, stream),
             _ => self.start_rtmp(session, stream),
         };
         if let Err(reason) = started {
@@ -199,8 +206,10 @@ impl Node {
         let candidates = self.advertised.candidates(local, self.config.webrtc.port);
         let tracks = self.hub.tracks(stream);
         let from = remote.map_or(self.advertised.public, |r| r.ip());
-        let offer = rtc::Offer { sdp: &waiting.offer, from, candidates: &candidates };
-        let played = self.rtc.play(offer, &tracks, self.now);
+        let played = match &waiting.offer {
+            Ok(sdp) => self.rtc.play(rtc::Offer { sdp, from, candidates: &candidates }, &tracks, self.now),
+            Err(channel) => self.rtc.offer(from, &candidates, &tracks, *channel, self.now),
+        };
         let playing = match played {
             Ok(playing) => playing,
             Err(reason) => {
@@ -218,9 +227,10 @@ impl Node {
             .filter(|n| !matches!(n, Notice::Aac | Notice::Mp3))
             .map(|n| n.text().to_owned());
         let notices = known.chain(playing.no_sound).collect();
-        self.answer_whep(waiting.conn, session, Ok((playing.answer, notices)));
+        self.answer_whep(waiting.conn, session, waiting.dialect, Ok((playing.answer, notices)));
         if let Some(key) = self.hub.key(stream).cloned() {
-            self.joining.insert(session, (key, playing.takes));
+            let takes = if waiting.dialect { playing.takes.with_data() } else { playing.takes };
+            self.joining.insert(session, (key, takes));
         }
         Ok(())
     }
@@ -259,7 +269,7 @@ impl Node {
                 Carrier::Rtc(_) => burst < BURST_BYTES,
                 // A slow link is the pull's own business: it leaves out whole groups.
                 Carrier::Pull(..) => true,
-                Carrier::Request(_) => return,
+                Carrier::Request(_) | Carrier::Signal(_) => return,
             };
             let turn = self.now.as_nanos() ^ id.0;
             if room && turns > 0 && self.limits.simulation.happens(Site::ShortTurn, turn) {
@@ -292,11 +302,15 @@ impl Node {
                         if let Some(s) = self.sessions.get_mut(id) {
                             s.bytes_out += bytes as u64;
                         }
+                        if frame.media.kind == FrameKind::Data {
+                            self.signal_data(id, &frame.media.payload);
+                            continue;
+                        }
                     }
                     self.rtc.handle(rtc::endpoint::Input::Deliver { session, delivery: &delivery }, self.now);
                 }
                 Carrier::Pull(conn, pull) => self.serve(conn, pull, &delivery),
-                Carrier::Request(_) => {}
+                Carrier::Request(_) | Carrier::Signal(_) => {}
             }
         }
         // More may wait: the turn goes to the others first.

@@ -26,6 +26,9 @@ impl Node {
 
     /// A websocket is asked for at a path of this node, by a client or by the proxy in this process.
     pub(super) fn socket_here(&mut self, conn: ConnId, request: Request) {
+        if self.signal_asked(conn, &request) {
+            return;
+        }
         let text = format!("there is no websocket at {}", quote(&request.path));
         self.respond(conn, Response::text(404, text));
     }
@@ -47,7 +50,7 @@ impl Node {
 
     /// A message came on a websocket.
     pub(super) fn socket_text(&mut self, conn: ConnId, text: String) {
-        if self.proxy_text(conn, &text) {
+        if self.proxy_text(conn, &text) || self.signal_text(conn, &text) {
             return;
         }
         let text = format!("a message of {} bytes, and nobody takes it", text.len());
@@ -61,6 +64,7 @@ impl Node {
         if self.proxy_client_ended(conn, code, text) {
             return;
         }
+        self.signal_socket_ended(conn);
         let text = format!("websocket ended with code {code}: {}", quote(text));
         self.log_conn(conn, Level::Debug, text);
     }

@@ -10,7 +10,7 @@ use crate::hub::{HubEvent, StreamId};
 use crate::io::{ConnId, Input, Level, Output};
 use crate::machine::Machine;
 use crate::rtc::endpoint;
-use crate::simulation::Site;
+use crate::simulation::{Bug, Site};
 use crate::time::{Deadline, Time, WallAnchor};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,6 +39,9 @@ impl Machine for Node {
             self.manager.as_ref().and_then(Machine::deadline),
         ];
         let mut next = machines.into_iter().fold(None, Deadline::earliest)?;
+        if self.limits.simulation.planted(Bug::RestlessTimer) {
+            next.at = next.at.min(self.now + Duration::from_millis(5));
+        }
         if self.limits.simulation.happens(Site::LateTimer, next.at.as_nanos()) {
             next.at += Duration::from_millis(4);
         }
@@ -156,6 +159,8 @@ impl Node {
                 Alarm::Conn(conn) => self.wire(conn, Wire::Tick),
                 Alarm::Waiting(session) => self.waited_enough(session),
                 Alarm::Settle(key) => self.stream_has_tracks(&key),
+                Alarm::Signal(id) => self.tick_signal(id),
+                Alarm::KeyFrames(session) => self.key_frame_due(session),
                 Alarm::Pump(subscriber) => self.pumps.push_back(subscriber),
                 Alarm::Pull(key) => self.tick_pull(&key),
                 Alarm::Report => self.report(),
@@ -208,6 +213,9 @@ impl Node {
                 self.manager_said(said);
                 quiet = false;
             }
+            if self.settle_signals() {
+                quiet = false;
+            }
             if self.settle_pulls() {
                 quiet = false;
             }
@@ -215,6 +223,7 @@ impl Node {
                 break;
             }
         }
+        self.share_memory();
         if self.draining {
             self.drained();
         }
@@ -257,6 +266,7 @@ impl Node {
                     self.hub.request_key_frame(stream, self.now);
                 }
             }
+            E::ChannelOpened | E::ChannelText(_) | E::ChannelClosed => self.signal_channel(session, &event),
             E::Stats(stats) => self.rtc_stats(session, &stats),
             E::Closed(reason) => self.end_session(session, &reason),
             E::Log(level, text) => self.log_session(level, session, "machine", text),

@@ -14,6 +14,8 @@ const SCRIPT: Duration = Duration::from_secs(120);
 
 /// The functions that scripts in a page can use as `hw.…`.
 const PAGE_SCRIPT: &str = include_str!("js/page.js");
+/// The functions of the websocket dialect, `hw.ws.…`.
+const DIALECT_SCRIPT: &str = include_str!("js/dialect.js");
 
 /// A Chromium with one window. It ends with its profile when this is dropped.
 #[derive(Debug)]
@@ -131,6 +133,12 @@ impl Browser {
     pub fn open(&self, url: &str) {
         self.visit(url);
         self.eval(&format!("{PAGE_SCRIPT}; return true;"));
+    }
+
+    /// As [`Browser::open`], with a client of the websocket dialect as well.
+    pub fn open_dialect(&self, url: &str) {
+        self.visit(url);
+        self.eval(&format!("{PAGE_SCRIPT}; {DIALECT_SCRIPT}; return true;"));
     }
 
     /// Opens a page and leaves it as it is.

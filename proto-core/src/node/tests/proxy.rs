@@ -65,7 +65,7 @@ fn report(bench: &mut Bench) {
 }
 
 /// Asks for a websocket at `target` on a connection of its own.
-fn open(bench: &mut Bench, n: u64, target: &str) -> (ConnId, Vec<Output>) {
+pub(super) fn open(bench: &mut Bench, n: u64, target: &str) -> (ConnId, Vec<Output>) {
     let conn = bench.accept(n, Service::Http);
     let head = format!(
         "GET {target} HTTP/1.1\r\nHost: m\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: \
@@ -120,12 +120,12 @@ fn read(bytes: &[u8], side: Side) -> (Vec<String>, Option<u16>) {
     (texts, ended)
 }
 
-fn as_client(said: &[Output], conn: ConnId) -> (Vec<String>, Option<u16>) {
+pub(super) fn as_client(said: &[Output], conn: ConnId) -> (Vec<String>, Option<u16>) {
     read(&bytes_of(said, conn), Side::Client(Box::new(crate::rand::Rng::new([0; 32]))))
 }
 
 /// What one end sends: a message, or a close frame with a code.
-fn frames(side: Side, texts: &[&str], close: Option<u16>) -> Vec<u8> {
+pub(super) fn frames(side: Side, texts: &[&str], close: Option<u16>) -> Vec<u8> {
     let mut channel = Channel::new(side, Default::default(), Caps::new(&Limits::default()), Time::ZERO);
     channel.handle(websocket::Input::Writable(1 << 20), Time::ZERO);
     for text in texts {
@@ -141,7 +141,7 @@ fn frames(side: Side, texts: &[&str], close: Option<u16>) -> Vec<u8> {
     out
 }
 
-fn masked() -> Side {
+pub(super) fn masked() -> Side {
     Side::Client(Box::new(crate::rand::Rng::new([1; 32])))
 }
 
