@@ -158,6 +158,8 @@ limits! {
     rtc_rtx_packets: usize = 1_024;
     /// Packets older than this are not sent again, milliseconds.
     rtc_rtx_ms: u64 = 1_000;
+    /// Frames that may wait for their turn to be sent to one WebRTC viewer; beyond, it goes on with the next key frame.
+    rtc_viewer_frames: usize = 512;
     /// How long a publisher's pictures wait for a lost packet to be sent again, milliseconds.
     rtc_video_wait_ms: u64 = 300;
     /// How long a publisher's sound waits for a lost packet, milliseconds.
@@ -192,6 +194,12 @@ limits! {
     ring_frames: usize = 4_096;
     /// Bytes that a stream's ring holds.
     ring_bytes: usize = 32 << 20;
+    /// Bytes that a stream's ring is sure of in a node whose memory is taken; less than this, and no stream is let in.
+    ring_bytes_min: u64 = 8 << 20;
+    /// Bytes that a node's sessions and rings may hold. Whoever would take it further is refused.
+    memory_bytes: u64 = 4 << 30;
+    /// Bytes that a session that publishes or plays counts for against `limits.memory_bytes`.
+    session_bytes: u64 = 512 << 10;
     /// Seconds of media that a stream's ring holds, milliseconds.
     ring_ms: u64 = 30_000;
     /// Tracks of one stream.
@@ -227,6 +235,8 @@ limits! {
     relay_retry_min_ms: u64 = 100;
     /// The longest wait before a broken pull is tried again, milliseconds.
     relay_retry_max_ms: u64 = 2_000;
+    /// A relayed frame's number may be so far ahead of the stream's newest; beyond it is damage, and would silence a track.
+    relay_jump_frames: u64 = 1 << 20;
     /// A pull whose last viewer left goes on for this long, milliseconds.
     relay_linger_ms: u64 = 5_000;
     /// A29: names that a node remembers as not found.
@@ -257,6 +267,13 @@ limits! {
     metric_labels: usize = 1_000;
     /// A33: sessions may finish for this long after SIGTERM, milliseconds.
     drain_ms: u64 = 30_000;
+}
+
+impl Limits {
+    /// The bytes that each stream's ring is sure of.
+    pub fn ring_bytes_least(&self) -> u64 {
+        self.ring_bytes_min.min(self.ring_bytes as u64)
+    }
 }
 
 #[cfg(test)]

@@ -66,6 +66,12 @@ const KEYS: &[(&str, &str, &str)] = &[
     ),
     ("webrtc.port", "UDP port of all WebRTC sessions. Must be open to viewers and publishers.", PORT),
     (
+        "webrtc.lean",
+        "Whether WebRTC viewers get the lean sender, which costs a small part of a whole session. Switch it off only to \
+         compare.",
+        "true or false",
+    ),
+    (
         "webrtc.stun",
         "Answer STUN requests of anybody on that port, and tell clients so, who then need no STUN server of others.",
         "true or false",

@@ -300,7 +300,8 @@ impl Node {
         self.verify_pulls()?;
         self.verify_conns()?;
         self.verify_timers()?;
-        self.verify_limits()
+        self.verify_limits()?;
+        self.verify_memory()
     }
 
     fn verify_sessions(&self) -> Result<(), Broken> {

@@ -201,13 +201,15 @@ impl TlsConfig {
 pub struct WebRtcConfig {
     /// UDP port of all WebRTC sessions.
     pub port: u16,
+    /// Whether viewers get lean sessions, which cost a small part of a whole one.
+    pub lean: bool,
     /// Answer STUN requests of anybody on that port, and tell clients so.
     pub stun: bool,
 }
 
 impl Default for WebRtcConfig {
     fn default() -> Self {
-        WebRtcConfig { port: 8189, stun: true }
+        WebRtcConfig { port: 8189, lean: true, stun: true }
     }
 }
 

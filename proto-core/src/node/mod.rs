@@ -16,6 +16,7 @@ mod api;
 mod conns;
 mod links;
 mod log;
+mod memory;
 mod metrics;
 mod playing;
 mod proxy;
@@ -174,7 +175,7 @@ impl Node {
             NodeId(config.node.name.clone())
         };
         let instance = names.u64();
-        let rtc = Endpoint::new(EndpointConfig {
+        let mut rtc = Endpoint::new(EndpointConfig {
             limits: config.limits.clone(),
             rng: rng.fork("rtc", 0),
             start,
@@ -182,6 +183,9 @@ impl Node {
             stun: config.webrtc.stun,
             loop_index: 0,
         })?;
+        if !config.webrtc.lean {
+            rtc.use_whole_viewers();
+        }
         let dials = links::manager_target(&config)?;
         let is_manager = config.has_role(Role::Manager) && dials.is_none();
         if !is_manager && dials.is_none() {

@@ -50,6 +50,9 @@ impl Node {
     /// Starts a viewer at once if its stream is here, else has the stream pulled.
     pub(super) fn find_stream(&mut self, session: SessionId) {
         let Some(key) = self.sessions.get(session).map(|s| s.key.clone()) else { return };
+        if let Err(reason) = self.room(0, 0) {
+            return self.refuse_play(session, &reason);
+        }
         if let Some(stream) = self.hub.find(&key)
             && self.is_settled(stream)
         {

@@ -37,6 +37,7 @@ impl Node {
         if self.draining {
             return Err(draining());
         }
+        self.room(usize::from(self.hub.find(key).is_none()), 1)?;
         let Some(stream) = self.hub.find(key) else { return Ok(()) };
         let silent = Duration::from_millis(self.limits.stream_silent_ms);
         let ours = !self.pulls.has(key);
@@ -72,6 +73,7 @@ impl Node {
         }
         let accepted = result.and_then(|epoch| {
             self.drop_pull(key);
+            self.share_memory();
             match self.hub.publish(key, epoch, SourceId(session.0), self.now) {
                 Ok(stream) => Ok((stream, epoch)),
                 Err(reason) => {

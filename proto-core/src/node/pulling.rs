@@ -85,6 +85,10 @@ impl Node {
                 self.stream_not_found(key, &Reason::limit("too_many_pulls", text));
                 return;
             }
+            if let Err(reason) = self.room(usize::from(self.hub.find(key).is_none()), 0) {
+                self.counters.drop("pull", reason.code, 1);
+                return self.stream_not_found(key, &reason);
+            }
             self.pulls.next += 1;
             let id = self.pulls.next;
             let rng = self.rng.fork("pull", id);
@@ -355,6 +359,7 @@ impl Node {
             _ => {
                 let source = SourceId(self.sessions.fresh().0);
                 let known = self.hub.find(key).map(|s| self.hub.tracks(s)).unwrap_or_default();
+                self.share_memory();
                 match self.hub.publish(key, epoch, source, now) {
                     Ok(stream) => {
                         // The origin tells a configuration once; it still holds when frames come again after a pause.

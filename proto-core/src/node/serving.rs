@@ -32,6 +32,9 @@ impl Node {
             // The first session would never be found again, and stay for ever.
             return refuse(self, "pull_number", format!("pull {pull} of this link is under way already"));
         }
+        if let Err(reason) = self.room(0, 1) {
+            return refuse(self, reason.code, reason.text.into_owned());
+        }
         let Some(stream) = self.hub.find(&key) else {
             return refuse(self, "not_found", format!("{key} is not on this node"));
         };

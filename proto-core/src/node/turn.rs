@@ -10,7 +10,7 @@ use crate::hub::{HubEvent, StreamId};
 use crate::io::{ConnId, Input, Level, Output};
 use crate::machine::Machine;
 use crate::rtc::endpoint;
-use crate::simulation::Site;
+use crate::simulation::{Bug, Site};
 use crate::time::{Deadline, Time, WallAnchor};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,6 +39,9 @@ impl Machine for Node {
             self.manager.as_ref().and_then(Machine::deadline),
         ];
         let mut next = machines.into_iter().fold(None, Deadline::earliest)?;
+        if self.limits.simulation.planted(Bug::RestlessTimer) {
+            next.at = next.at.min(self.now + Duration::from_millis(5));
+        }
         if self.limits.simulation.happens(Site::LateTimer, next.at.as_nanos()) {
             next.at += Duration::from_millis(4);
         }
@@ -220,6 +223,7 @@ impl Node {
                 break;
             }
         }
+        self.share_memory();
         if self.draining {
             self.drained();
         }

@@ -154,7 +154,7 @@ impl Egress {
     }
 }
 
-fn render(frame: &Frame, config: &CodecConfig) -> RtpPayloads {
+pub(super) fn render(frame: &Frame, config: &CodecConfig) -> RtpPayloads {
     RtpPayloads(packetise(&Format::of(&config.params), &config.params, &frame.media, PAYLOAD_BYTES))
 }
 

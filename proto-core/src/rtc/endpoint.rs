@@ -3,6 +3,7 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod audit;
+mod fan;
 
 use super::codecs;
 use super::dtls::Identity;
@@ -11,6 +12,8 @@ use super::path::Path;
 use super::peer::{Peer, PeerEvent, Setup, Verdict};
 use super::sdp::{self, Wish};
 use super::stun_answers::StunAnswers;
+use super::talk::Talk;
+use super::viewer::Viewer;
 use crate::error::Reason;
 use crate::guard::{guard, strike};
 use crate::hub::delivery::Delivery;
@@ -200,7 +203,9 @@ impl Drops {
 }
 
 struct Session {
-    peer: Box<Peer>,
+    talk: Talk,
+    /// It stands in the row of those who have something to send.
+    ready: bool,
     from: IpAddr,
     ufrag: String,
     /// The peer's user name; empty as long as it has not answered our offer.
@@ -255,6 +260,9 @@ pub struct Endpoint {
     waiting: VecDeque<Waiting>,
     budget: u64,
     drops: Drops,
+    fan: fan::Fan,
+    /// Viewers get lean sessions.
+    lean: bool,
     now: Time,
 }
 
@@ -288,8 +296,15 @@ impl Endpoint {
             waiting: VecDeque::new(),
             budget,
             drops: Drops::default(),
+            fan: fan::Fan::default(),
+            lean: true,
             now: Time::ZERO,
         })
+    }
+
+    /// Gives viewers whole str0m sessions from now on, as publishers have, instead of lean ones.
+    pub fn use_whole_viewers(&mut self) {
+        self.lean = false;
     }
 
     /// Opens a publisher's session (WHIP) and answers its offer.
@@ -450,21 +465,31 @@ impl Endpoint {
             now,
             offered,
         };
-        let opened = guard(|| Peer::open(setup, &mut rng));
-        let (mut peer, answer) = match opened {
+        // A lean viewer has no data channel, and answers only.
+        let plain = !offered && prepared.channel_mid.is_none();
+        let lean = self.lean && plain && matches!(wish, Wish::Play { .. });
+        let opened = guard(|| {
+            if lean {
+                Viewer::open(setup, &mut rng).map(|(viewer, answer)| (Talk::Lean(Box::new(viewer)), answer))
+            } else {
+                Peer::open(setup, &mut rng).map(|(peer, answer)| (Talk::Whole(Box::new(peer)), answer))
+            }
+        });
+        let (mut talk, answer) = match opened {
             Ok(result) => result?,
             Err(reason) => {
                 self.drops.panics += 1;
                 return Err(reason);
             }
         };
-        peer.tracks(tracks);
+        talk.tracks(tracks);
         let answer = prepared.answer(&answer, rng.u64());
         self.by_ufrag.insert(ufrag.clone(), id);
         *self.handshakes.entry(offer.from).or_default() += 1;
         self.handshaking += 1;
         let session = Session {
-            peer: Box::new(peer),
+            talk,
+            ready: false,
             from: offer.from,
             ufrag,
             theirs: if offered { String::new() } else { prepared.ufrag.clone() },
@@ -490,9 +515,9 @@ impl Endpoint {
     }
 
     /// Runs `f` on one session and takes out what follows. A panic in there ends this session and no other.
-    fn with<R>(&mut self, id: SessionId, now: Time, f: impl FnOnce(&mut Peer) -> R) -> Option<R> {
+    fn with<R>(&mut self, id: SessionId, now: Time, f: impl FnOnce(&mut Talk) -> R) -> Option<R> {
         let session = self.sessions.get_mut(&id)?;
-        let peer = &mut session.peer;
+        let peer = &mut session.talk;
         session.told += 1;
         let (switches, told) = (self.limits.simulation, session.told);
         let result = guard(|| {
@@ -511,10 +536,10 @@ impl Endpoint {
             }
         };
         let (closed, connected, deadline) = (peer.closed(), peer.connected(), peer.deadline());
-        for event in peer.events.drain(..) {
+        for event in peer.events().drain(..) {
             self.outputs.push_back(Output::Event(id, event));
         }
-        let sent = std::mem::take(&mut peer.sent);
+        let sent = std::mem::take(peer.sent());
         if connected && std::mem::take(&mut session.handshaking) {
             let from = session.from;
             self.handshake_over(from);
@@ -528,13 +553,17 @@ impl Endpoint {
         Some(result)
     }
 
+    /// How many segments one message may have.
+    fn segments(&self, most: usize) -> usize {
+        if self.limits.simulation.happens(Site::OneSegment, self.now.as_nanos()) { 1 } else { most }
+    }
+
     fn stage(&mut self, sent: VecDeque<super::peer::Sent>) {
         let Some((socket, max_segments)) = self.socket else {
             self.drops.no_socket += sent.len() as u64;
             return;
         };
-        let alone = self.limits.simulation.happens(Site::OneSegment, self.now.as_nanos());
-        let max_segments = if alone { 1 } else { max_segments };
+        let max_segments = self.segments(max_segments);
         for (source, destination, bytes) in sent {
             let batch = self
                 .batch
@@ -595,7 +624,9 @@ impl Endpoint {
     }
 
     fn give(&mut self, id: SessionId, path: Path, bytes: &[u8], now: Time) {
-        match self.with(id, now, |p| p.datagram(path.local(), path.remote(), bytes, now)) {
+        let verdict = self.with(id, now, |p| p.datagram(path, bytes, now));
+        self.line_up(id);
+        match verdict {
             Some(Verdict::NoSuchPath) => self.drops.unknown_path += 1,
             Some(Verdict::Unauthentic) => self.drops.unknown_protocol += 1,
             _ => {}
@@ -619,7 +650,7 @@ impl Endpoint {
         let known = self.by_path.get(&path).copied() == Some(id);
         let room =
             known || self.sessions.get(&id).is_some_and(|s| s.paths.len() < self.limits.sdp_candidates);
-        match self.with(id, now, |p| p.check(path.local(), path.remote(), room, bytes, now)) {
+        match self.with(id, now, |p| p.check(path, room, bytes, now)) {
             Some(Verdict::Authentic) if !known => self.claim(id, path, now),
             Some(Verdict::Unauthentic) => self.drops.unauthentic += 1,
             Some(Verdict::TooManyPaths) => self.drops.too_many_paths += 1,
@@ -647,7 +678,7 @@ impl Endpoint {
 
     fn claim(&mut self, id: SessionId, path: Path, now: Time) {
         let owner = self.by_path.get(&path).and_then(|owner| self.sessions.get(owner));
-        if owner.is_some_and(|o| now.since(o.peer.heard()) < PATH_SILENCE) {
+        if owner.is_some_and(|o| now.since(o.talk.heard()) < PATH_SILENCE) {
             return;
         }
         if let Some(session) = self.sessions.get_mut(&id) {
@@ -657,6 +688,7 @@ impl Endpoint {
     }
 
     fn turn(&mut self, now: Time) {
+        self.fan.renew();
         self.budget = self.limits.rtc_handshake_us_per_turn / HANDSHAKE_US;
         if self.limits.simulation.happens(Site::SmallHandshakeTurn, now.as_nanos()) {
             self.budget = 1;
@@ -693,17 +725,15 @@ impl Machine for Endpoint {
                     self.datagram(path, datagram, now);
                 }
             }
-            Input::Deliver { session, delivery } => {
-                self.with(session, now, |p| p.deliver(delivery, now));
-            }
+            Input::Deliver { session, delivery } => self.deliver(session, delivery, now),
             Input::RequestKeyFrame { session } => {
-                self.with(session, now, Peer::request_key_frame);
+                self.with(session, now, Talk::request_key_frame);
             }
             Input::Say { session, text } => {
                 self.with(session, now, |p| p.say(text, now));
             }
             Input::Close { session, reason } => {
-                self.with(session, now, |p| p.close(reason));
+                self.with(session, now, |p| p.close(reason, now));
             }
             Input::Recycle(mut batch) => {
                 batch.clear();
@@ -718,13 +748,17 @@ impl Machine for Endpoint {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
+        self.fan_out();
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
         let batch = self.batch.take()?;
         Some(Output::Datagrams(batch))
     }
 
     fn deadline(&self) -> Option<Deadline> {
         let waiting = (!self.waiting.is_empty()).then(|| Deadline::new(self.now, "handshakes"));
-        Deadline::earliest(waiting, self.timers.next())
+        Deadline::earliest(Deadline::earliest(waiting, self.fan.deadline(self.now)), self.timers.next())
     }
 }
 

@@ -10,7 +10,10 @@ pub mod path;
 mod peer;
 mod publisher;
 pub mod sdp;
+pub mod srtp;
 mod stun_answers;
+mod talk;
+mod viewer;
 
 /// Our candidates for these addresses, each as `candidate:…` (RFC 8839, 5.1).
 pub fn candidate_lines(addresses: &[std::net::SocketAddr]) -> Vec<String> {

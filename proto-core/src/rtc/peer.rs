@@ -35,7 +35,7 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 const STATS_INTERVAL: Duration = Duration::from_secs(5);
 /// A peer that nominates another path, and was not heard on its present one for so long, has moved: its address
 /// translator has forgotten it, or it has come to another network.
-const MOVED: Duration = Duration::from_secs(2);
+pub(super) const MOVED: Duration = Duration::from_secs(2);
 /// Above all priorities that a peer can give its candidates (RFC 8445, 5.1.2.1).
 const MOVED_PRIORITY: u32 = 1 << 31;
 
@@ -174,7 +174,7 @@ pub(super) struct Setup<'a> {
     pub(super) offered: bool,
 }
 
-fn instant(base: Instant, now: Time) -> Instant {
+pub(super) fn instant(base: Instant, now: Time) -> Instant {
     base.checked_add(Duration::from_nanos(now.as_nanos())).unwrap_or(base)
 }
 
@@ -494,26 +494,12 @@ impl Peer {
     pub(super) fn tick(&mut self, now: Time) {
         let limits = &self.limits;
         if !self.connected && now.since(self.opened).as_millis() as u64 >= limits.rtc_handshake_ms {
-            let heard = if self.heard > self.opened {
-                "ICE reached this node, but DTLS did not finish; a firewall may let small datagrams through only"
-            } else {
-                "no ICE check arrived; is the UDP port open, and are the advertised addresses right?"
-            };
-            self.closing.get_or_insert(Reason::limit(
-                "handshake_timeout",
-                format!("the peer did not connect within {} s: {heard}", limits.rtc_handshake_ms / 1000),
-            ));
+            self.closing.get_or_insert(handshake_timeout(limits, self.heard > self.opened));
             self.closed = true;
         } else if now.since(self.heard).as_millis() as u64 >= limits.rtc_consent_ms
             && !limits.simulation.planted(Bug::ConsentIgnored)
         {
-            self.closing.get_or_insert(Reason::peer(
-                "silent",
-                format!(
-                    "nothing authenticated came from the peer for {} s: it is gone, or its network is",
-                    limits.rtc_consent_ms / 1000
-                ),
-            ));
+            self.closing.get_or_insert(silent(limits));
             self.closed = true;
         } else if self.rtc_deadline <= now {
             self.input(Input::Timeout(instant(self.base, now)));
@@ -658,7 +644,25 @@ impl Peer {
     }
 }
 
-fn peer_closed() -> Reason {
+pub(super) fn handshake_timeout(limits: &Limits, heard: bool) -> Reason {
+    let heard = if heard {
+        "ICE reached this node, but DTLS did not finish; a firewall may let small datagrams through only"
+    } else {
+        "no ICE check arrived; is the UDP port open, and are the advertised addresses right?"
+    };
+    let text = format!("the peer did not connect within {} s: {heard}", limits.rtc_handshake_ms / 1000);
+    Reason::limit("handshake_timeout", text)
+}
+
+pub(super) fn silent(limits: &Limits) -> Reason {
+    let text = format!(
+        "nothing authenticated came from the peer for {} s: it is gone, or its network is",
+        limits.rtc_consent_ms / 1000
+    );
+    Reason::peer("silent", text)
+}
+
+pub(super) fn peer_closed() -> Reason {
     Reason::peer("peer_closed", "the peer ended the WebRTC session")
 }
 

@@ -14,6 +14,7 @@ pub mod latm;
 pub mod link;
 pub mod mp3;
 pub mod opus;
+pub mod rtcp;
 pub mod rtmp_chunk;
 pub mod rtmp_message;
 pub mod rtp;

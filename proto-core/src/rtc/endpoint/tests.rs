@@ -1,5 +1,7 @@
 //! A browser of a second str0m agent (full ICE, controlling), an in-memory network and virtual time.
 
+mod lean;
+
 use super::*;
 use crate::cluster::Epoch;
 use crate::media::frame::{Frame, FrameKind, Ingest, NewFrame, Renderings, Rotation};
@@ -690,7 +692,10 @@ fn a_defect_in_one_session_costs_that_session_only() {
     w.connect();
     let (_, offer) = Browser::new(w.start, Direction::RecvOnly, false);
     let other = w.endpoint.play(from(&offer, &[addr(SERVER)]), &tracks(), w.now).unwrap().session;
-    w.endpoint.sessions.get_mut(&id).unwrap().peer.explode = true;
+    match &mut w.endpoint.sessions.get_mut(&id).unwrap().talk {
+        Talk::Whole(peer) => peer.explode = true,
+        Talk::Lean(viewer) => viewer.explode = true,
+    }
     w.publish(1, 1);
     assert_eq!(w.end().map(|r| r.code), Some("panic"));
     assert_eq!(w.endpoint.drops().panics, 1);
