@@ -1,6 +1,7 @@
 //! Nodes that run: one for `serve`, three for `demo`, each with its loop on a thread of its own.
 
 use crate::failure::Failure;
+use crate::identity;
 use crate::listen;
 use crate::log::Log;
 use crate::seeded::Seeded;
@@ -9,7 +10,6 @@ use proto_core::io::{Level, Service};
 use proto_core::node::Node;
 use proto_core::node::config::Config;
 use proto_core::recording::Header;
-use proto_core::rtc::Identity;
 use runtime_mio::{ExitReason, Recorder, RemoteControl, Runtime};
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -38,7 +38,7 @@ pub(crate) struct Record {
 /// What keeps it from starting, with the remedy.
 pub(crate) fn start(config: &Config, log: Log) -> Result<Ready, Failure> {
     let mut runtime = listening(config, log)?;
-    let identity = Identity::generate().map_err(|reason| Failure::Running(reason.text.into_owned()))?;
+    let identity = identity::make(config)?;
     let mut node = Node::new(config.clone(), seed()?, runtime.start_instant(), identity)
         .map_err(|reason| Failure::Running(reason.text.into_owned()))?;
     let control = runtime.handle();
@@ -105,8 +105,10 @@ fn listening(config: &Config, log: Log) -> Result<Runtime, Failure> {
         Runtime::new(options).map_err(|e| Failure::Running(format!("cannot make the event loop: {e}")))?;
     for (service, addr) in [
         (Service::Http, config.http_addr()),
+        (Service::Https, config.https_addr()),
         (Service::Rtmp, config.rtmp_addr()),
         (Service::Rtsp, config.rtsp_addr()),
+        (Service::Rtmps, config.rtmps_addr()),
         (Service::Link, config.cluster_addr()),
     ] {
         runtime.bind(service, addr).map_err(|e| {
@@ -115,6 +117,8 @@ fn listening(config: &Config, log: Log) -> Result<Runtime, Failure> {
                 Service::Rtmp => "RTMP",
                 Service::Rtsp => "RTSP",
                 Service::Link => "other nodes",
+                Service::Https => "HTTPS",
+                Service::Rtmps => "RTMPS",
             };
             Failure::Running(listen::refusal(what, service.key(), e.addr, e.holder.as_deref(), &e.error))
         })?;
@@ -205,6 +209,7 @@ mod tests {
     fn node() -> Ready {
         let mut config = Config { bind: [127, 0, 0, 1].into(), ..Config::default() };
         (config.http.port, config.rtmp.port) = (0, 0);
+        (config.https.port, config.rtmps.port) = (0, 0);
         (config.webrtc.port, config.cluster.port) = (0, 0);
         (config.rtsp.port, config.rtsp.udp_pairs) = (0, 0);
         start(&config, Log::new(&config.log)).unwrap()

@@ -3,10 +3,12 @@
 use proto_core::io::{Input, Output};
 use proto_core::machine::Machine;
 use proto_core::node::Node;
+use proto_core::node::identity::Identity;
 use proto_core::rand::Rng;
 use proto_core::recording::Header;
-use proto_core::rtc::Identity;
 use proto_core::time::{Deadline, Time};
+use proto_core::{rtc, tls};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A node whose libraries read clocks and randomness from a seed, and whose cryptography replays. It belongs to the
@@ -30,8 +32,14 @@ impl Seeded {
                 determinism::crypto::certificate(seed("certificate")).map_err(|e| e.to_string())?;
             let dtls = determinism::crypto::dtls_provider().map_err(|e| e.to_string())?;
             let other = determinism::crypto::str0m_provider(dtls);
-            let identity = Identity::with_crypto(certificate, determinism::crypto::dimpl_provider(), other);
-            let identity = identity.map_err(|reason| reason.text.into_owned())?;
+            let identity =
+                rtc::Identity::with_crypto(certificate, determinism::crypto::dimpl_provider(), other);
+            let rtc = identity.map_err(|reason| reason.text.into_owned())?;
+            let own =
+                determinism::crypto::certificate(seed("certificate for TLS")).map_err(|e| e.to_string())?;
+            let provider = Arc::new(determinism::crypto::tls_provider());
+            let tls = Some(tls::Identity::new(provider, own.certificate, own.private_key));
+            let identity = Identity { rtc, tls };
             Node::new(header.config.clone(), header.node_seed, Instant::now(), identity)
                 .map_err(|reason| reason.text.into_owned())
         })?;

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use proto_core::rtsp::formats::offered;
-use proto_core::wire::rtcp;
+use proto_core::wire::rtcp_report as rtcp;
 use proto_core::wire::rtp::Packet;
 use proto_core::wire::sdp::{Bounds, Description};
 

@@ -62,6 +62,10 @@ pub enum Service {
     Rtsp,
     /// Other nodes.
     Link,
+    /// [`Service::Http`] over TLS.
+    Https,
+    /// [`Service::Rtmp`] over TLS.
+    Rtmps,
 }
 
 impl Service {
@@ -72,6 +76,8 @@ impl Service {
             Service::Rtmp => "rtmp",
             Service::Rtsp => "rtsp",
             Service::Link => "link",
+            Service::Https => "https",
+            Service::Rtmps => "rtmps",
         }
     }
 
@@ -82,7 +88,14 @@ impl Service {
             Service::Rtmp => "rtmp.port",
             Service::Rtsp => "rtsp.port",
             Service::Link => "cluster.port",
+            Service::Https => "https.port",
+            Service::Rtmps => "rtmps.port",
         }
+    }
+
+    /// Whether its bytes are in TLS.
+    pub const fn is_secure(self) -> bool {
+        matches!(self, Service::Https | Service::Rtmps)
     }
 }
 
@@ -266,6 +279,11 @@ pub enum Work {
         /// The port to put into the answers.
         port: u16,
     },
+    /// Read a file: a certificate or its key.
+    ReadFile {
+        /// Its path, as configured.
+        path: String,
+    },
 }
 
 /// The answer to [`Work`].
@@ -273,6 +291,8 @@ pub enum Work {
 pub enum Answer {
     /// Addresses of a name, best first; empty if there is none. The text says why.
     Resolved(Result<Vec<SocketAddr>, String>),
+    /// What a file holds (1 MiB at most), or why it cannot be read, in words that name it.
+    File(Result<Bytes, String>),
 }
 
 /// Datagrams of one socket that leave in one go. Owned by whoever holds it and recycled: the driver gives it back
@@ -304,18 +324,25 @@ impl Batch {
     pub fn push(&mut self, src: Option<IpAddr>, dst: SocketAddr, bytes: &[u8], max_segments: usize) {
         let start = self.buf.len();
         self.buf.extend_from_slice(bytes);
+        self.commit(src, dst, start, max_segments);
+    }
+
+    /// Makes a datagram of all bytes of [`Batch::buf`] from `start` on, which the caller has appended; as
+    /// [`Batch::push`].
+    pub fn commit(&mut self, src: Option<IpAddr>, dst: SocketAddr, start: usize, max_segments: usize) {
+        let len = self.buf.len().saturating_sub(start);
         if let Some(last) = self.items.last_mut() {
             let full = last.len % last.segment_size == 0;
             let segments = last.len.div_ceil(last.segment_size);
             // One UDP message holds at most 65,507 bytes, GSO or not.
-            let fits = segments < max_segments && last.len + bytes.len() <= 65_000;
-            if last.dst == dst && last.src == src && full && fits && bytes.len() <= last.segment_size {
-                last.len += bytes.len();
+            let fits = segments < max_segments && last.len + len <= 65_000;
+            if last.dst == dst && last.src == src && full && fits && len > 0 && len <= last.segment_size {
+                last.len += len;
                 return;
             }
         }
-        if !bytes.is_empty() {
-            self.items.push(Transmit { src, dst, start, len: bytes.len(), segment_size: bytes.len() });
+        if len > 0 {
+            self.items.push(Transmit { src, dst, start, len, segment_size: len });
         }
     }
 

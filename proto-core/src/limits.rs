@@ -120,6 +120,30 @@ limits! {
     ws_idle_ms: u64 = 60_000;
     /// A websocket that we close waits for its peer's close frame for this long, milliseconds.
     ws_close_ms: u64 = 2_000;
+    /// Signalling messages a second of one client; candidates come in bursts.
+    signalling_messages_per_s: u32 = 200;
+    /// A signalling websocket on which nothing is published or played is closed after this, milliseconds.
+    signalling_wait_ms: u64 = 600_000;
+    /// A18: websockets that one address may have proxied at a time.
+    proxy_per_ip: usize = 10;
+    /// A18: websockets that are proxied at a time, in all.
+    proxy_sessions: usize = 10_000;
+    /// A node that does not answer the proxy for this long is given up, milliseconds.
+    proxy_dial_ms: u64 = 5_000;
+    /// How long the proxy waits for the answer to a WHIP or WHEP request that it carries, milliseconds.
+    proxy_answer_ms: u64 = 20_000;
+    /// A18: an address that the manager gave out may be named as the proxy's target for this long, milliseconds.
+    proxy_grant_ms: u64 = 60_000;
+    /// A18: addresses given out that are remembered; the oldest is forgotten first.
+    proxy_grants: usize = 100_000;
+    /// A21: whole TLS handshake, milliseconds.
+    tls_handshake_ms: u64 = 10_000;
+    /// TLS handshakes that begin in one turn of the loop, in microseconds of work (500 each); others wait for the next.
+    tls_handshake_us_per_turn: u64 = 2_000;
+    /// A21: bytes of a connection that are kept until there is time for its TLS handshake.
+    tls_hello_bytes: usize = 18 << 10;
+    /// Certificate files are looked at this often, milliseconds.
+    tls_reload_ms: u64 = 5_000;
     /// A10: bytes that one connection may bring in one turn of the loop.
     conn_read_per_turn: usize = 64 << 10;
     /// Bytes that the driver holds for one connection's sending side.
@@ -142,10 +166,18 @@ limits! {
     rtc_consent_ms: u64 = 30_000;
     /// A15: handshake datagrams that wait for the next turn; DTLS sends again what is dropped.
     rtc_handshake_queue: usize = 512;
+    /// Bytes that may wait on the data channels of one WebRTC session; a message that finds no room is dropped.
+    rtc_channel_bytes: usize = 128 << 10;
+    /// A13: anonymous STUN requests a second that are answered for one network (IPv4 /24, IPv6 /56).
+    stun_per_net_per_s: u32 = 20;
+    /// A13: anonymous STUN requests a second that are answered in all.
+    stun_per_s: u32 = 200;
     /// Packets kept per viewer and track to be sent again.
     rtc_rtx_packets: usize = 1_024;
     /// Packets older than this are not sent again, milliseconds.
     rtc_rtx_ms: u64 = 1_000;
+    /// Frames that may wait for their turn to be sent to one WebRTC viewer; beyond, it goes on with the next key frame.
+    rtc_viewer_frames: usize = 512;
     /// How long a publisher's pictures wait for a lost packet to be sent again, milliseconds.
     rtc_video_wait_ms: u64 = 300;
     /// How long a publisher's sound waits for a lost packet, milliseconds.
@@ -180,6 +212,12 @@ limits! {
     ring_frames: usize = 4_096;
     /// Bytes that a stream's ring holds.
     ring_bytes: usize = 32 << 20;
+    /// Bytes that a stream's ring is sure of in a node whose memory is taken; less than this, and no stream is let in.
+    ring_bytes_min: u64 = 8 << 20;
+    /// Bytes that a node's sessions and rings may hold. Whoever would take it further is refused.
+    memory_bytes: u64 = 4 << 30;
+    /// Bytes that a session that publishes or plays counts for against `limits.memory_bytes`.
+    session_bytes: u64 = 512 << 10;
     /// Seconds of media that a stream's ring holds, milliseconds.
     ring_ms: u64 = 30_000;
     /// Tracks of one stream.
@@ -215,6 +253,8 @@ limits! {
     relay_retry_min_ms: u64 = 100;
     /// The longest wait before a broken pull is tried again, milliseconds.
     relay_retry_max_ms: u64 = 2_000;
+    /// A relayed frame's number may be so far ahead of the stream's newest; beyond it is damage, and would silence a track.
+    relay_jump_frames: u64 = 1 << 20;
     /// A pull whose last viewer left goes on for this long, milliseconds.
     relay_linger_ms: u64 = 5_000;
     /// A29: names that a node remembers as not found.
@@ -245,6 +285,13 @@ limits! {
     metric_labels: usize = 1_000;
     /// A33: sessions may finish for this long after SIGTERM, milliseconds.
     drain_ms: u64 = 30_000;
+}
+
+impl Limits {
+    /// The bytes that each stream's ring is sure of.
+    pub fn ring_bytes_least(&self) -> u64 {
+        self.ring_bytes_min.min(self.ring_bytes as u64)
+    }
 }
 
 #[cfg(test)]

@@ -178,7 +178,9 @@ impl Input<'_> {
                     Service::Http => 0,
                     Service::Rtmp => 1,
                     Service::Link => 2,
-                    Service::Rtsp => 4,
+                    Service::Https => 3,
+                    Service::Rtmps => 4,
+                    Service::Rtsp => 5,
                 });
                 d.addr(*local);
                 d.addr(*remote);
@@ -246,6 +248,20 @@ impl Input<'_> {
                     }
                 }
             }
+            Input::Answer { ask, answer: Answer::File(found) } => {
+                d.u64(17);
+                d.u64(ask.0);
+                match found {
+                    Ok(bytes) => {
+                        d.u64(1);
+                        d.bytes(bytes);
+                    }
+                    Err(why) => {
+                        d.u64(0);
+                        d.str(why);
+                    }
+                }
+            }
             Input::Drain => d.u64(15),
         }
     }
@@ -288,6 +304,11 @@ impl Output {
             Output::Datagrams(batch) => {
                 d.u64(106);
                 d.batch(batch);
+            }
+            Output::Ask { ask, work: Work::ReadFile { path } } => {
+                d.u64(112);
+                d.u64(ask.0);
+                d.str(path);
             }
             Output::Ask { ask, work: Work::Resolve { host, port } } => {
                 d.u64(107);

@@ -17,6 +17,8 @@ mod driver;
 mod fds;
 mod holder;
 mod io;
+#[cfg(target_os = "linux")]
+mod many;
 mod recorder;
 mod tcp;
 mod udp;
@@ -25,6 +27,7 @@ mod udp;
 mod tests;
 
 pub use accept::BindError;
+pub use asks::read as read_file;
 pub use control::{RemoteControl, Stats};
 pub use fds::raise_file_limit;
 pub use holder::{who_holds, who_holds_udp};

@@ -25,7 +25,8 @@ struct Vector {
 
 fn vectors() -> Vec<Vector> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/rtsp");
-    let mut files: Vec<_> = std::fs::read_dir(dir).expect("the vectors").map(|f| f.expect("a file").path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(dir).expect("the vectors").map(|f| f.expect("a file").path()).collect();
     files.sort();
     let mut out: Vec<Vector> = Vec::new();
     for path in files.iter().filter(|p| p.extension().is_some_and(|e| e == "txt")) {
@@ -79,7 +80,8 @@ fn escaped(text: &str) -> Vec<u8> {
 
 fn tracks() -> Vec<Track> {
     let config = |params| Arc::new(CodecConfig { version: 1, params, origin: Origin::Ingest });
-    let h264 = h264_params(vec![Bytes::from_static(&[0x67, 66, 0xc0, 12])], vec![Bytes::from_static(&[0x68, 1])]);
+    let h264 =
+        h264_params(vec![Bytes::from_static(&[0x67, 66, 0xc0, 12])], vec![Bytes::from_static(&[0x68, 1])]);
     vec![(TrackId::VIDEO, config(h264)), (TrackId::AUDIO, config(CodecParams::Opus { channels: 2 }))]
 }
 

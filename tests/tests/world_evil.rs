@@ -5,11 +5,13 @@
 use headwater_tests::world::actors::evil::Evil;
 use headwater_tests::world::actors::operator::Operator;
 use headwater_tests::world::actors::publisher::PublisherConfig;
-use headwater_tests::world::interference::{Guest, compare, run, run_in, run_with_panic};
+use headwater_tests::world::interference::{Guest, Innocents, compare, run, run_in, run_with_panic};
 use headwater_tests::world::{HostId, World};
 use proto_core::guard::INJECTED;
 use proto_core::node::config::{Config, Role};
 use proto_core::simulation::Speech;
+use std::num::NonZero;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The seeds to run. `WORLD_SEEDS=from..to` chooses others.
@@ -20,42 +22,45 @@ fn seeds() -> std::ops::Range<u64> {
     number(from)..number(to)
 }
 
+/// What was noticed of one kind of evil, told in full if it is the only one.
+fn noticed(seed: u64, kind: Evil, without: &Innocents, told: bool) -> Option<String> {
+    let mut w = if told { World::new(seed) } else { World::quiet(seed) };
+    let with = run_in(&mut w, kind.is_about_webrtc(), Some(kind));
+    for line in w.log().iter().filter(|l| told && !l.contains(" saw ")) {
+        eprintln!("{line}");
+    }
+    let v = compare(without, &with, &format!("{kind:?}")).err()?;
+    Some(format!("seed {seed}, {kind:?}: {} at {}: {}", v.invariant, v.at, v.text))
+}
+
+/// `WORLD_EVIL` chooses one kind.
 #[test]
 fn innocents_notice_nothing_of_any_evil_client() {
     let only = std::env::var("WORLD_EVIL").ok();
-    let mut wrong = Vec::new();
+    let chosen = |k: &&Evil| only.as_deref().is_none_or(|o| o == format!("{k:?}"));
     for seed in seeds() {
         let without = [false, true].map(|webrtc| run(seed, webrtc, None));
         assert!(
             without.iter().all(|w| w.violation.is_none()),
             "seed {seed} without anybody evil: {without:?}"
         );
-        for kind in Evil::ALL.iter().copied() {
-            if only.as_deref().is_some_and(|o| o != format!("{kind:?}")) {
-                continue;
+        let todo = Mutex::new(Evil::ALL.iter().copied().filter(|k| chosen(&k)));
+        let wrong = Mutex::new(Vec::new());
+        let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
+        std::thread::scope(|scope| {
+            for _ in 0..std::thread::available_parallelism().map_or(2, NonZero::get) {
+                scope.spawn(|| {
+                    while let Some(kind) = next() {
+                        let without = &without[usize::from(kind.is_about_webrtc())];
+                        let found = noticed(seed, kind, without, only.is_some());
+                        wrong.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+                    }
+                });
             }
-            let webrtc = kind.is_about_webrtc();
-            let start = std::time::Instant::now();
-            let with = if only.is_some() {
-                let mut w = World::new(seed);
-                let with = run_in(&mut w, webrtc, Some(kind));
-                eprintln!(
-                    "{}",
-                    w.log().iter().filter(|l| !l.contains(" saw ")).cloned().collect::<Vec<_>>().join("\n")
-                );
-                with
-            } else {
-                run(seed, webrtc, Some(kind))
-            };
-            if let Err(v) = compare(&without[usize::from(webrtc)], &with, &format!("{kind:?}")) {
-                wrong.push(format!("seed {seed}, {kind:?}: {} at {}: {}", v.invariant, v.at, v.text));
-            }
-            if std::env::var_os("WORLD_TIMES").is_some() {
-                eprintln!("{seed} {kind:?} {:?}", start.elapsed());
-            }
-        }
+        });
+        let wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
+        assert!(wrong.is_empty(), "{} kinds of evil were noticed:\n{}", wrong.len(), wrong.join("\n"));
     }
-    assert!(wrong.is_empty(), "{} kinds of evil were noticed:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// Keeps panics that a simulation causes out of the output.

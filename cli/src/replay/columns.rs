@@ -94,6 +94,13 @@ fn of_input(input: &Input<'_>) -> Row {
             };
             Row::new("answer", format!("ask {}", ask.0), detail)
         }
+        Input::Answer { ask, answer: Answer::File(found) } => {
+            let detail = match found {
+                Ok(bytes) => format!("{} bytes", bytes.len()),
+                Err(why) => why.clone(),
+            };
+            Row::new("answer", format!("ask {}", ask.0), detail)
+        }
         Input::Drain => Row::new("drain", "", ""),
     }
 }
@@ -114,6 +121,9 @@ fn of_output(output: &Output) -> Row {
         Output::Datagrams(batch) => Row::new("datagrams", format!("u{}", batch.socket.0), messages(batch)),
         Output::Ask { ask, work: Work::Resolve { host, port } } => {
             Row::new("ask", format!("ask {}", ask.0), format!("the address of {host}:{port}"))
+        }
+        Output::Ask { ask, work: Work::ReadFile { path } } => {
+            Row::new("ask", format!("ask {}", ask.0), format!("what {path} holds"))
         }
         Output::Log(line) => {
             let stream = line.stream.as_deref().map(|s| format!("[{s}] ")).unwrap_or_default();

@@ -25,6 +25,7 @@ pub(crate) fn check(config: &Config) -> Vec<Finding> {
     names(config, &mut found);
     addresses(config, &mut found);
     cluster(config, &mut found);
+    certificates(config, &mut found);
     limits(config, &mut found);
     found.0
 }
@@ -45,8 +46,10 @@ impl Findings {
 fn ports(config: &Config, found: &mut Findings) {
     let tcp = [
         ("http.port", config.http.port),
+        ("https.port", config.https.port),
         ("rtmp.port", config.rtmp.port),
         ("rtsp.port", config.rtsp.port),
+        ("rtmps.port", config.rtmps.port),
         ("cluster.port", config.cluster.port),
     ];
     let mut taken: BTreeMap<u16, &str> = BTreeMap::new();
@@ -120,6 +123,27 @@ fn addresses(config: &Config, found: &mut Findings) {
                 key,
                 "must be `auto` or an IP address without a port (a DNS name belongs into advertise.name)",
             ),
+        }
+    }
+}
+
+fn certificates(config: &Config, found: &mut Findings) {
+    let (certificates, keys) = (config.tls.certificates.len(), config.tls.keys.len());
+    if keys != 0 && keys != certificates {
+        found.wrong(
+            "tls.keys",
+            format!("names {keys} files for {certificates} certificates; give one for each, or none at all"),
+        );
+    } else if let Err(text) = crate::identity::check_files(config) {
+        found.wrong("tls.certificates", format!("cannot be used: {text}"));
+    }
+    for origin in &config.http.origins {
+        let host = origin.split_once("://").map_or("", |(_, host)| host);
+        if host.is_empty() || host.contains('/') {
+            found.wrong(
+                "http.origins",
+                "must hold origins with scheme and without path, such as https://example.com",
+            );
         }
     }
 }
@@ -268,9 +292,37 @@ mod tests {
     }
 
     #[test]
+    fn certificate_files_are_read_and_what_is_wrong_is_said() {
+        let text = |change: &dyn Fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            let found = check(&config);
+            assert_eq!(found.len(), 1, "{found:?}");
+            format!("{} {}", found[0].key, found[0].text)
+        };
+        let missing = text(&|c| c.tls.certificates = vec!["/nowhere/cert.pem".to_owned()]);
+        assert!(
+            missing.contains("tls.certificates") && missing.contains("/nowhere/cert.pem cannot be read"),
+            "{missing}"
+        );
+        let uneven = text(&|c| c.tls.keys = vec!["key.pem".to_owned()]);
+        assert!(uneven.starts_with("tls.keys names 1 files for 0"), "{uneven}");
+        let other = text(&|c| {
+            c.tls.certificates = vec![concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").to_owned()]
+        });
+        assert!(other.contains("holds no certificate"), "{other}");
+        assert_eq!(wrong_keys(|c| c.http.origins = vec!["example.com".to_owned()]), ["http.origins"]);
+        assert_eq!(
+            wrong_keys(|c| c.http.origins = vec!["https://example.com".to_owned()]),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
     fn ports_are_told_apart() {
         assert_eq!(wrong_keys(|c| c.rtmp.port = 5080), ["rtmp.port"]);
         assert_eq!(wrong_keys(|c| c.cluster.port = 0), ["cluster.port"]);
+        assert_eq!(wrong_keys(|c| c.https.port = 5080), ["https.port"]);
         assert_eq!(wrong_keys(|c| c.webrtc.port = 5080), Vec::<String>::new(), "UDP and TCP do not collide");
         let mut config = Config::default();
         config.http.port = 8081;

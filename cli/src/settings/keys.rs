@@ -49,6 +49,7 @@ const KEYS: &[(&str, &str, &str)] = &[
         "The origins whose pages may open websockets here. Empty: all.",
         "a list of origins, such as https://example.com",
     ),
+    ("https.port", "TCP port of what http.port has, over TLS.", PORT),
     ("rtmp.port", "TCP port of RTMP.", PORT),
     ("rtsp.port", "TCP port of RTSP.", PORT),
     (
@@ -62,7 +63,31 @@ const KEYS: &[(&str, &str, &str)] = &[
          from its neighbours as long as each track has a pair of its own. 0: media goes over the connection only.",
         "a whole number from 0 to 1000",
     ),
+    ("rtmps.port", "TCP port of RTMP over TLS.", PORT),
+    (
+        "tls.certificates",
+        "PEM files, each with a certificate and its chain; a client gets the one for the host that it names, else the \
+         first. They are read again when they change. Empty: one made at start.",
+        "a list of file names",
+    ),
+    (
+        "tls.keys",
+        "PEM files with the private keys, in the order of the certificates. Empty: each key stands in the file of its \
+         certificate.",
+        "a list of file names",
+    ),
     ("webrtc.port", "UDP port of all WebRTC sessions. Must be open to viewers and publishers.", PORT),
+    (
+        "webrtc.lean",
+        "Whether WebRTC viewers get the lean sender, which costs a small part of a whole session. Switch it off only to \
+         compare.",
+        "true or false",
+    ),
+    (
+        "webrtc.stun",
+        "Answer STUN requests of anybody on that port, and tell clients so, who then need no STUN server of others.",
+        "true or false",
+    ),
     ("cluster.port", "TCP port on which other nodes reach this one.", PORT),
     (
         "cluster.manager",

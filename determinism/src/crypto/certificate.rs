@@ -59,7 +59,7 @@ fn key(seed: [u8; 32]) -> SigningKey {
     }
 }
 
-/// A certificate of one name, with nothing in it that WebRTC has no use for.
+/// A certificate of one name, with nothing in it that a client which does not look at it has a use for.
 struct SelfSigned(Name);
 
 impl BuilderProfile for SelfSigned {

@@ -10,10 +10,12 @@ mod prime;
 mod srtp;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use certificate::certificate;
 pub use dtls::dtls_provider;
 pub(crate) use prime::{far_future, hello_time};
+pub use tls::tls_provider;
 
 use std::fmt;
 use str0m::crypto::CryptoProvider;

@@ -143,6 +143,8 @@ pub struct Server {
     events: VecDeque<Output>,
     /// The peer sends no more.
     finished: bool,
+    /// What every request is refused with, where nothing is served.
+    refusing: Option<String>,
     /// At least one request was answered.
     served: bool,
     /// Since when nothing of a next request has come.
@@ -174,6 +176,7 @@ impl Server {
             outbox: Outbox::default(),
             events: VecDeque::new(),
             finished: false,
+            refusing: None,
             served: false,
             idle_since: now,
             progress_at: now,
@@ -181,9 +184,22 @@ impl Server {
         }
     }
 
+    /// A server on a port that does not serve plain HTTP: it answers the first request with 400 and these words.
+    pub fn refusing(text: String, limits: &Limits, now: Time) -> Server {
+        Server { refusing: Some(text), ..Server::new(limits, now) }
+    }
+
     /// Whether a request was given out and its answer is owed.
     pub fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting { .. } | Phase::Upgrading { .. })
+    }
+
+    /// Why the connection is about to end, if it is.
+    pub fn closing(&self) -> Option<&Reason> {
+        match &self.phase {
+            Phase::Flushing { reason, .. } | Phase::Lingering { reason, .. } => Some(reason),
+            _ => None,
+        }
     }
 
     /// Bytes that wait for the peer, if this is a websocket.
@@ -231,7 +247,13 @@ impl Server {
                         Ok(Scan::Head(len)) => {
                             let head = self.inbox.peek().get(..len).unwrap_or_default();
                             match Head::parse(head, &self.caps.head) {
-                                Ok(head) => self.begin_body(head, len),
+                                Ok(head) => match self.refusing.take() {
+                                    Some(text) => {
+                                        let refusal = Refusal::peer(400, "http_not_tls", text);
+                                        self.refuse(head.shape(refusal), true);
+                                    }
+                                    None => self.begin_body(head, len),
+                                },
                                 Err(refusal) => self.refuse(refusal, true),
                             }
                         }

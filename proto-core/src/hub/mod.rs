@@ -30,7 +30,8 @@ use crate::ids::Epoch;
 use crate::limits::Limits;
 use crate::media::frame::{Ingest, NewFrame};
 use crate::media::key::StreamKey;
-use crate::media::track::{CodecConfig, TrackId};
+use crate::media::track::{Codec, CodecConfig, TrackId};
+use crate::simulation::Bug;
 use crate::time::{Deadline, Time, Timers};
 use delivery::Delivery;
 use slab::Slab;
@@ -84,6 +85,8 @@ pub struct Hub {
     next_stream: u64,
     next_subscriber: u64,
     stray: u64,
+    /// Bytes that all rings may hold.
+    memory: u64,
 }
 
 impl Hub {
@@ -99,6 +102,7 @@ impl Hub {
             next_stream: 0,
             next_subscriber: 0,
             stray: 0,
+            memory: limits.memory_bytes,
         }
     }
 
@@ -107,7 +111,7 @@ impl Hub {
     ///
     /// # Errors
     /// `stale_epoch` if the stream has had a higher epoch; `name_busy` if a source that is not silent has the same
-    /// epoch; `too_many_streams`.
+    /// epoch; `too_many_streams`; `no_memory`.
     pub fn publish(
         &mut self,
         key: &StreamKey,
@@ -127,12 +131,26 @@ impl Hub {
                         ),
                     ));
                 }
+                if !self.limits.simulation.planted(Bug::MemoryIgnored)
+                    && self.limits.ring_bytes_least().saturating_mul(self.streams.len() as u64 + 1)
+                        > self.memory
+                {
+                    return Err(Reason::limit(
+                        "no_memory",
+                        format!(
+                            "the memory of this node is taken by {} streams and their viewers; try another node or \
+                             later, or raise limits.memory_bytes",
+                            self.streams.len()
+                        ),
+                    ));
+                }
                 let id = StreamId(self.next_stream);
                 self.next_stream += 1;
                 let mut stream = Stream::new(key.clone(), &self.limits);
                 stream.take_over(epoch, source, now);
                 self.streams.insert(id, stream);
                 self.names.insert(key.clone(), id);
+                self.share();
                 return Ok(id);
             }
         };
@@ -189,6 +207,31 @@ impl Hub {
         Ok(id)
     }
 
+    /// All rings together may hold so many bytes from now on. What no longer fits is let go, oldest first.
+    pub fn set_memory(&mut self, bytes: u64) {
+        if self.memory != bytes {
+            self.memory = bytes;
+            self.share();
+        }
+    }
+
+    /// The bytes that all rings hold.
+    pub fn ring_bytes(&self) -> u64 {
+        self.streams.values().map(|s| s.ring.bytes()).sum()
+    }
+
+    /// Each ring has the same share, and never more than its own limit.
+    fn share(&mut self) {
+        let each = self.memory / (self.streams.len() as u64).max(1);
+        let each = match self.limits.simulation.planted(Bug::MemoryIgnored) {
+            true => u64::MAX,
+            false => each.max(self.limits.ring_bytes_least()),
+        };
+        for stream in self.streams.values_mut() {
+            stream.ring.hold(each.min(self.limits.ring_bytes as u64));
+        }
+    }
+
     /// Takes what a source sends. Frames that cannot be used are dropped and counted; see [`StreamStats::dropped`].
     pub fn ingest(&mut self, stream: StreamId, source: SourceId, item: Ingest, now: Time) {
         self.take(stream, source, item, None, now);
@@ -224,6 +267,29 @@ impl Hub {
         if taken.wants_key {
             self.request_key_frame(stream, now);
         }
+        if let Some(codec) = taken.other_codec {
+            self.let_strangers_go(stream, codec);
+        }
+    }
+
+    /// The pictures are of another codec from here on. Who takes none of the stream's pictures any more would look at the
+    /// last one for ever; whoever joins anew gets what there is, or hears why not.
+    fn let_strangers_go(&mut self, stream: StreamId, codec: Codec) {
+        let Some(s) = self.streams.get(&stream) else { return };
+        let pictures: Vec<Codec> = s.pictures().collect();
+        let strange = |id: &SubscriberId| {
+            let v = self.subscribers.get(id.slot).filter(|v| v.id == *id);
+            v.is_some_and(|v| !pictures.iter().any(|c| v.takes(*c)))
+        };
+        let all: Vec<SubscriberId> = s.subscribers.iter().copied().filter(strange).collect();
+        for id in all {
+            self.remove(id);
+            let text = format!(
+                "the publisher went on with {} pictures, which this session did not agree to: connect again",
+                codec.name()
+            );
+            self.events.push_back(HubEvent::Evict(id, Reason::local("codec_changed", text)));
+        }
     }
 
     /// A source leaves. The stream is held for `stream_hold_ms`, then it ends. Without effect if the source is not
@@ -252,6 +318,7 @@ impl Hub {
             self.timers.cancel(&Timer::KeyRequest(stream));
             let stats = Box::new(s.stats(now));
             self.events.push_back(HubEvent::Ended { stream, key: s.key, reason, stats });
+            self.share();
         }
     }
 

@@ -17,10 +17,16 @@ pub struct Config {
     pub node: NodeConfig,
     /// Pages, API, WHIP, WHEP.
     pub http: HttpConfig,
+    /// HTTP over TLS.
+    pub https: HttpsConfig,
     /// RTMP.
     pub rtmp: RtmpConfig,
     /// RTSP.
     pub rtsp: RtspConfig,
+    /// RTMP over TLS.
+    pub rtmps: RtmpsConfig,
+    /// Certificates.
+    pub tls: TlsConfig,
     /// WebRTC.
     pub webrtc: WebRtcConfig,
     /// Manager and links to other nodes.
@@ -39,8 +45,11 @@ impl Default for Config {
             bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             node: NodeConfig::default(),
             http: HttpConfig::default(),
+            https: HttpsConfig::default(),
             rtmp: RtmpConfig::default(),
             rtsp: RtspConfig::default(),
+            rtmps: RtmpsConfig::default(),
+            tls: TlsConfig::default(),
             webrtc: WebRtcConfig::default(),
             cluster: ClusterConfig::default(),
             advertise: AdvertiseConfig::default(),
@@ -71,6 +80,16 @@ impl Config {
         let first = self.rtsp.udp_port;
         let pairs = (0..self.rtsp.udp_pairs).map_while(move |n| first.checked_add(2 * n));
         pairs.filter_map(|rtp| Some((rtp, rtp.checked_add(1)?)))
+    }
+
+    /// Where HTTP over TLS listens.
+    pub fn https_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.bind, self.https.port)
+    }
+
+    /// Where RTMP over TLS listens.
+    pub fn rtmps_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.bind, self.rtmps.port)
     }
 
     /// Where WebRTC's one UDP port is.
@@ -162,17 +181,68 @@ impl Default for RtspConfig {
     }
 }
 
+/// HTTP over TLS.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpsConfig {
+    /// TCP port of what `http.port` has, over TLS.
+    pub port: u16,
+}
+
+impl Default for HttpsConfig {
+    fn default() -> Self {
+        HttpsConfig { port: 5443 }
+    }
+}
+
+/// RTMP over TLS.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RtmpsConfig {
+    /// TCP port of RTMP over TLS.
+    pub port: u16,
+}
+
+impl Default for RtmpsConfig {
+    fn default() -> Self {
+        RtmpsConfig { port: 1936 }
+    }
+}
+
+/// Certificates for TLS.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// PEM files, each with a certificate and the chain after it; empty: one made at start. Clients that name no host of
+    /// another get the first.
+    pub certificates: Vec<String>,
+    /// PEM files with the private keys, in the order of the certificates; empty: each stands in its certificate's file.
+    pub keys: Vec<String>,
+}
+
+impl TlsConfig {
+    /// The files of each certificate and its key.
+    pub fn pairs(&self) -> impl Iterator<Item = (&String, &String)> {
+        let keys = if self.keys.is_empty() { &self.certificates } else { &self.keys };
+        self.certificates.iter().zip(keys)
+    }
+}
+
 /// WebRTC.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebRtcConfig {
     /// UDP port of all WebRTC sessions.
     pub port: u16,
+    /// Whether viewers get lean sessions, which cost a small part of a whole one.
+    pub lean: bool,
+    /// Answer STUN requests of anybody on that port, and tell clients so.
+    pub stun: bool,
 }
 
 impl Default for WebRtcConfig {
     fn default() -> Self {
-        WebRtcConfig { port: 8189 }
+        WebRtcConfig { port: 8189, lean: true, stun: true }
     }
 }
 

@@ -7,21 +7,25 @@ use crate::cluster::link::{self, Link};
 use crate::error::Reason;
 use crate::guard::{guard, strike};
 use crate::http;
-use crate::http::websocket::code;
+use crate::http::websocket::{self, code};
 use crate::io::{ConnId, Level, Output, Service};
 use crate::machine::Machine;
 use crate::rtmp;
 use crate::rtsp;
+use crate::time::Deadline;
+use crate::tls;
 use std::net::SocketAddr;
 
 /// How connections without a session end every day; not worth a line.
 const ROUTINE: [&str; 6] = ["peer_closed", "reset", "http_done", "http_idle", "ws_closed", "ws_gone"];
 
 /// What carries a connection's bytes, under the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Transport {
     /// The TCP stream as it is.
     Plain,
+    /// TLS.
+    Tls(Box<tls::Session>),
 }
 
 /// What speaks on a connection.
@@ -39,6 +43,20 @@ pub(super) enum Proto {
         /// What the link is for.
         used: LinkUse,
     },
+    /// The proxy's websocket to another node.
+    Socket {
+        /// The machine; it is made when the connection stands.
+        machine: Option<Box<websocket::client::Client>>,
+        /// What is asked for there.
+        target: websocket::client::Target,
+    },
+    /// The proxy's request to another node.
+    Request {
+        /// The machine; it is made when the connection stands.
+        machine: Option<Box<http::client::Client>>,
+        /// What is asked for there.
+        ask: http::client::Ask,
+    },
     /// A session with a defect, for the test of the session boundary.
     #[cfg(test)]
     Broken,
@@ -51,6 +69,8 @@ pub(super) struct Conn {
     pub(super) service: Service,
     pub(super) local: Option<SocketAddr>,
     pub(super) remote: SocketAddr,
+    /// What the driver said last that it would take, until something was sent.
+    pub(super) free: Option<usize>,
     /// Counts against its address as long as nothing is published or played on it.
     pub(super) idle: bool,
     /// It is a websocket that has not ended.
@@ -62,14 +82,29 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    /// A connection that the node dials.
+    /// A link that the node dials.
     pub(super) fn dialling(to: SocketAddr, used: LinkUse) -> Conn {
+        Conn::outgoing(to, Proto::Link { machine: None, used }, Service::Link)
+    }
+
+    /// A websocket that the node dials.
+    pub(super) fn dialling_socket(to: SocketAddr, target: websocket::client::Target) -> Conn {
+        Conn::outgoing(to, Proto::Socket { machine: None, target }, Service::Http)
+    }
+
+    /// A connection that the node dials for a request.
+    pub(super) fn dialling_request(to: SocketAddr, ask: http::client::Ask) -> Conn {
+        Conn::outgoing(to, Proto::Request { machine: None, ask }, Service::Http)
+    }
+
+    fn outgoing(to: SocketAddr, proto: Proto, service: Service) -> Conn {
         Conn {
             transport: Transport::Plain,
-            proto: Proto::Link { machine: None, used },
-            service: Service::Link,
+            proto,
+            service,
             local: None,
             remote: to,
+            free: None,
             idle: false,
             socket: false,
             explained: false,
@@ -92,6 +127,8 @@ enum Said {
     Rtmp(rtmp::server::Output),
     Rtsp(rtsp::server::Output),
     Link(link::Output),
+    Socket(websocket::client::Output),
+    Request(http::client::Output),
 }
 
 impl Node {
@@ -99,7 +136,7 @@ impl Node {
         let now = self.now;
         let ip = remote.ip();
         let of_ip = self.conns_per_ip.get(&ip).copied().unwrap_or(0);
-        let refusal = if self.conns.len() >= self.limits.conns {
+        let refusal = if self.conns.len() + self.tls.leaving.len() >= self.limits.conns {
             Some(("conns", "limits.conns"))
         } else if of_ip >= self.limits.conns_per_ip {
             Some(("conns_per_ip", "limits.conns_per_ip"))
@@ -117,9 +154,21 @@ impl Node {
             self.out.push_back(Output::Close { conn: id, now: true });
             return;
         }
+        let transport = match self.transport(service) {
+            Ok(transport) => transport,
+            Err(reason) => {
+                self.counters.drop("conn", reason.code, 1);
+                let text = format!("connection of {remote} refused: {reason}");
+                self.log(Level::Warn, service.name(), reason.code, text);
+                self.out.push_back(Output::Close { conn: id, now: true });
+                return;
+            }
+        };
         let proto = match service {
-            Service::Http => Proto::Http(Box::new(http::server::Server::new(&self.limits, now))),
-            Service::Rtmp => Proto::Rtmp(Box::new(rtmp::server::Server::new(
+            Service::Http | Service::Https => {
+                Proto::Http(Box::new(http::server::Server::new(&self.limits, now)))
+            }
+            Service::Rtmp | Service::Rtmps => Proto::Rtmp(Box::new(rtmp::server::Server::new(
                 self.config.limits.clone(),
                 self.rng.fork("rtmp", id.0),
                 now,
@@ -139,11 +188,12 @@ impl Node {
         *self.conns_per_ip.entry(ip).or_default() += 1;
         self.counters.accepted(service);
         let conn = Conn {
-            transport: Transport::Plain,
+            transport,
             proto,
             service,
             local: Some(local),
             remote,
+            free: None,
             idle: true,
             socket: false,
             explained: false,
@@ -162,16 +212,28 @@ impl Node {
             *machine = Some(Box::new(made));
             self.dirty_conns.insert(id);
         }
+        self.proxy_connected(id);
+        self.carry_connected(id);
+    }
+
+    /// Hands on what the driver says of a connection: bytes, room, an end or a tick.
+    pub(super) fn wire(&mut self, id: ConnId, input: Wire<'_>) {
+        let Some(conn) = self.conns.get_mut(&id) else { return self.wire_leaving(id, &input) };
+        match &input {
+            Wire::Received(bytes) => self.counters.received(conn.service, bytes.len()),
+            Wire::Writable(free) => conn.free = Some(*free),
+            _ => {}
+        }
+        match conn.transport {
+            Transport::Plain => self.machine(id, input),
+            Transport::Tls(_) => self.wire_tls(id, input),
+        }
     }
 
     /// Hands bytes, room, an end or a tick to the machine of a connection.
-    pub(super) fn wire(&mut self, id: ConnId, input: Wire<'_>) {
+    pub(super) fn machine(&mut self, id: ConnId, input: Wire<'_>) {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let Transport::Plain = conn.transport;
-        if let Wire::Received(bytes) = &input {
-            self.counters.received(conn.service, bytes.len());
-        }
         conn.told += 1;
         let (switches, told) = (self.limits.simulation, conn.told);
         let mut work = || match &mut conn.proto {
@@ -211,7 +273,27 @@ impl Node {
                 },
                 now,
             ),
-            Proto::Link { machine: None, .. } => {}
+            Proto::Socket { machine: Some(m), .. } => m.handle(
+                match input {
+                    Wire::Received(b) => websocket::Input::Received(b),
+                    Wire::Writable(n) => websocket::Input::Writable(n),
+                    Wire::PeerFinished => websocket::Input::PeerFinished,
+                    Wire::Tick => websocket::Input::Tick,
+                },
+                now,
+            ),
+            Proto::Request { machine: Some(m), .. } => m.handle(
+                match input {
+                    Wire::Received(b) => http::client::Input::Received(b),
+                    Wire::Writable(n) => http::client::Input::Writable(n),
+                    Wire::PeerFinished => http::client::Input::PeerFinished,
+                    Wire::Tick => http::client::Input::Tick,
+                },
+                now,
+            ),
+            Proto::Link { machine: None, .. }
+            | Proto::Socket { machine: None, .. }
+            | Proto::Request { machine: None, .. } => {}
             #[cfg(test)]
             Proto::Broken => panic!("planted"),
         };
@@ -251,7 +333,11 @@ impl Node {
                 Proto::Rtmp(m) => m.poll().map(Said::Rtmp),
                 Proto::Rtsp(m) => m.poll().map(Said::Rtsp),
                 Proto::Link { machine: Some(m), .. } => m.poll().map(Said::Link),
-                Proto::Link { machine: None, .. } => None,
+                Proto::Socket { machine: Some(m), .. } => m.poll().map(Said::Socket),
+                Proto::Request { machine: Some(m), .. } => m.poll().map(Said::Request),
+                Proto::Link { machine: None, .. }
+                | Proto::Socket { machine: None, .. }
+                | Proto::Request { machine: None, .. } => None,
                 #[cfg(test)]
                 Proto::Broken => None,
             });
@@ -260,23 +346,41 @@ impl Node {
                 Ok(Some(Said::Rtmp(o))) => self.rtmp_said(id, o),
                 Ok(Some(Said::Rtsp(o))) => self.rtsp_said(id, o),
                 Ok(Some(Said::Link(o))) => self.link_said(id, o),
+                Ok(Some(Said::Socket(o))) => self.proxy_said(id, o),
+                Ok(Some(Said::Request(o))) => self.carry_said(id, o),
                 Ok(None) => break,
                 Err(reason) => self.end_conn(id, reason, Some(true)),
             }
         }
+        self.flush(id);
+        let tls = self.tls_deadline(id);
         let deadline = self.conns.get(&id).and_then(|conn| match &conn.proto {
             Proto::Http(m) => m.deadline(),
             Proto::Rtmp(m) => m.deadline(),
             Proto::Rtsp(m) => m.deadline(),
             Proto::Link { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
+            Proto::Socket { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
+            Proto::Request { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
             #[cfg(test)]
             Proto::Broken => None,
         });
-        self.timers.update(Alarm::Conn(id), deadline);
+        if self.conns.contains_key(&id) {
+            self.timers.update(Alarm::Conn(id), Deadline::earliest(deadline, tls));
+        }
     }
 
     pub(super) fn send(&mut self, conn: ConnId, bytes: bytes::Bytes) {
-        if let Some(c) = self.conns.get(&conn) {
+        match self.conns.get_mut(&conn).map(|c| &mut c.transport) {
+            Some(Transport::Tls(session)) => session.send(bytes),
+            Some(Transport::Plain) => self.send_raw(conn, bytes),
+            None => {}
+        }
+    }
+
+    /// Sends bytes as they are.
+    pub(super) fn send_raw(&mut self, conn: ConnId, bytes: bytes::Bytes) {
+        if let Some(c) = self.conns.get_mut(&conn) {
+            c.free = c.free.map(|free| free.saturating_sub(bytes.len()));
             self.counters.sent(c.service, bytes.len());
             self.out.push_back(Output::Send { conn, bytes });
         }
@@ -286,7 +390,7 @@ impl Node {
         match said {
             http::server::Output::Send(bytes) => self.send(id, bytes),
             http::server::Output::Request(request) => self.request(id, request),
-            http::server::Output::Upgrade(request) => self.socket_asked(id, &request),
+            http::server::Output::Upgrade(request) => self.socket_asked(id, request),
             http::server::Output::Text(text) => self.socket_text(id, text),
             http::server::Output::SocketEnded { code, text } => {
                 if self.conns.get_mut(&id).is_some_and(|c| std::mem::take(&mut c.socket)) {
@@ -343,6 +447,14 @@ impl Node {
         }
     }
 
+    /// Why an HTTP connection is about to end, if it is.
+    pub(super) fn http_closing(&self, id: ConnId) -> Option<Reason> {
+        match self.conns.get(&id).map(|c| &c.proto) {
+            Some(Proto::Http(m)) => m.closing().cloned(),
+            _ => None,
+        }
+    }
+
     /// A session on this connection publishes or plays: the connection no longer counts as idle.
     pub(super) fn conn_is_used(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(&id)
@@ -375,12 +487,17 @@ impl Node {
         if self.conns.get_mut(&id).is_some_and(|c| std::mem::take(&mut c.socket)) {
             self.socket_ended(id, code::ABNORMAL, &reason.text);
         }
-        let Some(conn) = self.conns.remove(&id) else { return };
+        let Some(mut conn) = self.conns.remove(&id) else { return };
         self.timers.cancel(&Alarm::Conn(id));
         self.dirty_conns.remove(&id);
         if conn.idle {
             self.forget_idle(conn.remote.ip());
         }
+        let transport = std::mem::replace(&mut conn.transport, Transport::Plain);
+        let close = match close {
+            Some(false) => self.leave(id, transport).then_some(false),
+            other => other,
+        };
         if let Some(now) = close {
             self.out.push_back(Output::Close { conn: id, now });
         }
@@ -394,12 +511,22 @@ impl Node {
                 "panic",
                 format!("connection {id} of {}: {reason}", conn.remote),
             );
-        } else if conn.service != Service::Link && !ROUTINE.contains(&reason.code) && !conn.explained {
+        } else if conn.service != Service::Link
+            && !id.is_dialled()
+            && !ROUTINE.contains(&reason.code)
+            && !conn.explained
+        {
             let text = format!("connection of {} ended: {reason}", conn.remote);
             self.log(Level::Warn, conn.service.name(), reason.code, text);
         }
         match conn.proto {
-            Proto::Http(_) => self.http_gone(id),
+            Proto::Http(_) => {
+                self.proxy_client_gone(id);
+                self.carry_client_gone(id);
+                self.http_gone(id);
+            }
+            Proto::Socket { .. } => self.proxy_back_gone(id, &reason),
+            Proto::Request { .. } => self.carry_back_gone(id, &reason),
             Proto::Rtmp(_) => {}
             Proto::Rtsp(m) => self.rtsp_gone(id, &m),
             #[cfg(test)]

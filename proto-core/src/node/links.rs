@@ -12,6 +12,7 @@ use crate::io::{Answer, AskId, ConnId, Level, Output, Work};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::node::config::Config;
+use crate::rtmp;
 use crate::simulation::Bug;
 use crate::time::Deadline;
 use crate::wire::link::{Advertised, Message, NodeInfo, RelayedReport, Report, StreamReport};
@@ -35,6 +36,8 @@ pub(super) enum LinkUse {
 pub(super) enum Asked {
     /// The manager's address.
     Manager,
+    /// What a certificate file holds.
+    File,
 }
 
 /// Where the manager is, as host and port, or `None` if it is in this process.
@@ -258,14 +261,17 @@ impl Node {
         let Ok(Some((host, port))) = manager_target(&self.config) else { return };
         self.next_ask += 1;
         let ask = AskId(self.next_ask);
-        self.asks.clear();
+        self.asks.retain(|_, asked| *asked != Asked::Manager);
         self.asks.insert(ask, Asked::Manager);
         self.out.push_back(Output::Ask { ask, work: Work::Resolve { host, port } });
     }
 
     pub(super) fn answered(&mut self, ask: AskId, answer: Answer) {
-        let Some(Asked::Manager) = self.asks.remove(&ask) else { return };
-        let Answer::Resolved(result) = answer;
+        let result = match (self.asks.remove(&ask), answer) {
+            (Some(Asked::Manager), Answer::Resolved(result)) => result,
+            (Some(Asked::File), Answer::File(found)) => return self.file_read(ask, found),
+            _ => return,
+        };
         let failed = |text: String| Reason::peer("resolve_failed", text);
         match result.map_err(failed).and_then(|list| {
             list.first().copied().ok_or_else(|| failed("the manager's name has no address".to_owned()))
@@ -389,6 +395,11 @@ impl Node {
             "drain",
             format!("draining: nothing new is taken, {n} sessions may finish within {most:?}"),
         );
+        let rtmp: Vec<ConnId> =
+            self.conns.iter().filter(|(_, c)| matches!(c.proto, Proto::Rtmp(_))).map(|(id, _)| *id).collect();
+        for conn in rtmp {
+            self.tell_rtmp(conn, rtmp::server::Input::Drain);
+        }
         let report = self.make_report();
         self.member.handle(member::Input::Report(report), self.now);
         let until = self.now + most;
@@ -406,6 +417,7 @@ impl Node {
                 &Reason::local("draining", "the node stops; reconnect through the manager"),
             );
         }
+        self.end_proxies();
         self.drain_over = true;
     }
 

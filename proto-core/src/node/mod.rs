@@ -8,6 +8,7 @@ pub mod address;
 pub mod audit;
 pub mod config;
 pub mod exposition;
+pub mod identity;
 pub mod session;
 pub mod throttle;
 
@@ -15,12 +16,16 @@ mod api;
 mod conns;
 mod links;
 mod log;
+mod memory;
 mod metrics;
 mod playing;
+mod proxy;
 mod publishing;
 mod pulling;
 mod rtsp;
+mod secure;
 mod serving;
+pub mod signals;
 mod sockets;
 mod stats;
 #[cfg(test)]
@@ -32,15 +37,16 @@ use crate::cluster::NodeId;
 use crate::cluster::manager::Manager;
 use crate::cluster::member::Member;
 use crate::error::Reason;
-use crate::hub::{Hub, StreamId, SubscriberId};
+use crate::hub::{CodecSet, Hub, StreamId, SubscriberId};
 use crate::io::{AskId, ConnId, Output, SocketId};
 use crate::limits::Limits;
 use crate::media::key::StreamKey;
 use crate::node::address::Advertised;
 use crate::node::config::{Config, Role};
+use crate::node::identity::Identity;
 use crate::node::session::{SessionId, Sessions};
 use crate::rand::Rng;
-use crate::rtc::{Endpoint, EndpointConfig, Identity};
+use crate::rtc::{Endpoint, EndpointConfig};
 use crate::time::{Time, Timers, WallAnchor};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -61,10 +67,18 @@ enum Alarm {
     Waiting(SessionId),
     /// A stream's tracks had time to show up.
     Settle(StreamKey),
+    /// A client of the websocket dialect waited long enough.
+    Signal(signals::SignalId),
+    /// A publisher wants a key frame in its stream.
+    KeyFrames(SessionId),
     /// A viewer has more to take.
     Pump(SubscriberId),
     /// Load is measured and reported.
     Report,
+    /// Certificate files are to be looked at.
+    Certificates,
+    /// It is to be looked whether nodes that are proxied to live.
+    Proxy,
     /// The time to finish what runs is over.
     DrainEnds,
 }
@@ -88,6 +102,7 @@ pub struct Node {
     next_dial: u64,
     next_ask: u64,
     asks: BTreeMap<AskId, links::Asked>,
+    tls: secure::Tls,
 
     rtc: Endpoint,
     rtsp_udp: rtsp::Udp,
@@ -96,8 +111,8 @@ pub struct Node {
     sessions: Sessions,
     claims: BTreeMap<u64, (SessionId, StreamKey)>,
     next_req: u64,
-    /// WHIP requests whose name is being claimed: the HTTP connection and the SDP answer that waits.
-    whip_waiting: BTreeMap<SessionId, (ConnId, String)>,
+    /// WHIP requests whose name is being claimed.
+    whip_waiting: BTreeMap<SessionId, web::WaitingAnswer>,
     /// WHEP requests whose stream is being found.
     whep_waiting: BTreeMap<SessionId, web::WaitingOffer>,
     /// When a stream's first track was seen.
@@ -106,7 +121,9 @@ pub struct Node {
     /// error.
     ended_resources: VecDeque<String>,
     /// WHEP viewers whose media path does not stand yet.
-    joining: BTreeMap<SessionId, StreamKey>,
+    joining: BTreeMap<SessionId, (StreamKey, CodecSet)>,
+    /// Clients of the websocket dialect.
+    signals: signals::Signals,
     /// Viewers of any protocol whose stream is not here yet.
     play_waiting: BTreeMap<StreamKey, Vec<SessionId>>,
 
@@ -115,6 +132,7 @@ pub struct Node {
     /// The connection that was dialled to the manager last.
     manager_conn: Option<ConnId>,
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
+    proxy: proxy::Proxy,
     pulls: pulling::Pulls,
     serving: serving::Served,
     load: stats::Load,
@@ -132,11 +150,17 @@ impl Node {
     /// Makes a node.
     ///
     /// `seed` is the root of all its randomness; `start` is the moment that [`Time::ZERO`] stands for, needed by the
-    /// sans-IO libraries that insist on `Instant`. `identity` is its certificate and cryptography for WebRTC.
+    /// sans-IO libraries that insist on `Instant`. `identity` is its certificates and cryptography for WebRTC and TLS.
     ///
     /// # Errors
     /// If the configuration contradicts itself; the text names the key.
-    pub fn new(config: Config, seed: [u8; 32], start: Instant, identity: Identity) -> Result<Node, Reason> {
+    pub fn new(
+        config: Config,
+        seed: [u8; 32],
+        start: Instant,
+        identity: impl Into<Identity>,
+    ) -> Result<Node, Reason> {
+        let identity = identity.into();
         let limits = Arc::new(config.limits.clone());
         let rng = Rng::new(seed);
         let mut names = rng.fork("node", 0);
@@ -153,13 +177,17 @@ impl Node {
             NodeId(config.node.name.clone())
         };
         let instance = names.u64();
-        let rtc = Endpoint::new(EndpointConfig {
+        let mut rtc = Endpoint::new(EndpointConfig {
             limits: config.limits.clone(),
             rng: rng.fork("rtc", 0),
             start,
-            identity,
+            identity: identity.rtc,
+            stun: config.webrtc.stun,
             loop_index: 0,
         })?;
+        if !config.webrtc.lean {
+            rtc.use_whole_viewers();
+        }
         let dials = links::manager_target(&config)?;
         let is_manager = config.has_role(Role::Manager) && dials.is_none();
         if !is_manager && dials.is_none() {
@@ -193,6 +221,7 @@ impl Node {
             next_dial: 0,
             next_ask: 0,
             asks: BTreeMap::new(),
+            tls: secure::Tls::new(identity.tls),
             rtc,
             rtsp_udp: rtsp::Udp::default(),
             udp_open: false,
@@ -204,11 +233,13 @@ impl Node {
             first_track: BTreeMap::new(),
             ended_resources: VecDeque::new(),
             joining: BTreeMap::new(),
+            signals: signals::Signals::default(),
             play_waiting: BTreeMap::new(),
             member,
             manager,
             manager_conn: None,
             pair_waiting: BTreeMap::new(),
+            proxy: proxy::Proxy::default(),
             pulls: pulling::Pulls::default(),
             serving: serving::Served::default(),
             load: stats::Load::default(),

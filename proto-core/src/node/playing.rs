@@ -8,8 +8,8 @@ use crate::hub::delivery::Delivery;
 use crate::hub::{CodecSet, Notice, StreamId, SubscriberId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
+use crate::media::frame::FrameKind;
 use crate::media::key::StreamKey;
-use crate::media::track::Codec;
 use crate::rtc;
 use crate::rtmp;
 use crate::simulation::{Bug, Site};
@@ -44,6 +44,9 @@ impl Node {
     /// Starts a viewer at once if its stream is here, else has the stream pulled.
     pub(super) fn find_stream(&mut self, session: SessionId) {
         let Some(key) = self.sessions.get(session).map(|s| s.key.clone()) else { return };
+        if let Err(reason) = self.room(0, 0) {
+            return self.refuse_play(session, &reason);
+        }
         if let Some(stream) = self.hub.find(&key)
             && self.is_settled(stream)
         {
@@ -140,7 +143,7 @@ impl Node {
             }
         }
         if let Some(offer) = self.whep_waiting.remove(&session) {
-            self.answer_whep(offer.conn, session, Err(reason));
+            self.answer_whep(offer.conn, session, offer.dialect, Err(reason));
         }
     }
 
@@ -155,8 +158,10 @@ impl Node {
         if let Some(s) = self.sessions.remove(session) {
             self.pulls.touch(&s.key);
         }
-        if let Some(offer) = self.whep_waiting.remove(&session) {
-            self.answer_whep(offer.conn, session, Err(reason));
+        if let Carrier::Signal(id) = carrier {
+            self.signal_refused(id, session, reason);
+        } else if let Some(offer) = self.whep_waiting.remove(&session) {
+            self.answer_whep(offer.conn, session, offer.dialect, Err(reason));
         } else if let Carrier::Conn(conn) = carrier {
             self.tell_play_refused(conn, reason.clone());
         }
@@ -164,9 +169,10 @@ impl Node {
 
     fn start_viewer(&mut self, session: SessionId, stream: StreamId) {
         let Some(s) = self.sessions.get(session) else { return };
-        let started = match s.protocol {
-            Protocol::Whep => self.start_whep(session, stream),
-            Protocol::Rtsp => self.describe_rtsp(session, stream),
+        let started = match (s.protocol, s.carrier) {
+            (_, Carrier::Signal(id)) => self.start_signal(id, session, stream),
+            (Protocol::Whep, _) => self.start_whep(session, stream),
+            (Protocol::Rtsp, _) => self.describe_rtsp(session, stream),
             _ => self.start_rtmp(session, stream),
         };
         if let Err(reason) = started {
@@ -195,8 +201,10 @@ impl Node {
         let candidates = self.advertised.candidates(local, self.config.webrtc.port);
         let tracks = self.hub.tracks(stream);
         let from = remote.map_or(self.advertised.public, |r| r.ip());
-        let offer = rtc::Offer { sdp: &waiting.offer, from, candidates: &candidates };
-        let played = self.rtc.play(offer, &tracks, self.now);
+        let played = match &waiting.offer {
+            Ok(sdp) => self.rtc.play(rtc::Offer { sdp, from, candidates: &candidates }, &tracks, self.now),
+            Err(channel) => self.rtc.offer(from, &candidates, &tracks, *channel, self.now),
+        };
         let playing = match played {
             Ok(playing) => playing,
             Err(reason) => {
@@ -207,21 +215,25 @@ impl Node {
         self.sessions.set_carrier(session, Carrier::Rtc(playing.session));
         let secret = self.rng.fork("resource", session.0).token(32);
         self.sessions.name_resource(session, secret);
-        let known =
-            self.hub.notices(stream).iter().filter(|n| **n != Notice::Aac).map(|n| n.text().to_owned());
+        let known = self
+            .hub
+            .notices(stream)
+            .iter()
+            .filter(|n| !matches!(n, Notice::Aac | Notice::Mp3))
+            .map(|n| n.text().to_owned());
         let notices = known.chain(playing.no_sound).collect();
-        self.answer_whep(waiting.conn, session, Ok((playing.answer, notices)));
+        self.answer_whep(waiting.conn, session, waiting.dialect, Ok((playing.answer, notices)));
         if let Some(key) = self.hub.key(stream).cloned() {
-            self.joining.insert(session, key);
+            let takes = if waiting.dialect { playing.takes.with_data() } else { playing.takes };
+            self.joining.insert(session, (key, takes));
         }
         Ok(())
     }
 
     /// A WHEP viewer's media path stands: it may be sent frames from now on.
     pub(super) fn whep_connected(&mut self, session: SessionId) {
-        let Some(key) = self.joining.remove(&session) else { return };
+        let Some((key, accepts)) = self.joining.remove(&session) else { return };
         let gone = || Reason::peer("not_live", format!("{key} ended before the viewer was connected"));
-        let accepts = CodecSet::NONE.with(Codec::H264).with(Codec::Opus);
         let stream = self.hub.find(&key);
         match stream.ok_or_else(gone).and_then(|s| Ok((s, self.hub.subscribe(s, accepts, self.now)?))) {
             Ok((stream, subscriber)) => self.viewer_joined(session, stream, subscriber),
@@ -257,7 +269,7 @@ impl Node {
                 Carrier::Rtc(_) => burst < BURST_BYTES,
                 // A slow link is the pull's own business: it leaves out whole groups.
                 Carrier::Pull(..) => true,
-                Carrier::Request(_) => return,
+                Carrier::Request(_) | Carrier::Signal(_) => return,
             };
             let turn = self.now.as_nanos() ^ id.0;
             if room && turns > 0 && self.limits.simulation.happens(Site::ShortTurn, turn) {
@@ -295,11 +307,15 @@ impl Node {
                         if let Some(s) = self.sessions.get_mut(id) {
                             s.bytes_out += bytes as u64;
                         }
+                        if frame.media.kind == FrameKind::Data {
+                            self.signal_data(id, &frame.media.payload);
+                            continue;
+                        }
                     }
                     self.rtc.handle(rtc::endpoint::Input::Deliver { session, delivery: &delivery }, self.now);
                 }
                 Carrier::Pull(conn, pull) => self.serve(conn, pull, &delivery),
-                Carrier::Request(_) => {}
+                Carrier::Request(_) | Carrier::Signal(_) => {}
             }
         }
         // More may wait: the turn goes to the others first.

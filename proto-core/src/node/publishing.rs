@@ -36,6 +36,7 @@ impl Node {
         if self.draining {
             return Err(draining());
         }
+        self.room(usize::from(self.hub.find(key).is_none()), 1)?;
         let Some(stream) = self.hub.find(key) else { return Ok(()) };
         let silent = Duration::from_millis(self.limits.stream_silent_ms);
         let ours = !self.pulls.has(key);
@@ -71,6 +72,7 @@ impl Node {
         }
         let accepted = result.and_then(|epoch| {
             self.drop_pull(key);
+            self.share_memory();
             match self.hub.publish(key, epoch, SourceId(session.0), self.now) {
                 Ok(stream) => Ok((stream, epoch)),
                 Err(reason) => {
@@ -119,7 +121,7 @@ impl Node {
                 self.rtc
                     .handle(rtc::endpoint::Input::Close { session: rtc, reason: reason.clone() }, self.now);
             }
-            Carrier::Request(_) | Carrier::Pull(..) => {}
+            Carrier::Request(_) | Carrier::Signal(_) | Carrier::Pull(..) => {}
         }
     }
 
@@ -138,6 +140,7 @@ impl Node {
         let is_config = matches!(ingest, Ingest::Config { .. });
         if let Ingest::Frame(f) = &ingest {
             s.bytes_in += f.payload.len() as u64;
+            s.last_dts = Some(f.dts);
         }
         let key = is_config.then(|| s.key.clone());
         self.hub.ingest(stream, SourceId(session.0), ingest, now);
@@ -166,7 +169,7 @@ impl Node {
                 self.rtc.handle(rtc::Input::Close { session, reason: reason.clone() }, self.now);
             }
             Carrier::Pull(conn, pull) => self.end_serving(conn, pull, reason),
-            Carrier::Request(_) => {}
+            Carrier::Request(_) | Carrier::Signal(_) => {}
         }
     }
 
@@ -185,6 +188,7 @@ impl Node {
         let level = if reason.code == "panic" { Level::Error } else { Level::Info };
         let text = format!("{what} ended after {age:.1} s ({mb:.1} MB {way}): {reason}");
         self.log_session(level, session, "ended", text);
+        self.signal_session_over(session, reason);
         let s = self.sessions.remove(session)?;
         if let Carrier::Conn(conn) = s.carrier {
             self.conn_explained(conn);

@@ -85,6 +85,10 @@ impl Node {
                 self.stream_not_found(key, &Reason::limit("too_many_pulls", text));
                 return;
             }
+            if let Err(reason) = self.room(usize::from(self.hub.find(key).is_none()), 0) {
+                self.counters.drop("pull", reason.code, 1);
+                return self.stream_not_found(key, &reason);
+            }
             self.pulls.next += 1;
             let id = self.pulls.next;
             let rng = self.rng.fork("pull", id);
@@ -265,7 +269,7 @@ impl Node {
     fn say_whether_wanted(&mut self, key: &StreamKey) {
         let watched = self.hub.find(key).is_some_and(|s| self.hub.subscribers(s).next().is_some());
         let wanted =
-            watched || self.play_waiting.contains_key(key) || self.joining.values().any(|k| k == key);
+            watched || self.play_waiting.contains_key(key) || self.joining.values().any(|(k, _)| k == key);
         let now = self.now;
         if let Some(pull) = self.pulls.by_key.get_mut(key)
             && pull.wanted != wanted
@@ -355,6 +359,7 @@ impl Node {
             _ => {
                 let source = SourceId(self.sessions.fresh().0);
                 let known = self.hub.find(key).map(|s| self.hub.tracks(s)).unwrap_or_default();
+                self.share_memory();
                 match self.hub.publish(key, epoch, source, now) {
                     Ok(stream) => {
                         // The origin tells a configuration once; it still holds when frames come again after a pause.

@@ -338,8 +338,9 @@ impl Node {
         };
         // What was made for players that lack a codec is of no use beside what it was made from.
         let all = self.hub.tracks(stream).into_iter();
-        let tracks = all.filter(|(_, c)| c.origin == Origin::Ingest).collect();
-        self.joining.insert(session, key);
+        let tracks: Vec<_> = all.filter(|(_, c)| c.origin == Origin::Ingest).collect();
+        let takes = tracks.iter().fold(CodecSet::NONE, |set, (_, c)| set.with(c.params.codec()));
+        self.joining.insert(session, (key, takes));
         self.tell_rtsp(conn, Input::Described(tracks));
         Ok(())
     }
@@ -349,10 +350,10 @@ impl Node {
             let gone = Reason::peer("not_live", "the stream ended before it was played");
             return self.tell_rtsp(conn, Input::PlayRefused(gone));
         };
-        let Some(key) = self.joining.remove(&session) else { return };
+        let Some((key, takes)) = self.joining.remove(&session) else { return };
         let gone = || Reason::peer("not_live", format!("{key} ended before it was played"));
         let stream = self.hub.find(&key).ok_or_else(gone);
-        match stream.and_then(|s| Ok((s, self.hub.subscribe(s, CodecSet::ALL, self.now)?))) {
+        match stream.and_then(|s| Ok((s, self.hub.subscribe(s, takes, self.now)?))) {
             Ok((stream, subscriber)) => {
                 self.conn_is_used(conn);
                 self.tell_rtsp(conn, Input::PlayAccepted);

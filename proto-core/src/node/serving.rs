@@ -33,6 +33,9 @@ impl Node {
             // The first session would never be found again, and stay for ever.
             return refuse(self, "pull_number", format!("pull {pull} of this link is under way already"));
         }
+        if let Err(reason) = self.room(0, 1) {
+            return refuse(self, reason.code, reason.text.into_owned());
+        }
         let Some(stream) = self.hub.find(&key) else {
             return refuse(self, "not_found", format!("{key} is not on this node"));
         };
@@ -150,7 +153,7 @@ impl Node {
                         self.send_link(conn, message);
                     }
                 }
-                Carrier::Rtc(_) | Carrier::Request(_) => {}
+                Carrier::Rtc(_) | Carrier::Request(_) | Carrier::Signal(_) => {}
             }
         }
     }

@@ -1,8 +1,11 @@
 //! The node as a whole, driven by hand: what no single machine can show.
 
+mod dialect;
+mod proxy;
+
 use super::config::Config;
 use super::*;
-use crate::io::{ConnId, Input, Output, Service};
+use crate::io::{ConnId, Input, Level, Output, Service};
 use crate::machine::Machine;
 use crate::rtc::Identity;
 use crate::time::WallTime;
@@ -24,7 +27,8 @@ impl Bench {
             reason = "str0m wants some Instant to count from; which one is all the same"
         )]
         let start = Instant::now();
-        let node = Node::new(config, [7; 32], start, Identity::generate().unwrap()).unwrap();
+        let identity = identity::Identity { rtc: Identity::generate().unwrap(), tls: Some(tls_identity()) };
+        let node = Node::new(config, [7; 32], start, identity).unwrap();
         let mut bench = Bench { node, now: Time::ZERO };
         bench.tell(Input::WallClock(WallTime(1_700_000_000_000_000_000)));
         bench.tell(Input::HostAddresses(&[]));
@@ -55,6 +59,13 @@ impl Bench {
         let said = self.tell(Input::Received { conn, bytes: request.as_bytes() });
         text_of(&said, conn)
     }
+}
+
+fn tls_identity() -> crate::tls::Identity {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(vec!["n".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    crate::tls::Identity::new(provider, own.der().to_vec(), key.serialize_der())
 }
 
 fn text_of(said: &[Output], of: ConnId) -> String {
@@ -244,4 +255,127 @@ fn a_node_that_pulls_twice_under_one_number_leaves_no_session_behind() {
     }
     bench.tell(Input::Closed { conn: link, reason: Reason::peer("reset", "gone") });
     assert!(bench.node.sessions.is_empty(), "{:?}", bench.node.sessions);
+}
+
+/// The hello of a client that speaks TLS.
+fn hello() -> Vec<u8> {
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from("n").unwrap();
+    let mut client = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn plain_speakers_on_tls_ports_are_told() {
+    let mut bench = Bench::new(|_| {});
+    let http = bench.accept(1, Service::Https);
+    let said = bench.tell(Input::Received { conn: http, bytes: b"GET / HTTP/1.1\r\nHost: n\r\n\r\n" });
+    let text = text_of(&said, http);
+    assert!(text.starts_with("HTTP/1.1 400") && text.contains("https://"), "{text}");
+    let said = bench.tell(Input::PeerFinished { conn: http });
+    assert!(closed(&said, http), "{said:?}");
+    let rtmp = bench.accept(2, Service::Rtmps);
+    let said = bench.tell(Input::Received { conn: rtmp, bytes: &[3; 100] });
+    assert!(closed(&said, rtmp), "{said:?}");
+    assert!(said.iter().any(|o| matches!(o, Output::Log(l) if l.text.contains("rtmps://"))), "{said:?}");
+    assert_eq!(bench.node.verify(), Ok(()));
+}
+
+#[test]
+fn handshakes_beyond_the_work_of_a_turn_wait_for_the_next() {
+    let mut bench = Bench::new(|_| {});
+    let conns: Vec<ConnId> = (1..=9).map(|n| bench.accept(n, Service::Https)).collect();
+    let hello = hello();
+    let answered = |said: &[Output]| {
+        conns
+            .iter()
+            .filter(|c| said.iter().any(|o| matches!(o, Output::Send { conn, .. } if conn == *c)))
+            .count()
+    };
+    let mut at_once = 0;
+    for conn in &conns {
+        let said = bench.tell(Input::Received { conn: *conn, bytes: &hello });
+        at_once += answered(&said);
+    }
+    assert_eq!(at_once, 4, "2,000 microseconds of work at 500 each");
+    for more in [4, 1, 0] {
+        let said = bench.later(Duration::from_millis(1));
+        assert_eq!(answered(&said), more);
+    }
+}
+
+#[test]
+fn a_tls_handshake_that_does_not_end_is_ended() {
+    let mut bench = Bench::new(|_| {});
+    let conn = bench.accept(1, Service::Https);
+    bench.tell(Input::Received { conn, bytes: &hello() });
+    assert!(!closed(&bench.later(Duration::from_millis(9_000)), conn));
+    let said = bench.later(Duration::from_millis(1_000));
+    assert!(closed(&said, conn), "{said:?}");
+    assert_eq!(bench.node.verify(), Ok(()));
+}
+
+#[test]
+fn certificate_files_are_read_and_read_again() {
+    use crate::io::{Answer, Work};
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let good: bytes::Bytes = format!("{}{}", own.pem(), key.serialize_pem()).into();
+    let mut bench = Bench::new(|c| c.tls.certificates = vec!["both.pem".to_owned()]);
+    let early = bench.accept(1, Service::Https);
+    assert!(!bench.node.conns.contains_key(&early), "nobody is shown another certificate");
+    let logs = |said: &[Output]| -> Vec<(Level, String)> {
+        said.iter()
+            .filter_map(|o| if let Output::Log(l) = o { Some((l.level, l.text.clone())) } else { None })
+            .collect()
+    };
+    let mut ask = crate::io::AskId(1);
+    for (answer, words) in [
+        (Ok(good.clone()), Some("TLS is ready: certificates for a.example")),
+        (Ok(good.clone()), None),
+        (
+            Err("both.pem cannot be read: gone".to_owned()),
+            Some("gone; the certificates from before stay in use"),
+        ),
+        (Err("both.pem cannot be read: gone".to_owned()), None),
+        (Ok(good.clone()), Some("new certificates are in use")),
+    ] {
+        let said = logs(&bench.tell(Input::Answer { ask, answer: Answer::File(answer) }));
+        assert_eq!(
+            said.first().map(|(_, text)| text.contains(words.unwrap_or_default())),
+            words.map(|_| true)
+        );
+        let said = bench.later(Duration::from_millis(5_000));
+        let asked = said.iter().find_map(|o| match o {
+            Output::Ask { ask, work: Work::ReadFile { path } } if path == "both.pem" => Some(*ask),
+            _ => None,
+        });
+        ask = asked.expect("the file is looked at again");
+    }
+    let conn = bench.accept(2, Service::Https);
+    assert!(bench.node.conns.contains_key(&conn));
+}
+
+#[test]
+fn tls_at_a_port_without_is_told_in_the_log_whatever_the_client_does() {
+    let mut bench = Bench::new(|_| {});
+    for (n, service, words) in
+        [(1, Service::Http, "this port speaks plain HTTP"), (2, Service::Rtmp, "rtmps.port")]
+    {
+        let conn = bench.accept(n, service);
+        let mut said = bench.tell(Input::Received { conn, bytes: &hello() });
+        said.extend(bench.tell(Input::Closed { conn, reason: Reason::peer("reset", "the peer reset it") }));
+        let logs: Vec<&str> = said
+            .iter()
+            .filter_map(|o| if let Output::Log(l) = o { Some(l.text.as_str()) } else { None })
+            .collect();
+        assert!(logs.iter().any(|l| l.contains(words)), "{logs:?}");
+    }
 }

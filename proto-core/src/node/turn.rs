@@ -10,7 +10,7 @@ use crate::hub::{HubEvent, StreamId};
 use crate::io::{Batch, ConnId, Input, Level, Output};
 use crate::machine::Machine;
 use crate::rtc::endpoint;
-use crate::simulation::Site;
+use crate::simulation::{Bug, Site};
 use crate::time::{Deadline, Time, WallAnchor};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,6 +39,9 @@ impl Machine for Node {
             self.manager.as_ref().and_then(Machine::deadline),
         ];
         let mut next = machines.into_iter().fold(None, Deadline::earliest)?;
+        if self.limits.simulation.planted(Bug::RestlessTimer) {
+            next.at = next.at.min(self.now + Duration::from_millis(5));
+        }
         if self.limits.simulation.happens(Site::LateTimer, next.at.as_nanos()) {
             next.at += Duration::from_millis(4);
         }
@@ -54,6 +57,7 @@ impl Node {
             Input::Busy { permille } => self.load.busy_permille = permille,
             Input::WallClock(wall) => {
                 self.wall = WallAnchor::new(now, wall);
+                self.tls.set_clock(wall);
                 if let Some(manager) = &mut self.manager {
                     manager.handle(manager::Input::WallClock(wall), now);
                 }
@@ -66,10 +70,16 @@ impl Node {
                 let free = self.short_credit(conn, free);
                 self.wire(conn, Wire::Writable(free));
                 self.drain_conn(conn);
+                self.proxy_room(conn);
                 self.refill(conn);
             }
             Input::PeerFinished { conn } => self.wire(conn, Wire::PeerFinished),
-            Input::Closed { conn, reason } => self.end_conn(conn, reason, None),
+            Input::Closed { conn, reason } => {
+                self.gone(conn);
+                // Why it was refused matters more than how the peer took it.
+                let reason = self.http_closing(conn).unwrap_or(reason);
+                self.end_conn(conn, reason, None);
+            }
             Input::UdpOpened { socket, max_segments, .. } if socket != MEDIA_SOCKET => {
                 self.rtsp_udp.opened(socket, max_segments);
             }
@@ -138,6 +148,7 @@ impl Node {
         let bind = self.config.webrtc_addr();
         self.out.push_back(Output::OpenUdp { socket: MEDIA_SOCKET, bind });
         self.open_rtsp_udp();
+        self.start_tls();
         self.join_cluster();
         let first = self.now + Duration::from_millis(self.limits.report_ms);
         self.timers.set(Alarm::Report, Deadline::new(first, "load is measured and reported"));
@@ -162,9 +173,13 @@ impl Node {
                 Alarm::Conn(conn) => self.wire(conn, Wire::Tick),
                 Alarm::Waiting(session) => self.waited_enough(session),
                 Alarm::Settle(key) => self.stream_has_tracks(&key),
+                Alarm::Signal(id) => self.tick_signal(id),
+                Alarm::KeyFrames(session) => self.key_frame_due(session),
                 Alarm::Pump(subscriber) => self.pumps.push_back(subscriber),
                 Alarm::Pull(key) => self.tick_pull(&key),
                 Alarm::Report => self.report(),
+                Alarm::Certificates => self.look_at_certificates(),
+                Alarm::Proxy => self.look_at_proxies(),
                 Alarm::DrainEnds => self.drain_ends(),
             }
         }
@@ -212,6 +227,9 @@ impl Node {
                 self.manager_said(said);
                 quiet = false;
             }
+            if self.settle_signals() {
+                quiet = false;
+            }
             if self.settle_pulls() {
                 quiet = false;
             }
@@ -220,6 +238,7 @@ impl Node {
             }
         }
         self.send_rtsp_batches();
+        self.share_memory();
         if self.draining {
             self.drained();
         }
@@ -257,6 +276,7 @@ impl Node {
                     self.hub.request_key_frame(stream, self.now);
                 }
             }
+            E::ChannelOpened | E::ChannelText(_) | E::ChannelClosed => self.signal_channel(session, &event),
             E::Stats(stats) => self.rtc_stats(session, &stats),
             E::Closed(reason) => self.end_session(session, &reason),
             E::Log(level, text) => self.log_session(level, session, "machine", text),

@@ -305,7 +305,9 @@ fn input(c: &mut Cursor) -> Read<Recorded> {
                 0 => Service::Http,
                 1 => Service::Rtmp,
                 2 => Service::Link,
-                4 => Service::Rtsp,
+                3 => Service::Https,
+                4 => Service::Rtmps,
+                5 => Service::Rtsp,
                 _ => return Err("a listener of an unknown kind".into()),
             },
             local: c.address()?,
@@ -339,6 +341,11 @@ fn input(c: &mut Cursor) -> Read<Recorded> {
             Input::Answer { ask, answer: Answer::Resolved(found) }
         }
         15 => Input::Drain,
+        17 => {
+            let ask = AskId(c.number()?);
+            let found = if c.byte()? == 1 { Ok(c.blob()?) } else { Err(c.text()?) };
+            Input::Answer { ask, answer: Answer::File(found) }
+        }
         16 => Input::Sent { batch: c.batch()?, refused: c.small()? },
         kind => return Err(Malformed(format!("an input of the unknown kind {kind}"))),
     };

@@ -159,7 +159,9 @@ impl Writer {
                     Service::Http => 0,
                     Service::Rtmp => 1,
                     Service::Link => 2,
-                    Service::Rtsp => 4,
+                    Service::Https => 3,
+                    Service::Rtmps => 4,
+                    Service::Rtsp => 5,
                 });
                 address(out, *local);
                 address(out, *remote);
@@ -229,6 +231,20 @@ impl Writer {
                         out.push(1);
                         number(out, found.len() as u64);
                         found.iter().for_each(|a| address(out, *a));
+                    }
+                    Err(why) => {
+                        out.push(0);
+                        text(out, why);
+                    }
+                }
+            }
+            Input::Answer { ask, answer: Answer::File(found) } => {
+                out.push(17);
+                number(out, ask.0);
+                match found {
+                    Ok(bytes) => {
+                        out.push(1);
+                        blob(out, bytes);
                     }
                     Err(why) => {
                         out.push(0);

@@ -5,10 +5,11 @@
 //! from the operating system.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use super::codecs;
 use super::dtls::Identity;
 use super::egress::{Egress, Lane, Written};
 use super::publisher::Publisher;
-use super::sdp::{Prepared, Wish};
+use super::sdp::{Accepted, Prepared, Wish};
 use crate::error::Reason;
 use crate::hub::delivery::Delivery;
 use crate::io::Level;
@@ -23,9 +24,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use str0m::change::SdpOffer;
+use str0m::channel::{ChannelData, ChannelId};
 use str0m::config::CryptoProvider;
-use str0m::format::{Codec, FormatParams};
-use str0m::media::{Frequency, KeyframeRequestKind, Mid, Pt};
+use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
@@ -34,9 +35,12 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 const STATS_INTERVAL: Duration = Duration::from_secs(5);
 /// A peer that nominates another path, and was not heard on its present one for so long, has moved: its address
 /// translator has forgotten it, or it has come to another network.
-const MOVED: Duration = Duration::from_secs(2);
+pub(super) const MOVED: Duration = Duration::from_secs(2);
 /// Above all priorities that a peer can give its candidates (RFC 8445, 5.1.2.1).
 const MOVED_PRIORITY: u32 = 1 << 31;
+
+/// The label of the data channel on which clients of the stream-manager dialect go on signalling.
+pub const SIGNAL_CHANNEL: &str = "red5pro";
 
 /// A session's numbers since its start, where they are counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -66,6 +70,8 @@ pub struct SessionStats {
     pub frames_unsent: u64,
     /// Jumps of a publisher's timestamps.
     pub discontinuities: u64,
+    /// Messages to and from data channels that were dropped: binary, too long, no room, or another channel's.
+    pub messages_dropped: u64,
 }
 
 /// What a session says.
@@ -80,6 +86,12 @@ pub enum PeerEvent {
     Media(Ingest),
     /// A viewer asks for a key frame.
     KeyFrameWanted,
+    /// The peer's channel for signalling ([`SIGNAL_CHANNEL`]) is open.
+    ChannelOpened,
+    /// A message on that channel.
+    ChannelText(String),
+    /// That channel was closed.
+    ChannelClosed,
     /// Numbers, every few seconds.
     Stats(SessionStats),
     /// The session is over; nothing follows.
@@ -101,6 +113,8 @@ pub(super) enum Verdict {
     NoSuchPath,
     /// The session has as many addresses as it may.
     TooManyPaths,
+    /// The peer has not answered our offer yet; it will ask again.
+    TooEarly,
 }
 
 /// A datagram that leaves: from which of our addresses, where to, what.
@@ -133,6 +147,12 @@ pub(super) struct Peer {
     nominated: Option<(SocketAddr, Time)>,
     /// How often the peer moved.
     moves: u16,
+    /// The peer began ICE anew: the next path that it nominates is taken at once.
+    restarted: bool,
+    /// The offer was ours, and the peer has not answered yet.
+    unanswered: bool,
+    /// The peer's data channel for signalling.
+    channel: Option<ChannelId>,
     stats: SessionStats,
     pub(super) sent: VecDeque<Sent>,
     pub(super) events: VecDeque<PeerEvent>,
@@ -150,16 +170,18 @@ pub(super) struct Setup<'a> {
     pub(super) creds: IceCreds,
     pub(super) base: Instant,
     pub(super) now: Time,
+    /// The offer is ours; the prepared one is that of an imagined peer.
+    pub(super) offered: bool,
 }
 
-fn instant(base: Instant, now: Time) -> Instant {
+pub(super) fn instant(base: Instant, now: Time) -> Instant {
     base.checked_add(Duration::from_nanos(now.as_nanos())).unwrap_or(base)
 }
 
 impl Peer {
     /// Opens a session and answers the offer (in str0m's words; [`Prepared::answer`] makes it the peer's).
     pub(super) fn open(setup: Setup<'_>, rng: &mut Rng) -> Result<(Peer, String), Reason> {
-        let Setup { prepared, wish, identity, limits, candidates, creds, base, now } = setup;
+        let Setup { prepared, wish, identity, limits, candidates, creds, base, now, offered } = setup;
         let password = creds.pass.clone();
         let mut config = RtcConfig::new()
             .set_crypto_provider(identity.crypto().clone())
@@ -169,22 +191,9 @@ impl Peer {
             .set_rtp_mode(true)
             .clear_codecs()
             .set_extension_map(extensions(wish))
+            .set_sctp_max_buffered_amount(limits.rtc_channel_bytes)
             .set_stats_interval(Some(STATS_INTERVAL));
-        for f in &prepared.h264 {
-            config.codec_config().add_h264(f.pt.into(), f.rtx.map(Pt::from), true, f.profile_level_id);
-        }
-        if let Some(pt) = prepared.opus {
-            let format =
-                FormatParams { min_p_time: Some(10), use_inband_fec: Some(true), ..Default::default() };
-            config.codec_config().add_config(
-                pt.into(),
-                None,
-                Codec::Opus,
-                Frequency::FORTY_EIGHT_KHZ,
-                Some(2),
-                format,
-            );
-        }
+        codecs::configure(config.codec_config(), prepared);
         let mut rtc = config.build(instant(base, now));
         for address in candidates {
             let candidate = Candidate::host(*address, "udp").map_err(|e| {
@@ -198,22 +207,20 @@ impl Peer {
         let refused = |e: String| Reason::peer("bad_sdp", format!("the SDP offer cannot be answered: {e}"));
         let offer = SdpOffer::from_sdp_string(&prepared.offer).map_err(|e| refused(e.to_string()))?;
         let answer = rtc.sdp_api().accept_offer(offer).map_err(|e| refused(e.to_string()))?;
-        let lane = |mid: &Option<String>, codec: Codec, kind: media::Codec, rate: u32| {
-            let mid = Mid::from(mid.as_deref()?);
+        let lane = |mid: &Option<String>, codec: Option<media::Codec>| {
+            let (mid, codec) = (Mid::from(mid.as_deref()?), codec?);
             let taken = rtc.media(mid)?.remote_pts();
-            let pt = rtc
-                .codec_config()
-                .params()
-                .iter()
-                .find(|p| p.spec().codec == codec && taken.contains(&p.pt()))?;
-            Some(Lane { mid, pt: pt.pt(), codec: kind, rate })
+            let (spoken, rate) = (codecs::of_str0m(codec), codecs::payload_format(codec)?.clock_rate());
+            let params = rtc.codec_config().params();
+            let pt = params.iter().find(|p| p.spec().codec == spoken && taken.contains(&p.pt()))?;
+            Some(Lane { mid, pt: pt.pt(), codec, rate })
         };
-        let video = lane(&prepared.video_mid, Codec::H264, media::Codec::H264, 90_000);
-        let audio = lane(&prepared.audio_mid, Codec::Opus, media::Codec::Opus, 48_000);
+        let video = lane(&prepared.video_mid, prepared.video.first().map(|f| f.codec));
+        let audio = lane(&prepared.audio_mid, prepared.audio.map(|f| f.codec));
         if video.is_none() && (prepared.video_mid.is_some() || audio.is_none()) {
             return Err(Reason::peer(
                 "no_common_codec",
-                "none of the offered H.264 profiles is one that is known here (Baseline, Main, High)",
+                "none of the offered profiles of the codec is one that is known here (H.264: Baseline, Main, High)",
             ));
         }
         let role = match wish {
@@ -252,6 +259,9 @@ impl Peer {
             remote: None,
             nominated: None,
             moves: 0,
+            restarted: false,
+            unanswered: offered,
+            channel: None,
             stats: SessionStats::default(),
             sent: VecDeque::new(),
             events: VecDeque::new(),
@@ -307,6 +317,9 @@ impl Peer {
         if !room {
             return Verdict::TooManyPaths;
         }
+        if self.unanswered {
+            return Verdict::TooEarly;
+        }
         self.heard = now;
         self.stats.bytes_in += datagram.len() as u64;
         let Some(candidate) = self.candidate_for(remote, local) else { return Verdict::NoSuchPath };
@@ -328,10 +341,11 @@ impl Peer {
             Some((there, heard)) if *there == remote => *heard = now,
             Some((there, heard))
                 if nominates
-                    && now.since(*heard) >= MOVED
+                    && (self.restarted || now.since(*heard) >= MOVED)
                     && usize::from(self.moves) < self.limits.sdp_candidates =>
             {
                 (*there, *heard) = (remote, now);
+                self.restarted = false;
                 self.moves += 1;
                 let (n, ip, port) = (self.moves, remote.ip(), remote.port());
                 let priority = MOVED_PRIORITY + u32::from(n);
@@ -371,6 +385,60 @@ impl Peer {
         self.stats.bytes_in += datagram.len() as u64;
         self.input(input);
         Verdict::Taken
+    }
+
+    /// Takes the peer's answer to our offer.
+    pub(super) fn answered(&mut self, answer: Accepted) -> Result<(), Reason> {
+        if !std::mem::replace(&mut self.unanswered, false) {
+            return Err(Reason::peer("answered_already", "this session has its answer already"));
+        }
+        if let Role::Viewer(egress) = &mut self.role
+            && !egress.keep(&answer.mids)
+        {
+            return Err(Reason::peer(
+                "bad_sdp",
+                "the SDP answer takes neither the sound nor the pictures of the offer",
+            ));
+        }
+        let Ok(print) = answer.fingerprint.parse() else {
+            return Err(Reason::peer("bad_sdp", "the fingerprint of the SDP answer cannot be read"));
+        };
+        let mut api = self.rtc.direct_api();
+        api.set_remote_fingerprint(print);
+        api.set_remote_ice_credentials(IceCreds { ufrag: answer.ufrag, pass: answer.pwd });
+        Ok(())
+    }
+
+    /// Begins ICE anew (RFC 8445, 2.4): `ours` and `theirs` are the credentials from now on. What flows goes on until the
+    /// peer nominates a path.
+    pub(super) fn restart(&mut self, ours: IceCreds, theirs: IceCreds) {
+        self.password.clone_from(&ours.pass);
+        self.restarted = true;
+        let mut api = self.rtc.direct_api();
+        api.set_local_ice_credentials(ours);
+        api.set_remote_ice_credentials(theirs);
+    }
+
+    /// Sends a message on the data channel for signalling. Whether it was taken.
+    pub(super) fn say(&mut self, text: &str, now: Time) -> bool {
+        let channel = self.channel.and_then(|id| self.rtc.channel(id));
+        let taken = channel.is_some_and(|mut c| c.write(false, text.as_bytes()).unwrap_or(false));
+        if taken {
+            self.input(Input::Timeout(instant(self.base, now)));
+        } else {
+            self.stats.messages_dropped += 1;
+        }
+        taken
+    }
+
+    fn message(&mut self, data: ChannelData) {
+        let fits = !data.binary && data.data.len() <= self.limits.ws_message_bytes;
+        match String::from_utf8(data.data) {
+            Ok(text) if fits && Some(data.id) == self.channel => {
+                self.events.push_back(PeerEvent::ChannelText(text));
+            }
+            _ => self.stats.messages_dropped += 1,
+        }
     }
 
     fn input(&mut self, input: Input<'_>) {
@@ -426,26 +494,12 @@ impl Peer {
     pub(super) fn tick(&mut self, now: Time) {
         let limits = &self.limits;
         if !self.connected && now.since(self.opened).as_millis() as u64 >= limits.rtc_handshake_ms {
-            let heard = if self.heard > self.opened {
-                "ICE reached this node, but DTLS did not finish; a firewall may let small datagrams through only"
-            } else {
-                "no ICE check arrived; is the UDP port open, and are the advertised addresses right?"
-            };
-            self.closing.get_or_insert(Reason::limit(
-                "handshake_timeout",
-                format!("the peer did not connect within {} s: {heard}", limits.rtc_handshake_ms / 1000),
-            ));
+            self.closing.get_or_insert(handshake_timeout(limits, self.heard > self.opened));
             self.closed = true;
         } else if now.since(self.heard).as_millis() as u64 >= limits.rtc_consent_ms
             && !limits.simulation.planted(Bug::ConsentIgnored)
         {
-            self.closing.get_or_insert(Reason::peer(
-                "silent",
-                format!(
-                    "nothing authenticated came from the peer for {} s: it is gone, or its network is",
-                    limits.rtc_consent_ms / 1000
-                ),
-            ));
+            self.closing.get_or_insert(silent(limits));
             self.closed = true;
         } else if self.rtc_deadline <= now {
             self.input(Input::Timeout(instant(self.base, now)));
@@ -544,6 +598,18 @@ impl Peer {
                 self.stats.rtt = s.rtt.or(self.stats.rtt);
                 self.events.push_back(PeerEvent::Stats(self.stats));
             }
+            Event::ChannelOpen(id, label) if label == SIGNAL_CHANNEL && self.channel.is_none() => {
+                self.channel = Some(id);
+                self.events.push_back(PeerEvent::ChannelOpened);
+            }
+            Event::ChannelData(data) => {
+                self.heard = now;
+                self.message(data);
+            }
+            Event::ChannelClose(id) if self.channel == Some(id) => {
+                self.channel = None;
+                self.events.push_back(PeerEvent::ChannelClosed);
+            }
             Event::Closed => {
                 self.closing.get_or_insert_with(peer_closed);
             }
@@ -578,7 +644,25 @@ impl Peer {
     }
 }
 
-fn peer_closed() -> Reason {
+pub(super) fn handshake_timeout(limits: &Limits, heard: bool) -> Reason {
+    let heard = if heard {
+        "ICE reached this node, but DTLS did not finish; a firewall may let small datagrams through only"
+    } else {
+        "no ICE check arrived; is the UDP port open, and are the advertised addresses right?"
+    };
+    let text = format!("the peer did not connect within {} s: {heard}", limits.rtc_handshake_ms / 1000);
+    Reason::limit("handshake_timeout", text)
+}
+
+pub(super) fn silent(limits: &Limits) -> Reason {
+    let text = format!(
+        "nothing authenticated came from the peer for {} s: it is gone, or its network is",
+        limits.rtc_consent_ms / 1000
+    );
+    Reason::peer("silent", text)
+}
+
+pub(super) fn peer_closed() -> Reason {
     Reason::peer("peer_closed", "the peer ended the WebRTC session")
 }
 

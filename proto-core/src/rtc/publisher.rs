@@ -1,14 +1,15 @@
 //! A publisher's RTP into frames: reorder, assemble, put on one clock.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use super::codecs::payload_format;
 use super::peer::{PeerEvent, SessionStats};
 use super::sdp::Prepared;
 use crate::limits::Limits;
 use crate::media::frame::{Ingest, NewFrame, Rotation};
-use crate::media::payload::{Depay, Format, Unit};
+use crate::media::payload::{Depay, Unit};
 use crate::media::reorder::{Inserted, Popped, Reorder};
 use crate::media::rtp_clock::{SharedClock, TrackClock};
-use crate::media::track::TrackId;
+use crate::media::track::{Codec, TrackId};
 use crate::time::{Deadline, Time};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -76,25 +77,31 @@ impl Publisher {
         // Sound is not retransmitted; its wait is for disorder only.
         let audio_wait = Duration::from_millis(limits.rtc_audio_wait_ms).min(jitter);
         let jump = Duration::from_millis(limits.discontinuity_ms);
-        let video = video.map(|mid| {
+        let depay = |codec: Codec| {
+            let format = payload_format(codec)?;
+            Some((Depay::new(&format, limits.frame_bytes, limits.frame_packets), format.clock_rate()))
+        };
+        let video = video.zip(p.video.first()).and_then(|(mid, first)| {
+            let (depay, rate) = depay(first.codec)?;
             let lane = Lane {
                 mid,
-                payload_types: p.h264.iter().map(|f| f.pt).collect(),
+                payload_types: p.video.iter().map(|f| f.pt).collect(),
                 ssrc: None,
                 reorder: Reorder::new(video_wait, limits.frame_packets),
-                clock: TrackClock::new(90_000, jump),
+                clock: TrackClock::new(rate, jump),
             };
-            (lane, Depay::new(&Format::H264, limits.frame_bytes, limits.frame_packets), Rotation::R0)
+            Some((lane, depay, Rotation::R0))
         });
-        let audio = audio.map(|mid| {
+        let audio = audio.zip(p.audio).and_then(|(mid, format)| {
+            let (depay, rate) = depay(format.codec)?;
             let lane = Lane {
                 mid,
-                payload_types: p.opus.into_iter().collect(),
+                payload_types: vec![format.pt],
                 ssrc: None,
                 reorder: Reorder::new(audio_wait, limits.rtc_audio_packets),
-                clock: TrackClock::new(48_000, jump),
+                clock: TrackClock::new(rate, jump),
             };
-            (lane, Depay::new(&Format::Opus, limits.frame_bytes, limits.frame_packets))
+            Some((lane, depay))
         });
         Publisher {
             video,

@@ -1,14 +1,16 @@
 //! SDP offers (RFC 8866, RFC 8829) before str0m sees them, and answers before the peer sees them.
 //!
 //! An offer is counted against its limits, and what this node takes of it is written down anew in a plain form:
-//! one section of H.264, one of Opus, and only the attributes that matter. What is not taken never reaches str0m,
+//! one section of one codec of pictures, one of sound, and only the attributes that matter. What is not taken never reaches str0m,
 //! and is refused in the answer. Candidates are left out as well: an ICE-lite agent sends no checks, it learns
 //! where a peer is from the peer's own checks, so an offer cannot make this node send anything anywhere.
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use super::codecs::{self, AudioFormat, Pictures, SOUND, VideoFormat};
 use crate::error::{Reason, quote};
 use crate::limits::Limits;
+use crate::media::track::Codec;
 use std::fmt::Write;
 
 /// What the peer wants of this node.
@@ -18,22 +20,11 @@ pub enum Wish {
     Publish,
     /// To play (WHEP), as far as the stream has them: picture, sound.
     Play {
-        /// The stream has pictures that can be sent.
-        video: bool,
-        /// The stream has sound that can be sent.
-        audio: bool,
+        /// The stream's pictures, if it has any that can be sent.
+        video: Option<Pictures>,
+        /// The codec of the stream's sound, if it has any that can be sent.
+        audio: Option<Codec>,
     },
-}
-
-/// An H.264 format of an offer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct H264Format {
-    /// Its payload type.
-    pub pt: u8,
-    /// The payload type of its retransmissions (RFC 4588), if offered.
-    pub rtx: Option<u8>,
-    /// `profile-level-id` (RFC 6184, 8.1): profile, constraints, level.
-    pub profile_level_id: u32,
 }
 
 /// An offer that has passed the limits, in the form that str0m is given.
@@ -41,14 +32,18 @@ pub struct H264Format {
 pub struct Prepared {
     /// The plain offer.
     pub offer: String,
-    /// Taken H.264 formats, the most welcome first. Empty: no picture.
-    pub h264: Vec<H264Format>,
-    /// The taken Opus payload type, if any.
-    pub opus: Option<u8>,
+    /// The peer's ICE user name.
+    pub ufrag: String,
+    /// Taken formats of pictures, all of one codec, the most welcome first. Empty: no picture.
+    pub video: Vec<VideoFormat>,
+    /// The taken format of sound, if any.
+    pub audio: Option<AudioFormat>,
     /// `a=mid` of the section with pictures.
     pub video_mid: Option<String>,
     /// `a=mid` of the section with sound.
     pub audio_mid: Option<String>,
+    /// `a=mid` of the section with data channels (RFC 8841), if there is one.
+    pub channel_mid: Option<String>,
     sections: Vec<Answered>,
 }
 
@@ -60,7 +55,7 @@ enum Answered {
     Refused { media: String, rest: String, rtpmap: Option<String>, mid: Option<String> },
 }
 
-struct Section<'a> {
+pub(super) struct Section<'a> {
     media: &'a str,
     port: &'a str,
     proto: &'a str,
@@ -82,14 +77,14 @@ impl<'a> Section<'a> {
     }
 
     /// The value of an attribute that begins with a payload type, such as `rtpmap`.
-    fn of_format(&self, name: &str, pt: u8) -> Option<&'a str> {
+    pub(super) fn of_format(&self, name: &str, pt: u8) -> Option<&'a str> {
         self.all(name).find_map(|v| {
             let (n, rest) = v.split_once(' ')?;
             (n.parse() == Ok(pt)).then(|| rest.trim())
         })
     }
 
-    fn payload_types(&self) -> Vec<u8> {
+    pub(super) fn payload_types(&self) -> Vec<u8> {
         self.formats.iter().filter_map(|f| f.parse().ok()).filter(|pt| *pt < 128).collect()
     }
 }
@@ -181,86 +176,6 @@ fn parse<'a>(sdp: &'a str, limits: &Limits) -> Result<Parsed<'a>, Reason> {
     Ok((session, sections))
 }
 
-fn h264_formats(s: &Section<'_>) -> Vec<H264Format> {
-    let pts = s.payload_types();
-    let apt = |pt: u8| {
-        pts.iter().copied().find(|rtx| {
-            s.of_format("rtpmap", *rtx).is_some_and(|m| m.eq_ignore_ascii_case("rtx/90000"))
-                && s.of_format("fmtp", *rtx)
-                    .is_some_and(|f| parameter(f, "apt").and_then(|a| a.parse().ok()) == Some(pt))
-        })
-    };
-    let mut out: Vec<H264Format> = Vec::new();
-    for &pt in &pts {
-        let Some(map) = s.of_format("rtpmap", pt) else { continue };
-        let fmtp = s.of_format("fmtp", pt).unwrap_or_default();
-        if !map.eq_ignore_ascii_case("H264/90000") || parameter(fmtp, "packetization-mode") != Some("1") {
-            continue;
-        }
-        // RFC 6184, 8.1: without the parameter, Baseline level 1 is meant; libwebrtc takes it for level 3.1.
-        let profile_level_id = match parameter(fmtp, "profile-level-id") {
-            None => 0x42_00_1f,
-            Some(text) => match u32::from_str_radix(text, 16) {
-                Ok(id) if id <= 0xff_ff_ff => id,
-                _ => continue,
-            },
-        };
-        let Some(profile) = Profile::of(profile_level_id) else { continue };
-        // One format a profile: which level it names matters to nobody, and str0m must be able to tell formats apart
-        // by profile.
-        let known = |f: &H264Format| {
-            f.pt == pt || f.rtx == Some(pt) || Profile::of(f.profile_level_id) == Some(profile)
-        };
-        if !out.iter().any(known) {
-            let used = |n: u8| n == pt || out.iter().any(|f| f.pt == n || f.rtx == Some(n));
-            let rtx = apt(pt).filter(|rtx| !used(*rtx));
-            out.push(H264Format { pt, rtx, profile_level_id });
-        }
-    }
-    // Constrained Baseline first: it has no B-frames and every player takes it.
-    out.sort_by_key(|f| Profile::of(f.profile_level_id));
-    out
-}
-
-/// The profiles that browsers and encoders offer, the most welcome first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Profile {
-    ConstrainedBaseline,
-    Baseline,
-    Main,
-    ConstrainedHigh,
-    High,
-}
-
-impl Profile {
-    /// From `profile_idc` and `profile-iop` (RFC 6184, 8.1, table 5).
-    fn of(profile_level_id: u32) -> Option<Profile> {
-        let iop = profile_level_id >> 8 & 0xff;
-        match (profile_level_id >> 16, iop) {
-            (0x42, _) if iop & 0x4f == 0x40 => Some(Profile::ConstrainedBaseline),
-            (0x4d, _) if iop & 0x8f == 0x80 => Some(Profile::ConstrainedBaseline),
-            (0x42, _) if iop & 0x4f == 0 => Some(Profile::Baseline),
-            (0x4d, _) if iop & 0xaf == 0 => Some(Profile::Main),
-            (0x64, 0x0c) => Some(Profile::ConstrainedHigh),
-            (0x64, 0) => Some(Profile::High),
-            _ => None,
-        }
-    }
-}
-
-fn parameter<'a>(fmtp: &'a str, name: &str) -> Option<&'a str> {
-    fmtp.split(';').find_map(|p| {
-        let (n, v) = p.trim().split_once('=')?;
-        n.trim().eq_ignore_ascii_case(name).then(|| v.trim())
-    })
-}
-
-fn opus_format(s: &Section<'_>) -> Option<u8> {
-    s.payload_types()
-        .into_iter()
-        .find(|pt| s.of_format("rtpmap", *pt).is_some_and(|m| m.eq_ignore_ascii_case("opus/48000/2")))
-}
-
 /// What the peer offers of a section: (it sends, it receives).
 fn direction(s: &Section<'_>, session: &[(&str, &str)]) -> (bool, bool) {
     let of = |has: &dyn Fn(&str) -> bool| {
@@ -284,14 +199,16 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
     let (session, sections) = parse(sdp, limits)?;
     let (want_video, want_audio) = match wish {
         Wish::Publish => (true, true),
-        Wish::Play { video, audio } => (video, audio),
+        Wish::Play { video, audio } => (video.is_some(), audio.is_some()),
     };
     let mut prepared = Prepared {
         offer: String::new(),
-        h264: Vec::new(),
-        opus: None,
+        ufrag: String::new(),
+        video: Vec::new(),
+        audio: None,
         video_mid: None,
         audio_mid: None,
+        channel_mid: None,
         sections: Vec::new(),
     };
     let (mut seen_video, mut seen_audio) = (false, false);
@@ -318,24 +235,40 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
             }
             if s.media == "video" && want_video && prepared.video_mid.is_none() {
                 seen_video = true;
-                prepared.h264 = h264_formats(s);
-                if !prepared.h264.is_empty() {
+                prepared.video = match wish {
+                    Wish::Play { video: Some(pictures), .. } => codecs::for_viewer(s, pictures),
+                    _ => codecs::for_publisher(s),
+                };
+                if !prepared.video.is_empty() {
                     taken = true;
                     prepared.video_mid = Some(mid.to_owned());
-                    write_section(&mut body, s, &session, mid, (&prepared.h264, None), wish, limits)?;
+                    write_section(&mut body, s, &session, mid, (&prepared.video, None), wish, limits)?;
                 }
             } else if s.media == "audio" && want_audio && prepared.audio_mid.is_none() {
                 seen_audio = true;
-                if let Some(pt) = opus_format(s) {
+                let wanted = match &wish {
+                    Wish::Play { audio: Some(codec), .. } => std::slice::from_ref(codec),
+                    _ => &SOUND[..],
+                };
+                if let Some(format) = codecs::audio_format(s, wanted) {
                     taken = true;
-                    prepared.opus = Some(pt);
+                    prepared.audio = Some(format);
                     prepared.audio_mid = Some(mid.to_owned());
-                    write_section(&mut body, s, &session, mid, (&[], Some(pt)), wish, limits)?;
+                    write_section(&mut body, s, &session, mid, (&[], Some(format)), wish, limits)?;
                 }
             }
             if taken {
                 mids.push(mid);
             }
+        } else if usable
+            && is_channel(s)
+            && prepared.channel_mid.is_none()
+            && let Some(mid) = mid.filter(|m| !mids.contains(m))
+        {
+            taken = true;
+            prepared.channel_mid = Some(mid.to_owned());
+            write_channel(&mut body, s, &session, mid)?;
+            mids.push(mid);
         }
         prepared.sections.push(if taken {
             Answered::Taken
@@ -350,10 +283,11 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
             }
         });
     }
+    prepared.ufrag = body.lines().find_map(|l| l.strip_prefix("a=ice-ufrag:")).unwrap_or_default().to_owned();
     refuse_useless(&prepared, wish, seen_video, seen_audio)?;
     // One transport, one meaning of a payload type (RFC 9143, 9.1). str0m takes this for granted.
-    if let Some(pt) = prepared.opus
-        && prepared.h264.iter().any(|f| f.pt == pt || f.rtx == Some(pt))
+    if let Some(AudioFormat { pt, .. }) = prepared.audio
+        && prepared.video.iter().any(|f| f.pt == pt || f.rtx == Some(pt))
     {
         return Err(bad(format!("the SDP offer uses payload type {pt} for sound and for pictures")));
     }
@@ -372,14 +306,20 @@ fn refuse_useless(p: &Prepared, wish: Wish, seen_video: bool, seen_audio: bool) 
         return Ok(());
     }
     let verb = if wish == Wish::Publish { "send" } else { "receive" };
-    if seen_video {
-        return Err(Reason::peer(
-            "no_common_codec",
-            format!(
-                "the peer offers to {verb} video, but not as H.264 with packetization-mode=1; switch the client to \
-                 H.264"
+    let guessed = matches!(wish, Wish::Play { video: Some(Pictures { guessed: true, .. }), .. });
+    if seen_video && !(guessed && p.audio_mid.is_some()) {
+        let text = match wish {
+            Wish::Play { video: Some(Pictures { codec, .. }), .. } => format!(
+                "the stream's pictures are {name}, and over WebRTC this viewer does not take {name} of their kind: watch \
+                 with a client that does, or {}",
+                codec.remedy(),
+                name = codec.name()
             ),
-        ));
+            _ => "the peer offers to send video, but neither as H.264 with packetization-mode=1 nor as VP8, VP9, AV1 or \
+                  H.265; switch the client to H.264"
+                .to_owned(),
+        };
+        return Err(Reason::peer("no_common_codec", text));
     }
     if p.audio_mid.is_some() {
         return Ok(());
@@ -387,7 +327,16 @@ fn refuse_useless(p: &Prepared, wish: Wish, seen_video: bool, seen_audio: bool) 
     Err(if seen_audio {
         Reason::peer(
             "no_common_codec",
-            format!("the peer offers to {verb} audio, but not as Opus; switch the client to Opus"),
+            match wish {
+                Wish::Play { audio: Some(codec), .. } => format!(
+                    "the stream's sound is {name}, and over WebRTC this viewer does not take {name}; {}",
+                    codec.remedy(),
+                    name = codec.name()
+                ),
+                _ => format!(
+                    "the peer offers to {verb} audio, but neither as Opus nor as G.711; switch the client to Opus"
+                ),
+            },
         )
     } else {
         let other = if wish == Wish::Publish { "WHEP" } else { "WHIP" };
@@ -406,27 +355,13 @@ fn write_section(
     s: &Section<'_>,
     session: &[(&str, &str)],
     mid: &str,
-    (h264, opus): (&[H264Format], Option<u8>),
+    (video, audio): (&[VideoFormat], Option<AudioFormat>),
     wish: Wish,
     limits: &Limits,
 ) -> Result<(), Reason> {
-    let inherited = |name: &str| {
-        s.first(name).or_else(|| session.iter().find(|(n, _)| *n == name).map(|(_, v)| *v)).map(str::trim)
-    };
-    let (Some(ufrag), Some(pwd)) = (
-        inherited("ice-ufrag").filter(|u| plain(u, 1..=256)),
-        inherited("ice-pwd").filter(|p| plain(p, 1..=256)),
-    ) else {
-        return Err(bad("the SDP offer has no usable a=ice-ufrag and a=ice-pwd (RFC 8839, 5.4)".to_owned()));
-    };
-    let mut prints =
-        s.all("fingerprint").chain(session.iter().filter(|(n, _)| *n == "fingerprint").map(|(_, v)| *v));
-    let Some(print) = prints.find_map(sha256) else {
-        return Err(bad("the SDP offer has no a=fingerprint with sha-256 (RFC 8122)".to_owned()));
-    };
-    let setup =
-        inherited("setup").filter(|v| ["actpass", "active", "passive"].contains(v)).unwrap_or("actpass");
-    let pts: Vec<u8> = h264.iter().flat_map(|f| [Some(f.pt), f.rtx]).chain([opus]).flatten().collect();
+    let Transport { ufrag, pwd, print, setup } = Transport::of(s, session)?;
+    let sound = audio.map(|f| f.pt);
+    let pts: Vec<u8> = video.iter().flat_map(|f| [Some(f.pt), f.rtx]).chain([sound]).flatten().collect();
     let formats = pts.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
     let _ = write!(
         out,
@@ -446,18 +381,16 @@ fn write_section(
     }
     for pt in pts {
         // Written anew, so that str0m reads out of it what was read here.
-        let (map, fmtp) = match h264.iter().find(|f| f.pt == pt || f.rtx == Some(pt)) {
-            Some(f) if f.pt == pt => (
-                "H264/90000",
-                format!(
-                    "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={:06x}",
-                    f.profile_level_id
-                ),
-            ),
-            Some(f) => ("rtx/90000", format!("apt={}", f.pt)),
-            None => ("opus/48000/2", "minptime=10;useinbandfec=1".to_owned()),
+        let (map, fmtp) = match (video.iter().find(|f| f.pt == pt || f.rtx == Some(pt)), audio) {
+            (Some(f), _) if f.pt == pt => (codecs::rtpmap(f.codec), f.fmtp.clone()),
+            (Some(f), _) => ("rtx/90000", format!("apt={}", f.pt)),
+            (None, Some(f)) if f.codec != Codec::Opus => (codecs::rtpmap(f.codec), String::new()),
+            (None, _) => (codecs::rtpmap(Codec::Opus), "minptime=10;useinbandfec=1".to_owned()),
         };
-        let _ = write!(out, "a=rtpmap:{pt} {map}\r\na=fmtp:{pt} {fmtp}\r\n");
+        let _ = write!(out, "a=rtpmap:{pt} {map}\r\n");
+        if !fmtp.is_empty() {
+            let _ = write!(out, "a=fmtp:{pt} {fmtp}\r\n");
+        }
         for fb in s.all("rtcp-fb") {
             if let Some((p, what)) = fb.split_once(' ')
                 && (p == "*" || p.parse() == Ok(pt))
@@ -470,6 +403,151 @@ fn write_section(
         write_ssrcs(out, s, limits)?;
     }
     Ok(())
+}
+
+/// Whether a section offers data channels (RFC 8841).
+fn is_channel(s: &Section<'_>) -> bool {
+    s.media == "application" && s.proto == "UDP/DTLS/SCTP" && s.formats == ["webrtc-datachannel"]
+}
+
+fn write_channel(
+    out: &mut String,
+    s: &Section<'_>,
+    session: &[(&str, &str)],
+    mid: &str,
+) -> Result<(), Reason> {
+    let Transport { ufrag, pwd, print, setup } = Transport::of(s, session)?;
+    let number =
+        |name: &str, default: u32| s.first(name).and_then(|v| v.trim().parse().ok()).unwrap_or(default);
+    // RFC 8841, 5 and 6: the port is 5000 and a message has 64 KiB where nothing is said.
+    let (port, most) = (number("sctp-port", 5_000), number("max-message-size", 65_536));
+    let _ = write!(
+        out,
+        "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\n\
+         a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\na=fingerprint:sha-256 {print}\r\na=setup:{setup}\r\n\
+         a=sctp-port:{port}\r\na=max-message-size:{most}\r\n"
+    );
+    Ok(())
+}
+
+/// What a section says about the way to its sender, itself or by the session part.
+struct Transport<'a> {
+    ufrag: &'a str,
+    pwd: &'a str,
+    print: &'a str,
+    setup: &'a str,
+}
+
+impl<'a> Transport<'a> {
+    fn of(s: &Section<'a>, session: &[(&'a str, &'a str)]) -> Result<Transport<'a>, Reason> {
+        let inherited = |name: &str| {
+            s.first(name).or_else(|| session.iter().find(|(n, _)| *n == name).map(|(_, v)| *v)).map(str::trim)
+        };
+        let (Some(ufrag), Some(pwd)) = (
+            inherited("ice-ufrag").filter(|u| plain(u, 1..=256)),
+            inherited("ice-pwd").filter(|p| plain(p, 1..=256)),
+        ) else {
+            return Err(bad(
+                "the SDP offer has no usable a=ice-ufrag and a=ice-pwd (RFC 8839, 5.4)".to_owned()
+            ));
+        };
+        let mut prints =
+            s.all("fingerprint").chain(session.iter().filter(|(n, _)| *n == "fingerprint").map(|(_, v)| *v));
+        let Some(print) = prints.find_map(sha256) else {
+            return Err(bad("the SDP offer has no a=fingerprint with sha-256 (RFC 8122)".to_owned()));
+        };
+        let setup =
+            inherited("setup").filter(|v| ["actpass", "active", "passive"].contains(v)).unwrap_or("actpass");
+        Ok(Transport { ufrag, pwd, print, setup })
+    }
+}
+
+/// What a peer's answer to an offer of ours says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Accepted {
+    pub(super) ufrag: String,
+    pub(super) pwd: String,
+    /// `sha-256` and the fingerprint.
+    pub(super) fingerprint: String,
+    /// The `a=mid` of each section that it takes.
+    pub(super) mids: Vec<String>,
+}
+
+/// Reads the answer to an offer of ours. Both roles of DTLS were on offer, but an ICE-lite agent that has to begin would
+/// need an address to begin with: the peer must be the active one, and every browser is.
+///
+/// # Errors
+/// `bad_sdp`, `sdp_too_large`, with words that name the lack.
+pub(super) fn accepted(sdp: &str, limits: &Limits) -> Result<Accepted, Reason> {
+    // What is wrong with it is told in the same words, but it is no offer.
+    let of_answer = |r: Reason| Reason { text: r.text.replace("SDP offer", "SDP answer").into(), ..r };
+    let (session, sections) = parse(sdp, limits).map_err(of_answer)?;
+    let mut taken = sections.iter().filter(|s| s.port != "0");
+    let Some(first) = taken.clone().next() else {
+        return Err(bad("the SDP answer refuses every section of the offer".to_owned()));
+    };
+    let t = Transport::of(first, &session).map_err(of_answer)?;
+    if t.setup == "passive" {
+        return Err(bad(
+            "the SDP answer says a=setup:passive; answer with a=setup:active (RFC 8842, 5.3)".to_owned()
+        ));
+    }
+    let mids = taken.by_ref().filter_map(|s| s.first("mid")).map(|m| m.trim().to_owned()).collect();
+    let fingerprint = format!("sha-256 {}", t.print);
+    Ok(Accepted { ufrag: t.ufrag.to_owned(), pwd: t.pwd.to_owned(), fingerprint, mids })
+}
+
+/// A fragment of SDP about ICE (RFC 8840, 9), as a PATCH brings it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fragment {
+    /// `a=ice-ufrag`: which ICE session it is about, or begins.
+    pub ufrag: Option<String>,
+    /// `a=ice-pwd`.
+    pub pwd: Option<String>,
+    /// How many candidates it has. An ICE-lite agent has no use for them.
+    pub candidates: usize,
+}
+
+/// Reads a fragment.
+///
+/// # Errors
+/// `bad_sdp`, `sdp_too_large`.
+pub fn fragment(text: &str, limits: &Limits) -> Result<Fragment, Reason> {
+    let too_large = |what: &str, n: usize, most: usize| {
+        Reason::limit("sdp_too_large", format!("the fragment has {n} {what}; at most {most} are allowed"))
+    };
+    if text.len() > limits.http_sdp_bytes {
+        return Err(too_large("bytes", text.len(), limits.http_sdp_bytes));
+    }
+    let mut fragment = Fragment::default();
+    for (n, line) in text.split('\n').map(|l| l.trim_end_matches('\r')).enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        if n >= limits.sdp_lines {
+            return Err(too_large("lines", n + 1, limits.sdp_lines));
+        }
+        let Some((kind, value)) = line.split_once('=').filter(|(k, _)| k.len() == 1) else {
+            return Err(bad(format!("line {} of the fragment is no SDP line: {}", n + 1, quote(line))));
+        };
+        if kind != "a" {
+            continue;
+        }
+        let (name, value) = attribute(value);
+        let word = || Some(value.trim()).filter(|v| plain(v, 1..=256)).map(str::to_owned);
+        match name {
+            "ice-ufrag" if fragment.ufrag.is_none() => fragment.ufrag = word(),
+            "ice-pwd" if fragment.pwd.is_none() => fragment.pwd = word(),
+            "candidate" => {
+                fragment.candidates += 1;
+                if fragment.candidates > limits.sdp_candidates {
+                    return Err(too_large("candidates", fragment.candidates, limits.sdp_candidates));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(fragment)
 }
 
 /// `a=ssrc-group:FID` and `a=ssrc` (RFC 5576). With several encodings in one section (simulcast without RIDs) the
@@ -503,6 +581,12 @@ fn sha256(fingerprint: &str) -> Option<&str> {
 }
 
 impl Prepared {
+    /// The `a=mid` of the first section that was taken.
+    pub(super) fn first_mid(&self) -> &str {
+        let mut mids = self.offer.lines().filter_map(|l| l.strip_prefix("a=mid:"));
+        mids.next().unwrap_or_default()
+    }
+
     /// Makes the peer's answer out of str0m's: a refusal for each section that was not taken, the session part of
     /// an ICE-lite agent whose candidates are all there. `session_id` goes into the `o=` line.
     pub fn answer(&self, from_str0m: &str, session_id: u64) -> String {

@@ -94,8 +94,18 @@ fn publish(sdp: &str) -> Result<Prepared, Reason> {
     prepare(sdp, Wish::Publish, &Limits::default())
 }
 
+const H264: Pictures = Pictures { codec: Codec::H264, profile: None, guessed: false };
+
+fn without_h264(offer: &str) -> String {
+    offer.replace("H264/90000", "X264/90000")
+}
+
+fn viewer(audio: bool) -> Wish {
+    Wish::Play { video: Some(H264), audio: audio.then_some(Codec::Opus) }
+}
+
 fn play(sdp: &str, audio: bool) -> Result<Prepared, Reason> {
-    prepare(sdp, Wish::Play { video: true, audio }, &Limits::default())
+    prepare(sdp, viewer(audio), &Limits::default())
 }
 
 fn answer(p: &Prepared, wish: Wish) -> String {
@@ -115,23 +125,110 @@ fn answer(p: &Prepared, wish: Wish) -> String {
         creds: str0m::IceCreds { ufrag: "00abcdef".to_owned(), pass: "p".repeat(32) },
         base,
         now: Time::ZERO,
+        offered: false,
     };
     let (_, answer) = Peer::open(setup, &mut Rng::new([1; 32])).unwrap();
     p.answer(&answer, 77 << 2)
+}
+
+/// Chromium with all its codecs, in this order.
+fn many(order: &[&str]) -> String {
+    let lines = |pt: usize, name: &str| {
+        let fmtp = match name {
+            "VP9" => "profile-id=0",
+            "VP9 of profile 2" => "profile-id=2",
+            "AV1" => "level-idx=5;profile=0;tier=0",
+            "H265" => "level-id=93;profile-id=1;tier-flag=0;tx-mode=SRST",
+            "H264" => "packetization-mode=1;profile-level-id=42e01f",
+            _ => "max-fr=30",
+        };
+        let name = name.split(' ').next().unwrap();
+        let rtx = pt + 1;
+        format!(
+            "a=rtpmap:{pt} {name}/90000\r\na=fmtp:{pt} {fmtp}\r\na=rtcp-fb:{pt} nack pli\r\n\
+             a=rtpmap:{rtx} rtx/90000\r\na=fmtp:{rtx} apt={pt}\r\n"
+        )
+    };
+    let all: String = order.iter().enumerate().map(|(i, name)| lines(96 + i * 2, name)).collect();
+    let pts: Vec<String> = (0..order.len() * 2).map(|n| (96 + n).to_string()).collect();
+    format!(
+        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+         m=video 9 UDP/TLS/RTP/SAVPF {}\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:x7Gh\r\na=ice-pwd:asd88fgpdd777uzjYhagZgde\r\n\
+         a=fingerprint:{PRINT}\r\na=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\n{all}",
+        pts.join(" ")
+    )
+}
+
+#[test]
+fn a_publisher_sends_h264_if_it_can_and_else_what_it_names_first() {
+    let chosen = |order: &[&str]| {
+        let p = publish(&many(order)).unwrap();
+        let a = answer(&p, Wish::Publish);
+        let named: Vec<&str> = a
+            .lines()
+            .filter_map(|l| l.strip_prefix("a=rtpmap:")?.split_once(' '))
+            .map(|(_, map)| map)
+            .filter(|map| !map.starts_with("rtx"))
+            .collect();
+        assert!(named.iter().all(|m| *m == codecs::rtpmap(p.video[0].codec)), "{a}");
+        assert_eq!(p.video.len(), named.len(), "{a}");
+        (p.video[0].codec, p.video[0].rtx.is_some())
+    };
+    assert_eq!(chosen(&["VP8", "VP9", "AV1", "H264"]), (Codec::H264, true));
+    assert_eq!(chosen(&["VP8", "VP9", "AV1"]), (Codec::Vp8, true));
+    assert_eq!(chosen(&["AV1", "VP9", "VP8"]), (Codec::Av1, true));
+    assert_eq!(chosen(&["VP9", "VP9 of profile 2", "VP8"]), (Codec::Vp9, true));
+    assert_eq!(chosen(&["H265", "VP8"]), (Codec::H265, true));
+}
+
+#[test]
+fn a_viewer_gets_what_the_stream_has_or_a_reason() {
+    let all = many(&["VP8", "VP9", "VP9 of profile 2", "AV1", "H264", "H265"]);
+    for codec in [Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H264, Codec::H265] {
+        let wish = Wish::Play { video: Some(Pictures { codec, ..H264 }), audio: None };
+        let p = prepare(&all, wish, &Limits::default()).unwrap();
+        assert_eq!(p.video[0].codec, codec);
+        assert!(answer(&p, wish).contains(codecs::rtpmap(codec)));
+    }
+    let deep = Pictures { codec: Codec::Vp9, profile: Some(2), guessed: false };
+    let of = |offer: &str| prepare(offer, Wish::Play { video: Some(deep), audio: None }, &Limits::default());
+    assert_eq!(of(&all).unwrap().video[0].fmtp, "profile-id=2");
+    let reason = of(&many(&["VP8", "VP9", "H264"])).unwrap_err();
+    assert_eq!(reason.code, "no_common_codec");
+    assert!(["VP9", "WebRTC", "libx264"].iter().all(|w| reason.text.contains(w)), "{}", reason.text);
+    // Where there are no pictures yet, sound alone will do.
+    let wish = Wish::Play { video: Some(Pictures::GUESS), audio: Some(Codec::Opus) };
+    let offer = without_h264(&chromium()).replace("VP8/90000", "VP7/90000").replace("sendonly", "recvonly");
+    let p = prepare(&offer, wish, &Limits::default()).unwrap();
+    assert_eq!((p.video.len(), p.audio.map(|f| f.pt)), (0, Some(111)));
+}
+
+#[test]
+fn g711_is_sound_too() {
+    let offer = chromium().replace("opus/48000/2", "opsu/48000/2");
+    let p = publish(&offer).unwrap();
+    assert_eq!(p.audio, Some(AudioFormat { pt: 0, codec: Codec::Pcmu }));
+    assert!(answer(&p, Wish::Publish).contains("a=rtpmap:0 PCMU/8000"));
+    let wish = Wish::Play { video: Some(H264), audio: Some(Codec::Pcma) };
+    let p = prepare(&chromium().replace("sendonly", "recvonly"), wish, &Limits::default()).unwrap();
+    assert_eq!(p.audio, Some(AudioFormat { pt: 8, codec: Codec::Pcma }));
 }
 
 #[test]
 fn chromium_publishes_constrained_baseline_and_opus_and_the_rest_is_refused_in_place() {
     let p = publish(&chromium()).unwrap();
     assert_eq!(
-        p.h264.iter().map(|f| (f.pt, f.rtx)).collect::<Vec<_>>(),
+        p.video.iter().map(|f| (f.pt, f.rtx)).collect::<Vec<_>>(),
         [(109, Some(114)), (103, Some(104)), (115, Some(116))]
     );
-    assert_eq!((p.opus, p.video_mid.as_deref(), p.audio_mid.as_deref()), (Some(111), Some("1"), Some("0")));
+    assert_eq!(
+        (p.audio.map(|f| f.pt), p.video_mid.as_deref(), p.audio_mid.as_deref()),
+        (Some(111), Some("1"), Some("0"))
+    );
     assert!(!p.offer.contains("candidate") && !p.offer.contains("VP8"), "{}", p.offer);
     let a = answer(&p, Wish::Publish);
     let sections: Vec<&str> = a.split("m=").collect();
-    assert!(sections[0].contains("a=ice-lite\r\n") && sections[0].contains("a=group:BUNDLE 0 1\r\n"));
+    assert!(sections[0].contains("a=ice-lite\r\n") && sections[0].contains("a=group:BUNDLE 0 1 2\r\n"));
     assert!(sections[0].contains("o=- 77 1 IN IP4 0.0.0.0\r\n"));
     assert!(sections[1].starts_with("audio 9 UDP/TLS/RTP/SAVPF 111\r\n"), "{a}");
     assert!(
@@ -140,19 +237,25 @@ fn chromium_publishes_constrained_baseline_and_opus_and_the_rest_is_refused_in_p
     assert!(sections[1].contains("a=end-of-candidates") && sections[1].contains("a=recvonly"));
     assert!(sections[2].starts_with("video 9 UDP/TLS/RTP/SAVPF 109 114 103 104 115 116\r\n"), "{a}");
     assert!(sections[2].contains("a=rtcp-fb:109 nack pli\r\n") && sections[2].contains("a=setup:passive"));
-    assert!(sections[3].starts_with("application 0 UDP/DTLS/SCTP webrtc-datachannel\r\n"), "{a}");
+    assert!(sections[3].starts_with("application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n"), "{a}");
+    assert!(
+        sections[3].contains("a=sctp-port:5000\r\n") && sections[3].contains("a=max-message-size:"),
+        "{a}"
+    );
     assert!(!a.contains("trickle"));
 }
 
 #[test]
 fn firefox_plays_with_a_bundle_only_section_and_hears_nothing_of_aac() {
     let p = play(&firefox(), true).unwrap();
-    assert_eq!(p.h264, [H264Format { pt: 126, rtx: Some(127), profile_level_id: 0x42e01f }]);
-    assert_eq!(p.opus, Some(109));
-    let a = answer(&p, Wish::Play { video: true, audio: true });
+    let [f] = &p.video[..] else { panic!("{:?}", p.video) };
+    assert_eq!((f.pt, f.rtx, f.codec), (126, Some(127), Codec::H264));
+    assert!(f.fmtp.ends_with("profile-level-id=42e01f"), "{}", f.fmtp);
+    assert_eq!(p.audio, Some(AudioFormat { pt: 109, codec: Codec::Opus }));
+    let a = answer(&p, viewer(true));
     assert!(a.contains("a=sendonly") && a.contains("a=ssrc-group:FID"), "{a}");
     let p = play(&firefox(), false).unwrap();
-    let a = answer(&p, Wish::Play { video: true, audio: false });
+    let a = answer(&p, viewer(false));
     assert!(a.contains("m=audio 0 UDP/TLS/RTP/SAVPF 109\r\n") && a.contains("a=group:BUNDLE 0\r\n"), "{a}");
 }
 
@@ -173,7 +276,7 @@ fn refusals_say_what_is_missing() {
         let r = r.unwrap_err();
         (r.code, r.text.into_owned())
     };
-    let no_h264 = chromium().replace("H264/90000", "AV1/90000");
+    let no_h264 = without_h264(&chromium()).replace("VP8/90000", "VP7/90000");
     assert_eq!(code(publish(&no_h264)).0, "no_common_codec");
     assert!(code(publish(&no_h264)).1.contains("H.264"));
     assert!(code(publish(&firefox())).1.contains("WHEP"), "an offer to play, sent to publish");
@@ -194,11 +297,11 @@ fn refusals_say_what_is_missing() {
 fn formats_that_cannot_be_told_apart_do_not_reach_str0m() {
     let same = chromium().replace("profile-level-id=42001f", "profile-level-id=42e034");
     let p = publish(&same).unwrap();
-    assert_eq!(p.h264.iter().map(|f| f.pt).collect::<Vec<_>>(), [103, 115]);
+    assert_eq!(p.video.iter().map(|f| f.pt).collect::<Vec<_>>(), [103, 115]);
     answer(&p, Wish::Publish);
     let broken = chromium().replace("profile-level-id=42e01f", "profile-level-id=N IP4");
     let p = publish(&broken).unwrap();
-    assert_eq!(p.h264.iter().map(|f| f.pt).collect::<Vec<_>>(), [103, 115]);
+    assert_eq!(p.video.iter().map(|f| f.pt).collect::<Vec<_>>(), [103, 115]);
     answer(&p, Wish::Publish);
     let shared = chromium().replace("111", "103");
     assert!(publish(&shared).unwrap_err().text.contains("payload type 103"));
@@ -235,7 +338,7 @@ fn damaged_offers_are_answered_or_refused() {
     #[allow(clippy::disallowed_methods)]
     let start = std::time::Instant::now();
     let (limits, rng, identity) = (Limits::default(), Rng::new([2; 32]), Identity::generate().unwrap());
-    let config = EndpointConfig { limits, rng, start, identity, loop_index: 0 };
+    let config = EndpointConfig { limits, rng, start, identity, stun: true, loop_index: 0 };
     let endpoint = std::cell::RefCell::new(Endpoint::new(config).unwrap());
     let answered = std::cell::Cell::new(0);
     proptest!(|(which in 0usize..4, line in 0usize..90, how in 0u8..4, junk in "[ -~]{0,40}")| {
@@ -279,7 +382,7 @@ fn collected_offers_never_panic() {
         #[allow(clippy::disallowed_methods)]
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         let text = String::from_utf8_lossy(&bytes);
-        for wish in [Wish::Publish, Wish::Play { video: true, audio: true }] {
+        for wish in [Wish::Publish, viewer(true)] {
             if let Ok(p) = prepare(&text, wish, &Limits::default()) {
                 let _ = str0m::change::SdpOffer::from_sdp_string(&p.offer);
             }

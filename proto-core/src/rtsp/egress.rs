@@ -7,7 +7,7 @@ use crate::media::payload::{Format, PAYLOAD_BYTES, marks, packetise};
 use crate::media::track::{Codec, CodecConfig, CodecParams, TrackId};
 use crate::rand::Rng;
 use crate::time::{Time, WallAnchor};
-use crate::wire::rtcp;
+use crate::wire::rtcp_report as rtcp;
 use crate::wire::rtp::{HEADER_BYTES, Packet};
 use bytes::Bytes;
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use crate::media::track::{CodecParams, TrackId};
 use crate::time::{Deadline, Time};
 use crate::wire::h264_sps;
 use crate::wire::h265;
-use crate::wire::rtcp::{self, Block, Report};
+use crate::wire::rtcp_report::{self as rtcp, Block, Report};
 use crate::wire::rtp::{Packet, SequenceUnwrapper};
 use bytes::Bytes;
 use std::collections::VecDeque;

@@ -15,7 +15,7 @@ use crate::media::key::StreamKey;
 use crate::media::track::{CodecConfig, TrackId};
 use crate::rand::Rng;
 use crate::time::{Deadline, Time, WallAnchor};
-use crate::wire::rtcp::{self, Report};
+use crate::wire::rtcp_report::{self as rtcp, Report};
 use crate::wire::rtsp::{Bad, Caps, Item, Reader, Request, Response, put_frame_head};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};

@@ -3,6 +3,7 @@
 
 pub mod aac;
 pub mod amf0;
+pub mod amf3;
 pub mod av1;
 pub mod bits;
 pub mod flv;
@@ -14,6 +15,7 @@ pub mod link;
 pub mod mp3;
 pub mod opus;
 pub mod rtcp;
+pub mod rtcp_report;
 pub mod rtmp_chunk;
 pub mod rtmp_message;
 pub mod rtp;

@@ -13,11 +13,16 @@ const Y: u8 = 0x40;
 const N: u8 = 0x08;
 
 /// Cuts a temporal unit: elements with a length each (W = 0), packets filled up.
+///
+/// No packet but the last ends where an OBU ends: receivers that are not told by another header where a frame begins and
+/// ends (libwebrtc) take a packet that does not go on for its last, and one that goes not on from another for its first.
 pub(super) fn packetise(unit: &[u8], key: bool, most: usize) -> Vec<Bytes> {
     let mut out: Vec<Bytes> = Vec::with_capacity(unit.len() / most + 1);
     let mut packet = BytesMut::with_capacity(most);
     packet.put_u8(if key { N } else { 0 });
-    for obu in obus(unit).map_while(Result::ok).filter(|o| !o.kind.is_framing()) {
+    let mut all = obus(unit).map_while(Result::ok).filter(|o| !o.kind.is_framing()).peekable();
+    while let Some(obu) = all.next() {
+        let ends = all.peek().is_none();
         // RTP tells the length, so that the OBU's own size field is left out (section 5).
         let mut element = BytesMut::with_capacity(2 + obu.payload.len());
         for (i, byte) in obu.header.iter().enumerate() {
@@ -27,14 +32,16 @@ pub(super) fn packetise(unit: &[u8], key: bool, most: usize) -> Vec<Bytes> {
         let mut rest = &element[..];
         loop {
             let room = most.saturating_sub(packet.len());
-            if room >= length_bytes(rest.len()) + rest.len() {
+            let needed = length_bytes(rest.len()) + rest.len();
+            // What remains must hold a length and a byte of what follows.
+            if room >= needed + if ends { 0 } else { 3 } || rest.len() < 2 && room >= needed {
                 put_leb128(&mut packet, rest.len());
                 packet.put_slice(rest);
                 break;
             }
-            // Two bytes for a length and some of the element, or it begins in the next packet.
             if room > 2 {
-                let (piece, tail) = rest.split_at_checked(room - 2).unwrap_or((rest, &[]));
+                let most_now = (room - 2).min(rest.len().saturating_sub(1));
+                let (piece, tail) = rest.split_at_checked(most_now).unwrap_or((rest, &[]));
                 packet.put_u8((piece.len() & 0x7f) as u8 | 0x80);
                 packet.put_u8((piece.len() >> 7) as u8);
                 packet.put_slice(piece);

@@ -70,8 +70,9 @@ window.hw = (() => {
     return at - start;
   };
 
-  // Publishes the (fake) camera and microphone to `url` as `name`; resolves once connected.
-  const whip = async (name, url, { codec = 'video/H264', ms = 20000 } = {}) => {
+  // Publishes the (fake) camera and microphone to `url` as `name`; resolves once connected. With `only` no other codec is
+  // offered.
+  const whip = async (name, url, { codec = 'video/H264', only = false, ms = 20000 } = {}) => {
     const session = newSession(name);
     session.media = await navigator.mediaDevices.getUserMedia({
       audio: true, video: { width: 320, height: 240, frameRate: 25 },
@@ -82,7 +83,8 @@ window.hw = (() => {
         const { codecs } = RTCRtpSender.getCapabilities('video');
         const wanted = codecs.filter(c => c.mimeType === codec);
         if (!wanted.length) throw new Error(`this browser sends no ${codec}`);
-        t.setCodecPreferences([...wanted, ...codecs.filter(c => c.mimeType !== codec)]);
+        const others = codecs.filter(c => c.mimeType !== codec && (!only || c.mimeType === 'video/rtx'));
+        t.setCodecPreferences([...wanted, ...others]);
       }
     }
     await exchange(session, url);
@@ -156,5 +158,6 @@ window.hw = (() => {
     return answer.status;
   };
 
-  return { sessions, until, whep, whip, stats, checksum, moving, showFrames, sounding, end };
+  // `inside`: for further scripts.
+  return { inside: { sessions, until, newSession }, sessions, until, whep, whip, stats, checksum, moving, showFrames, sounding, end };
 })();

@@ -134,9 +134,13 @@ impl World {
         self.net.pipes.iter().any(|(_, p)| p.dials(Party::Client(client), before))
     }
 
-    /// Whether a client calls a run of a node that died meanwhile: such a call ends by the client's own patience.
-    fn calls_the_dead(&self, standing: &Standing) -> bool {
+    /// Whether a client calls a run of a node that died meanwhile, or waits for an answer on a connection that leads
+    /// nowhere any more: such a call ends by the client's own patience.
+    fn calls_in_vain(&self, client: ClientId, standing: &Standing) -> bool {
         let Some((to, since)) = standing.calls else { return false };
+        if self.net.pipes.iter().any(|(_, p)| p.strands(Party::Client(client))) {
+            return true;
+        }
         self.hosts
             .iter()
             .filter(|h| h.ip == to.ip())
@@ -157,7 +161,7 @@ impl World {
             let mut has: BTreeSet<&str> = BTreeSet::new();
             for (id, s) in publishers {
                 let Some(stream) = s.stream.as_deref() else { continue };
-                if self.dials_since(*id, healed) || self.calls_the_dead(s) {
+                if self.dials_since(*id, healed) || self.calls_in_vain(*id, s) {
                     from = self.now;
                 }
                 match s.session {
@@ -222,7 +226,7 @@ impl World {
                 (s.session != Some(session) || !fresh).then(|| (*id, s.clone(), session))
             });
             let Some((id, s, session)) = misses else { return };
-            if wanting.iter().any(|(_, s)| !s.publishes && self.calls_the_dead(s)) {
+            if wanting.iter().any(|(id, s)| !s.publishes && self.calls_in_vain(*id, s)) {
                 from = self.now;
             }
             if self.now.since(from) > PLAY {

@@ -69,12 +69,15 @@ pub fn table() -> &'static [Planted] {
         "gop-tail-kept" GopTailKept "S4" a_viewer_is_slow;
         "drop-not-counted" DropNotCounted "S5" a_viewer_is_slow;
         "queue-limit-ignored" QueueLimitIgnored "S6" a_small_ring;
+        "memory-ignored" MemoryIgnored "S6" more_come_than_fit;
         "session-left-in-map" SessionLeftInMap "S7" a_viewer_leaves_while_it_waits;
         "consent-ignored" ConsentIgnored "S9" a_whep_viewer_vanishes;
         "amplified-answer" AmplifiedAnswer "S10" a_stranger_probes;
         "relay-loop" RelayLoop "S11" an_edge_loses_its_origin;
+        "proxy-unchecked" ProxyUnchecked "S11" a_client_names_the_manager_as_its_node;
         "load-not-reported" LoadNotReported "S14" some_viewers;
         "timer-in-the-past" TimerInThePast "S16" nobody_does_anything;
+        "restless-timer" RestlessTimer "S16" nobody_does_anything;
         "zombie-publisher" ZombiePublisher "L1" a_publisher_vanishes;
         "publish-races-read" PublishRacesRead "L2" a_play_comes_before_its_publish;
         "edge-never-recovers" EdgeNeverRecovers "L3" origin_restarts;
@@ -92,7 +95,6 @@ pub fn table() -> &'static [Planted] {
 pub fn waiting() -> &'static [(&'static str, &'static str)] {
     &[
         ("S8", "there is no authorisation yet"),
-        ("S11", "of its two halves the websocket proxy does not exist yet; relay loops are planted"),
         ("S12", "shown by running with and without misbehaving peers, not by one planted bug"),
         ("S13", "shown by the site at which a session panics"),
         ("S15", "shown by running the same seed twice"),

@@ -111,6 +111,15 @@ fn ask(w: &mut World, at: HostId, path: &str) {
     need(w, "an answer", 5_000, |w| w.actor::<Asker>(id).is_some_and(|a| a.result.is_some()));
 }
 
+pub(super) fn a_client_names_the_manager_as_its_node(w: &mut World) {
+    use crate::world::actors::socket::Socket;
+    let c = cluster(w, |_| {});
+    let to = w.http_addr(c.m);
+    let path = format!("/streammanager/?id=one&host={}&app=live", to.ip());
+    let id = w.add(Box::new(Socket::new(to, &path)));
+    need(w, "an end", 5_000, |w| w.actor::<Socket>(id).is_some_and(|s| s.closed.is_some()));
+}
+
 pub(super) fn an_idle_origin_dies(w: &mut World) {
     let (c, ..) = watched(w);
     // Its lease must not end in the moment in which the others report.
@@ -185,6 +194,40 @@ pub(super) fn a_small_ring(w: &mut World) {
     w.lapse(ms(500));
     viewer(w, c.e1, ONE);
     w.lapse(ms(6_000));
+}
+
+/// A node with room for a stream and some sessions: who comes first is served to the end, who comes later is told.
+pub(super) fn more_come_than_fit(w: &mut World) {
+    let m = w.host("m1", &[Role::Manager], None);
+    // The sessions of a publisher and three viewers, and a ring.
+    let o =
+        w.host_with("o1", &[Role::Origin], Some(m), |c| c.limits.memory_bytes = (8 << 20) + 5 * (512 << 10));
+    w.lapse(ms(2_500));
+    let p = live(w, o, ONE);
+    w.lapse(ms(500));
+    let first = viewer(w, o, ONE);
+    let late = w.publish_with(o, TWO, PublisherConfig { again: None, ..PublisherConfig::default() });
+    w.lapse(ms(1_000));
+    let others: Vec<ClientId> = (0..8).map(|_| w.play(o, ONE)).collect();
+    let by_whep = w.play_webrtc(o, ONE, WhepConfig { again: None, ..WhepConfig::default() });
+    w.lapse(ms(3_000));
+    if w.violation().is_some() {
+        return;
+    }
+    let served = |w: &World, v| w.player(v).last_picture().is_some_and(|s| w.now().since(s.at) < ms(500));
+    let many = others.iter().filter(|v| served(w, **v)).count();
+    let status = w.whep(by_whep).calls().last().and_then(|c| c.status);
+    let told = w.publisher(late).sent.last().and_then(|s| s.ended.clone());
+    let right = served(w, first) && w.publisher(p).is_ready() && many == 3 && status == Some(503);
+    if !right || told.is_none() {
+        let text = format!("first {}, {many} of 8 served, WHEP {status:?}, late {told:?}", served(w, first));
+        w.violate("SCENARIO", text);
+    }
+    for v in others {
+        w.with_player(v, |p| p.leave());
+    }
+    w.lapse(ms(1_000));
+    viewer(w, o, ONE);
 }
 
 pub(super) fn a_viewer_leaves_while_it_waits(w: &mut World) {
@@ -272,9 +315,7 @@ pub(super) fn anything_happens(w: &mut World) {
     w.lapse(ms(1_500));
     for at in [c.o1, c.e1, c.e2] {
         w.play(at, ONE);
-        // How sound and picture stand after faults is looked at elsewhere.
-        let apart = ms(3_600_000);
-        w.play_webrtc(at, TWO, WhepConfig { again: Some(ms(500)), apart, ..WhepConfig::default() });
+        w.play_webrtc(at, TWO, WhepConfig { again: Some(ms(500)), ..WhepConfig::default() });
     }
     for step in 0..12 {
         let which = nodes[w.pick("node", step, 5) as usize];

@@ -587,6 +587,8 @@ impl World {
             (config.rtmp.port, Service::Rtmp),
             (config.rtsp.port, Service::Rtsp),
             (config.cluster.port, Service::Link),
+            (config.https.port, Service::Https),
+            (config.rtmps.port, Service::Rtmps),
         ];
         services.into_iter().find(|(p, _)| *p == port).map(|(_, s)| s)
     }

@@ -29,15 +29,17 @@ impl World {
         let mut refused = 0;
         for item in &batch.items {
             let from = SocketAddr::new(item.src.unwrap_or(from.ip()), from.port());
-            if self.refuses(host, from, item.dst) {
-                refused += 1;
-                continue;
-            }
+            let leaves = !self.refuses(host, from, item.dst);
+            refused += usize::from(!leaves);
             let (mut at, end) = (item.start, item.start + item.len);
             while at < end {
                 let next = (at + item.segment_size.max(1)).min(end);
-                self.datagram_out(host, item.dst, &whole[at..next]);
-                self.datagram(Party::Host(host), from, item.dst, whole.slice(at..next));
+                if leaves {
+                    self.datagram_out(host, item.dst, &whole[at..next]);
+                    self.datagram(Party::Host(host), from, item.dst, whole.slice(at..next));
+                } else {
+                    self.datagram_refused(host, item.dst, &whole[at..next]);
+                }
                 at = next;
             }
         }

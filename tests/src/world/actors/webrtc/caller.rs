@@ -6,7 +6,7 @@ use super::peer::{Identity, Peer, Rtp, Said, Setup, is_media};
 use crate::world::actors::{In, Notes, Out};
 use proto_core::rand::Rng;
 use proto_core::time::Time;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 use str0m::media::Direction;
@@ -15,8 +15,6 @@ use str0m::media::Direction;
 const FIRST_PORT: u16 = 40_000;
 /// A call that does not stand by then is given up.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Consent lasts for 30 s (RFC 7675, 5.1); the rest is for what is on its way.
-const CONSENT: Duration = Duration::from_secs(32);
 
 /// Where a client begins: all that the world hands it.
 pub(super) struct Seat {
@@ -74,9 +72,9 @@ pub(super) struct Caller {
     resource: Option<String>,
     pub(super) peer: Option<Peer>,
     pub(super) calls: Vec<Call>,
-    /// When each port of earlier calls was last sent from.
-    old_ports: BTreeMap<u16, Time>,
-    last_sent: Option<Time>,
+    /// The ports of earlier calls that were sent from.
+    old_ports: BTreeSet<u16>,
+    sent: bool,
     next_port: u16,
     /// Nothing came for so long: the call is dead.
     silence: Duration,
@@ -97,8 +95,8 @@ impl Caller {
             resource: None,
             peer: None,
             calls: Vec::new(),
-            old_ports: BTreeMap::new(),
-            last_sent: None,
+            old_ports: BTreeSet::new(),
+            sent: false,
             next_port: FIRST_PORT,
             silence,
             out: VecDeque::new(),
@@ -187,8 +185,8 @@ impl Caller {
 
     fn end(&mut self, why: &str, now: Time) {
         let Some(peer) = self.peer.take() else { return };
-        if let Some(sent) = self.last_sent.take() {
-            self.old_ports.insert(peer.port(), sent);
+        if std::mem::take(&mut self.sent) {
+            self.old_ports.insert(peer.port());
         }
         let name = self.name();
         if let Some(call) = self.calls.last_mut().filter(|c| c.ended.is_none()) {
@@ -220,19 +218,20 @@ impl Caller {
     }
 
     fn datagram(&mut self, port: u16, from: SocketAddr, bytes: &[u8], now: Time) {
-        let sent = match &mut self.peer {
+        match &mut self.peer {
             Some(peer) if peer.port() == port => {
                 if from.ip() == self.called.ip() {
                     peer.datagram(from, bytes, now);
                 } else {
                     self.fault("S9", format!("a datagram of {} bytes from {from}", bytes.len()));
                 }
-                return;
             }
-            _ => self.old_ports.get(&port).copied(),
-        };
-        if is_media(bytes) && sent.is_none_or(|at| now.since(at) > CONSENT) {
-            self.fault("S9", format!("{from} sends media to port {port} without consent since {sent:?}"));
+            // For how long media may go on to a port of an earlier call is judged where it leaves (`check/datagrams`):
+            // links hold it back for any time.
+            _ if is_media(bytes) && !self.old_ports.contains(&port) => {
+                self.fault("S9", format!("{from} sends media to port {port}, from which nothing ever came"));
+            }
+            _ => {}
         }
     }
 
@@ -284,7 +283,7 @@ impl Caller {
         loop {
             let Some(peer) = &mut self.peer else { return };
             if !peer.out.is_empty() {
-                self.last_sent = Some(now);
+                self.sent = true;
                 let port = peer.port();
                 let datagrams = peer.out.drain(..).map(|(to, bytes)| Out::Datagram { port, to, bytes });
                 self.out.extend(datagrams);

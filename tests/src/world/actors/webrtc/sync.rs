@@ -18,6 +18,8 @@ pub(super) struct Timeline {
     /// Session, time in it by number, time shown.
     frame: Option<(u64, i64, i64)>,
     regular: u32,
+    /// The newest frame did not follow the one before: it begins another stretch of the stream.
+    spliced: bool,
     /// Sender's clock minus the time shown, nanoseconds.
     report: Option<i128>,
 }
@@ -26,7 +28,15 @@ impl Timeline {
     /// Of a track with `rate` ticks a second, whose frames were sampled `each` apart.
     pub(super) fn new(rate: u32, each: Duration) -> Timeline {
         let each = each.as_nanos() as i64;
-        Timeline { rate: i64::from(rate), each, last: None, frame: None, regular: 0, report: None }
+        Timeline {
+            rate: i64::from(rate),
+            each,
+            last: None,
+            frame: None,
+            regular: 0,
+            spliced: false,
+            report: None,
+        }
     }
 
     fn nanos(&self, ticks: i64) -> i64 {
@@ -48,12 +58,18 @@ impl Timeline {
             .frame
             .is_some_and(|(s, then, at)| s == session && ((shown - at) - (sampled - then)).abs() <= STEP);
         self.regular = if regular { self.regular + 1 } else { 0 };
+        self.spliced = !regular;
         if !regular {
             // The stream was spliced: what was reported before is about another stretch of time.
             self.report = None;
         }
         self.frame = Some((session, sampled, shown));
         (shown, back)
+    }
+
+    /// The other track was spliced: until frames come again, it is not known where this one lies beside it.
+    fn doubt(&mut self) {
+        self.regular = 0;
     }
 
     /// A sender report says that `stamp` was `ntp` on the sender's clock (nanoseconds).
@@ -80,8 +96,15 @@ pub(super) struct Sync {
 
 impl Sync {
     /// How far the tracks are apart now: by the sender's clock, or, before it is known, how far they have drifted since
-    /// the first time.
-    pub(super) fn measure(&mut self, picture: &Timeline, sound: &Timeline) -> Option<Duration> {
+    /// the first time. To be asked after each frame. A stream that goes on at another time goes on so in both tracks, but
+    /// one of them comes first; until the other has come as well they are not compared.
+    pub(super) fn measure(&mut self, picture: &mut Timeline, sound: &mut Timeline) -> Option<Duration> {
+        if std::mem::take(&mut picture.spliced) {
+            sound.doubt();
+        }
+        if std::mem::take(&mut sound.spliced) {
+            picture.doubt();
+        }
         let ((session, p, p_clock), (other, s, s_clock)) = (picture.delay()?, sound.delay()?);
         if session != other {
             return None;
@@ -124,7 +147,7 @@ mod tests {
         for n in 0..10 {
             p.frame(1_000 + n * 90, 7, u64::from(n));
         }
-        assert_eq!(sync.measure(&p, &s), None);
+        assert_eq!(sync.measure(&mut p, &mut s), None);
         let mut apart = None;
         for n in 0..100u32 {
             p.frame(1_000 + 810 + 3_600 * (n + 1), 7, u64::from(10 + n));
@@ -132,12 +155,42 @@ mod tests {
                 // The sound is sampled at 19 ms in place of 20.
                 s.frame((2 * n + half) * 912, 7, u64::from(18 + 2 * n + half));
             }
-            apart = sync.measure(&p, &s).or(apart);
+            apart = sync.measure(&mut p, &mut s).or(apart);
             let expected = f64::from(n.saturating_sub(2)) * 2.0;
             let is = apart.map_or(0.0, |a| a.as_secs_f64() * 1e3);
             assert!((is - expected).abs() < 3.0, "{n}: {is} for {expected}");
         }
         assert!(apart.is_some_and(|a| a > Duration::from_millis(40)));
+    }
+
+    #[test]
+    fn a_stream_that_goes_on_elsewhere_is_judged_when_both_tracks_are_there() {
+        let (mut p, mut s, mut sync) = pair();
+        let (video, sound) = (|ms: u32| ms * 90, |ms: u32| ms * 48);
+        for n in 0..5 {
+            p.frame(video(40 * n), 7, u64::from(n));
+            s.frame(sound(20 * n), 7, u64::from(n));
+            sync.measure(&mut p, &mut s);
+        }
+        // Both go on 300 ms later than they would have; the sound is there first.
+        for n in 5..10 {
+            s.frame(sound(300 + 20 * n), 7, u64::from(n));
+            assert_eq!(sync.measure(&mut p, &mut s), None);
+        }
+        for n in 5..10 {
+            p.frame(video(300 + 40 * n), 7, u64::from(n));
+            assert!(sync.measure(&mut p, &mut s).is_none_or(|apart| apart == Duration::ZERO));
+            s.frame(sound(500 + 20 * (n - 5)), 7, u64::from(n + 5));
+            assert!(sync.measure(&mut p, &mut s).is_none_or(|apart| apart == Duration::ZERO));
+        }
+        assert_eq!(sync.measure(&mut p, &mut s), Some(Duration::ZERO));
+        // Only one goes on later: it is seen once the other has come too.
+        for n in 10..15 {
+            s.frame(sound(500 + 20 * n), 7, u64::from(n + 5));
+            p.frame(video(300 + 40 * n), 7, u64::from(n));
+            sync.measure(&mut p, &mut s);
+        }
+        assert!(sync.measure(&mut p, &mut s).is_some_and(|apart| apart > Duration::from_millis(40)));
     }
 
     #[test]
@@ -147,9 +200,9 @@ mod tests {
             p.frame(n * 3_600, 7, u64::from(n));
             s.frame(n * 960, 7, u64::from(n));
         }
-        assert_eq!(sync.measure(&p, &s), Some(Duration::ZERO));
+        assert_eq!(sync.measure(&mut p, &mut s), Some(Duration::ZERO));
         p.report(0, 5_000 * i128::from(MS));
         s.report(0, 5_100 * i128::from(MS));
-        assert_eq!(sync.measure(&p, &s), Some(Duration::from_millis(100)));
+        assert_eq!(sync.measure(&mut p, &mut s), Some(Duration::from_millis(100)));
     }
 }

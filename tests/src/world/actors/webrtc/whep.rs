@@ -365,7 +365,7 @@ impl Whep {
         if back {
             wrong = wrong.or(Some(("S4", "a timestamp that is not later than the one before")));
         }
-        let skew = self.sync.measure(&self.picture.clock, &self.sound.clock);
+        let skew = self.sync.measure(&mut self.picture.clock, &mut self.sound.clock);
         if let Some(skew) = skew {
             self.skew = self.skew.max(skew);
             if skew > self.config.apart {
