@@ -175,9 +175,11 @@ pub(crate) enum CtlCommand {
     Streams,
     /// List publishers and viewers
     Sessions,
-    /// End a session (only from the node's own host)
+    /// List websockets that are proxied to other nodes
+    Proxies,
+    /// End a session or a proxied websocket (only from the node's own host)
     Kick {
-        /// Its id, as `sessions` lists it, such as rtmp-12
+        /// Its id, as `sessions` or `proxies` lists it, such as rtmp-12
         session: String,
     },
 }

@@ -16,6 +16,8 @@ pub(crate) enum List {
     Streams,
     /// Sessions.
     Sessions,
+    /// Websockets that are proxied to other nodes.
+    Proxies,
 }
 
 impl List {
@@ -24,6 +26,7 @@ impl List {
             List::Nodes => "nodes",
             List::Streams => "streams",
             List::Sessions => "sessions",
+            List::Proxies => "proxies",
         }
     }
 
@@ -64,6 +67,15 @@ impl List {
                 ("OUT", "bytes_out", bytes),
                 ("RTT ms", "rtt_ms", tenths),
                 ("LOSS", "loss", percent),
+            ],
+            List::Proxies => &[
+                ("PROXY", "id", plain),
+                ("STREAM", "stream", plain),
+                ("REMOTE", "remote", plain),
+                ("NODE", "node", plain),
+                ("TARGET", "target", plain),
+                ("STATE", "state", plain),
+                ("AGE", "age_s", duration),
             ],
         }
     }

@@ -111,6 +111,7 @@ fn control(args: &args::Ctl) -> Result<(), Failure> {
         CtlCommand::Nodes => ctl::list(url, List::Nodes, args.json),
         CtlCommand::Streams => ctl::list(url, List::Streams, args.json),
         CtlCommand::Sessions => ctl::list(url, List::Sessions, args.json),
+        CtlCommand::Proxies => ctl::list(url, List::Proxies, args.json),
         CtlCommand::Kick { session } => ctl::kick(url, session),
     };
     say(&text.map_err(Failure::Running)?)

@@ -17,6 +17,7 @@ thread_local! {
             rng: Rng::new([1; 32]),
             start: Instant::now(),
             identity: Identity::generate().expect("an identity"),
+            stun: true,
             loop_index: 0,
         })
         .expect("an endpoint"),
@@ -39,6 +40,12 @@ fuzz_target!(|data: &[u8]| {
         if let Ok(playing) = endpoint.play(offer, &[], Time::ZERO) {
             close(endpoint, playing.session, &playing.answer);
         }
+        // The same text as an answer to an offer of ours, and as a fragment.
+        if let Ok(playing) = endpoint.offer([192, 0, 2, 7].into(), &candidates, &[], true, Time::ZERO) {
+            let _ = endpoint.answer(playing.session, sdp, Time::ZERO);
+            close(endpoint, playing.session, &playing.answer);
+        }
+        let _ = proto_core::rtc::sdp::fragment(sdp, &Limits::default());
         while endpoint.poll().is_some() {}
         assert_eq!(endpoint.sessions(), (0, 0));
         // A panic inside str0m is caught at the session's boundary; here it is a finding.

@@ -58,6 +58,8 @@ pub enum Service {
     Http,
     /// RTMP.
     Rtmp,
+    /// RTSP.
+    Rtsp,
     /// Other nodes.
     Link,
     /// [`Service::Http`] over TLS.
@@ -72,6 +74,7 @@ impl Service {
         match self {
             Service::Http => "http",
             Service::Rtmp => "rtmp",
+            Service::Rtsp => "rtsp",
             Service::Link => "link",
             Service::Https => "https",
             Service::Rtmps => "rtmps",
@@ -83,6 +86,7 @@ impl Service {
         match self {
             Service::Http => "http.port",
             Service::Rtmp => "rtmp.port",
+            Service::Rtsp => "rtsp.port",
             Service::Link => "cluster.port",
             Service::Https => "https.port",
             Service::Rtmps => "rtmps.port",
@@ -320,18 +324,25 @@ impl Batch {
     pub fn push(&mut self, src: Option<IpAddr>, dst: SocketAddr, bytes: &[u8], max_segments: usize) {
         let start = self.buf.len();
         self.buf.extend_from_slice(bytes);
+        self.commit(src, dst, start, max_segments);
+    }
+
+    /// Makes a datagram of all bytes of [`Batch::buf`] from `start` on, which the caller has appended; as
+    /// [`Batch::push`].
+    pub fn commit(&mut self, src: Option<IpAddr>, dst: SocketAddr, start: usize, max_segments: usize) {
+        let len = self.buf.len().saturating_sub(start);
         if let Some(last) = self.items.last_mut() {
             let full = last.len % last.segment_size == 0;
             let segments = last.len.div_ceil(last.segment_size);
             // One UDP message holds at most 65,507 bytes, GSO or not.
-            let fits = segments < max_segments && last.len + bytes.len() <= 65_000;
-            if last.dst == dst && last.src == src && full && fits && bytes.len() <= last.segment_size {
-                last.len += bytes.len();
+            let fits = segments < max_segments && last.len + len <= 65_000;
+            if last.dst == dst && last.src == src && full && fits && len > 0 && len <= last.segment_size {
+                last.len += len;
                 return;
             }
         }
-        if !bytes.is_empty() {
-            self.items.push(Transmit { src, dst, start, len: bytes.len(), segment_size: bytes.len() });
+        if len > 0 {
+            self.items.push(Transmit { src, dst, start, len, segment_size: len });
         }
     }
 

@@ -22,6 +22,8 @@ pub mod rand;
 pub mod recording;
 pub mod rtc;
 pub mod rtmp;
+pub mod rtsp;
+pub mod signalling;
 pub mod simulation;
 pub mod time;
 pub mod tls;

@@ -62,6 +62,24 @@ limits! {
     rtmp_ack_bytes: u32 = 64 << 10;
     /// RTMP: nothing was heard from a peer that publishes or plays, milliseconds, before it is taken for dead.
     rtmp_idle_ms: u64 = 30_000;
+    /// A8: bytes of one line of an RTSP head.
+    rtsp_line_bytes: usize = 8 << 10;
+    /// A8: headers of one RTSP message.
+    rtsp_headers: usize = 64;
+    /// A8: bytes of an RTSP head.
+    rtsp_head_bytes: usize = 16 << 10;
+    /// A9: bytes of an RTSP message, head and body (there is no authorisation yet, so this is the bound before it).
+    rtsp_message_bytes: usize = 16 << 10;
+    /// A8: whole RTSP message, milliseconds, from its first byte.
+    rtsp_head_ms: u64 = 10_000;
+    /// RTSP requests a second on one connection.
+    rtsp_requests_per_s: u32 = 50;
+    /// A10: interleaved packets on channels that are not open, or before RECORD or PLAY, and the connection is closed.
+    rtsp_stray_packets: u32 = 3;
+    /// A12: the timeout that RTSP clients are told, seconds; they keep their session alive more often than that.
+    rtsp_timeout_s: u64 = 20;
+    /// A11, A12: nothing was heard from an RTSP client for this long, milliseconds, and its session ends.
+    rtsp_idle_ms: u64 = 30_000;
     /// A6: bytes that may wait for a slow TCP viewer before it skips to the next key frame.
     viewer_queue_bytes: usize = 4 << 20;
     /// A6: seconds of media that may wait for a slow viewer, milliseconds.
@@ -102,10 +120,28 @@ limits! {
     ws_idle_ms: u64 = 60_000;
     /// A websocket that we close waits for its peer's close frame for this long, milliseconds.
     ws_close_ms: u64 = 2_000;
+    /// Signalling messages a second of one client; candidates come in bursts.
+    signalling_messages_per_s: u32 = 200;
+    /// A signalling websocket on which nothing is published or played is closed after this, milliseconds.
+    signalling_wait_ms: u64 = 600_000;
+    /// A18: websockets that one address may have proxied at a time.
+    proxy_per_ip: usize = 10;
+    /// A18: websockets that are proxied at a time, in all.
+    proxy_sessions: usize = 10_000;
+    /// A node that does not answer the proxy for this long is given up, milliseconds.
+    proxy_dial_ms: u64 = 5_000;
+    /// How long the proxy waits for the answer to a WHIP or WHEP request that it carries, milliseconds.
+    proxy_answer_ms: u64 = 20_000;
+    /// A18: an address that the manager gave out may be named as the proxy's target for this long, milliseconds.
+    proxy_grant_ms: u64 = 60_000;
+    /// A18: addresses given out that are remembered; the oldest is forgotten first.
+    proxy_grants: usize = 100_000;
     /// A21: whole TLS handshake, milliseconds.
     tls_handshake_ms: u64 = 10_000;
     /// TLS handshakes that begin in one turn of the loop, in microseconds of work (500 each); others wait for the next.
     tls_handshake_us_per_turn: u64 = 2_000;
+    /// A21: bytes of a connection that are kept until there is time for its TLS handshake.
+    tls_hello_bytes: usize = 18 << 10;
     /// Certificate files are looked at this often, milliseconds.
     tls_reload_ms: u64 = 5_000;
     /// A10: bytes that one connection may bring in one turn of the loop.
@@ -130,10 +166,18 @@ limits! {
     rtc_consent_ms: u64 = 30_000;
     /// A15: handshake datagrams that wait for the next turn; DTLS sends again what is dropped.
     rtc_handshake_queue: usize = 512;
+    /// Bytes that may wait on the data channels of one WebRTC session; a message that finds no room is dropped.
+    rtc_channel_bytes: usize = 128 << 10;
+    /// A13: anonymous STUN requests a second that are answered for one network (IPv4 /24, IPv6 /56).
+    stun_per_net_per_s: u32 = 20;
+    /// A13: anonymous STUN requests a second that are answered in all.
+    stun_per_s: u32 = 200;
     /// Packets kept per viewer and track to be sent again.
     rtc_rtx_packets: usize = 1_024;
     /// Packets older than this are not sent again, milliseconds.
     rtc_rtx_ms: u64 = 1_000;
+    /// Frames that may wait for their turn to be sent to one WebRTC viewer; beyond, it goes on with the next key frame.
+    rtc_viewer_frames: usize = 512;
     /// How long a publisher's pictures wait for a lost packet to be sent again, milliseconds.
     rtc_video_wait_ms: u64 = 300;
     /// How long a publisher's sound waits for a lost packet, milliseconds.

@@ -54,6 +54,9 @@ pub enum Bug {
     AmplifiedAnswer,
     /// An edge is told to pull from another edge, and nobody looks whether that goes in a circle (S11).
     RelayLoop,
+    /// The websocket proxy dials whatever address a client names (S11). Like proxies that were used to reach what only
+    /// they could reach.
+    ProxyUnchecked,
     /// A node reports that it has no sessions, whatever it has (S14).
     LoadNotReported,
     /// A link's keep-alive leaves its timer where it was, so that the loop spins (S16).
@@ -93,6 +96,7 @@ impl Bug {
         Bug::ConsentIgnored,
         Bug::AmplifiedAnswer,
         Bug::RelayLoop,
+        Bug::ProxyUnchecked,
         Bug::LoadNotReported,
         Bug::TimerInThePast,
         Bug::RestlessTimer,

@@ -17,6 +17,8 @@ mod driver;
 mod fds;
 mod holder;
 mod io;
+#[cfg(target_os = "linux")]
+mod many;
 mod recorder;
 mod tcp;
 mod udp;

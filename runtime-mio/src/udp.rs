@@ -3,6 +3,8 @@
 use crate::control::Counters;
 use crate::holder::who_holds_udp;
 use crate::io::{Kind, canonical};
+#[cfg(target_os = "linux")]
+use crate::many::Many;
 use mio::event::Event;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry};
@@ -94,6 +96,8 @@ struct Socket {
     watched: bool,
     key: usize,
     in_ready: bool,
+    #[cfg(target_os = "linux")]
+    many: Many,
 }
 
 /// All UDP sockets of a loop.
@@ -289,6 +293,8 @@ impl Socket {
             watched: false,
             key,
             in_ready: false,
+            #[cfg(target_os = "linux")]
+            many: Many::new(),
         })
     }
 
@@ -322,6 +328,19 @@ impl Socket {
     /// Sends what is left of a batch. Answers whether it is done with, as opposed to waiting for room.
     fn send_batch(&mut self, queued: &mut Queued, counters: &Counters) -> bool {
         while let Some(transmit) = queued.batch.items.get(queued.next) {
+            #[cfg(target_os = "linux")]
+            if queued.offset == 0 {
+                match self.send_many(&queued.batch, queued.next, counters) {
+                    Ok(0) => {}
+                    Ok(sent) => {
+                        queued.next += sent;
+                        continue;
+                    }
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
+                    // The first of them has trouble; alone it will say what.
+                    Err(_) => {}
+                }
+            }
             match self.send_transmit(&queued.batch.buf, transmit, &mut queued.offset, counters) {
                 Ok(()) => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
@@ -334,6 +353,25 @@ impl Socket {
             queued.offset = 0;
         }
         true
+    }
+
+    /// Sends transmits from the `next`th on with one call, as far as each is one message. Answers how many left: 0 where
+    /// there is nothing to gain.
+    #[cfg(target_os = "linux")]
+    fn send_many(&mut self, batch: &Batch, next: usize, counters: &Counters) -> io::Result<usize> {
+        use std::os::fd::AsRawFd;
+        let most = self.state.max_gso_segments().max(1);
+        let whole = |t: &Transmit| t.len.div_ceil(t.segment_size.max(1)) <= most;
+        let items = batch.items.get(next..).unwrap_or_default();
+        let items = items.get(..crate::many::MESSAGES).unwrap_or(items);
+        let count = items.iter().take_while(|t| whole(t)).count();
+        let Some(items) = items.get(..count).filter(|i| i.len() > 1) else { return Ok(0) };
+        let bound = self.bound;
+        let sent = self.many.send(self.io.as_raw_fd(), &batch.buf, items, |dst| address_for(bound, dst))?;
+        let bytes: usize = items.iter().take(sent).map(|t| t.len).sum();
+        counters.udp_messages_out.add(sent as u64);
+        counters.udp_bytes_out.add(bytes as u64);
+        Ok(sent)
     }
 
     /// Sends what is left of a transmit, in as few messages as the kernel takes: one, or where it has no GSO (or not
@@ -354,7 +392,7 @@ impl Socket {
         while let Some(rest) = bytes.get(*offset..).filter(|rest| !rest.is_empty()) {
             let contents = rest.get(..together).unwrap_or(rest);
             let message = quinn_udp::Transmit {
-                destination: self.address_for(dst),
+                destination: address_for(self.bound, dst),
                 ecn: None,
                 contents,
                 segment_size: (contents.len() > segment).then_some(segment),
@@ -388,14 +426,14 @@ impl Socket {
             self.state = fresh;
         }
     }
+}
 
-    /// The address in the family of the socket: an IPv6 socket reaches IPv4 by mapped addresses (RFC 4291 section
-    /// 2.5.5.2).
-    fn address_for(&self, dst: SocketAddr) -> SocketAddr {
-        match (self.bound, dst.ip()) {
-            (SocketAddr::V6(_), IpAddr::V4(v4)) => SocketAddr::new(v4.to_ipv6_mapped().into(), dst.port()),
-            _ => dst,
-        }
+/// The address in the family of a bound socket: an IPv6 socket reaches IPv4 by mapped addresses (RFC 4291 section
+/// 2.5.5.2).
+fn address_for(bound: SocketAddr, dst: SocketAddr) -> SocketAddr {
+    match (bound, dst.ip()) {
+        (SocketAddr::V6(_), IpAddr::V4(v4)) => SocketAddr::new(v4.to_ipv6_mapped().into(), dst.port()),
+        _ => dst,
     }
 }
 

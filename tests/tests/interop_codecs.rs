@@ -4,7 +4,11 @@
 
 use headwater_tests::interop::browser::Browser;
 use headwater_tests::interop::cluster::{Cluster, turn};
+use headwater_tests::interop::ffmpeg::Ffmpeg;
 use headwater_tests::interop::http;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn chromium_sends_vp8_vp9_and_av1_where_it_offers_no_h264_and_sees_them_from_the_edge() {
@@ -31,5 +35,29 @@ fn chromium_sends_vp8_vp9_and_av1_where_it_offers_no_h264_and_sees_them_from_the
         for name in ["late", "viewer", "camera"] {
             assert_eq!(browser.eval(&format!("return await hw.end('{name}')")), 200);
         }
+    }
+}
+
+#[test]
+fn ffmpeg_publishes_h265_av1_and_vp9_by_enhanced_rtmp_and_plays_them_from_the_edge() {
+    let _turn = turn();
+    let cluster = Cluster::start();
+    for (name, encoder) in [
+        ("hevc", "-c:v libx265 -preset ultrafast -x265-params log-level=error"),
+        ("av1", "-c:v libsvtav1 -preset 12 -svtav1-params lp=1:pred-struct=1"),
+        ("vp9", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8"),
+    ] {
+        let stream = format!("live/{name}");
+        let _publisher = Ffmpeg::publish_enhanced(&cluster.publish_at(&stream).rtmp, encoder);
+        let rtmp = cluster.play_at(&stream).rtmp;
+        let mut player = Ffmpeg::play_enhanced(&rtmp);
+        player.wait_more_frames(50, LONG);
+        let mut said = String::new();
+        player.log.each(|line| said.push_str(line));
+        assert!(said.contains(&format!("Video: {name}")) && said.contains("Audio: opus"), "{said}");
+        // A player that does not say so is not sent what it may stall on, and the log tells why.
+        let from = cluster.edge.log.mark();
+        let _old = Ffmpeg::play(&rtmp);
+        cluster.edge.wait_log(from, LONG, &["the player gets no pictures", "?video="]);
     }
 }

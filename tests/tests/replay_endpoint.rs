@@ -57,6 +57,7 @@ fn publish(seed: u8) -> (String, u64) {
         rng: Rng::new([seed; 32]),
         start,
         identity: identity([seed; 32]),
+        stun: true,
         loop_index: 0,
     })
     .unwrap();

@@ -10,6 +10,7 @@ use proto_core::hub::delivery::Delivery;
 use proto_core::limits::Limits;
 use proto_core::machine::Machine;
 use proto_core::media::frame::{Frame, FrameKind, Ingest, NewFrame, Renderings};
+use proto_core::media::track::Codec;
 use proto_core::media::track::{CodecConfig, Origin};
 use proto_core::rand::Rng;
 use proto_core::rtmp::server::{Input, Output, Server};
@@ -112,14 +113,14 @@ impl Pair {
 fn avc_config() -> Bytes {
     let sps = Bytes::from_static(&[0x67, 0x42, 0xc0, 0x1f, 9]);
     let record = AvcConfig::emit(&[sps], &[Bytes::from_static(&[0x68, 0xce])]);
-    VideoTag::AvcConfig(record).emit().unwrap()
+    VideoTag::Config { codec: Codec::H264, record }.emit().unwrap()
 }
 
 fn picture(size: usize) -> Bytes {
     let mut data = (size as u32).to_be_bytes().to_vec();
     data.push(0x65);
     data.resize(size + 4, 3);
-    VideoTag::AvcFrame { key: true, composition: 0, data: data.into() }.emit().unwrap()
+    VideoTag::Frame { codec: Codec::H264, key: true, composition: 0, data: data.into() }.emit().unwrap()
 }
 
 /// Publishes two pictures and a sound through rml_rtmp; answers what our server took.
@@ -128,8 +129,10 @@ fn published() -> Pair {
     let publish = pair.client.request_publishing("demo".to_owned(), PublishRequestType::Live).unwrap();
     pair.take(vec![publish]);
     assert!(pair.events.contains(&ClientSessionEvent::PublishRequestAccepted), "{:?}", pair.events);
-    let asc = AudioTag::AacConfig(Bytes::from_static(&[0x12, 0x10])).emit().unwrap();
-    let sound = AudioTag::AacFrame(Bytes::from_static(b"raw")).emit().unwrap();
+    let asc =
+        AudioTag::Config { codec: Codec::Aac, record: Bytes::from_static(&[0x12, 0x10]) }.emit().unwrap();
+    let sound =
+        AudioTag::Frame { codec: Codec::Aac, channels: 2, data: Bytes::from_static(b"raw") }.emit().unwrap();
     // The last time needs an extended timestamp, over many chunks.
     for (time, video, data) in [
         (0, true, avc_config()),

@@ -55,6 +55,7 @@ planted! {
     media_without_consent "consent-ignored";
     an_answer_larger_than_its_request "amplified-answer";
     a_relay_loop "relay-loop";
+    a_proxy_that_dials_anybody "proxy-unchecked";
     load_that_is_not_reported "load-not-reported";
     a_timer_in_the_past "timer-in-the-past";
     a_timer_that_never_rests "restless-timer";

@@ -33,6 +33,9 @@ pub struct NodeInfo {
     /// TCP port of RTMP.
     #[serde(default)]
     pub rtmp_port: u16,
+    /// TCP port of RTSP.
+    #[serde(default)]
+    pub rtsp_port: u16,
     /// UDP port of WebRTC.
     #[serde(default)]
     pub webrtc_port: u16,
@@ -97,6 +100,36 @@ pub struct TrackInfo {
     /// Audio channels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<u8>,
+}
+
+/// `GET /api/v1/proxies`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proxies {
+    /// The websockets that the node that answers proxies, in the order in which they came.
+    pub proxies: Vec<ProxyInfo>,
+}
+
+/// One proxied websocket.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProxyInfo {
+    /// Its id in log lines, such as `proxy-12`; `DELETE /api/v1/sessions/{id}` ends it.
+    pub id: String,
+    /// App and stream, or app and subscriber where the client does not name its stream.
+    pub stream: String,
+    /// The client's address and port.
+    pub remote: String,
+    /// Whether the client came over TLS.
+    pub secure: bool,
+    /// What the client says it is.
+    pub user_agent: String,
+    /// The node that it is proxied to; empty while one is chosen.
+    pub node: String,
+    /// That node's address and port; empty while one is chosen.
+    pub target: String,
+    /// `placing`, `dialling` or `open`.
+    pub state: String,
+    /// Seconds since it was asked for.
+    pub age_s: u64,
 }
 
 /// `GET /api/v1/sessions`

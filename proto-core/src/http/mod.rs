@@ -5,10 +5,12 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod api;
+pub mod client;
 pub mod cors;
 pub mod event;
 pub mod message;
 pub mod pages;
+pub mod proxy;
 pub mod router;
 pub mod server;
 pub mod websocket;

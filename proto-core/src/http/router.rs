@@ -5,9 +5,13 @@
 //! | `/`, `/watch/{app}/{stream}`, `/publish/{app}/{stream}` | GET |
 //! | `/assets/{name}` | GET |
 //! | `/whip/{app}/{stream}`, `/whep/{app}/{stream}` | POST, OPTIONS |
+//! | `/{app}/whip/endpoint/{stream}`, `/{app}/whep/endpoint/{stream}` | as `/whip/…` and `/whep/…`, in the stream-manager dialect |
+//! | `/{app}/whip/resource/{stream}/{id}`, `/{app}/whep/resource/{stream}/{id}` | as the sessions below |
 //! | `/whip-session/{id}`, `/whep-session/{id}` | DELETE, PATCH, OPTIONS; `id` is the secret that the `Location` of the 201 carried |
+//! | `/as/v1/proxy/whip/{app}/{stream}`, `/as/v1/proxy/whep/{app}/{stream}` | POST, OPTIONS; carried to a node |
+//! | `/as/v1/proxy/to/{node}/{path of a session}` | DELETE, PATCH, OPTIONS; carried to that node |
 //! | `/streammanager/api/{version}/event/{scope…}/{stream}` | GET, OPTIONS |
-//! | `/api/v1/nodes`, `/api/v1/streams`, `/api/v1/sessions` | GET |
+//! | `/api/v1/nodes`, `/api/v1/streams`, `/api/v1/sessions`, `/api/v1/proxies` | GET |
 //! | `/api/v1/sessions/{id}` | DELETE |
 //! | `/metrics`, `/healthz`, `/readyz` | GET |
 //!
@@ -16,6 +20,7 @@
 
 use super::event::EventQuery;
 use super::message::{Method, Request};
+use super::whip::{self, Protocol};
 use crate::error::quote;
 use crate::media::key::StreamKey;
 
@@ -28,7 +33,9 @@ pub enum ApiRoute {
     Streams,
     /// The sessions on this node.
     Sessions,
-    /// End a session (changes something: see [`super::api::may_change`]).
+    /// The websockets that are proxied to other nodes.
+    Proxies,
+    /// End a session or a proxied websocket (changes something: see [`super::api::may_change`]).
     Kick(String),
 }
 
@@ -52,10 +59,26 @@ pub enum Route {
     },
     /// Watch by WebRTC: the body is an offer.
     Whep(StreamKey),
+    /// Watch by WebRTC in the stream-manager dialect: the body is of no interest, the offer is ours.
+    WhepOffer(StreamKey),
     /// DELETE ends a WHEP session, PATCH brings trickled candidates.
     WhepResource {
         /// The session's secret.
         id: String,
+    },
+    /// WHIP or WHEP by way of the manager: OPTIONS and POST.
+    ProxyEndpoint {
+        /// Which of the two.
+        protocol: Protocol,
+        /// The stream.
+        key: StreamKey,
+    },
+    /// What follows on a session at another node: PATCH and DELETE.
+    ProxyResource {
+        /// The node's id.
+        node: String,
+        /// The resource's path at the node.
+        path: String,
     },
     /// Ask the manager for a node.
     Event(EventQuery),
@@ -95,8 +118,11 @@ impl Route {
             self,
             Route::Whip(_)
                 | Route::Whep(_)
+                | Route::WhepOffer(_)
                 | Route::WhipResource { .. }
                 | Route::WhepResource { .. }
+                | Route::ProxyEndpoint { .. }
+                | Route::ProxyResource { .. }
                 | Route::Event(_)
                 | Route::BadEvent { .. }
                 | Route::Options { .. }
@@ -114,6 +140,10 @@ const EVENT: &str = "GET, HEAD, OPTIONS";
 /// Says what a request asks for.
 pub fn route(request: &Request) -> Route {
     let path = request.path.as_str();
+    // First of all: what follows has the shape of other paths.
+    if let Some(rest) = path.strip_prefix("/as/v1/proxy/") {
+        return proxied(request, rest);
+    }
     match path {
         "/" => return read(request, || Route::Home),
         "/metrics" => return read(request, || Route::Metrics),
@@ -121,6 +151,9 @@ pub fn route(request: &Request) -> Route {
         "/readyz" => return read(request, || Route::Readyz),
         "*" => return Route::Options { allow: "GET, HEAD, POST, PATCH, DELETE, OPTIONS" },
         _ => {}
+    }
+    if let Some(route) = dialect(request) {
+        return route;
     }
     let (top, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_matches('/'), ""));
     match top {
@@ -143,7 +176,40 @@ pub fn route(request: &Request) -> Route {
 /// Whether a request of this method and path may carry an SDP, which allows a larger body (A9).
 pub fn takes_sdp(method: Method, path: &str) -> bool {
     matches!(method, Method::Post | Method::Patch)
-        && ["/whip/", "/whep/", "/whip-session/", "/whep-session/"].iter().any(|p| path.starts_with(p))
+        && (["/whip/", "/whep/"].iter().any(|p| path.contains(p))
+            || ["/whip-session/", "/whep-session/", "/as/v1/proxy/"].iter().any(|p| path.starts_with(p)))
+}
+
+/// WHIP and WHEP where clients of the stream-manager dialect look for them. Such a client of WHEP has a `requestId`, and
+/// takes the body of the 201 for an offer; any other is answered there as everywhere.
+fn dialect(request: &Request) -> Option<Route> {
+    let path = request.path.as_str();
+    for whip in [true, false] {
+        let (endpoints, resources) = if whip {
+            ("/whip/endpoint/", "/whip/resource/")
+        } else {
+            ("/whep/endpoint/", "/whep/resource/")
+        };
+        if let Some((app, name)) = path.split_once(endpoints).filter(|(app, _)| !app.is_empty()) {
+            let route = |key| match (whip, request.query("requestId")) {
+                (true, _) => Route::Whip(key),
+                (false, Some(_)) => Route::WhepOffer(key),
+                (false, None) => Route::Whep(key),
+            };
+            let stream = StreamKey::join(app, name);
+            return Some(match stream {
+                Ok(key) => crossing(request, &[Method::Post], ENDPOINT, || route(key)),
+                Err(text) => Route::NotFound(text),
+            });
+        }
+        if let Some((_, rest)) = path.split_once(resources).filter(|(app, _)| !app.is_empty()) {
+            let id = rest.rsplit('/').next().unwrap_or_default();
+            return Some(resource(request, id, |id| {
+                if whip { Route::WhipResource { id } } else { Route::WhepResource { id } }
+            }));
+        }
+    }
+    None
 }
 
 fn read(request: &Request, route: impl FnOnce() -> Route) -> Route {
@@ -180,6 +246,34 @@ fn resource(request: &Request, id: &str, route: impl FnOnce(String) -> Route) ->
     crossing(request, &[Method::Delete, Method::Patch], RESOURCE, || route(id.to_owned()))
 }
 
+/// What the manager carries to other nodes. OPTIONS on an endpoint is a real request in the dialect, unless a browser asks
+/// it in advance of another.
+fn proxied(request: &Request, rest: &str) -> Route {
+    let (what, rest) = rest.split_once('/').unwrap_or((rest, ""));
+    let preflight = request.header("access-control-request-method").is_some();
+    let endpoint = |protocol| match request.method {
+        Method::Options if preflight => Route::Options { allow: ENDPOINT },
+        Method::Options | Method::Post => stream(rest, |key| Route::ProxyEndpoint { protocol, key }),
+        _ => Route::MethodNotAllowed { allow: ENDPOINT },
+    };
+    match what {
+        "whip" => endpoint(Protocol::Whip),
+        "whep" => endpoint(Protocol::Whep),
+        "to" => match rest.split_once('/') {
+            Some((node, path)) if !node.is_empty() && whip::is_resource(&format!("/{path}")) => {
+                let route = || Route::ProxyResource { node: node.to_owned(), path: format!("/{path}") };
+                crossing(request, &[Method::Delete, Method::Patch], RESOURCE, route)
+            }
+            _ => Route::NotFound("this is no session; use the Location that the offer was answered with".to_owned()),
+        },
+        _ => Route::NotFound(
+            "the proxy has /as/v1/proxy/whip/{app}/{stream}, …/whep/… and, for websockets, …/ws/publish/… and \
+             …/ws/subscribe/…"
+                .to_owned(),
+        ),
+    }
+}
+
 /// `api/{version}/event/{scope…}/{stream}` of the stream-manager dialect; every version has the same shape.
 fn event(request: &Request, rest: &str) -> Route {
     let unknown = || Route::BadEvent {
@@ -205,13 +299,15 @@ fn api(request: &Request, rest: &str) -> Route {
         "v1/nodes" => read(request, || Route::Api(ApiRoute::Nodes)),
         "v1/streams" => read(request, || Route::Api(ApiRoute::Streams)),
         "v1/sessions" => read(request, || Route::Api(ApiRoute::Sessions)),
+        "v1/proxies" => read(request, || Route::Api(ApiRoute::Proxies)),
         _ => match rest.strip_prefix("v1/sessions/") {
             Some(id) if !id.is_empty() && id.len() <= 64 && !id.contains('/') => match request.method {
                 Method::Delete => Route::Api(ApiRoute::Kick(id.to_owned())),
                 _ => Route::MethodNotAllowed { allow: "DELETE" },
             },
             _ => Route::NotFound(
-                "the API has /api/v1/nodes, /api/v1/streams, /api/v1/sessions and DELETE /api/v1/sessions/{id}"
+                "the API has /api/v1/nodes, /api/v1/streams, /api/v1/sessions, /api/v1/proxies and DELETE \
+                 /api/v1/sessions/{id}"
                     .to_owned(),
             ),
         },
@@ -249,14 +345,44 @@ mod tests {
             (Post, "/whip/live/demo", Route::Whip(key("live/demo"))),
             (Post, "/whep/live/room1/demo", Route::Whep(key("live/room1/demo"))),
             (Options, "/whep/live/demo", Route::Options { allow: ENDPOINT }),
+            (Post, "/live/whip/endpoint/demo?signal=true", Route::Whip(key("live/demo"))),
+            (Post, "/live/whep/endpoint/demo", Route::Whep(key("live/demo"))),
+            (
+                Post,
+                "/live/room1/whep/endpoint/demo?requestId=subscriber-1",
+                Route::WhepOffer(key("live/room1/demo")),
+            ),
+            (Options, "/live/whip/endpoint/demo", Route::Options { allow: ENDPOINT }),
+            (Patch, "/live/whep/resource/demo/Ab1?requestId=x", Route::WhepResource { id: "Ab1".to_owned() }),
+            (Delete, "/live/whip/resource/demo/Ab1", Route::WhipResource { id: "Ab1".to_owned() }),
             (Get, "/whip/live/demo", Route::MethodNotAllowed { allow: ENDPOINT }),
             (Delete, "/whip-session/Ab1", Route::WhipResource { id: "Ab1".to_owned() }),
             (Patch, "/whep-session/Ab1", Route::WhepResource { id: "Ab1".to_owned() }),
             (Post, "/whep-session/Ab1", Route::MethodNotAllowed { allow: RESOURCE }),
             (Options, "/streammanager/api/4.0/event/live/demo", Route::Options { allow: EVENT }),
+            (
+                Options,
+                "/as/v1/proxy/whip/live/a",
+                Route::ProxyEndpoint { protocol: Protocol::Whip, key: key("live/a") },
+            ),
+            (Get, "/as/v1/proxy/whep/live/a", Route::MethodNotAllowed { allow: ENDPOINT }),
+            (
+                Delete,
+                "/as/v1/proxy/to/n1/whep-session/Ab1",
+                Route::ProxyResource { node: "n1".to_owned(), path: "/whep-session/Ab1".to_owned() },
+            ),
+            (
+                Patch,
+                "/as/v1/proxy/to/n1/live/whip/resource/demo/Ab1",
+                Route::ProxyResource {
+                    node: "n1".to_owned(),
+                    path: "/live/whip/resource/demo/Ab1".to_owned(),
+                },
+            ),
             (Get, "/api/v1/nodes", Route::Api(ApiRoute::Nodes)),
             (Get, "/api/v1/streams", Route::Api(ApiRoute::Streams)),
             (Get, "/api/v1/sessions", Route::Api(ApiRoute::Sessions)),
+            (Get, "/api/v1/proxies", Route::Api(ApiRoute::Proxies)),
             (Delete, "/api/v1/sessions/rtmp-12", Route::Api(ApiRoute::Kick("rtmp-12".to_owned()))),
             (Options, "/api/v1/sessions/rtmp-12", Route::MethodNotAllowed { allow: "DELETE" }),
             (Get, "/metrics", Route::Metrics),
@@ -278,6 +404,9 @@ mod tests {
             "/whip-session/a/b",
             "/api/v2/x",
             "/api",
+            "/as/v1/proxy/to/n1/api/v1/sessions/rtmp-1",
+            "/as/v1/proxy/to/n1/../n2/whip-session/x",
+            "/as/v1/proxy/forward/live/a",
         ] {
             let Route::NotFound(text) = ask(Method::Get, path) else { panic!("{path}") };
             assert!(text.len() > 20, "{text}");
@@ -309,6 +438,8 @@ mod tests {
     #[test]
     fn only_sdp_paths_get_the_large_body() {
         assert!(takes_sdp(Method::Post, "/whip/live/demo"));
+        assert!(takes_sdp(Method::Post, "/live/whip/endpoint/demo"));
+        assert!(takes_sdp(Method::Patch, "/live/whep/resource/demo/x"));
         assert!(takes_sdp(Method::Patch, "/whep-session/x"));
         assert!(!takes_sdp(Method::Post, "/api/v1/nodes"));
         assert!(!takes_sdp(Method::Get, "/whip/live/demo"));

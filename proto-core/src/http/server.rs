@@ -194,6 +194,14 @@ impl Server {
         matches!(self.phase, Phase::Waiting { .. } | Phase::Upgrading { .. })
     }
 
+    /// Why the connection is about to end, if it is.
+    pub fn closing(&self) -> Option<&Reason> {
+        match &self.phase {
+            Phase::Flushing { reason, .. } | Phase::Lingering { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
     /// Bytes that wait for the peer, if this is a websocket.
     pub fn socket_queued(&self) -> Option<usize> {
         match &self.phase {

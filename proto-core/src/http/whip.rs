@@ -4,6 +4,7 @@
 
 use super::message::{Request, Response, encode_percent};
 use crate::error::{Fault, Reason, quote};
+use crate::media::key::StreamKey;
 
 /// The media type of offers and answers.
 pub const SDP: &str = "application/sdp";
@@ -60,19 +61,118 @@ impl Protocol {
     }
 }
 
+/// Whether a path is that of a session's resource, in the standard or in the dialect, and nothing else.
+pub fn is_resource(path: &str) -> bool {
+    let plain =
+        |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b));
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    // In the dialect: app, protocol, `resource`, and one or two names after it.
+    let fits = match segments.as_slice() {
+        ["whip-session" | "whep-session", _] => true,
+        [app @ .., "whip" | "whep", "resource", _] | [app @ .., "whip" | "whep", "resource", _, _] => {
+            !app.is_empty()
+        }
+        _ => false,
+    };
+    fits && segments.iter().all(|s| plain(s) && !matches!(*s, "." | ".."))
+}
+
 /// 201: the session stands, here is the answer (RFC 9725 section 4.2). `etag` is the ICE session's tag without quotes;
 /// `notices` are sentences for the user.
-pub fn created(protocol: Protocol, id: &str, etag: &str, answer: &str, notices: &[String]) -> Response {
+pub fn created(location: String, etag: &str, answer: &str, notices: &[String]) -> Response {
     let mut response = Response::new(201)
         .with_body(SDP, answer.to_owned())
-        .header("Location", protocol.resource(id))
-        .header("ETag", format!("\"{}\"", encode_percent(etag, "")))
+        .header("Location", location)
+        .header("ETag", tag(etag))
         .header("Cache-Control", "no-store");
     if !notices.is_empty() {
         let notices: Vec<String> = notices.iter().map(|n| encode_percent(n, "")).collect();
         response.set(NOTICE, notices.join(" | "));
     }
     response
+}
+
+/// The media type of fragments of SDP about ICE (RFC 8840, 9).
+pub const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+
+/// The path of a session's resource as clients of the stream-manager dialect look for it, below that of its endpoint.
+pub fn dialect_resource(protocol: Protocol, key: &StreamKey, id: &str) -> String {
+    let word = match protocol {
+        Protocol::Whip => "whip",
+        Protocol::Whep => "whep",
+    };
+    format!("/{}/{word}/resource/{}/{id}", key.app(), key.name())
+}
+
+/// What a PATCH is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Patch<'a> {
+    /// The answer to our offer (dialect).
+    Answer(&'a str),
+    /// Candidates, or a restart of ICE.
+    Fragment(&'a str),
+}
+
+/// What a PATCH to a session brings.
+///
+/// # Errors
+/// The refusal to send: 415 (neither a fragment nor an answer), 400 (no text).
+pub fn patch(request: &Request) -> Result<Patch<'_>, Box<Response>> {
+    let Ok(text) = std::str::from_utf8(&request.body) else {
+        return Err(Box::new(Response::text(400, "the body is not UTF-8 text")));
+    };
+    match request.content_type().as_deref() {
+        Some(FRAGMENT) => Ok(Patch::Fragment(text)),
+        Some(SDP) => Ok(Patch::Answer(text)),
+        _ => {
+            let text =
+                format!("a PATCH brings candidates or a restart of ICE ({FRAGMENT}), or an answer ({SDP})");
+            Err(Box::new(Response::text(415, text).header("Accept-Patch", FRAGMENT)))
+        }
+    }
+}
+
+/// What `If-Match` says of a session whose entity tag is `etag` (RFC 9725, 4.3.1; RFC 9110, 13.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfMatch {
+    /// It is not there.
+    Missing,
+    /// The tag, or any.
+    Holds,
+    /// Another tag.
+    Fails,
+}
+
+/// Compares `If-Match` with a session's entity tag.
+pub fn if_match(request: &Request, etag: &str) -> IfMatch {
+    let Some(tags) = request.header("if-match") else { return IfMatch::Missing };
+    let ours = tag(etag);
+    let holds = tags.split(',').map(str::trim).any(|t| t == "*" || t == "\"*\"" || t == ours);
+    if holds { IfMatch::Holds } else { IfMatch::Fails }
+}
+
+fn tag(etag: &str) -> String {
+    format!("\"{}\"", encode_percent(etag, ""))
+}
+
+/// 412: the PATCH is about an ICE session that is over.
+pub fn outdated() -> Response {
+    Response::text(412, "If-Match names an ICE session that is over; use the ETag that came last")
+}
+
+/// 428: a restart of ICE must say what it replaces (RFC 9725, 4.3.3).
+pub fn unconditional() -> Response {
+    Response::text(428, "a restart of ICE needs If-Match: * (RFC 9725, 4.3.3)")
+}
+
+/// 204: the candidates, or the answer, were taken.
+pub fn taken() -> Response {
+    Response::no_content()
+}
+
+/// 200: ICE begins anew with our side in `fragment`.
+pub fn restarted(etag: &str, fragment: String) -> Response {
+    Response::new(200).with_body(FRAGMENT, fragment).header("ETag", tag(etag))
 }
 
 /// 200: the session was ended (RFC 9725 section 4.2).
@@ -83,17 +183,6 @@ pub fn ended() -> Response {
 /// 404: no such session, or it has ended.
 pub fn no_session() -> Response {
     Response::text(404, "there is no such session; it may have ended already")
-}
-
-/// 405 to a PATCH: candidates cannot be trickled and ICE cannot be restarted (RFC 9725 section 4.3 lets servers say
-/// so). Nothing is lost by it: this server is ICE-lite and learns a client's addresses from its checks.
-pub fn no_trickle() -> Response {
-    Response::text(
-        405,
-        "trickle ICE and ICE restarts are not supported yet; connectivity does not need them here. \
-         To restart, DELETE this session and POST a new offer",
-    )
-    .header("Allow", "DELETE, OPTIONS")
 }
 
 /// The statuses of refusals by [`Reason::code`]. RFC 9725 leaves most to the server: 409 and 404 are what clients of
@@ -114,6 +203,8 @@ const STATUS: &[(&str, u16)] = &[
     ("name_busy", 409),
     ("name_taken", 409),
     ("stream_busy", 409),
+    ("answered_already", 409),
+    ("no_session", 404),
     ("no_common_codec", 422),
     ("too_many_tracks", 422),
     ("rate_limited", 429),
@@ -193,12 +284,36 @@ mod tests {
     #[test]
     fn a_created_session_tells_where_it_is_and_what_to_know() {
         let notices = ["no sound: AAC | try Opus".to_owned(), "B-frames".to_owned()];
-        let response = created(Protocol::Whep, "s3cret", "tag", "v=0\r\n", &notices);
+        let response = created(Protocol::Whep.resource("s3cret"), "tag", "v=0\r\n", &notices);
         assert_eq!(response.status, 201);
         assert_eq!(response.get("location"), Some("/whep-session/s3cret"));
         assert_eq!(response.get("etag"), Some("\"tag\""));
         assert_eq!(response.get(NOTICE), Some("no%20sound%3A%20AAC%20%7C%20try%20Opus | B-frames"));
         assert_eq!(response.get("content-type"), Some(SDP));
+    }
+
+    #[test]
+    fn a_patch_is_an_answer_or_a_fragment_and_may_be_conditional() {
+        let with = |headers: &[(&str, &str)]| Request { method: Method::Patch, ..post(headers, b"a=x\r\n") };
+        let fragment = ("content-type", FRAGMENT);
+        assert_eq!(patch(&with(&[fragment])), Ok(Patch::Fragment("a=x\r\n")));
+        assert_eq!(patch(&with(&[("content-type", SDP)])), Ok(Patch::Answer("a=x\r\n")));
+        let refused = patch(&with(&[("content-type", "text/plain")])).unwrap_err();
+        assert_eq!((refused.status, refused.get("accept-patch")), (415, Some(FRAGMENT)));
+        for (value, holds) in [
+            ("\"00abc\"", IfMatch::Holds),
+            ("\"x\", \"00abc\"", IfMatch::Holds),
+            ("*", IfMatch::Holds),
+            ("\"*\"", IfMatch::Holds),
+            ("00abc", IfMatch::Fails),
+            ("\"00abd\"", IfMatch::Fails),
+        ] {
+            assert_eq!(if_match(&with(&[("if-match", value)]), "00abc"), holds, "{value}");
+        }
+        assert_eq!(if_match(&with(&[]), "00abc"), IfMatch::Missing);
+        let key = StreamKey::parse("live/room1/demo").unwrap();
+        let path = dialect_resource(Protocol::Whip, &key, "Ab1");
+        assert_eq!(path, "/live/room1/whip/resource/demo/Ab1");
     }
 
     #[test]

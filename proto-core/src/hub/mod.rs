@@ -30,7 +30,7 @@ use crate::ids::Epoch;
 use crate::limits::Limits;
 use crate::media::frame::{Ingest, NewFrame};
 use crate::media::key::StreamKey;
-use crate::media::track::{CodecConfig, TrackId};
+use crate::media::track::{Codec, CodecConfig, TrackId};
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time, Timers};
 use delivery::Delivery;
@@ -132,7 +132,8 @@ impl Hub {
                     ));
                 }
                 if !self.limits.simulation.planted(Bug::MemoryIgnored)
-                    && self.limits.ring_bytes_least().saturating_mul(self.streams.len() as u64 + 1) > self.memory
+                    && self.limits.ring_bytes_least().saturating_mul(self.streams.len() as u64 + 1)
+                        > self.memory
                 {
                     return Err(Reason::limit(
                         "no_memory",
@@ -265,6 +266,29 @@ impl Hub {
         }
         if taken.wants_key {
             self.request_key_frame(stream, now);
+        }
+        if let Some(codec) = taken.other_codec {
+            self.let_strangers_go(stream, codec);
+        }
+    }
+
+    /// The pictures are of another codec from here on. Who takes none of the stream's pictures any more would look at the
+    /// last one for ever; whoever joins anew gets what there is, or hears why not.
+    fn let_strangers_go(&mut self, stream: StreamId, codec: Codec) {
+        let Some(s) = self.streams.get(&stream) else { return };
+        let pictures: Vec<Codec> = s.pictures().collect();
+        let strange = |id: &SubscriberId| {
+            let v = self.subscribers.get(id.slot).filter(|v| v.id == *id);
+            v.is_some_and(|v| !pictures.iter().any(|c| v.takes(*c)))
+        };
+        let all: Vec<SubscriberId> = s.subscribers.iter().copied().filter(strange).collect();
+        for id in all {
+            self.remove(id);
+            let text = format!(
+                "the publisher went on with {} pictures, which this session did not agree to: connect again",
+                codec.name()
+            );
+            self.events.push_back(HubEvent::Evict(id, Reason::local("codec_changed", text)));
         }
     }
 

@@ -40,6 +40,10 @@ pub(super) struct Track {
 }
 
 impl Track {
+    fn codec(&self) -> Option<Codec> {
+        self.config.as_ref().map(|c| c.params.codec())
+    }
+
     pub(super) fn is_video(&self) -> bool {
         self.config.as_ref().is_some_and(|c| c.params.codec().is_video())
     }
@@ -55,6 +59,8 @@ pub(super) struct Taken {
     /// Only a key frame helps this track on.
     pub(super) wants_key: bool,
     pub(super) notice: Option<Notice>,
+    /// A track of pictures went over to this codec.
+    pub(super) other_codec: Option<Codec>,
 }
 
 /// Paces the requests for key frames.
@@ -143,7 +149,12 @@ impl Stream {
                     return Taken::default();
                 }
                 self.heard = now;
-                Taken { notice: self.configure(track, params, limits), ..Taken::default() }
+                let codec = params.codec();
+                let before = self.tracks.iter().find(|t| t.id == track).and_then(Track::codec);
+                let notice = self.configure(track, params, limits);
+                let other_codec =
+                    before.filter(|b| b.is_video() && *b != codec && codec.is_video()).map(|_| codec);
+                Taken { notice, other_codec, ..Taken::default() }
             }
             Ingest::Frame(frame) => {
                 self.offered += 1;
@@ -280,7 +291,12 @@ impl Stream {
         };
         self.ring.push(frame, config, slot, nth, self.clock.edge(), extra);
         let notice = if b_frames { self.note(Notice::BFrames) } else { None };
-        Taken { frame: true, key, wants_key: false, notice }
+        Taken { frame: true, key, notice, ..Taken::default() }
+    }
+
+    /// The codecs of the present source's pictures.
+    pub(super) fn pictures(&self) -> impl Iterator<Item = Codec> {
+        self.tracks.iter().filter(|t| t.active).filter_map(Track::codec).filter(|c| c.is_video())
     }
 
     /// The number at which a newcomer starts: the latest key frame of the picture tracks that it wants (the oldest

@@ -10,7 +10,7 @@ use super::{StreamId, SubscriberId};
 use crate::error::Reason;
 use crate::limits::Limits;
 use crate::media::frame::FrameKind;
-use crate::media::track::{CodecConfig, CodecSet, TrackId};
+use crate::media::track::{Codec, CodecConfig, CodecSet, TrackId};
 use crate::simulation::Bug;
 use crate::time::Time;
 use std::sync::Arc;
@@ -192,6 +192,11 @@ impl Subscriber {
             dropped: Drops::new(),
             told: false,
         }
+    }
+
+    /// Whether it takes a codec.
+    pub(super) fn takes(&self, codec: Codec) -> bool {
+        self.accepts.has(codec)
     }
 
     /// Once, when the first frame was left out because the viewer is too slow: the words for it.

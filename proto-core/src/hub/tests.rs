@@ -165,6 +165,22 @@ fn a_newcomer_in_the_middle_of_a_group_races_through_it_to_the_live_edge() {
 }
 
 #[test]
+fn who_does_not_take_the_new_codec_is_let_go_with_a_reason_and_the_others_go_on() {
+    let mut w = World::video(&Limits::default());
+    w.play(200, 50, 500, true);
+    let (all, browser) = (w.join(CodecSet::ALL), w.join(BROWSER));
+    w.put(config(TrackId::VIDEO, h264(2)));
+    assert_eq!(w.evicted(browser), None, "the codec is the same");
+    w.put(config(TrackId::VIDEO, CodecParams::Vp8 { size: Some((640, 360)) }));
+    let events = w.events();
+    let [HubEvent::Evict(id, reason)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((*id, reason.code), (browser, "codec_changed"));
+    assert!(reason.text.contains("VP8") && reason.text.contains("connect again"), "{reason}");
+    assert!(w.hub.subscriber_stats(all).is_some());
+    w.hub.verify().unwrap();
+}
+
+#[test]
 fn squeezing_keeps_the_order_of_pictures_with_b_frames_across_the_live_edge() {
     let mut w = World::video(&Limits::default());
     // Coding order I P b b P b b ..., shown one frame later than coded.

@@ -295,8 +295,11 @@ impl Node {
         self.verify_sessions()?;
         self.verify_sources()?;
         self.verify_waiting()?;
+        let (signals, agree) = self.signals.audit();
+        Broken::unless(agree, "S7", || format!("{signals} signalling clients, whose tables do not agree"))?;
         self.verify_pulls()?;
         self.verify_conns()?;
+        self.verify_rtsp_udp()?;
         self.verify_timers()?;
         self.verify_limits()?;
         self.verify_memory()
@@ -314,6 +317,7 @@ impl Node {
                 Carrier::Request(conn) => {
                     self.conns.contains_key(&conn) && self.whep_waiting.contains_key(&s.id)
                 }
+                Carrier::Signal(id) => self.signals.has(id, s.id),
                 Carrier::Pull(conn, pull) => {
                     pulls += 1;
                     self.conns.contains_key(&conn) && self.serving.by_pull.contains_key(&(conn, pull))
@@ -458,6 +462,10 @@ impl Node {
         Broken::unless(idle == self.conns_per_ip, "S7", || {
             format!("idle connections by address: {idle:?}, counted {:?}", self.conns_per_ip)
         })?;
+        let gone = self.proxy.dialled().find(|c| !self.conns.contains_key(c));
+        Broken::unless(gone.is_none() && self.proxy.agrees(), "S7", || {
+            format!("the proxy's tables do not agree; the connection {gone:?} is gone")
+        })?;
         let manager = self.manager_conn.filter(|c| !self.conns.contains_key(c));
         Broken::unless(manager.is_none(), "S7", || {
             format!("the link {manager:?} to the manager is gone, and is kept")
@@ -472,8 +480,12 @@ impl Node {
                 Alarm::Waiting(session) => self.is_part(*session, Part::AsksToPlay),
                 Alarm::Settle(key) => self.hub.find(key).is_some(),
                 Alarm::DrainEnds => self.draining,
+                Alarm::Signal(id) => self.signals.contains(*id),
+                Alarm::KeyFrames(session) => {
+                    self.sessions.get(*session).is_some_and(|s| s.key_frames.is_some())
+                }
                 // It finds nothing to do where its viewer left.
-                Alarm::Pump(_) | Alarm::Report | Alarm::Certificates => true,
+                Alarm::Pump(_) | Alarm::Report | Alarm::Certificates | Alarm::Proxy => true,
             };
             Broken::unless(fits, "S7", || format!("a timer of {alarm:?}, which is gone"))?;
         }
@@ -491,6 +503,7 @@ impl Node {
             most(*n, limits.conns_per_ip, &format!("idle connections of {ip}"), "conns_per_ip")?;
         }
         most(self.pulls.len(), limits.streams, "pulls", "streams")?;
+        most(self.proxy.len(), limits.proxy_sessions, "proxied websockets", "proxy_sessions")?;
         most(self.member.counts().1, limits.cluster_waiting, "open questions", "cluster_waiting")?;
         if let Some(manager) = &self.manager {
             most(manager.waiting(), limits.cluster_waiting, "waiting questions", "cluster_waiting")?;
@@ -502,7 +515,12 @@ impl Node {
                     (m.backlog(), bound, "link_queue_bytes and three messages")
                 }
                 // What a frame becomes when it is chunked, on top of what waits before the viewer counts as slow.
+                Proto::Http(m) => (m.socket_queued().unwrap_or(0), limits.ws_queue_bytes, "ws_queue_bytes"),
+                Proto::Socket { machine: Some(m), .. } => {
+                    (m.queued(), limits.ws_queue_bytes, "ws_queue_bytes")
+                }
                 Proto::Rtmp(m) => (m.backlog(), limits.ring_bytes + 2 * limits.frame_bytes, "ring_bytes"),
+                Proto::Rtsp(m) => (m.backlog(), limits.ring_bytes + 2 * limits.frame_bytes, "ring_bytes"),
                 _ => continue,
             };
             most(queued, bound, &format!("bytes wait on {} {id}", conn.service.name()), key)?;

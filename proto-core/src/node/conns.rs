@@ -1,16 +1,17 @@
 //! TCP connections: what speaks on each, and how bytes and machines meet.
 
 use super::links::LinkUse;
-use super::session::{Carrier, Part};
+use super::session::{Carrier, Part, Protocol};
 use super::{Alarm, Node};
 use crate::cluster::link::{self, Link};
 use crate::error::Reason;
 use crate::guard::{guard, strike};
 use crate::http;
-use crate::http::websocket::code;
+use crate::http::websocket::{self, code};
 use crate::io::{ConnId, Level, Output, Service};
 use crate::machine::Machine;
 use crate::rtmp;
+use crate::rtsp;
 use crate::time::Deadline;
 use crate::tls;
 use std::net::SocketAddr;
@@ -33,12 +34,28 @@ pub(super) enum Proto {
     Http(Box<http::server::Server>),
     /// RTMP.
     Rtmp(Box<rtmp::server::Server>),
+    /// RTSP.
+    Rtsp(Box<rtsp::Server>),
     /// Another node.
     Link {
         /// The machine; it is made when a dialled connection stands.
         machine: Option<Box<Link>>,
         /// What the link is for.
         used: LinkUse,
+    },
+    /// The proxy's websocket to another node.
+    Socket {
+        /// The machine; it is made when the connection stands.
+        machine: Option<Box<websocket::client::Client>>,
+        /// What is asked for there.
+        target: websocket::client::Target,
+    },
+    /// The proxy's request to another node.
+    Request {
+        /// The machine; it is made when the connection stands.
+        machine: Option<Box<http::client::Client>>,
+        /// What is asked for there.
+        ask: http::client::Ask,
     },
     /// A session with a defect, for the test of the session boundary.
     #[cfg(test)]
@@ -59,18 +76,32 @@ pub(super) struct Conn {
     /// It is a websocket that has not ended.
     pub(super) socket: bool,
     /// The log has said already why it ends.
-    explained: bool,
+    pub(super) explained: bool,
     /// How often its machine was told something by the driver.
     told: u64,
 }
 
 impl Conn {
-    /// A connection that the node dials.
+    /// A link that the node dials.
     pub(super) fn dialling(to: SocketAddr, used: LinkUse) -> Conn {
+        Conn::outgoing(to, Proto::Link { machine: None, used }, Service::Link)
+    }
+
+    /// A websocket that the node dials.
+    pub(super) fn dialling_socket(to: SocketAddr, target: websocket::client::Target) -> Conn {
+        Conn::outgoing(to, Proto::Socket { machine: None, target }, Service::Http)
+    }
+
+    /// A connection that the node dials for a request.
+    pub(super) fn dialling_request(to: SocketAddr, ask: http::client::Ask) -> Conn {
+        Conn::outgoing(to, Proto::Request { machine: None, ask }, Service::Http)
+    }
+
+    fn outgoing(to: SocketAddr, proto: Proto, service: Service) -> Conn {
         Conn {
             transport: Transport::Plain,
-            proto: Proto::Link { machine: None, used },
-            service: Service::Link,
+            proto,
+            service,
             local: None,
             remote: to,
             free: None,
@@ -94,7 +125,10 @@ pub(super) enum Wire<'a> {
 enum Said {
     Http(http::server::Output),
     Rtmp(rtmp::server::Output),
+    Rtsp(rtsp::server::Output),
     Link(link::Output),
+    Socket(websocket::client::Output),
+    Request(http::client::Output),
 }
 
 impl Node {
@@ -139,6 +173,13 @@ impl Node {
                 self.rng.fork("rtmp", id.0),
                 now,
             ))),
+            Service::Rtsp => Proto::Rtsp(Box::new(rtsp::Server::new(
+                self.config.limits.clone(),
+                self.rng.fork("rtsp", id.0),
+                self.wall,
+                self.config.rtsp.udp_pairs > 0,
+                now,
+            ))),
             Service::Link => Proto::Link {
                 machine: Some(Box::new(self.new_link(link::Side::Listener, id, remote))),
                 used: LinkUse::Accepted,
@@ -171,6 +212,8 @@ impl Node {
             *machine = Some(Box::new(made));
             self.dirty_conns.insert(id);
         }
+        self.proxy_connected(id);
+        self.carry_connected(id);
     }
 
     /// Hands on what the driver says of a connection: bytes, room, an end or a tick.
@@ -212,6 +255,15 @@ impl Node {
                 },
                 now,
             ),
+            Proto::Rtsp(m) => m.handle(
+                match input {
+                    Wire::Received(b) => rtsp::server::Input::Received(b),
+                    Wire::Writable(n) => rtsp::server::Input::Writable(n),
+                    Wire::PeerFinished => rtsp::server::Input::PeerFinished,
+                    Wire::Tick => rtsp::server::Input::Tick,
+                },
+                now,
+            ),
             Proto::Link { machine: Some(m), .. } => m.handle(
                 match input {
                     Wire::Received(b) => link::Input::Received(b),
@@ -221,7 +273,27 @@ impl Node {
                 },
                 now,
             ),
-            Proto::Link { machine: None, .. } => {}
+            Proto::Socket { machine: Some(m), .. } => m.handle(
+                match input {
+                    Wire::Received(b) => websocket::Input::Received(b),
+                    Wire::Writable(n) => websocket::Input::Writable(n),
+                    Wire::PeerFinished => websocket::Input::PeerFinished,
+                    Wire::Tick => websocket::Input::Tick,
+                },
+                now,
+            ),
+            Proto::Request { machine: Some(m), .. } => m.handle(
+                match input {
+                    Wire::Received(b) => http::client::Input::Received(b),
+                    Wire::Writable(n) => http::client::Input::Writable(n),
+                    Wire::PeerFinished => http::client::Input::PeerFinished,
+                    Wire::Tick => http::client::Input::Tick,
+                },
+                now,
+            ),
+            Proto::Link { machine: None, .. }
+            | Proto::Socket { machine: None, .. }
+            | Proto::Request { machine: None, .. } => {}
             #[cfg(test)]
             Proto::Broken => panic!("planted"),
         };
@@ -259,15 +331,23 @@ impl Node {
             let said = guard(|| match &mut conn.proto {
                 Proto::Http(m) => m.poll().map(Said::Http),
                 Proto::Rtmp(m) => m.poll().map(Said::Rtmp),
+                Proto::Rtsp(m) => m.poll().map(Said::Rtsp),
                 Proto::Link { machine: Some(m), .. } => m.poll().map(Said::Link),
-                Proto::Link { machine: None, .. } => None,
+                Proto::Socket { machine: Some(m), .. } => m.poll().map(Said::Socket),
+                Proto::Request { machine: Some(m), .. } => m.poll().map(Said::Request),
+                Proto::Link { machine: None, .. }
+                | Proto::Socket { machine: None, .. }
+                | Proto::Request { machine: None, .. } => None,
                 #[cfg(test)]
                 Proto::Broken => None,
             });
             match said {
                 Ok(Some(Said::Http(o))) => self.http_said(id, o),
                 Ok(Some(Said::Rtmp(o))) => self.rtmp_said(id, o),
+                Ok(Some(Said::Rtsp(o))) => self.rtsp_said(id, o),
                 Ok(Some(Said::Link(o))) => self.link_said(id, o),
+                Ok(Some(Said::Socket(o))) => self.proxy_said(id, o),
+                Ok(Some(Said::Request(o))) => self.carry_said(id, o),
                 Ok(None) => break,
                 Err(reason) => self.end_conn(id, reason, Some(true)),
             }
@@ -277,7 +357,10 @@ impl Node {
         let deadline = self.conns.get(&id).and_then(|conn| match &conn.proto {
             Proto::Http(m) => m.deadline(),
             Proto::Rtmp(m) => m.deadline(),
+            Proto::Rtsp(m) => m.deadline(),
             Proto::Link { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
+            Proto::Socket { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
+            Proto::Request { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
             #[cfg(test)]
             Proto::Broken => None,
         });
@@ -307,7 +390,7 @@ impl Node {
         match said {
             http::server::Output::Send(bytes) => self.send(id, bytes),
             http::server::Output::Request(request) => self.request(id, request),
-            http::server::Output::Upgrade(request) => self.socket_asked(id, &request),
+            http::server::Output::Upgrade(request) => self.socket_asked(id, request),
             http::server::Output::Text(text) => self.socket_text(id, text),
             http::server::Output::SocketEnded { code, text } => {
                 if self.conns.get_mut(&id).is_some_and(|c| std::mem::take(&mut c.socket)) {
@@ -332,8 +415,8 @@ impl Node {
                 }
                 self.send(id, bytes);
             }
-            O::PublishRequested { key, .. } => self.rtmp_publish(id, key),
-            O::PlayRequested { key, .. } => self.rtmp_play(id, key),
+            O::PublishRequested { key, .. } => self.conn_publish(Protocol::Rtmp, id, key),
+            O::PlayRequested { key, .. } => self.conn_play(Protocol::Rtmp, id, key),
             O::Media(ingest) => {
                 if let Some(session) = session {
                     self.ingest(session, ingest);
@@ -360,6 +443,14 @@ impl Node {
     fn rtmp_closing(&self, id: ConnId) -> Option<Reason> {
         match self.conns.get(&id).map(|c| &c.proto) {
             Some(Proto::Rtmp(m)) => m.closing().cloned(),
+            _ => None,
+        }
+    }
+
+    /// Why an HTTP connection is about to end, if it is.
+    pub(super) fn http_closing(&self, id: ConnId) -> Option<Reason> {
+        match self.conns.get(&id).map(|c| &c.proto) {
+            Some(Proto::Http(m)) => m.closing().cloned(),
             _ => None,
         }
     }
@@ -420,13 +511,24 @@ impl Node {
                 "panic",
                 format!("connection {id} of {}: {reason}", conn.remote),
             );
-        } else if conn.service != Service::Link && !ROUTINE.contains(&reason.code) && !conn.explained {
+        } else if conn.service != Service::Link
+            && !id.is_dialled()
+            && !ROUTINE.contains(&reason.code)
+            && !conn.explained
+        {
             let text = format!("connection of {} ended: {reason}", conn.remote);
             self.log(Level::Warn, conn.service.name(), reason.code, text);
         }
         match conn.proto {
-            Proto::Http(_) => self.http_gone(id),
+            Proto::Http(_) => {
+                self.proxy_client_gone(id);
+                self.carry_client_gone(id);
+                self.http_gone(id);
+            }
+            Proto::Socket { .. } => self.proxy_back_gone(id, &reason),
+            Proto::Request { .. } => self.carry_back_gone(id, &reason),
             Proto::Rtmp(_) => {}
+            Proto::Rtsp(m) => self.rtsp_gone(id, &m),
             #[cfg(test)]
             Proto::Broken => {}
             Proto::Link { used, .. } => self.link_gone(id, conn.remote, used, reason),

@@ -12,6 +12,7 @@ use crate::io::{Answer, AskId, ConnId, Level, Output, Work};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::node::config::Config;
+use crate::rtmp;
 use crate::simulation::Bug;
 use crate::time::Deadline;
 use crate::wire::link::{Advertised, Message, NodeInfo, RelayedReport, Report, StreamReport};
@@ -85,6 +86,7 @@ pub(super) fn node_info(
             name: at.name.clone().unwrap_or_default(),
             http: config.http.port,
             rtmp: config.rtmp.port,
+            rtsp: config.rtsp.port,
             webrtc: config.webrtc.port,
             link: config.cluster.port,
         },
@@ -348,6 +350,11 @@ impl Node {
     /// Measures load; the member asks for the report itself when it is due.
     pub(super) fn report(&mut self) {
         self.load.measure(self.counters.egress(), self.now);
+        for (session, loss) in self.rtsp_loss() {
+            if let Some(s) = self.sessions.get_mut(session) {
+                s.loss = Some(loss);
+            }
+        }
         let next = self.now + Duration::from_millis(self.limits.report_ms);
         self.timers.set(Alarm::Report, Deadline::new(next, "load is measured"));
     }
@@ -388,6 +395,11 @@ impl Node {
             "drain",
             format!("draining: nothing new is taken, {n} sessions may finish within {most:?}"),
         );
+        let rtmp: Vec<ConnId> =
+            self.conns.iter().filter(|(_, c)| matches!(c.proto, Proto::Rtmp(_))).map(|(id, _)| *id).collect();
+        for conn in rtmp {
+            self.tell_rtmp(conn, rtmp::server::Input::Drain);
+        }
         let report = self.make_report();
         self.member.handle(member::Input::Report(report), self.now);
         let until = self.now + most;
@@ -405,6 +417,7 @@ impl Node {
                 &Reason::local("draining", "the node stops; reconnect through the manager"),
             );
         }
+        self.end_proxies();
         self.drain_over = true;
     }
 

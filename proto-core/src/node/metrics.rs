@@ -32,6 +32,12 @@ impl Node {
             vec![],
             self.now.as_millis() as f64 / 1e3,
         );
+        e.gauge(
+            "proxied_websockets",
+            "Websockets proxied to other nodes now",
+            vec![],
+            self.proxy.len() as f64,
+        );
         e.gauge("connections", "TCP connections open now", vec![], self.conns.len() as f64);
         let help = "Bytes that sessions and rings count for against limits.memory_bytes";
         e.gauge("memory_counted_bytes", help, vec![], self.memory() as f64);
@@ -100,7 +106,9 @@ impl Node {
 
     fn session_metrics(&self, e: &mut Exposition) {
         let mut sessions: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-        for protocol in [Protocol::Rtmp, Protocol::Whip, Protocol::Whep, Protocol::Relay] {
+        for protocol in
+            [Protocol::Rtmp, Protocol::Rtsp, Protocol::Whip, Protocol::Whep, Protocol::Ws, Protocol::Relay]
+        {
             sessions.insert((protocol.name(), "publish"), 0);
             sessions.insert((protocol.name(), "play"), 0);
         }

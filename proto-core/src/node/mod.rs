@@ -19,10 +19,13 @@ mod log;
 mod memory;
 mod metrics;
 mod playing;
+mod proxy;
 mod publishing;
 mod pulling;
+mod rtsp;
 mod secure;
 mod serving;
+pub mod signals;
 mod sockets;
 mod stats;
 #[cfg(test)]
@@ -64,12 +67,18 @@ enum Alarm {
     Waiting(SessionId),
     /// A stream's tracks had time to show up.
     Settle(StreamKey),
+    /// A client of the websocket dialect waited long enough.
+    Signal(signals::SignalId),
+    /// A publisher wants a key frame in its stream.
+    KeyFrames(SessionId),
     /// A viewer has more to take.
     Pump(SubscriberId),
     /// Load is measured and reported.
     Report,
     /// Certificate files are to be looked at.
     Certificates,
+    /// It is to be looked whether nodes that are proxied to live.
+    Proxy,
     /// The time to finish what runs is over.
     DrainEnds,
 }
@@ -96,13 +105,14 @@ pub struct Node {
     tls: secure::Tls,
 
     rtc: Endpoint,
+    rtsp_udp: rtsp::Udp,
     udp_open: bool,
     hub: Hub,
     sessions: Sessions,
     claims: BTreeMap<u64, (SessionId, StreamKey)>,
     next_req: u64,
-    /// WHIP requests whose name is being claimed: the HTTP connection and the SDP answer that waits.
-    whip_waiting: BTreeMap<SessionId, (ConnId, String)>,
+    /// WHIP requests whose name is being claimed.
+    whip_waiting: BTreeMap<SessionId, web::WaitingAnswer>,
     /// WHEP requests whose stream is being found.
     whep_waiting: BTreeMap<SessionId, web::WaitingOffer>,
     /// When a stream's first track was seen.
@@ -112,6 +122,8 @@ pub struct Node {
     ended_resources: VecDeque<String>,
     /// WHEP viewers whose media path does not stand yet.
     joining: BTreeMap<SessionId, (StreamKey, CodecSet)>,
+    /// Clients of the websocket dialect.
+    signals: signals::Signals,
     /// Viewers of any protocol whose stream is not here yet.
     play_waiting: BTreeMap<StreamKey, Vec<SessionId>>,
 
@@ -120,6 +132,7 @@ pub struct Node {
     /// The connection that was dialled to the manager last.
     manager_conn: Option<ConnId>,
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
+    proxy: proxy::Proxy,
     pulls: pulling::Pulls,
     serving: serving::Served,
     load: stats::Load,
@@ -164,13 +177,17 @@ impl Node {
             NodeId(config.node.name.clone())
         };
         let instance = names.u64();
-        let rtc = Endpoint::new(EndpointConfig {
+        let mut rtc = Endpoint::new(EndpointConfig {
             limits: config.limits.clone(),
             rng: rng.fork("rtc", 0),
             start,
             identity: identity.rtc,
+            stun: config.webrtc.stun,
             loop_index: 0,
         })?;
+        if !config.webrtc.lean {
+            rtc.use_whole_viewers();
+        }
         let dials = links::manager_target(&config)?;
         let is_manager = config.has_role(Role::Manager) && dials.is_none();
         if !is_manager && dials.is_none() {
@@ -206,6 +223,7 @@ impl Node {
             asks: BTreeMap::new(),
             tls: secure::Tls::new(identity.tls),
             rtc,
+            rtsp_udp: rtsp::Udp::default(),
             udp_open: false,
             sessions: Sessions::default(),
             claims: BTreeMap::new(),
@@ -215,11 +233,13 @@ impl Node {
             first_track: BTreeMap::new(),
             ended_resources: VecDeque::new(),
             joining: BTreeMap::new(),
+            signals: signals::Signals::default(),
             play_waiting: BTreeMap::new(),
             member,
             manager,
             manager_conn: None,
             pair_waiting: BTreeMap::new(),
+            proxy: proxy::Proxy::default(),
             pulls: pulling::Pulls::default(),
             serving: serving::Served::default(),
             load: stats::Load::default(),

@@ -8,6 +8,7 @@ use crate::hub::delivery::Delivery;
 use crate::hub::{CodecSet, Notice, StreamId, SubscriberId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
+use crate::media::frame::FrameKind;
 use crate::media::key::StreamKey;
 use crate::rtc;
 use crate::rtmp;
@@ -28,17 +29,11 @@ const BURST_BYTES: usize = 48 << 10;
 const BURST_PAUSE: Duration = Duration::from_millis(5);
 
 impl Node {
-    /// An RTMP client asked to play.
-    pub(super) fn rtmp_play(&mut self, conn: ConnId, key: StreamKey) {
+    /// A client of a protocol whose connection is the session asked to play.
+    pub(super) fn conn_play(&mut self, protocol: Protocol, conn: ConnId, key: StreamKey) {
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
-        let session = self.sessions.add(
-            Protocol::Rtmp,
-            Part::AsksToPlay,
-            key,
-            Some(remote),
-            Carrier::Conn(conn),
-            self.now,
-        );
+        let session =
+            self.sessions.add(protocol, Part::AsksToPlay, key, Some(remote), Carrier::Conn(conn), self.now);
         if self.draining {
             self.refuse_play(session, &super::web::draining());
         } else {
@@ -148,11 +143,11 @@ impl Node {
             }
         }
         if let Some(offer) = self.whep_waiting.remove(&session) {
-            self.answer_whep(offer.conn, session, Err(reason));
+            self.answer_whep(offer.conn, session, offer.dialect, Err(reason));
         }
     }
 
-    fn refuse_play(&mut self, session: SessionId, reason: &Reason) {
+    pub(super) fn refuse_play(&mut self, session: SessionId, reason: &Reason) {
         let Some(s) = self.sessions.get(session) else { return };
         let (carrier, protocol, remote) = (s.carrier, s.protocol, s.remote);
         let who = remote.map(|r| format!(" {r}")).unwrap_or_default();
@@ -163,17 +158,21 @@ impl Node {
         if let Some(s) = self.sessions.remove(session) {
             self.pulls.touch(&s.key);
         }
-        if let Some(offer) = self.whep_waiting.remove(&session) {
-            self.answer_whep(offer.conn, session, Err(reason));
+        if let Carrier::Signal(id) = carrier {
+            self.signal_refused(id, session, reason);
+        } else if let Some(offer) = self.whep_waiting.remove(&session) {
+            self.answer_whep(offer.conn, session, offer.dialect, Err(reason));
         } else if let Carrier::Conn(conn) = carrier {
-            self.tell_rtmp(conn, rtmp::server::Input::PlayRefused(reason.clone()));
+            self.tell_play_refused(conn, reason.clone());
         }
     }
 
     fn start_viewer(&mut self, session: SessionId, stream: StreamId) {
         let Some(s) = self.sessions.get(session) else { return };
-        let started = match s.protocol {
-            Protocol::Whep => self.start_whep(session, stream),
+        let started = match (s.protocol, s.carrier) {
+            (_, Carrier::Signal(id)) => self.start_signal(id, session, stream),
+            (Protocol::Whep, _) => self.start_whep(session, stream),
+            (Protocol::Rtsp, _) => self.describe_rtsp(session, stream),
             _ => self.start_rtmp(session, stream),
         };
         if let Err(reason) = started {
@@ -202,8 +201,10 @@ impl Node {
         let candidates = self.advertised.candidates(local, self.config.webrtc.port);
         let tracks = self.hub.tracks(stream);
         let from = remote.map_or(self.advertised.public, |r| r.ip());
-        let offer = rtc::Offer { sdp: &waiting.offer, from, candidates: &candidates };
-        let played = self.rtc.play(offer, &tracks, self.now);
+        let played = match &waiting.offer {
+            Ok(sdp) => self.rtc.play(rtc::Offer { sdp, from, candidates: &candidates }, &tracks, self.now),
+            Err(channel) => self.rtc.offer(from, &candidates, &tracks, *channel, self.now),
+        };
         let playing = match played {
             Ok(playing) => playing,
             Err(reason) => {
@@ -221,9 +222,10 @@ impl Node {
             .filter(|n| !matches!(n, Notice::Aac | Notice::Mp3))
             .map(|n| n.text().to_owned());
         let notices = known.chain(playing.no_sound).collect();
-        self.answer_whep(waiting.conn, session, Ok((playing.answer, notices)));
+        self.answer_whep(waiting.conn, session, waiting.dialect, Ok((playing.answer, notices)));
         if let Some(key) = self.hub.key(stream).cloned() {
-            self.joining.insert(session, (key, playing.takes));
+            let takes = if waiting.dialect { playing.takes.with_data() } else { playing.takes };
+            self.joining.insert(session, (key, takes));
         }
         Ok(())
     }
@@ -239,7 +241,7 @@ impl Node {
         }
     }
 
-    fn viewer_joined(&mut self, session: SessionId, stream: StreamId, subscriber: SubscriberId) {
+    pub(super) fn viewer_joined(&mut self, session: SessionId, stream: StreamId, subscriber: SubscriberId) {
         self.sessions.set_part(session, Part::Plays { stream, subscriber });
         let Some(s) = self.sessions.get(session) else { return };
         let at = s.remote.map(|r| format!(" at {r}")).unwrap_or_default();
@@ -253,23 +255,28 @@ impl Node {
         let Some(id) = self.sessions.of_subscriber(subscriber) else { return };
         let Some(carrier) = self.sessions.get(id).map(|s| s.carrier) else { return };
         let mut burst = 0;
+        let mut udp = matches!(carrier, Carrier::Rtc(_));
         for turns in 0..ITEMS_A_TURN {
             let room = match carrier {
                 Carrier::Conn(conn) => match self.conns.get(&conn) {
                     Some(Conn { proto: Proto::Rtmp(m), .. }) => m.backlog() < BACKLOG,
+                    Some(Conn { proto: Proto::Rtsp(m), .. }) => {
+                        udp = m.is_udp();
+                        m.backlog() < BACKLOG && burst < BURST_BYTES
+                    }
                     _ => return,
                 },
                 Carrier::Rtc(_) => burst < BURST_BYTES,
                 // A slow link is the pull's own business: it leaves out whole groups.
                 Carrier::Pull(..) => true,
-                Carrier::Request(_) => return,
+                Carrier::Request(_) | Carrier::Signal(_) => return,
             };
             let turn = self.now.as_nanos() ^ id.0;
             if room && turns > 0 && self.limits.simulation.happens(Site::ShortTurn, turn) {
                 break;
             }
             if !room {
-                if matches!(carrier, Carrier::Rtc(_)) {
+                if udp {
                     self.timers.set(
                         Alarm::Pump(subscriber),
                         Deadline::new(self.now + BURST_PAUSE, "the next burst for a newcomer"),
@@ -281,13 +288,18 @@ impl Node {
             }
             let Some(delivery) = self.hub.next(subscriber, self.now) else { return };
             if let Delivery::Frame { frame, cached, .. } = &delivery {
-                if *cached {
+                if *cached && udp {
                     burst += frame.len();
                 }
                 self.first_frame(id);
             }
             match carrier {
-                Carrier::Conn(conn) => self.tell_rtmp(conn, rtmp::server::Input::Deliver(&delivery)),
+                Carrier::Conn(conn) => {
+                    if udp && let Delivery::Frame { frame, .. } = &delivery {
+                        self.hub.progress(subscriber, frame.len(), self.now);
+                    }
+                    self.tell_delivery(conn, &delivery);
+                }
                 Carrier::Rtc(session) => {
                     if let Delivery::Frame { frame, .. } = &delivery {
                         let bytes = frame.len();
@@ -295,11 +307,15 @@ impl Node {
                         if let Some(s) = self.sessions.get_mut(id) {
                             s.bytes_out += bytes as u64;
                         }
+                        if frame.media.kind == FrameKind::Data {
+                            self.signal_data(id, &frame.media.payload);
+                            continue;
+                        }
                     }
                     self.rtc.handle(rtc::endpoint::Input::Deliver { session, delivery: &delivery }, self.now);
                 }
                 Carrier::Pull(conn, pull) => self.serve(conn, pull, &delivery),
-                Carrier::Request(_) => {}
+                Carrier::Request(_) | Carrier::Signal(_) => {}
             }
         }
         // More may wait: the turn goes to the others first.

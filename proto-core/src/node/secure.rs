@@ -247,8 +247,7 @@ impl Node {
 
     /// Decrypts what arrived and hands it on.
     fn decrypt(&mut self, id: ConnId, bytes: &[u8]) {
-        let (now, most, cap) =
-            (self.now, self.limits.tls_handshake_us_per_turn, self.limits.conn_read_per_turn);
+        let (now, most, cap) = (self.now, self.limits.tls_handshake_us_per_turn, self.limits.tls_hello_bytes);
         let begins = self.session(id).is_some_and(|s| s.is_new());
         if begins && !self.tls.may_begin(now, most) {
             let Some(session) = self.session(id) else { return };

@@ -6,10 +6,12 @@ use crate::error::Broken;
 use crate::hub::{StreamId, SubscriberId};
 use crate::io::ConnId;
 use crate::media::key::StreamKey;
+use crate::node::signals::SignalId;
 use crate::time::Time;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The number of a session on this node; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,10 +22,14 @@ pub struct SessionId(pub u64);
 pub enum Protocol {
     /// RTMP.
     Rtmp,
+    /// RTSP.
+    Rtsp,
     /// A publisher by WHIP.
     Whip,
     /// A viewer by WHEP.
     Whep,
+    /// A publisher or viewer by the websocket dialect.
+    Ws,
     /// Another node that pulls, or from which we pull.
     Relay,
 }
@@ -33,8 +39,10 @@ impl Protocol {
     pub const fn name(self) -> &'static str {
         match self {
             Protocol::Rtmp => "rtmp",
+            Protocol::Rtsp => "rtsp",
             Protocol::Whip => "whip",
             Protocol::Whep => "whep",
+            Protocol::Ws => "ws",
             Protocol::Relay => "relay",
         }
     }
@@ -66,12 +74,14 @@ pub enum Part {
 /// What carries a session's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Carrier {
-    /// A TCP connection that is the session (RTMP).
+    /// A TCP connection that is the session (RTMP, RTSP).
     Conn(ConnId),
     /// A WebRTC session of the endpoint.
     Rtc(crate::rtc::SessionId),
     /// A WHEP request that waits for its stream; an HTTP connection may have several.
     Request(ConnId),
+    /// A client of the websocket dialect that waits for its stream.
+    Signal(SignalId),
     /// One pull on a link from another node.
     Pull(ConnId, u64),
 }
@@ -103,6 +113,10 @@ pub struct Session {
     pub rtt_ms: Option<f64>,
     /// Share of packets lost (0 to 1), where the protocol measures it.
     pub loss: Option<f64>,
+    /// When the media that came last from a publisher is decoded, nanoseconds on its clock.
+    pub last_dts: Option<i64>,
+    /// How often a publisher wants key frames in its stream, where it said so.
+    pub key_frames: Option<Duration>,
     /// The unguessable name of its resource (WHIP, WHEP).
     pub resource: Option<String>,
 }
@@ -169,6 +183,8 @@ impl Sessions {
                 first_frame: None,
                 rtt_ms: None,
                 loss: None,
+                last_dts: None,
+                key_frames: None,
                 resource: None,
             },
         );

@@ -1,5 +1,8 @@
 //! The node as a whole, driven by hand: what no single machine can show.
 
+mod dialect;
+mod proxy;
+
 use super::config::Config;
 use super::*;
 use crate::io::{ConnId, Input, Level, Output, Service};
@@ -358,4 +361,21 @@ fn certificate_files_are_read_and_read_again() {
     }
     let conn = bench.accept(2, Service::Https);
     assert!(bench.node.conns.contains_key(&conn));
+}
+
+#[test]
+fn tls_at_a_port_without_is_told_in_the_log_whatever_the_client_does() {
+    let mut bench = Bench::new(|_| {});
+    for (n, service, words) in
+        [(1, Service::Http, "this port speaks plain HTTP"), (2, Service::Rtmp, "rtmps.port")]
+    {
+        let conn = bench.accept(n, service);
+        let mut said = bench.tell(Input::Received { conn, bytes: &hello() });
+        said.extend(bench.tell(Input::Closed { conn, reason: Reason::peer("reset", "the peer reset it") }));
+        let logs: Vec<&str> = said
+            .iter()
+            .filter_map(|o| if let Output::Log(l) = o { Some(l.text.as_str()) } else { None })
+            .collect();
+        assert!(logs.iter().any(|l| l.contains(words)), "{logs:?}");
+    }
 }

@@ -21,7 +21,22 @@ use std::net::IpAddr;
 /// A WHEP offer whose stream is being found.
 pub(super) struct WaitingOffer {
     pub(super) conn: ConnId,
-    pub(super) offer: String,
+    /// The viewer's offer, or whether ours is to have data channels.
+    pub(super) offer: Result<String, bool>,
+    /// It came at an endpoint of the stream-manager dialect.
+    pub(super) dialect: bool,
+}
+
+/// A WHIP offer whose name is being claimed.
+pub(super) struct WaitingAnswer {
+    pub(super) conn: ConnId,
+    pub(super) answer: String,
+    /// As in [`WaitingOffer`].
+    pub(super) dialect: bool,
+}
+
+fn is_dialect(request: &Request) -> bool {
+    ["/whip/endpoint/", "/whep/endpoint/"].iter().any(|p| request.path.contains(p))
 }
 
 /// A pairing question that the manager has not answered yet.
@@ -53,13 +68,21 @@ impl Node {
             Route::Asset(name) => pages::asset(&name, request),
             Route::Whip(key) => return self.whip(conn, request, key),
             Route::Whep(key) => return self.whep(conn, request, key),
-            Route::WhipResource { id } => self.resource(request, &id, Protocol::Whip),
-            Route::WhepResource { id } => self.resource(request, &id, Protocol::Whep),
+            Route::WhepOffer(key) => return self.whep_offer(conn, request, key),
+            Route::WhipResource { id } => self.resource(conn, request, &id, Protocol::Whip),
+            Route::WhepResource { id } => self.resource(conn, request, &id, Protocol::Whep),
+            Route::ProxyEndpoint { protocol, key } => {
+                return self.carry_to_endpoint(conn, request, protocol, key);
+            }
+            Route::ProxyResource { node, path } => {
+                return self.carry_to_resource(conn, request, &node, &path);
+            }
             Route::Event(query) => return self.pair(conn, query),
             Route::BadEvent { status, text } => event::error(status, &text, self.wall.wall(self.now)),
             Route::Api(ApiRoute::Nodes) => crate::http::api::answer(&self.api_nodes()),
             Route::Api(ApiRoute::Streams) => crate::http::api::answer(&self.api_streams()),
             Route::Api(ApiRoute::Sessions) => crate::http::api::answer(&self.api_sessions()),
+            Route::Api(ApiRoute::Proxies) => crate::http::api::answer(&self.api_proxies()),
             Route::Api(ApiRoute::Kick(name)) => self.kick(conn, request, &name),
             Route::Metrics => Response::new(200)
                 .with_body("application/openmetrics-text; version=1.0.0; charset=utf-8", self.metrics()),
@@ -68,7 +91,7 @@ impl Node {
                 None => Response::text(200, "ready"),
                 Some(why) => Response::text(503, why),
             },
-            Route::Options { allow } => cors::options(request, allow),
+            Route::Options { allow } => self.options(request, allow),
             Route::NotFound(text) => Response::text(404, text),
             Route::MethodNotAllowed { allow } => {
                 Response::text(405, format!("this takes {allow}")).header("Allow", allow)
@@ -93,7 +116,7 @@ impl Node {
         self.tell_http(conn, server::Input::Respond(response));
     }
 
-    fn respond_crossing(&mut self, conn: ConnId, mut response: Response) {
+    pub(super) fn respond_crossing(&mut self, conn: ConnId, mut response: Response) {
         cors::allow_any_origin(&mut response);
         self.respond(conn, response);
     }
@@ -126,7 +149,8 @@ impl Node {
                     self.sessions.add(Protocol::Whip, Part::AsksToPublish, key, remote, carrier, self.now);
                 let secret = self.rng.fork("resource", session.0).token(32);
                 self.sessions.name_resource(session, secret);
-                self.whip_waiting.insert(session, (conn, answer));
+                self.whip_waiting
+                    .insert(session, WaitingAnswer { conn, answer, dialect: is_dialect(request) });
                 self.claim(session);
                 None
             }
@@ -135,13 +159,82 @@ impl Node {
 
     /// The name of a WHIP publisher was claimed, or not.
     pub(super) fn answer_whip(&mut self, session: SessionId, result: Result<(), &Reason>) {
-        let Some((conn, answer)) = self.whip_waiting.remove(&session) else { return };
-        let secret = self.sessions.get(session).and_then(|s| s.resource.clone()).unwrap_or_default();
+        if self.answer_signal(session, result) {
+            return;
+        }
+        let Some(WaitingAnswer { conn, answer, dialect }) = self.whip_waiting.remove(&session) else {
+            return;
+        };
         let response = match result {
-            Ok(()) => whip::created(whip::Protocol::Whip, &secret, &secret, &answer, &[]),
+            Ok(()) => self.created(whip::Protocol::Whip, session, dialect, &answer, &[]),
             Err(reason) => whip::refusal(reason),
         };
         self.respond_crossing(conn, response);
+    }
+
+    /// The 201 of a session.
+    fn created(
+        &self,
+        protocol: whip::Protocol,
+        session: SessionId,
+        dialect: bool,
+        sdp: &str,
+        notices: &[String],
+    ) -> Response {
+        let Some(s) = self.sessions.get(session) else { return whip::no_session() };
+        let secret = s.resource.as_deref().unwrap_or_default();
+        let location = if dialect {
+            whip::dialect_resource(protocol, &s.key, secret)
+        } else {
+            protocol.resource(secret)
+        };
+        let etag = match s.carrier {
+            Carrier::Rtc(rtc) => self.rtc.ice_session(rtc).unwrap_or_default(),
+            _ => "",
+        };
+        let mut response = whip::created(location, etag, sdp, notices);
+        self.name_helpers(&mut response);
+        response
+    }
+
+    /// Tells a client of WHIP or WHEP where it is and who tells it its own address. One `Link`, because pages see several
+    /// headers of a name joined to one, which not all take apart.
+    fn name_helpers(&self, response: &mut Response) {
+        let host = self.advertised.url_host();
+        if self.config.webrtc.stun {
+            let link = format!("<stun:{host}:{}>; rel=\"ice-server\"", self.config.webrtc.port);
+            response.set("Link", link);
+        }
+        response.set("Session-Host", host);
+    }
+
+    fn options(&self, request: &Request, allow: &str) -> Response {
+        let mut response = cors::options(request, allow);
+        if allow.contains("POST") {
+            response.set("Accept-Post", whip::SDP);
+            self.name_helpers(&mut response);
+        } else if allow.contains("PATCH") {
+            response.set("Accept-Patch", whip::FRAGMENT);
+        }
+        response
+    }
+
+    /// A viewer of the dialect wants an offer of ours.
+    fn whep_offer(&mut self, conn: ConnId, request: &Request, key: StreamKey) -> Option<Response> {
+        if self.draining {
+            return Some(whip::refusal(&draining()));
+        }
+        let channel = request.query("signal").is_some_and(|s| s == "true");
+        self.whep_waits(conn, key, WaitingOffer { conn, offer: Err(channel), dialect: true });
+        None
+    }
+
+    fn whep_waits(&mut self, conn: ConnId, key: StreamKey, waiting: WaitingOffer) {
+        let remote = self.conns.get(&conn).map(|c| c.remote);
+        let carrier = Carrier::Request(conn);
+        let session = self.sessions.add(Protocol::Whep, Part::AsksToPlay, key, remote, carrier, self.now);
+        self.whep_waiting.insert(session, waiting);
+        self.find_stream(session);
     }
 
     fn whep(&mut self, conn: ConnId, request: &Request, key: StreamKey) -> Option<Response> {
@@ -159,17 +252,8 @@ impl Node {
             self.counters.ended_as("whep", &reason);
             return Some(whip::refusal(&reason));
         }
-        let remote = self.conns.get(&conn).map(|c| c.remote);
-        let session = self.sessions.add(
-            Protocol::Whep,
-            Part::AsksToPlay,
-            key,
-            remote,
-            Carrier::Request(conn),
-            self.now,
-        );
-        self.whep_waiting.insert(session, WaitingOffer { conn, offer });
-        self.find_stream(session);
+        let dialect = is_dialect(request);
+        self.whep_waits(conn, key, WaitingOffer { conn, offer: Ok(offer), dialect });
         None
     }
 
@@ -178,17 +262,17 @@ impl Node {
         &mut self,
         conn: ConnId,
         session: SessionId,
+        dialect: bool,
         result: Result<(String, Vec<String>), &Reason>,
     ) {
-        let secret = self.sessions.get(session).and_then(|s| s.resource.clone()).unwrap_or_default();
         let response = match result {
-            Ok((answer, notices)) => whip::created(whip::Protocol::Whep, &secret, &secret, &answer, &notices),
+            Ok((answer, notices)) => self.created(whip::Protocol::Whep, session, dialect, &answer, &notices),
             Err(reason) => whip::refusal(reason),
         };
         self.respond_crossing(conn, response);
     }
 
-    fn resource(&mut self, request: &Request, id: &str, protocol: Protocol) -> Response {
+    fn resource(&mut self, conn: ConnId, request: &Request, id: &str, protocol: Protocol) -> Response {
         let found = self
             .sessions
             .of_resource(id)
@@ -199,10 +283,52 @@ impl Node {
             return if ended && delete { whip::ended() } else { whip::no_session() };
         };
         if request.method == crate::http::message::Method::Patch {
-            return whip::no_trickle();
+            return self.patch(conn, request, session);
         }
         self.end_session(session, &Reason::peer("deleted", "the client ended its session"));
         whip::ended()
+    }
+
+    fn patch(&mut self, conn: ConnId, request: &Request, session: SessionId) -> Response {
+        let Some(Carrier::Rtc(rtc)) = self.sessions.get(session).map(|s| s.carrier) else {
+            return whip::no_session();
+        };
+        let text = match whip::patch(request) {
+            Ok(whip::Patch::Fragment(text)) => text,
+            Ok(whip::Patch::Answer(sdp)) => {
+                return match self.rtc.answer(rtc, sdp, self.now) {
+                    Ok(()) => whip::taken(),
+                    Err(reason) => whip::refusal(&reason),
+                };
+            }
+            Err(response) => return *response,
+        };
+        let fragment = match guard(|| sdp::fragment(text, &self.limits)).and_then(|f| f) {
+            Ok(fragment) => fragment,
+            Err(reason) => return whip::refusal(&reason),
+        };
+        let condition = whip::if_match(request, self.rtc.ice_session(rtc).unwrap_or_default());
+        if condition == whip::IfMatch::Fails {
+            return whip::outdated();
+        }
+        let theirs = self.rtc.peer_ufrag(rtc).unwrap_or_default();
+        let (Some(ufrag), Some(pwd)) = (fragment.ufrag, fragment.pwd) else { return whip::taken() };
+        if ufrag == theirs || theirs.is_empty() {
+            // Candidates. An ICE-lite agent has no use for them, so nothing is lost if the condition is missing, as it is
+            // in clients of the dialect.
+            return whip::taken();
+        }
+        if condition == whip::IfMatch::Missing {
+            return whip::unconditional();
+        }
+        let candidates = self.advertised.candidates(self.asked(conn), self.config.webrtc.port);
+        match self.rtc.restart(rtc, &ufrag, &pwd, &candidates, self.now) {
+            Ok(fragment) => {
+                self.log_session(Level::Info, session, "ice_restart", "the client began ICE anew".to_owned());
+                whip::restarted(self.rtc.ice_session(rtc).unwrap_or_default(), fragment)
+            }
+            Err(reason) => whip::refusal(&reason),
+        }
     }
 
     fn kick(&mut self, conn: ConnId, request: &Request, name: &str) -> Response {
@@ -211,6 +337,7 @@ impl Node {
             return *response;
         }
         match self.sessions.named(name).map(|s| s.id) {
+            None if self.kick_proxy(name) => Response::no_content(),
             None => {
                 crate::http::api::error(404, "there is no such session on this node; see /api/v1/sessions")
             }
@@ -236,11 +363,15 @@ impl Node {
 
     /// The manager answered a pairing question.
     pub(super) fn paired(&mut self, req: u64, result: Result<Box<Placement>, Refusal>) {
+        if self.proxy_placed(req, &result) {
+            return;
+        }
         let Some(WaitingPair { conn, query }) = self.pair_waiting.remove(&req) else { return };
         let response = match result {
             Ok(placement) => {
+                self.gave_out(query.action, &query.key, &placement);
                 let at = &placement.node.advertised;
-                let urls = EventUrls::new(&at.host(), at.http, at.rtmp, &query.key);
+                let urls = EventUrls::new(&at.host(), at.http, at.rtmp, at.rtsp, &query.key);
                 let node = EventNode::new(&query.key, at.host(), placement.node.region.clone(), urls);
                 event::answer(&query, &[node])
             }
@@ -262,7 +393,7 @@ impl Node {
     /// An HTTP connection went: what it waited for is no longer wanted.
     pub(super) fn http_gone(&mut self, conn: ConnId) {
         let publishers: Vec<SessionId> =
-            self.whip_waiting.iter().filter(|(_, (c, _))| *c == conn).map(|(s, _)| *s).collect();
+            self.whip_waiting.iter().filter(|(_, w)| w.conn == conn).map(|(s, _)| *s).collect();
         let viewer = self.sessions.on(Carrier::Request(conn));
         for session in publishers.into_iter().chain(viewer) {
             self.whip_waiting.remove(&session);

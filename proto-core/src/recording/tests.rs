@@ -166,7 +166,15 @@ fn bytes() -> impl Strategy<Value = Bytes> {
 }
 
 fn recorded() -> impl Strategy<Value = Recorded> {
-    let service = prop_oneof![Just(Service::Http), Just(Service::Rtmp), Just(Service::Link)];
+    let service = proptest::sample::select(vec![
+        Service::Http,
+        Service::Rtmp,
+        Service::Link,
+        Service::Https,
+        Service::Rtmps,
+        Service::Rtsp,
+    ]);
+    let file = prop_oneof![bytes().prop_map(Ok), ".*".prop_map(Err)];
     let socket = || any::<u32>().prop_map(SocketId);
     let found = prop_oneof![vec(address(), 0..4).prop_map(Ok), ".*".prop_map(Err)];
     let other =
@@ -190,6 +198,8 @@ fn recorded() -> impl Strategy<Value = Recorded> {
             (socket(), reason()).prop_map(|(socket, reason)| Input::UdpFailed { socket, reason }),
             (any::<u64>(), found)
                 .prop_map(|(ask, found)| Input::Answer { ask: AskId(ask), answer: Answer::Resolved(found) }),
+            (any::<u64>(), file)
+                .prop_map(|(ask, found)| Input::Answer { ask: AskId(ask), answer: Answer::File(found) }),
             (socket(), proptest::option::of(ip()), address(), bytes(), any::<usize>()).prop_map(
                 |(socket, src, dst, bytes, refused)| {
                     let mut batch = Box::new(Batch::new(socket));

@@ -259,8 +259,7 @@ fn said(codec: Codec, fmtp: &str) -> Option<(String, u32)> {
                 None => 0x42_00_1f,
                 Some(text) => u32::from_str_radix(text, 16).ok().filter(|id| *id <= 0xff_ff_ff)?,
             };
-            let words =
-                format!("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={id:06x}");
+            let words = format!("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={id:06x}");
             (words, Profile::of(id)? as u32)
         }
         Codec::H265 => {

@@ -95,6 +95,14 @@ impl Egress {
         Egress { video: video.map(&mut sender), audio: audio.map(&mut sender), clock: ReportClock::default() }
     }
 
+    /// Leaves out what the viewer's answer refused: sections that are not among these. Whether anything is left.
+    pub fn keep(&mut self, mids: &[String]) -> bool {
+        let takes = |s: &Sender| mids.iter().any(|m| **m == *s.lane.mid);
+        self.video = self.video.take().filter(takes);
+        self.audio = self.audio.take().filter(takes);
+        self.video.is_some() || self.audio.is_some()
+    }
+
     /// Learns a track's configuration. Answers whether the session can carry the track.
     pub fn config(&mut self, track: TrackId, config: Arc<CodecConfig>) -> bool {
         let codec = config.params.codec();
@@ -146,7 +154,7 @@ impl Egress {
     }
 }
 
-fn render(frame: &Frame, config: &CodecConfig) -> RtpPayloads {
+pub(super) fn render(frame: &Frame, config: &CodecConfig) -> RtpPayloads {
     RtpPayloads(packetise(&Format::of(&config.params), &config.params, &frame.media, PAYLOAD_BYTES))
 }
 

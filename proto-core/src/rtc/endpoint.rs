@@ -3,12 +3,17 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod audit;
+mod fan;
 
 use super::codecs;
 use super::dtls::Identity;
+use super::offering;
 use super::path::Path;
 use super::peer::{Peer, PeerEvent, Setup, Verdict};
 use super::sdp::{self, Wish};
+use super::stun_answers::StunAnswers;
+use super::talk::Talk;
+use super::viewer::Viewer;
 use crate::error::Reason;
 use crate::guard::{guard, strike};
 use crate::hub::delivery::Delivery;
@@ -20,12 +25,12 @@ use crate::rand::Rng;
 use crate::simulation::{Bug, Site};
 use crate::time::{Deadline, Time, Timers};
 use crate::wire::rtp::Multiplexed;
-use crate::wire::stun::BindingRequest;
+use crate::wire::stun::{self, BindingRequest};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use str0m::IceCreds;
+use str0m::{Candidate, IceCreds};
 
 /// What one handshake datagram is taken to cost, microseconds (`rtc_handshake_us_per_turn` is counted in these).
 const HANDSHAKE_US: u64 = 100;
@@ -57,6 +62,8 @@ pub struct EndpointConfig {
     pub start: Instant,
     /// Certificate and cryptography.
     pub identity: Identity,
+    /// Whether anonymous STUN requests are answered (`webrtc.stun`).
+    pub stun: bool,
     /// The loop that this endpoint belongs to; goes into session ids and ICE user names.
     pub loop_index: u8,
 }
@@ -122,6 +129,13 @@ pub enum Input<'a> {
         /// The publisher.
         session: SessionId,
     },
+    /// Say something on a session's data channel for signalling.
+    Say {
+        /// The session.
+        session: SessionId,
+        /// The message.
+        text: &'a str,
+    },
     /// End a session.
     Close {
         /// The session.
@@ -149,6 +163,10 @@ pub struct Drops {
     pub unknown_protocol: u64,
     /// STUN that is no check with a user name: responses, indications, anonymous requests.
     pub not_a_check: u64,
+    /// An anonymous request beyond the limits on those.
+    pub stun_limit: u64,
+    /// A check before the answer to our offer.
+    pub too_early: u64,
     /// A check for a user that does not exist (any more).
     pub unknown_user: u64,
     /// A check without the password.
@@ -167,10 +185,12 @@ pub struct Drops {
 
 impl Drops {
     /// Each counter with its reason as a fixed word.
-    pub fn by_reason(&self) -> [(&'static str, u64); 9] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 11] {
         [
             ("unknown_protocol", self.unknown_protocol),
             ("not_a_check", self.not_a_check),
+            ("stun_limit", self.stun_limit),
+            ("too_early", self.too_early),
             ("unknown_user", self.unknown_user),
             ("unauthentic", self.unauthentic),
             ("unknown_path", self.unknown_path),
@@ -183,13 +203,31 @@ impl Drops {
 }
 
 struct Session {
-    peer: Box<Peer>,
+    talk: Talk,
+    /// It stands in the row of those who have something to send.
+    ready: bool,
     from: IpAddr,
     ufrag: String,
+    /// The peer's user name; empty as long as it has not answered our offer.
+    theirs: String,
+    /// How often ICE began anew.
+    restarts: u64,
+    /// The section that stands for all.
+    mid: String,
     paths: Vec<Path>,
     handshaking: bool,
     /// How often it was told something.
     told: u64,
+}
+
+fn gone() -> Reason {
+    Reason::peer("no_session", "there is no such session (any more)")
+}
+
+/// Our ICE credentials: 14 characters of 5.95 bits make 83 bits, well above the 24 that RFC 8839 asks for; the password
+/// has 190.
+fn credentials(rng: &mut Rng, loop_index: u8) -> IceCreds {
+    IceCreds { ufrag: format!("{loop_index:02x}{}", rng.token(14)), pass: rng.token(32) }
 }
 
 struct Waiting {
@@ -204,6 +242,7 @@ pub struct Endpoint {
     rng: Rng,
     start: Instant,
     identity: Identity,
+    stun: Option<StunAnswers>,
     loop_index: u8,
     next_id: u64,
     sessions: BTreeMap<SessionId, Session>,
@@ -221,6 +260,9 @@ pub struct Endpoint {
     waiting: VecDeque<Waiting>,
     budget: u64,
     drops: Drops,
+    fan: fan::Fan,
+    /// Viewers get lean sessions.
+    lean: bool,
     now: Time,
 }
 
@@ -230,13 +272,15 @@ impl Endpoint {
     /// # Errors
     /// None today; the signature leaves room for what an identity may lack.
     pub fn new(config: EndpointConfig) -> Result<Endpoint, Reason> {
-        let EndpointConfig { limits, rng, start, identity, loop_index } = config;
+        let EndpointConfig { limits, rng, start, identity, stun, loop_index } = config;
         let budget = limits.rtc_handshake_us_per_turn / HANDSHAKE_US;
+        let limits_stun = (limits.stun_per_net_per_s, limits.stun_per_s);
         Ok(Endpoint {
             limits: Arc::new(limits),
             rng,
             start,
             identity,
+            stun: stun.then(|| StunAnswers::new(limits_stun)),
             loop_index,
             next_id: 0,
             sessions: BTreeMap::new(),
@@ -252,8 +296,15 @@ impl Endpoint {
             waiting: VecDeque::new(),
             budget,
             drops: Drops::default(),
+            fan: fan::Fan::default(),
+            lean: true,
             now: Time::ZERO,
         })
+    }
+
+    /// Gives viewers whole str0m sessions from now on, as publishers have, instead of lean ones.
+    pub fn use_whole_viewers(&mut self) {
+        self.lean = false;
     }
 
     /// Opens a publisher's session (WHIP) and answers its offer.
@@ -261,7 +312,7 @@ impl Endpoint {
     /// # Errors
     /// A limit was reached, or the offer cannot be answered; the reason says which.
     pub fn publish(&mut self, offer: Offer<'_>, now: Time) -> Result<(SessionId, String), Reason> {
-        self.open(offer, Wish::Publish, &[], now)
+        self.open(offer, Wish::Publish, &[], false, now)
     }
 
     /// Opens a viewer's session (WHEP) for a stream with these tracks (none: not known yet) and answers its offer.
@@ -276,8 +327,87 @@ impl Endpoint {
     ) -> Result<Playing, Reason> {
         let plan = codecs::Plan::of(tracks.iter().map(|(_, c)| &c.params))?;
         let wish = Wish::Play { video: plan.video, audio: plan.audio };
-        let (session, answer) = self.open(offer, wish, tracks, now)?;
+        let (session, answer) = self.open(offer, wish, tracks, false, now)?;
         Ok(Playing { session, answer, no_sound: plan.no_sound, takes: plan.takes })
+    }
+
+    /// Opens a viewer's session for a stream with these tracks by an offer of ours, with a section for data channels if
+    /// `channel`. `Playing::answer` is the offer; [`Endpoint::answer`] takes what the viewer answers. `from` and
+    /// `candidates` as in [`Offer`].
+    ///
+    /// # Errors
+    /// As [`Endpoint::play`].
+    pub fn offer(
+        &mut self,
+        from: IpAddr,
+        candidates: &[SocketAddr],
+        tracks: &[(TrackId, Arc<CodecConfig>)],
+        channel: bool,
+        now: Time,
+    ) -> Result<Playing, Reason> {
+        let plan = codecs::Plan::of(tracks.iter().map(|(_, c)| &c.params))?;
+        let wish = Wish::Play { video: plan.video, audio: plan.audio };
+        let seed = offering::seed(&plan, channel);
+        let offer = Offer { sdp: &seed, from, candidates };
+        let (session, answer) = self.open(offer, wish, tracks, true, now)?;
+        let answer = offering::offer(&answer);
+        Ok(Playing { session, answer, no_sound: plan.no_sound, takes: plan.takes })
+    }
+
+    /// Takes a viewer's answer to our offer.
+    ///
+    /// # Errors
+    /// There is no such session, or the answer cannot be taken; the session goes on until it is closed.
+    pub fn answer(&mut self, session: SessionId, sdp: &str, now: Time) -> Result<(), Reason> {
+        let limits = self.limits.clone();
+        let answer = guard(|| sdp::accepted(sdp, &limits)).and_then(|answer| answer)?;
+        self.now = now;
+        self.with(session, now, |p| p.answered(answer)).unwrap_or_else(|| Err(gone()))
+    }
+
+    /// Our user name of a session's ICE: changes when ICE begins anew, and never comes back. What RFC 9725, 4.3.1, calls
+    /// the ICE session.
+    pub fn ice_session(&self, session: SessionId) -> Option<&str> {
+        self.sessions.get(&session).map(|s| s.ufrag.as_str())
+    }
+
+    /// The peer's user name of a session's ICE, by which a fragment is told from a restart.
+    pub fn peer_ufrag(&self, session: SessionId) -> Option<&str> {
+        self.sessions.get(&session).map(|s| s.theirs.as_str())
+    }
+
+    /// Begins a session's ICE anew with the peer's new credentials (RFC 9725, 4.3.3). Answers our credentials and
+    /// candidates as a fragment of SDP.
+    ///
+    /// # Errors
+    /// There is no such session.
+    pub fn restart(
+        &mut self,
+        session: SessionId,
+        ufrag: &str,
+        pwd: &str,
+        candidates: &[SocketAddr],
+        now: Time,
+    ) -> Result<String, Reason> {
+        self.now = now;
+        let s = self.sessions.get_mut(&session).ok_or_else(gone)?;
+        s.restarts += 1;
+        let ours =
+            credentials(&mut self.rng.fork("ice restart", session.0 ^ s.restarts << 40), self.loop_index);
+        self.by_ufrag.remove(&s.ufrag);
+        self.by_ufrag.insert(ours.ufrag.clone(), session);
+        s.ufrag.clone_from(&ours.ufrag);
+        ufrag.clone_into(&mut s.theirs);
+        let theirs = IceCreds { ufrag: ufrag.to_owned(), pass: pwd.to_owned() };
+        let mut fragment = format!(
+            "a=ice-lite\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:{}\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\n",
+            s.mid, ours.ufrag, ours.pass
+        );
+        for candidate in candidates.iter().filter_map(|c| Candidate::host(*c, "udp").ok()) {
+            fragment.push_str(&format!("a={}\r\n", candidate.to_sdp_string()));
+        }
+        fragment.push_str("a=end-of-candidates\r\n");
+        self.with(session, now, |p| p.restart(ours, theirs)).map(|()| fragment).ok_or_else(gone)
     }
 
     fn open(
@@ -285,6 +415,7 @@ impl Endpoint {
         offer: Offer<'_>,
         wish: Wish,
         tracks: &[(TrackId, Arc<CodecConfig>)],
+        offered: bool,
         now: Time,
     ) -> Result<(SessionId, String), Reason> {
         self.now = now;
@@ -321,9 +452,8 @@ impl Endpoint {
         let id = SessionId(u64::from(self.loop_index) << 56 | self.next_id);
         self.next_id += 1;
         let mut rng = self.rng.fork("rtc session", id.0);
-        // 14 characters of 5.95 bits: 83 bits, well above the 24 that RFC 8839 asks for; the password has 190.
-        let ufrag = format!("{:02x}{}", self.loop_index, rng.token(14));
-        let creds = IceCreds { ufrag: ufrag.clone(), pass: rng.token(32) };
+        let creds = credentials(&mut rng, self.loop_index);
+        let ufrag = creds.ufrag.clone();
         let setup = Setup {
             prepared: &prepared,
             wish,
@@ -333,24 +463,38 @@ impl Endpoint {
             creds,
             base: self.start,
             now,
+            offered,
         };
-        let opened = guard(|| Peer::open(setup, &mut rng));
-        let (mut peer, answer) = match opened {
+        // A lean viewer has no data channel, and answers only.
+        let plain = !offered && prepared.channel_mid.is_none();
+        let lean = self.lean && plain && matches!(wish, Wish::Play { .. });
+        let opened = guard(|| {
+            if lean {
+                Viewer::open(setup, &mut rng).map(|(viewer, answer)| (Talk::Lean(Box::new(viewer)), answer))
+            } else {
+                Peer::open(setup, &mut rng).map(|(peer, answer)| (Talk::Whole(Box::new(peer)), answer))
+            }
+        });
+        let (mut talk, answer) = match opened {
             Ok(result) => result?,
             Err(reason) => {
                 self.drops.panics += 1;
                 return Err(reason);
             }
         };
-        peer.tracks(tracks);
+        talk.tracks(tracks);
         let answer = prepared.answer(&answer, rng.u64());
         self.by_ufrag.insert(ufrag.clone(), id);
         *self.handshakes.entry(offer.from).or_default() += 1;
         self.handshaking += 1;
         let session = Session {
-            peer: Box::new(peer),
+            talk,
+            ready: false,
             from: offer.from,
             ufrag,
+            theirs: if offered { String::new() } else { prepared.ufrag.clone() },
+            restarts: 0,
+            mid: prepared.first_mid().to_owned(),
             paths: Vec::new(),
             handshaking: true,
             told: 0,
@@ -371,9 +515,9 @@ impl Endpoint {
     }
 
     /// Runs `f` on one session and takes out what follows. A panic in there ends this session and no other.
-    fn with<R>(&mut self, id: SessionId, now: Time, f: impl FnOnce(&mut Peer) -> R) -> Option<R> {
+    fn with<R>(&mut self, id: SessionId, now: Time, f: impl FnOnce(&mut Talk) -> R) -> Option<R> {
         let session = self.sessions.get_mut(&id)?;
-        let peer = &mut session.peer;
+        let peer = &mut session.talk;
         session.told += 1;
         let (switches, told) = (self.limits.simulation, session.told);
         let result = guard(|| {
@@ -392,10 +536,10 @@ impl Endpoint {
             }
         };
         let (closed, connected, deadline) = (peer.closed(), peer.connected(), peer.deadline());
-        for event in peer.events.drain(..) {
+        for event in peer.events().drain(..) {
             self.outputs.push_back(Output::Event(id, event));
         }
-        let sent = std::mem::take(&mut peer.sent);
+        let sent = std::mem::take(peer.sent());
         if connected && std::mem::take(&mut session.handshaking) {
             let from = session.from;
             self.handshake_over(from);
@@ -409,13 +553,17 @@ impl Endpoint {
         Some(result)
     }
 
+    /// How many segments one message may have.
+    fn segments(&self, most: usize) -> usize {
+        if self.limits.simulation.happens(Site::OneSegment, self.now.as_nanos()) { 1 } else { most }
+    }
+
     fn stage(&mut self, sent: VecDeque<super::peer::Sent>) {
         let Some((socket, max_segments)) = self.socket else {
             self.drops.no_socket += sent.len() as u64;
             return;
         };
-        let alone = self.limits.simulation.happens(Site::OneSegment, self.now.as_nanos());
-        let max_segments = if alone { 1 } else { max_segments };
+        let max_segments = self.segments(max_segments);
         for (source, destination, bytes) in sent {
             let batch = self
                 .batch
@@ -476,7 +624,9 @@ impl Endpoint {
     }
 
     fn give(&mut self, id: SessionId, path: Path, bytes: &[u8], now: Time) {
-        match self.with(id, now, |p| p.datagram(path.local(), path.remote(), bytes, now)) {
+        let verdict = self.with(id, now, |p| p.datagram(path, bytes, now));
+        self.line_up(id);
+        match verdict {
             Some(Verdict::NoSuchPath) => self.drops.unknown_path += 1,
             Some(Verdict::Unauthentic) => self.drops.unknown_protocol += 1,
             _ => {}
@@ -487,8 +637,7 @@ impl Endpoint {
     /// password makes its path that session's.
     fn check(&mut self, path: Path, bytes: &[u8], now: Time) {
         let Ok(request) = BindingRequest::parse(bytes) else {
-            self.drops.not_a_check += 1;
-            return;
+            return self.anonymous(path, bytes, now);
         };
         let Some(id) = self.by_ufrag.get(request.local_ufrag).copied() else {
             self.drops.unknown_user += 1;
@@ -501,18 +650,35 @@ impl Endpoint {
         let known = self.by_path.get(&path).copied() == Some(id);
         let room =
             known || self.sessions.get(&id).is_some_and(|s| s.paths.len() < self.limits.sdp_candidates);
-        match self.with(id, now, |p| p.check(path.local(), path.remote(), room, bytes, now)) {
+        match self.with(id, now, |p| p.check(path, room, bytes, now)) {
             Some(Verdict::Authentic) if !known => self.claim(id, path, now),
             Some(Verdict::Unauthentic) => self.drops.unauthentic += 1,
             Some(Verdict::TooManyPaths) => self.drops.too_many_paths += 1,
+            Some(Verdict::TooEarly) => self.drops.too_early += 1,
             Some(Verdict::NoSuchPath) => self.drops.unknown_path += 1,
             _ => {}
         }
     }
 
+    /// A13: whoever asks anonymously where it is gets told, within limits.
+    fn anonymous(&mut self, path: Path, bytes: &[u8], now: Time) {
+        let asked = stun::anonymous(bytes);
+        match (asked, &mut self.stun) {
+            (Some(transaction), Some(answers)) => {
+                if answers.may(path.remote().ip(), now) {
+                    let answer = stun::mapped(transaction, path.remote());
+                    self.stage(VecDeque::from([(path.local(), path.remote(), answer)]));
+                } else {
+                    self.drops.stun_limit += 1;
+                }
+            }
+            _ => self.drops.not_a_check += 1,
+        }
+    }
+
     fn claim(&mut self, id: SessionId, path: Path, now: Time) {
         let owner = self.by_path.get(&path).and_then(|owner| self.sessions.get(owner));
-        if owner.is_some_and(|o| now.since(o.peer.heard()) < PATH_SILENCE) {
+        if owner.is_some_and(|o| now.since(o.talk.heard()) < PATH_SILENCE) {
             return;
         }
         if let Some(session) = self.sessions.get_mut(&id) {
@@ -522,6 +688,7 @@ impl Endpoint {
     }
 
     fn turn(&mut self, now: Time) {
+        self.fan.renew();
         self.budget = self.limits.rtc_handshake_us_per_turn / HANDSHAKE_US;
         if self.limits.simulation.happens(Site::SmallHandshakeTurn, now.as_nanos()) {
             self.budget = 1;
@@ -558,14 +725,15 @@ impl Machine for Endpoint {
                     self.datagram(path, datagram, now);
                 }
             }
-            Input::Deliver { session, delivery } => {
-                self.with(session, now, |p| p.deliver(delivery, now));
-            }
+            Input::Deliver { session, delivery } => self.deliver(session, delivery, now),
             Input::RequestKeyFrame { session } => {
-                self.with(session, now, Peer::request_key_frame);
+                self.with(session, now, Talk::request_key_frame);
+            }
+            Input::Say { session, text } => {
+                self.with(session, now, |p| p.say(text, now));
             }
             Input::Close { session, reason } => {
-                self.with(session, now, |p| p.close(reason));
+                self.with(session, now, |p| p.close(reason, now));
             }
             Input::Recycle(mut batch) => {
                 batch.clear();
@@ -580,13 +748,17 @@ impl Machine for Endpoint {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
+        self.fan_out();
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
         let batch = self.batch.take()?;
         Some(Output::Datagrams(batch))
     }
 
     fn deadline(&self) -> Option<Deadline> {
         let waiting = (!self.waiting.is_empty()).then(|| Deadline::new(self.now, "handshakes"));
-        Deadline::earliest(waiting, self.timers.next())
+        Deadline::earliest(Deadline::earliest(waiting, self.fan.deadline(self.now)), self.timers.next())
     }
 }
 

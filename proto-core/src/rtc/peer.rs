@@ -9,7 +9,7 @@ use super::codecs;
 use super::dtls::Identity;
 use super::egress::{Egress, Lane, Written};
 use super::publisher::Publisher;
-use super::sdp::{Prepared, Wish};
+use super::sdp::{Accepted, Prepared, Wish};
 use crate::error::Reason;
 use crate::hub::delivery::Delivery;
 use crate::io::Level;
@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use str0m::change::SdpOffer;
+use str0m::channel::{ChannelData, ChannelId};
 use str0m::config::CryptoProvider;
 use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::net::{Protocol, Receive};
@@ -34,9 +35,12 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 const STATS_INTERVAL: Duration = Duration::from_secs(5);
 /// A peer that nominates another path, and was not heard on its present one for so long, has moved: its address
 /// translator has forgotten it, or it has come to another network.
-const MOVED: Duration = Duration::from_secs(2);
+pub(super) const MOVED: Duration = Duration::from_secs(2);
 /// Above all priorities that a peer can give its candidates (RFC 8445, 5.1.2.1).
 const MOVED_PRIORITY: u32 = 1 << 31;
+
+/// The label of the data channel on which clients of the stream-manager dialect go on signalling.
+pub const SIGNAL_CHANNEL: &str = "red5pro";
 
 /// A session's numbers since its start, where they are counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -66,6 +70,8 @@ pub struct SessionStats {
     pub frames_unsent: u64,
     /// Jumps of a publisher's timestamps.
     pub discontinuities: u64,
+    /// Messages to and from data channels that were dropped: binary, too long, no room, or another channel's.
+    pub messages_dropped: u64,
 }
 
 /// What a session says.
@@ -80,6 +86,12 @@ pub enum PeerEvent {
     Media(Ingest),
     /// A viewer asks for a key frame.
     KeyFrameWanted,
+    /// The peer's channel for signalling ([`SIGNAL_CHANNEL`]) is open.
+    ChannelOpened,
+    /// A message on that channel.
+    ChannelText(String),
+    /// That channel was closed.
+    ChannelClosed,
     /// Numbers, every few seconds.
     Stats(SessionStats),
     /// The session is over; nothing follows.
@@ -101,6 +113,8 @@ pub(super) enum Verdict {
     NoSuchPath,
     /// The session has as many addresses as it may.
     TooManyPaths,
+    /// The peer has not answered our offer yet; it will ask again.
+    TooEarly,
 }
 
 /// A datagram that leaves: from which of our addresses, where to, what.
@@ -133,6 +147,12 @@ pub(super) struct Peer {
     nominated: Option<(SocketAddr, Time)>,
     /// How often the peer moved.
     moves: u16,
+    /// The peer began ICE anew: the next path that it nominates is taken at once.
+    restarted: bool,
+    /// The offer was ours, and the peer has not answered yet.
+    unanswered: bool,
+    /// The peer's data channel for signalling.
+    channel: Option<ChannelId>,
     stats: SessionStats,
     pub(super) sent: VecDeque<Sent>,
     pub(super) events: VecDeque<PeerEvent>,
@@ -150,16 +170,18 @@ pub(super) struct Setup<'a> {
     pub(super) creds: IceCreds,
     pub(super) base: Instant,
     pub(super) now: Time,
+    /// The offer is ours; the prepared one is that of an imagined peer.
+    pub(super) offered: bool,
 }
 
-fn instant(base: Instant, now: Time) -> Instant {
+pub(super) fn instant(base: Instant, now: Time) -> Instant {
     base.checked_add(Duration::from_nanos(now.as_nanos())).unwrap_or(base)
 }
 
 impl Peer {
     /// Opens a session and answers the offer (in str0m's words; [`Prepared::answer`] makes it the peer's).
     pub(super) fn open(setup: Setup<'_>, rng: &mut Rng) -> Result<(Peer, String), Reason> {
-        let Setup { prepared, wish, identity, limits, candidates, creds, base, now } = setup;
+        let Setup { prepared, wish, identity, limits, candidates, creds, base, now, offered } = setup;
         let password = creds.pass.clone();
         let mut config = RtcConfig::new()
             .set_crypto_provider(identity.crypto().clone())
@@ -169,6 +191,7 @@ impl Peer {
             .set_rtp_mode(true)
             .clear_codecs()
             .set_extension_map(extensions(wish))
+            .set_sctp_max_buffered_amount(limits.rtc_channel_bytes)
             .set_stats_interval(Some(STATS_INTERVAL));
         codecs::configure(config.codec_config(), prepared);
         let mut rtc = config.build(instant(base, now));
@@ -236,6 +259,9 @@ impl Peer {
             remote: None,
             nominated: None,
             moves: 0,
+            restarted: false,
+            unanswered: offered,
+            channel: None,
             stats: SessionStats::default(),
             sent: VecDeque::new(),
             events: VecDeque::new(),
@@ -291,6 +317,9 @@ impl Peer {
         if !room {
             return Verdict::TooManyPaths;
         }
+        if self.unanswered {
+            return Verdict::TooEarly;
+        }
         self.heard = now;
         self.stats.bytes_in += datagram.len() as u64;
         let Some(candidate) = self.candidate_for(remote, local) else { return Verdict::NoSuchPath };
@@ -312,10 +341,11 @@ impl Peer {
             Some((there, heard)) if *there == remote => *heard = now,
             Some((there, heard))
                 if nominates
-                    && now.since(*heard) >= MOVED
+                    && (self.restarted || now.since(*heard) >= MOVED)
                     && usize::from(self.moves) < self.limits.sdp_candidates =>
             {
                 (*there, *heard) = (remote, now);
+                self.restarted = false;
                 self.moves += 1;
                 let (n, ip, port) = (self.moves, remote.ip(), remote.port());
                 let priority = MOVED_PRIORITY + u32::from(n);
@@ -355,6 +385,60 @@ impl Peer {
         self.stats.bytes_in += datagram.len() as u64;
         self.input(input);
         Verdict::Taken
+    }
+
+    /// Takes the peer's answer to our offer.
+    pub(super) fn answered(&mut self, answer: Accepted) -> Result<(), Reason> {
+        if !std::mem::replace(&mut self.unanswered, false) {
+            return Err(Reason::peer("answered_already", "this session has its answer already"));
+        }
+        if let Role::Viewer(egress) = &mut self.role
+            && !egress.keep(&answer.mids)
+        {
+            return Err(Reason::peer(
+                "bad_sdp",
+                "the SDP answer takes neither the sound nor the pictures of the offer",
+            ));
+        }
+        let Ok(print) = answer.fingerprint.parse() else {
+            return Err(Reason::peer("bad_sdp", "the fingerprint of the SDP answer cannot be read"));
+        };
+        let mut api = self.rtc.direct_api();
+        api.set_remote_fingerprint(print);
+        api.set_remote_ice_credentials(IceCreds { ufrag: answer.ufrag, pass: answer.pwd });
+        Ok(())
+    }
+
+    /// Begins ICE anew (RFC 8445, 2.4): `ours` and `theirs` are the credentials from now on. What flows goes on until the
+    /// peer nominates a path.
+    pub(super) fn restart(&mut self, ours: IceCreds, theirs: IceCreds) {
+        self.password.clone_from(&ours.pass);
+        self.restarted = true;
+        let mut api = self.rtc.direct_api();
+        api.set_local_ice_credentials(ours);
+        api.set_remote_ice_credentials(theirs);
+    }
+
+    /// Sends a message on the data channel for signalling. Whether it was taken.
+    pub(super) fn say(&mut self, text: &str, now: Time) -> bool {
+        let channel = self.channel.and_then(|id| self.rtc.channel(id));
+        let taken = channel.is_some_and(|mut c| c.write(false, text.as_bytes()).unwrap_or(false));
+        if taken {
+            self.input(Input::Timeout(instant(self.base, now)));
+        } else {
+            self.stats.messages_dropped += 1;
+        }
+        taken
+    }
+
+    fn message(&mut self, data: ChannelData) {
+        let fits = !data.binary && data.data.len() <= self.limits.ws_message_bytes;
+        match String::from_utf8(data.data) {
+            Ok(text) if fits && Some(data.id) == self.channel => {
+                self.events.push_back(PeerEvent::ChannelText(text));
+            }
+            _ => self.stats.messages_dropped += 1,
+        }
     }
 
     fn input(&mut self, input: Input<'_>) {
@@ -410,26 +494,12 @@ impl Peer {
     pub(super) fn tick(&mut self, now: Time) {
         let limits = &self.limits;
         if !self.connected && now.since(self.opened).as_millis() as u64 >= limits.rtc_handshake_ms {
-            let heard = if self.heard > self.opened {
-                "ICE reached this node, but DTLS did not finish; a firewall may let small datagrams through only"
-            } else {
-                "no ICE check arrived; is the UDP port open, and are the advertised addresses right?"
-            };
-            self.closing.get_or_insert(Reason::limit(
-                "handshake_timeout",
-                format!("the peer did not connect within {} s: {heard}", limits.rtc_handshake_ms / 1000),
-            ));
+            self.closing.get_or_insert(handshake_timeout(limits, self.heard > self.opened));
             self.closed = true;
         } else if now.since(self.heard).as_millis() as u64 >= limits.rtc_consent_ms
             && !limits.simulation.planted(Bug::ConsentIgnored)
         {
-            self.closing.get_or_insert(Reason::peer(
-                "silent",
-                format!(
-                    "nothing authenticated came from the peer for {} s: it is gone, or its network is",
-                    limits.rtc_consent_ms / 1000
-                ),
-            ));
+            self.closing.get_or_insert(silent(limits));
             self.closed = true;
         } else if self.rtc_deadline <= now {
             self.input(Input::Timeout(instant(self.base, now)));
@@ -528,6 +598,18 @@ impl Peer {
                 self.stats.rtt = s.rtt.or(self.stats.rtt);
                 self.events.push_back(PeerEvent::Stats(self.stats));
             }
+            Event::ChannelOpen(id, label) if label == SIGNAL_CHANNEL && self.channel.is_none() => {
+                self.channel = Some(id);
+                self.events.push_back(PeerEvent::ChannelOpened);
+            }
+            Event::ChannelData(data) => {
+                self.heard = now;
+                self.message(data);
+            }
+            Event::ChannelClose(id) if self.channel == Some(id) => {
+                self.channel = None;
+                self.events.push_back(PeerEvent::ChannelClosed);
+            }
             Event::Closed => {
                 self.closing.get_or_insert_with(peer_closed);
             }
@@ -562,7 +644,25 @@ impl Peer {
     }
 }
 
-fn peer_closed() -> Reason {
+pub(super) fn handshake_timeout(limits: &Limits, heard: bool) -> Reason {
+    let heard = if heard {
+        "ICE reached this node, but DTLS did not finish; a firewall may let small datagrams through only"
+    } else {
+        "no ICE check arrived; is the UDP port open, and are the advertised addresses right?"
+    };
+    let text = format!("the peer did not connect within {} s: {heard}", limits.rtc_handshake_ms / 1000);
+    Reason::limit("handshake_timeout", text)
+}
+
+pub(super) fn silent(limits: &Limits) -> Reason {
+    let text = format!(
+        "nothing authenticated came from the peer for {} s: it is gone, or its network is",
+        limits.rtc_consent_ms / 1000
+    );
+    Reason::peer("silent", text)
+}
+
+pub(super) fn peer_closed() -> Reason {
     Reason::peer("peer_closed", "the peer ended the WebRTC session")
 }
 

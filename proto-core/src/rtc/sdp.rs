@@ -32,6 +32,8 @@ pub enum Wish {
 pub struct Prepared {
     /// The plain offer.
     pub offer: String,
+    /// The peer's ICE user name.
+    pub ufrag: String,
     /// Taken formats of pictures, all of one codec, the most welcome first. Empty: no picture.
     pub video: Vec<VideoFormat>,
     /// The taken format of sound, if any.
@@ -40,6 +42,8 @@ pub struct Prepared {
     pub video_mid: Option<String>,
     /// `a=mid` of the section with sound.
     pub audio_mid: Option<String>,
+    /// `a=mid` of the section with data channels (RFC 8841), if there is one.
+    pub channel_mid: Option<String>,
     sections: Vec<Answered>,
 }
 
@@ -199,10 +203,12 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
     };
     let mut prepared = Prepared {
         offer: String::new(),
+        ufrag: String::new(),
         video: Vec::new(),
         audio: None,
         video_mid: None,
         audio_mid: None,
+        channel_mid: None,
         sections: Vec::new(),
     };
     let (mut seen_video, mut seen_audio) = (false, false);
@@ -254,6 +260,15 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
             if taken {
                 mids.push(mid);
             }
+        } else if usable
+            && is_channel(s)
+            && prepared.channel_mid.is_none()
+            && let Some(mid) = mid.filter(|m| !mids.contains(m))
+        {
+            taken = true;
+            prepared.channel_mid = Some(mid.to_owned());
+            write_channel(&mut body, s, &session, mid)?;
+            mids.push(mid);
         }
         prepared.sections.push(if taken {
             Answered::Taken
@@ -268,6 +283,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
             }
         });
     }
+    prepared.ufrag = body.lines().find_map(|l| l.strip_prefix("a=ice-ufrag:")).unwrap_or_default().to_owned();
     refuse_useless(&prepared, wish, seen_video, seen_audio)?;
     // One transport, one meaning of a payload type (RFC 9143, 9.1). str0m takes this for granted.
     if let Some(AudioFormat { pt, .. }) = prepared.audio
@@ -343,22 +359,7 @@ fn write_section(
     wish: Wish,
     limits: &Limits,
 ) -> Result<(), Reason> {
-    let inherited = |name: &str| {
-        s.first(name).or_else(|| session.iter().find(|(n, _)| *n == name).map(|(_, v)| *v)).map(str::trim)
-    };
-    let (Some(ufrag), Some(pwd)) = (
-        inherited("ice-ufrag").filter(|u| plain(u, 1..=256)),
-        inherited("ice-pwd").filter(|p| plain(p, 1..=256)),
-    ) else {
-        return Err(bad("the SDP offer has no usable a=ice-ufrag and a=ice-pwd (RFC 8839, 5.4)".to_owned()));
-    };
-    let mut prints =
-        s.all("fingerprint").chain(session.iter().filter(|(n, _)| *n == "fingerprint").map(|(_, v)| *v));
-    let Some(print) = prints.find_map(sha256) else {
-        return Err(bad("the SDP offer has no a=fingerprint with sha-256 (RFC 8122)".to_owned()));
-    };
-    let setup =
-        inherited("setup").filter(|v| ["actpass", "active", "passive"].contains(v)).unwrap_or("actpass");
+    let Transport { ufrag, pwd, print, setup } = Transport::of(s, session)?;
     let sound = audio.map(|f| f.pt);
     let pts: Vec<u8> = video.iter().flat_map(|f| [Some(f.pt), f.rtx]).chain([sound]).flatten().collect();
     let formats = pts.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
@@ -404,6 +405,151 @@ fn write_section(
     Ok(())
 }
 
+/// Whether a section offers data channels (RFC 8841).
+fn is_channel(s: &Section<'_>) -> bool {
+    s.media == "application" && s.proto == "UDP/DTLS/SCTP" && s.formats == ["webrtc-datachannel"]
+}
+
+fn write_channel(
+    out: &mut String,
+    s: &Section<'_>,
+    session: &[(&str, &str)],
+    mid: &str,
+) -> Result<(), Reason> {
+    let Transport { ufrag, pwd, print, setup } = Transport::of(s, session)?;
+    let number =
+        |name: &str, default: u32| s.first(name).and_then(|v| v.trim().parse().ok()).unwrap_or(default);
+    // RFC 8841, 5 and 6: the port is 5000 and a message has 64 KiB where nothing is said.
+    let (port, most) = (number("sctp-port", 5_000), number("max-message-size", 65_536));
+    let _ = write!(
+        out,
+        "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\n\
+         a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\na=fingerprint:sha-256 {print}\r\na=setup:{setup}\r\n\
+         a=sctp-port:{port}\r\na=max-message-size:{most}\r\n"
+    );
+    Ok(())
+}
+
+/// What a section says about the way to its sender, itself or by the session part.
+struct Transport<'a> {
+    ufrag: &'a str,
+    pwd: &'a str,
+    print: &'a str,
+    setup: &'a str,
+}
+
+impl<'a> Transport<'a> {
+    fn of(s: &Section<'a>, session: &[(&'a str, &'a str)]) -> Result<Transport<'a>, Reason> {
+        let inherited = |name: &str| {
+            s.first(name).or_else(|| session.iter().find(|(n, _)| *n == name).map(|(_, v)| *v)).map(str::trim)
+        };
+        let (Some(ufrag), Some(pwd)) = (
+            inherited("ice-ufrag").filter(|u| plain(u, 1..=256)),
+            inherited("ice-pwd").filter(|p| plain(p, 1..=256)),
+        ) else {
+            return Err(bad(
+                "the SDP offer has no usable a=ice-ufrag and a=ice-pwd (RFC 8839, 5.4)".to_owned()
+            ));
+        };
+        let mut prints =
+            s.all("fingerprint").chain(session.iter().filter(|(n, _)| *n == "fingerprint").map(|(_, v)| *v));
+        let Some(print) = prints.find_map(sha256) else {
+            return Err(bad("the SDP offer has no a=fingerprint with sha-256 (RFC 8122)".to_owned()));
+        };
+        let setup =
+            inherited("setup").filter(|v| ["actpass", "active", "passive"].contains(v)).unwrap_or("actpass");
+        Ok(Transport { ufrag, pwd, print, setup })
+    }
+}
+
+/// What a peer's answer to an offer of ours says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Accepted {
+    pub(super) ufrag: String,
+    pub(super) pwd: String,
+    /// `sha-256` and the fingerprint.
+    pub(super) fingerprint: String,
+    /// The `a=mid` of each section that it takes.
+    pub(super) mids: Vec<String>,
+}
+
+/// Reads the answer to an offer of ours. Both roles of DTLS were on offer, but an ICE-lite agent that has to begin would
+/// need an address to begin with: the peer must be the active one, and every browser is.
+///
+/// # Errors
+/// `bad_sdp`, `sdp_too_large`, with words that name the lack.
+pub(super) fn accepted(sdp: &str, limits: &Limits) -> Result<Accepted, Reason> {
+    // What is wrong with it is told in the same words, but it is no offer.
+    let of_answer = |r: Reason| Reason { text: r.text.replace("SDP offer", "SDP answer").into(), ..r };
+    let (session, sections) = parse(sdp, limits).map_err(of_answer)?;
+    let mut taken = sections.iter().filter(|s| s.port != "0");
+    let Some(first) = taken.clone().next() else {
+        return Err(bad("the SDP answer refuses every section of the offer".to_owned()));
+    };
+    let t = Transport::of(first, &session).map_err(of_answer)?;
+    if t.setup == "passive" {
+        return Err(bad(
+            "the SDP answer says a=setup:passive; answer with a=setup:active (RFC 8842, 5.3)".to_owned()
+        ));
+    }
+    let mids = taken.by_ref().filter_map(|s| s.first("mid")).map(|m| m.trim().to_owned()).collect();
+    let fingerprint = format!("sha-256 {}", t.print);
+    Ok(Accepted { ufrag: t.ufrag.to_owned(), pwd: t.pwd.to_owned(), fingerprint, mids })
+}
+
+/// A fragment of SDP about ICE (RFC 8840, 9), as a PATCH brings it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fragment {
+    /// `a=ice-ufrag`: which ICE session it is about, or begins.
+    pub ufrag: Option<String>,
+    /// `a=ice-pwd`.
+    pub pwd: Option<String>,
+    /// How many candidates it has. An ICE-lite agent has no use for them.
+    pub candidates: usize,
+}
+
+/// Reads a fragment.
+///
+/// # Errors
+/// `bad_sdp`, `sdp_too_large`.
+pub fn fragment(text: &str, limits: &Limits) -> Result<Fragment, Reason> {
+    let too_large = |what: &str, n: usize, most: usize| {
+        Reason::limit("sdp_too_large", format!("the fragment has {n} {what}; at most {most} are allowed"))
+    };
+    if text.len() > limits.http_sdp_bytes {
+        return Err(too_large("bytes", text.len(), limits.http_sdp_bytes));
+    }
+    let mut fragment = Fragment::default();
+    for (n, line) in text.split('\n').map(|l| l.trim_end_matches('\r')).enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        if n >= limits.sdp_lines {
+            return Err(too_large("lines", n + 1, limits.sdp_lines));
+        }
+        let Some((kind, value)) = line.split_once('=').filter(|(k, _)| k.len() == 1) else {
+            return Err(bad(format!("line {} of the fragment is no SDP line: {}", n + 1, quote(line))));
+        };
+        if kind != "a" {
+            continue;
+        }
+        let (name, value) = attribute(value);
+        let word = || Some(value.trim()).filter(|v| plain(v, 1..=256)).map(str::to_owned);
+        match name {
+            "ice-ufrag" if fragment.ufrag.is_none() => fragment.ufrag = word(),
+            "ice-pwd" if fragment.pwd.is_none() => fragment.pwd = word(),
+            "candidate" => {
+                fragment.candidates += 1;
+                if fragment.candidates > limits.sdp_candidates {
+                    return Err(too_large("candidates", fragment.candidates, limits.sdp_candidates));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(fragment)
+}
+
 /// `a=ssrc-group:FID` and `a=ssrc` (RFC 5576). With several encodings in one section (simulcast without RIDs) the
 /// first is taken.
 fn write_ssrcs(out: &mut String, s: &Section<'_>, limits: &Limits) -> Result<(), Reason> {
@@ -435,6 +581,12 @@ fn sha256(fingerprint: &str) -> Option<&str> {
 }
 
 impl Prepared {
+    /// The `a=mid` of the first section that was taken.
+    pub(super) fn first_mid(&self) -> &str {
+        let mut mids = self.offer.lines().filter_map(|l| l.strip_prefix("a=mid:"));
+        mids.next().unwrap_or_default()
+    }
+
     /// Makes the peer's answer out of str0m's: a refusal for each section that was not taken, the session part of
     /// an ICE-lite agent whose candidates are all there. `session_id` goes into the `o=` line.
     pub fn answer(&self, from_str0m: &str, session_id: u64) -> String {

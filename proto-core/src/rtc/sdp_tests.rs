@@ -125,6 +125,7 @@ fn answer(p: &Prepared, wish: Wish) -> String {
         creds: str0m::IceCreds { ufrag: "00abcdef".to_owned(), pass: "p".repeat(32) },
         base,
         now: Time::ZERO,
+        offered: false,
     };
     let (_, answer) = Peer::open(setup, &mut Rng::new([1; 32])).unwrap();
     p.answer(&answer, 77 << 2)
@@ -220,11 +221,14 @@ fn chromium_publishes_constrained_baseline_and_opus_and_the_rest_is_refused_in_p
         p.video.iter().map(|f| (f.pt, f.rtx)).collect::<Vec<_>>(),
         [(109, Some(114)), (103, Some(104)), (115, Some(116))]
     );
-    assert_eq!((p.audio.map(|f| f.pt), p.video_mid.as_deref(), p.audio_mid.as_deref()), (Some(111), Some("1"), Some("0")));
+    assert_eq!(
+        (p.audio.map(|f| f.pt), p.video_mid.as_deref(), p.audio_mid.as_deref()),
+        (Some(111), Some("1"), Some("0"))
+    );
     assert!(!p.offer.contains("candidate") && !p.offer.contains("VP8"), "{}", p.offer);
     let a = answer(&p, Wish::Publish);
     let sections: Vec<&str> = a.split("m=").collect();
-    assert!(sections[0].contains("a=ice-lite\r\n") && sections[0].contains("a=group:BUNDLE 0 1\r\n"));
+    assert!(sections[0].contains("a=ice-lite\r\n") && sections[0].contains("a=group:BUNDLE 0 1 2\r\n"));
     assert!(sections[0].contains("o=- 77 1 IN IP4 0.0.0.0\r\n"));
     assert!(sections[1].starts_with("audio 9 UDP/TLS/RTP/SAVPF 111\r\n"), "{a}");
     assert!(
@@ -233,7 +237,11 @@ fn chromium_publishes_constrained_baseline_and_opus_and_the_rest_is_refused_in_p
     assert!(sections[1].contains("a=end-of-candidates") && sections[1].contains("a=recvonly"));
     assert!(sections[2].starts_with("video 9 UDP/TLS/RTP/SAVPF 109 114 103 104 115 116\r\n"), "{a}");
     assert!(sections[2].contains("a=rtcp-fb:109 nack pli\r\n") && sections[2].contains("a=setup:passive"));
-    assert!(sections[3].starts_with("application 0 UDP/DTLS/SCTP webrtc-datachannel\r\n"), "{a}");
+    assert!(sections[3].starts_with("application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n"), "{a}");
+    assert!(
+        sections[3].contains("a=sctp-port:5000\r\n") && sections[3].contains("a=max-message-size:"),
+        "{a}"
+    );
     assert!(!a.contains("trickle"));
 }
 
@@ -330,7 +338,7 @@ fn damaged_offers_are_answered_or_refused() {
     #[allow(clippy::disallowed_methods)]
     let start = std::time::Instant::now();
     let (limits, rng, identity) = (Limits::default(), Rng::new([2; 32]), Identity::generate().unwrap());
-    let config = EndpointConfig { limits, rng, start, identity, loop_index: 0 };
+    let config = EndpointConfig { limits, rng, start, identity, stun: true, loop_index: 0 };
     let endpoint = std::cell::RefCell::new(Endpoint::new(config).unwrap());
     let answered = std::cell::Cell::new(0);
     proptest!(|(which in 0usize..4, line in 0usize..90, how in 0u8..4, junk in "[ -~]{0,40}")| {

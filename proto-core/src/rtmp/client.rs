@@ -4,6 +4,7 @@ use super::OUR_WINDOW;
 use super::command::{Command, Writer};
 use super::egress::{frame_message, metadata, sequence_header};
 use super::handshake::ClientHandshake;
+use super::negotiation::ours_as_publisher;
 use crate::buf::Outbox;
 use crate::error::{Reason, quote};
 use crate::io::Level;
@@ -180,7 +181,7 @@ impl Client {
             ("type", Value::string("nonprivate")),
             ("flashVer", Value::string("FMLE/3.0 (compatible; Headwater)")),
             ("tcUrl", Value::string(self.url.as_str())),
-            ("fourCcList", Value::StrictArray(vec![Value::string("Opus"), Value::string("avc1")])),
+            ours_as_publisher(),
         ]);
         self.writer.command(0, &[Value::string("connect"), Value::Number(CONNECT), object]);
     }
@@ -254,8 +255,8 @@ impl Client {
                 sequence_header(params, 0, self.stream)
             }
             Ingest::Frame(f) => {
-                let codec = self.tracks.get(&f.track).map(CodecParams::codec);
-                frame_message(codec, f.kind, &f.payload, f.dts, f.pts, self.stream)
+                let params = self.tracks.get(&f.track);
+                frame_message(params, f.kind, &f.payload, f.dts, f.pts, self.stream)
             }
         };
         if let Some(m) = message {

@@ -34,7 +34,12 @@ impl Command {
         if message.kind == kind::COMMAND_AMF3 {
             payload = match payload.split_first() {
                 Some((0, rest)) => rest,
-                _ => return Err(Reason::peer("amf", "a command in AMF3, which was not negotiated")),
+                // Some clients leave the byte out; a command begins with a string (marker 2) all the same.
+                Some((2, _)) => payload,
+                _ => {
+                    let text = "a command in pure AMF3: it must begin with a byte 0 and be AMF0, with AMF3 values in it";
+                    return Err(Reason::peer("amf", text));
+                }
             };
         }
         let values = amf0::parse(payload, Bounds::of(limits, accepted)).map_err(amf_reason)?;

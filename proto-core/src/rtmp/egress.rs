@@ -5,10 +5,13 @@ use crate::hub::delivery::Delivery;
 use crate::media::frame::{Frame, FrameKind};
 use crate::media::track::{Codec, CodecConfig, CodecParams, CodecSet, TrackId};
 use crate::wire::amf0::Value;
-use crate::wire::flv::{AudioTag, VideoTag, opus_head};
+use crate::wire::av1;
+use crate::wire::flv::{AudioTag, VideoTag, fourcc, opus_head};
 use crate::wire::h264::AvcConfig;
+use crate::wire::h265::HevcConfig;
 use crate::wire::rtmp_chunk::render_message;
 use crate::wire::rtmp_message::{Message, kind};
+use crate::wire::vp9::{self, Vp9Format};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,22 +26,30 @@ pub(super) fn millis(nanos: i64) -> i64 {
 
 /// The message that tells a decoder how to start.
 pub(super) fn sequence_header(params: &CodecParams, time: u32, stream: u32) -> Option<Message> {
-    let (csid, kind, payload) = match params {
-        CodecParams::H264 { sps, pps, .. } => {
-            (csid::VIDEO, kind::VIDEO, VideoTag::AvcConfig(AvcConfig::emit(sps, pps)).emit()?)
+    let codec = params.codec();
+    let video = |record| VideoTag::Config { codec, record }.emit();
+    let audio = |record| AudioTag::Config { codec, record }.emit();
+    let payload = match params {
+        CodecParams::H264 { sps, pps, .. } => video(AvcConfig::emit(sps, pps))?,
+        CodecParams::H265 { vps, sps, pps, .. } => video(HevcConfig::emit(vps, sps, pps))?,
+        CodecParams::Av1 { sequence_header, .. } => video(av1::emit_config(sequence_header))?,
+        CodecParams::Vp9 { format, size } => video(vp9::emit_config(*format, *size))?,
+        CodecParams::Vp8 { size } => {
+            let format = Vp9Format { profile: 0, depth: 8, subsampling: 1, full_range: false };
+            video(vp9::emit_config(format, *size))?
         }
-        CodecParams::Aac { asc, .. } => (csid::AUDIO, kind::AUDIO, AudioTag::AacConfig(asc.clone()).emit()?),
-        CodecParams::Opus { channels } => {
-            (csid::AUDIO, kind::AUDIO, AudioTag::OpusConfig(opus_head(*channels)).emit()?)
-        }
-        _ => return None,
+        CodecParams::Aac { asc, .. } => audio(asc.clone())?,
+        CodecParams::Opus { channels } => audio(opus_head(*channels))?,
+        // These say everything in their frames.
+        CodecParams::Mp3 { .. } | CodecParams::Pcma { .. } | CodecParams::Pcmu { .. } => return None,
     };
+    let (csid, kind) = if codec.is_video() { (csid::VIDEO, kind::VIDEO) } else { (csid::AUDIO, kind::AUDIO) };
     Some(Message { csid, timestamp: time, kind, stream, payload })
 }
 
 /// The message that carries a frame with these times.
 pub(super) fn frame_message(
-    codec: Option<Codec>,
+    params: Option<&CodecParams>,
     frame: FrameKind,
     payload: &Bytes,
     dts: i64,
@@ -46,23 +57,21 @@ pub(super) fn frame_message(
     stream: u32,
 ) -> Option<Message> {
     let time = millis(dts);
-    let (csid, kind, payload) = match (frame, codec) {
-        (FrameKind::Key | FrameKind::Delta, Some(Codec::H264)) => {
+    let data = payload.clone();
+    let (csid, kind, payload) = match (frame, params) {
+        (FrameKind::Key | FrameKind::Delta, Some(params)) => {
             let composition = millis(pts).saturating_sub(time).clamp(-0x80_0000, 0x7f_ffff) as i32;
-            let tag = VideoTag::AvcFrame { key: frame == FrameKind::Key, composition, data: payload.clone() };
-            (csid::VIDEO, kind::VIDEO, tag.emit()?)
+            let (codec, key) = (params.codec(), frame == FrameKind::Key);
+            (csid::VIDEO, kind::VIDEO, VideoTag::Frame { codec, key, composition, data }.emit()?)
         }
-        (FrameKind::Audio, Some(Codec::Aac)) => {
-            (csid::AUDIO, kind::AUDIO, AudioTag::AacFrame(payload.clone()).emit()?)
-        }
-        (FrameKind::Audio, Some(Codec::Opus)) => {
-            (csid::AUDIO, kind::AUDIO, AudioTag::OpusFrame(payload.clone()).emit()?)
+        (FrameKind::Audio, Some(params)) => {
+            let (codec, channels) = (params.codec(), params.sound().map_or(2, |(_, channels)| channels));
+            (csid::AUDIO, kind::AUDIO, AudioTag::Frame { codec, channels, data }.emit()?)
         }
         (FrameKind::Data, _) => {
             // ffmpeg takes metadata with any other time than 0 for a subtitle track.
             let timestamp = if is_metadata(payload) { 0 } else { time as u32 };
-            let payload = payload.clone();
-            return Some(Message { csid: csid::STREAM, timestamp, kind: kind::DATA, stream, payload });
+            return Some(Message { csid: csid::STREAM, timestamp, kind: kind::DATA, stream, payload: data });
         }
         _ => return None,
     };
@@ -86,13 +95,17 @@ pub(super) fn metadata<'a>(tracks: impl Iterator<Item = &'a CodecParams>) -> [Va
             put("audiosamplerate", f64::from(rate));
             put("audiochannels", f64::from(channels));
         }
-        match params.codec() {
-            Codec::H264 => put("videocodecid", 7.0),
-            Codec::Aac => put("audiocodecid", 10.0),
+        let codec = params.codec();
+        let id = match codec {
+            Codec::H264 => 7,
+            Codec::Mp3 => 2,
+            Codec::Pcma => 7,
+            Codec::Pcmu => 8,
+            Codec::Aac => 10,
             // Enhanced RTMP: the FourCC as a number.
-            Codec::Opus => put("audiocodecid", f64::from(u32::from_be_bytes(*b"Opus"))),
-            _ => {}
-        }
+            _ => fourcc(codec).map_or(0, |f| u32::from_be_bytes(*f)),
+        };
+        put(if codec.is_video() { "videocodecid" } else { "audiocodecid" }, f64::from(id));
     }
     [Value::string("onMetaData"), Value::EcmaArray(pairs)]
 }
@@ -144,7 +157,7 @@ impl Player {
 
     /// The track that carries this kind: RTMP has room for one of each. AAC goes before Opus, for every player
     /// knows it.
-    fn chosen(&self, video: bool) -> Option<(TrackId, &CodecParams)> {
+    fn chosen(&self, video: bool) -> Option<(TrackId, &Arc<CodecConfig>)> {
         let mut fit = self.configs.iter().filter(|(_, c)| c.params.codec().is_video() == video);
         let first = fit.next()?;
         let better = fit.find(|(_, c)| c.params.codec() == Codec::Aac);
@@ -152,7 +165,7 @@ impl Player {
             Some(aac) if first.1.params.codec() == Codec::Opus => aac,
             _ => first,
         };
-        Some((*id, &config.params))
+        Some((*id, config))
     }
 
     pub(super) fn deliver(&mut self, delivery: &Delivery) -> Rendered {
@@ -171,7 +184,7 @@ impl Player {
         }
     }
 
-    fn wants(&mut self, frame: &Frame) -> Option<Option<Codec>> {
+    fn wants(&mut self, frame: &Frame) -> Option<Option<Arc<CodecConfig>>> {
         if frame.media.kind == FrameKind::Data {
             return (!self.paused).then_some(None);
         }
@@ -180,20 +193,20 @@ impl Player {
             self.wait_key |= video;
             return None;
         }
-        let codec =
-            self.chosen(video).filter(|(track, _)| *track == frame.media.track).map(|(_, p)| p.codec())?;
+        let (_, config) = self.chosen(video).filter(|(track, _)| *track == frame.media.track)?;
+        let config = config.clone();
         if video && self.wait_key {
             if frame.media.kind != FrameKind::Key {
                 return None;
             }
             self.wait_key = false;
         }
-        Some(Some(codec))
+        Some(Some(config))
     }
 
     fn frame(&mut self, frame: &Frame, dts: i64, pts: i64) -> Rendered {
         let mut out = Rendered::default();
-        let Some(codec) = self.wants(frame) else {
+        let Some(config) = self.wants(frame) else {
             out.left_out = true;
             return out;
         };
@@ -201,7 +214,7 @@ impl Player {
             self.untold = false;
             let time = millis(dts) as u32;
             let tracks: Vec<&CodecParams> =
-                [true, false].into_iter().filter_map(|v| Some(self.chosen(v)?.1)).collect();
+                [true, false].into_iter().filter_map(|v| Some(&self.chosen(v)?.1.params)).collect();
             for params in &tracks {
                 if let Some(m) = sequence_header(params, time, self.stream) {
                     out.bytes.push(render_message(&m, OUR_CHUNK_SIZE));
@@ -211,9 +224,16 @@ impl Player {
         }
         let media = &frame.media;
         let render = || {
-            frame_message(codec, media.kind, &media.payload, dts, pts, self.stream)
-                .map(|m| render_message(&m, OUR_CHUNK_SIZE))
-                .unwrap_or_default()
+            frame_message(
+                config.as_ref().map(|c| &c.params),
+                media.kind,
+                &media.payload,
+                dts,
+                pts,
+                self.stream,
+            )
+            .map(|m| render_message(&m, OUR_CHUNK_SIZE))
+            .unwrap_or_default()
         };
         let own_times = (dts, pts) == (media.dts, media.pts);
         out.bytes.push(if own_times && self.stream == SHARED_STREAM {

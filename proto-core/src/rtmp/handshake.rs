@@ -154,7 +154,10 @@ fn check_version(version: u8) -> Result<(), Reason> {
         6 | 8 => {
             "the peer wants RTMPE (encrypted RTMP), which is not secure and not supported; use rtmp://".into()
         }
-        0x16 => "the peer speaks TLS (rtmps://) on the RTMP port; use rtmp://".into(),
+        0x16 => {
+            "the peer speaks TLS (rtmps://) on the RTMP port; use rtmp://, or the port for it (rtmps.port)"
+                .into()
+        }
         b'G' | b'P' | b'O' | b'H' => "the peer speaks HTTP on the RTMP port; use the HTTP port".into(),
         n => format!("the peer begins with byte {n}; RTMP begins with 3"),
     };

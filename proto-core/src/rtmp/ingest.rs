@@ -3,14 +3,17 @@
 use crate::error::Reason;
 use crate::limits::Limits;
 use crate::media::frame::{FrameKind, Ingest, NewFrame, Rotation};
-use crate::media::h264::h264_params;
-use crate::media::track::{CodecParams, TrackId};
+use crate::media::payload::g711_frames;
+use crate::media::track::{Codec, CodecParams, TrackId};
 use crate::wire::aac::AudioSpecificConfig;
 use crate::wire::amf0::{self, Bounds};
 use crate::wire::flv::{AudioTag, VideoTag, opus_head_channels};
-use crate::wire::h264::{AvcConfig, NalType, annex_b, length_prefixed, nal_ref_idc, put_nal};
+use crate::wire::mp3::Mp3Header;
 use crate::wire::rtmp_message::{Message, kind};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use video::VideoState;
+
+mod video;
 
 const MS: i64 = 1_000_000;
 
@@ -29,13 +32,9 @@ pub(super) struct Demuxer {
     clock: Clock,
     video: Option<VideoState>,
     audio: Option<CodecParams>,
-}
-
-#[derive(Debug)]
-struct VideoState {
-    length_size: usize,
-    sps: Vec<Bytes>,
-    pps: Vec<Bytes>,
+    /// The tracks that are taken out of multitrack messages.
+    video_track: Option<u8>,
+    audio_track: Option<u8>,
 }
 
 /// RTMP's 32-bit milliseconds, which wrap after 49.7 days, as one line of time.
@@ -61,7 +60,10 @@ fn unsupported(what: &str, remedy: &str) -> Reason {
 }
 
 fn unsupported_video(what: &str) -> Reason {
-    unsupported(what, "send H.264 (in ffmpeg: -c:v libx264)")
+    unsupported(
+        what,
+        "send H.264 (in ffmpeg: -c:v libx264), or H.265, AV1, VP9 or VP8 by Enhanced RTMP (ffmpeg 6.1 or later)",
+    )
 }
 
 fn unsupported_audio(what: &str) -> Reason {
@@ -105,29 +107,33 @@ impl Demuxer {
         }
         match VideoTag::parse(payload) {
             None => Ok(Taken::Dropped("a video message is cut short")),
-            Some(VideoTag::Nothing) => Ok(Taken::Media(Vec::new())),
-            Some(VideoTag::Unsupported(what)) => Err(unsupported_video(&what)),
-            Some(VideoTag::AvcConfig(record)) => {
-                let Some(config) = AvcConfig::parse(&record) else {
-                    return Ok(Taken::Dropped("an H.264 sequence header cannot be read"));
-                };
-                let same =
-                    self.video.as_ref().is_some_and(|v| (&v.sps, &v.pps) == (&config.sps, &config.pps));
-                let AvcConfig { length_size, sps, pps } = config;
-                let params = h264_params(sps.clone(), pps.clone());
-                self.video = Some(VideoState { length_size, sps, pps });
-                Ok(Taken::Media(if same {
-                    Vec::new()
-                } else {
-                    vec![Ingest::Config { track: TrackId::VIDEO, params }]
-                }))
+            Some(tag) => self.video_tag(tag, dts, limits),
+        }
+    }
+
+    fn video_tag(&mut self, tag: VideoTag, dts: i64, limits: &Limits) -> Result<Taken, Reason> {
+        match tag {
+            VideoTag::Nothing => Ok(Taken::Media(Vec::new())),
+            VideoTag::Unsupported(what) => Err(unsupported_video(&what)),
+            VideoTag::Offset { nanos, tag } => {
+                self.video_tag(*tag, dts.saturating_add(i64::from(nanos)), limits)
             }
-            Some(VideoTag::AvcFrame { composition, data, .. }) => {
-                let Some(state) = &mut self.video else {
-                    return Ok(Taken::Dropped("a picture came before the H.264 sequence header"));
-                };
-                let pts = dts.saturating_add(i64::from(composition).saturating_mul(MS));
-                Ok(state.access_unit(&data, dts, pts, limits))
+            VideoTag::Tracks(all) => match chosen(&mut self.video_track, all) {
+                Some(tag) => self.video_tag(tag, dts, limits),
+                None => Ok(Taken::Dropped(OTHER_TRACK)),
+            },
+            VideoTag::Config { codec, record } => Ok(VideoState::configure(&mut self.video, codec, &record)),
+            VideoTag::Frame { codec, composition, data, .. } => {
+                // VP8 and VP9 need no sequence header.
+                if matches!(codec, Codec::Vp8 | Codec::Vp9)
+                    && self.video.as_ref().is_none_or(|v| v.codec() != codec)
+                {
+                    VideoState::configure(&mut self.video, codec, &[]);
+                }
+                match self.video.as_mut().filter(|v| v.codec() == codec) {
+                    Some(state) => Ok(state.picture(&data, dts, composition, limits)),
+                    None => Ok(Taken::Dropped("a picture came before its sequence header")),
+                }
             }
         }
     }
@@ -136,116 +142,97 @@ impl Demuxer {
         if payload.is_empty() {
             return Ok(Taken::Media(Vec::new()));
         }
-        let Some(tag) = AudioTag::parse(payload) else {
-            return Ok(Taken::Dropped("an audio message is cut short"));
-        };
-        let params = match tag {
-            AudioTag::Nothing => return Ok(Taken::Media(Vec::new())),
-            AudioTag::Unsupported(what) => return Err(unsupported_audio(&what)),
-            AudioTag::AacFrame(data) | AudioTag::OpusFrame(data) if data.is_empty() => {
-                return Ok(Taken::Media(Vec::new()));
-            }
-            AudioTag::AacFrame(data) => {
-                return Ok(match self.audio {
-                    Some(CodecParams::Aac { .. }) => {
-                        Taken::Media(vec![frame(TrackId::AUDIO, dts, dts, FrameKind::Audio, data)])
-                    }
-                    _ => Taken::Dropped("sound came before the AAC sequence header"),
-                });
-            }
-            AudioTag::OpusFrame(data) => {
-                return Ok(match self.audio {
-                    Some(CodecParams::Opus { .. }) => {
-                        Taken::Media(vec![frame(TrackId::AUDIO, dts, dts, FrameKind::Audio, data)])
-                    }
-                    _ => Taken::Dropped("sound came before the Opus sequence header"),
-                });
-            }
-            AudioTag::AacConfig(asc) => {
-                let Some(parsed) = AudioSpecificConfig::parse(&asc) else {
-                    return Ok(Taken::Dropped("an AAC sequence header cannot be read"));
-                };
-                // The message's memory is shared; the few bytes that stay for the stream's life get their own.
-                let asc = Bytes::copy_from_slice(&asc);
-                CodecParams::Aac { asc, rate: parsed.rate, channels: parsed.channels }
-            }
-            AudioTag::OpusConfig(head) => {
-                let channels = opus_head_channels(&head).unwrap_or(2);
-                if channels > 2 {
-                    return Err(unsupported_audio(&format!("Opus with {channels} channels")));
-                }
-                CodecParams::Opus { channels }
-            }
-        };
-        if self.audio.as_ref() == Some(&params) {
-            return Ok(Taken::Media(Vec::new()));
+        match AudioTag::parse(payload) {
+            None => Ok(Taken::Dropped("an audio message is cut short")),
+            Some(tag) => self.audio_tag(tag, dts),
         }
-        self.audio = Some(params.clone());
-        Ok(Taken::Media(vec![Ingest::Config { track: TrackId::AUDIO, params }]))
     }
-}
 
-impl VideoState {
-    fn access_unit(&mut self, data: &Bytes, dts: i64, pts: i64, limits: &Limits) -> Taken {
-        let mut nals: Vec<&[u8]> = Vec::new();
-        if length_prefixed(data, self.length_size).all(|n| n.map(|n| nals.push(n)).is_ok()) {
-            // As the configuration says.
-        } else if data.starts_with(&[0, 0, 1]) || data.starts_with(&[0, 0, 0, 1]) {
-            // Some hardware encoders send start codes whatever their sequence header says.
-            nals = annex_b(data).collect();
+    fn audio_tag(&mut self, tag: AudioTag, dts: i64) -> Result<Taken, Reason> {
+        match tag {
+            AudioTag::Nothing => Ok(Taken::Media(Vec::new())),
+            AudioTag::Unsupported(what) => Err(unsupported_audio(&what)),
+            AudioTag::Offset { nanos, tag } => self.audio_tag(*tag, dts.saturating_add(i64::from(nanos))),
+            AudioTag::Tracks(all) => match chosen(&mut self.audio_track, all) {
+                Some(tag) => self.audio_tag(tag, dts),
+                None => Ok(Taken::Dropped(OTHER_TRACK)),
+            },
+            AudioTag::Config { codec, record } => {
+                let params = match codec {
+                    Codec::Aac => {
+                        let Some(parsed) = AudioSpecificConfig::parse(&record) else {
+                            return Ok(Taken::Dropped("an AAC sequence header cannot be read"));
+                        };
+                        // The message's memory is shared; the few bytes that stay for the stream's life get their own.
+                        let asc = Bytes::copy_from_slice(&record);
+                        CodecParams::Aac { asc, rate: parsed.rate, channels: parsed.channels }
+                    }
+                    Codec::Opus => {
+                        let channels = opus_head_channels(&record).unwrap_or(2);
+                        if channels > 2 {
+                            return Err(unsupported_audio(&format!("Opus with {channels} channels")));
+                        }
+                        CodecParams::Opus { channels }
+                    }
+                    // The others say everything in their frames.
+                    _ => return Ok(Taken::Media(Vec::new())),
+                };
+                Ok(Taken::Media(self.sound_is(params).into_iter().collect()))
+            }
+            AudioTag::Frame { data, .. } if data.is_empty() => Ok(Taken::Media(Vec::new())),
+            AudioTag::Frame { codec, channels, data } => Ok(self.sound(codec, channels, data, dts)),
+        }
+    }
+
+    fn sound(&mut self, codec: Codec, channels: u8, data: Bytes, dts: i64) -> Taken {
+        let sound = |at: i64, data| frame(TrackId::AUDIO, at, at, FrameKind::Audio, data);
+        let news = match codec {
+            Codec::Mp3 => {
+                let Some(header) = Mp3Header::parse(&data) else {
+                    return Taken::Dropped("an MP3 frame cannot be read");
+                };
+                self.sound_is(CodecParams::Mp3 { rate: header.rate, channels: header.channels })
+            }
+            Codec::Pcma => self.sound_is(CodecParams::Pcma { channels }),
+            Codec::Pcmu => self.sound_is(CodecParams::Pcmu { channels }),
+            _ if self.audio.as_ref().is_some_and(|a| a.codec() == codec) => None,
+            _ => return Taken::Dropped("sound came before its sequence header"),
+        };
+        let mut out: Vec<Ingest> = news.into_iter().collect();
+        if matches!(codec, Codec::Pcma | Codec::Pcmu) {
+            let mut samples = 0;
+            for piece in g711_frames(&data, channels) {
+                // 8,000 samples a second.
+                out.push(sound(dts.saturating_add(samples * 125_000), data.slice_ref(piece)));
+                samples += (piece.len() / usize::from(channels.max(1))) as i64;
+            }
         } else {
-            return Taken::Dropped("a NAL unit's length passes the end of its picture");
-        }
-        let (mut sps, mut pps) = (Vec::new(), Vec::new());
-        let (mut idr, mut slices, mut referenced) = (false, false, false);
-        let mut payload = BytesMut::new();
-        for nal in nals {
-            match NalType::of(nal) {
-                NalType(0) | NalType::AUD | NalType::FILLER => {}
-                NalType::SPS if nal.len() >= 4 => sps.push(Bytes::copy_from_slice(nal)),
-                NalType::SPS => {}
-                NalType::PPS => pps.push(Bytes::copy_from_slice(nal)),
-                kind => {
-                    if (1..=5).contains(&kind.0) {
-                        slices = true;
-                        referenced |= nal_ref_idc(nal) != 0;
-                        idr |= kind == NalType::IDR;
-                    }
-                    put_nal(&mut payload, nal);
-                    if payload.len() > limits.frame_bytes {
-                        return Taken::Dropped("a picture is larger than limits.frame_bytes");
-                    }
-                }
-            }
-        }
-        let mut out = Vec::new();
-        if self.adopt(sps, pps) {
-            let params = h264_params(self.sps.clone(), self.pps.clone());
-            out.push(Ingest::Config { track: TrackId::VIDEO, params });
-        }
-        if slices {
-            let kind = if idr { FrameKind::Key } else { FrameKind::Delta };
-            let mut frame = frame(TrackId::VIDEO, dts, pts, kind, payload.freeze());
-            if let Ingest::Frame(f) = &mut frame {
-                f.discardable = !referenced;
-            }
-            out.push(frame);
+            out.push(sound(dts, data));
         }
         Taken::Media(out)
     }
 
-    /// Takes parameter sets that stand in front of a picture. `true` if they say something new.
-    fn adopt(&mut self, sps: Vec<Bytes>, pps: Vec<Bytes>) -> bool {
-        let new_sps = sps.iter().any(|s| !self.sps.contains(s));
-        let new_pps = pps.iter().any(|p| !self.pps.contains(p));
-        if new_sps {
-            self.sps = sps;
+    /// Remembers what the sound is; answers with it where it is news.
+    fn sound_is(&mut self, params: CodecParams) -> Option<Ingest> {
+        if self.audio.as_ref() == Some(&params) {
+            return None;
         }
-        if new_pps {
-            self.pps = pps;
-        }
-        new_sps || new_pps
+        self.audio = Some(params.clone());
+        Some(Ingest::Config { track: TrackId::AUDIO, params })
     }
+}
+
+/// Why a track of a multitrack message is left out.
+const OTHER_TRACK: &str = "a further track of a multitrack message (one picture and one sound are carried)";
+
+/// The tag of the one track that is carried: the first that came.
+fn chosen<T>(track: &mut Option<u8>, all: Vec<(u8, T)>) -> Option<T> {
+    let wanted = match *track {
+        Some(id) => id,
+        // Track 0 is the default one.
+        None => *track.insert(all.iter().map(|(id, _)| *id).min()?),
+    };
+    all.into_iter().find(|(id, _)| *id == wanted).map(|(_, tag)| tag)
 }
 
 /// A data message: what a player must get, without the `@setDataFrame` that is meant for the server.

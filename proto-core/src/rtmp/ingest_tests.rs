@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::wire::flv::opus_head;
+use crate::wire::h264::{AvcConfig, put_nal};
+use bytes::BytesMut;
 
 const SPS: &[u8] = &[0x67, 0x42, 0xc0, 0x1f, 9];
 const PPS: &[u8] = &[0x68, 0xce];
@@ -18,11 +20,11 @@ fn units(nals: &[&[u8]]) -> Bytes {
 
 fn header() -> Message {
     let record = AvcConfig::emit(&[Bytes::from_static(SPS)], &[Bytes::from_static(PPS)]);
-    message(kind::VIDEO, 0, VideoTag::AvcConfig(record).emit().unwrap())
+    message(kind::VIDEO, 0, VideoTag::Config { codec: Codec::H264, record }.emit().unwrap())
 }
 
 fn picture(timestamp: u32, composition: i32, nals: &[&[u8]]) -> Message {
-    let tag = VideoTag::AvcFrame { key: true, composition, data: units(nals) };
+    let tag = VideoTag::Frame { codec: Codec::H264, key: true, composition, data: units(nals) };
     message(kind::VIDEO, timestamp, tag.emit().unwrap())
 }
 
@@ -79,7 +81,11 @@ fn start_codes_are_forgiven_and_wrong_lengths_drop_one_picture() {
     let mut d = ready();
     let tag = |data: &'static [u8]| {
         let data = Bytes::from_static(data);
-        message(kind::VIDEO, 0, VideoTag::AvcFrame { key: true, composition: 0, data }.emit().unwrap())
+        message(
+            kind::VIDEO,
+            0,
+            VideoTag::Frame { codec: Codec::H264, key: true, composition: 0, data }.emit().unwrap(),
+        )
     };
     assert_eq!(one_frame(&mut d, &tag(&[0, 0, 0, 1, 0x65, 7, 8])).payload, units(&[&[0x65, 7, 8]]));
     let taken = d.take(&tag(&[0, 0, 0, 9, 0x65]), &Limits::default());
@@ -103,30 +109,31 @@ fn sound_needs_its_header_first() {
     let limits = Limits::default();
     let aac = |tag: AudioTag| message(kind::AUDIO, 23, tag.emit().unwrap());
     let mut d = Demuxer::default();
-    let raw = aac(AudioTag::AacFrame(Bytes::from_static(b"raw")));
+    let raw = aac(AudioTag::Frame { codec: Codec::Aac, channels: 2, data: Bytes::from_static(b"raw") });
     assert!(matches!(d.take(&raw, &limits), Ok(Taken::Dropped(_))));
     let asc = Bytes::from_static(&[0x12, 0x10]);
     let params = CodecParams::Aac { asc: asc.clone(), rate: 44_100, channels: 2 };
-    let config = aac(AudioTag::AacConfig(asc));
+    let config = aac(AudioTag::Config { codec: Codec::Aac, record: asc });
     assert_eq!(media(&mut d, &config), [Ingest::Config { track: TrackId::AUDIO, params }]);
     assert_eq!(media(&mut d, &config), []);
     let f = one_frame(&mut d, &raw);
     assert_eq!((f.kind, f.dts, &f.payload[..]), (FrameKind::Audio, 23_000_000, &b"raw"[..]));
 
     let mut d = Demuxer::default();
-    let head = aac(AudioTag::OpusConfig(opus_head(1)));
+    let head = aac(AudioTag::Config { codec: Codec::Opus, record: opus_head(1) });
     let params = CodecParams::Opus { channels: 1 };
     assert_eq!(media(&mut d, &head), [Ingest::Config { track: TrackId::AUDIO, params }]);
-    assert_eq!(one_frame(&mut d, &aac(AudioTag::OpusFrame(Bytes::from_static(b"opus")))).payload, "opus");
+    let packet = AudioTag::Frame { codec: Codec::Opus, channels: 2, data: Bytes::from_static(b"opus") };
+    assert_eq!(one_frame(&mut d, &aac(packet)).payload, "opus");
 }
 
 #[test]
 fn other_codecs_are_refused_by_name_with_a_remedy() {
     let limits = Limits::default();
     for (m, name, remedy) in [
-        (message(kind::VIDEO, 0, &b"\x90hvc1"[..]), "HEVC", "libx264"),
+        (message(kind::VIDEO, 0, &b"\x90vvc1"[..]), "VVC", "libx264"),
         (message(kind::VIDEO, 0, &[0x22, 0][..]), "H.263", "libx264"),
-        (message(kind::AUDIO, 0, &[0x2f, 0][..]), "MP3", "-c:a aac"),
+        (message(kind::AUDIO, 0, &[0xbf, 0][..]), "Speex", "-c:a aac"),
     ] {
         let reason = Demuxer::default().take(&m, &limits).unwrap_err();
         assert_eq!(reason.code, "unsupported_codec");
@@ -144,4 +151,98 @@ fn metadata_loses_its_envelope() {
     assert_eq!((f.kind, f.track, f.payload), (FrameKind::Data, TrackId::DATA, emit_all(&about).freeze()));
     let broken = Demuxer::default().take(&message(kind::DATA, 0, &[2, 0, 9][..]), &Limits::default());
     assert!(matches!(broken, Ok(Taken::Dropped(_))));
+}
+
+/// libaom, 640x360: a whole OBU.
+const SEQUENCE: &[u8] = &[0x0a, 0x0b, 0x00, 0x00, 0x00, 0x0c, 0xc4, 0xff, 0x67, 0x3e, 0xbe, 0x60, 0x10];
+
+/// Each codec's parameters, and a frame of it that can stand first.
+fn samples() -> Vec<(CodecParams, Bytes)> {
+    let set = |kind: u8| vec![Bytes::from(vec![kind << 1, 1, 0xc1, 9])];
+    let hevc = crate::media::h265::h265_params(set(32), set(33), set(34));
+    let format = crate::wire::vp9::Vp9Format { profile: 0, depth: 8, subsampling: 1, full_range: false };
+    let size = Some((640, 360));
+    let (sps, pps) = (vec![Bytes::from_static(SPS)], vec![Bytes::from_static(PPS)]);
+    let av1_picture = [SEQUENCE, &[0x32, 2, 0x10, 7]].concat();
+    let mut mp3 = vec![5; 417];
+    mp3[..4].copy_from_slice(&[0xff, 0xfb, 0x90, 0x00]);
+    let sound = Bytes::from_static(&[0xfc, 1, 2]);
+    vec![
+        (crate::media::h264::h264_params(sps, pps), units(&[&[0x65, 1]])),
+        (hevc, units(&[&[19 << 1, 1, 0x80, 7]])),
+        (CodecParams::Av1 { sequence_header: Bytes::from_static(SEQUENCE), size }, av1_picture.into()),
+        (
+            CodecParams::Vp9 { format, size },
+            Bytes::from_static(&[0x82, 0x49, 0x83, 0x42, 0, 0x27, 0xf0, 0x16, 0x70, 0]),
+        ),
+        (CodecParams::Vp8 { size }, Bytes::from_static(&[0x10, 2, 0, 0x9d, 1, 0x2a, 0x80, 2, 0x68, 1])),
+        (CodecParams::Opus { channels: 2 }, sound.clone()),
+        (
+            CodecParams::Aac { asc: Bytes::from_static(&[0x12, 0x10]), rate: 44_100, channels: 2 },
+            sound.clone(),
+        ),
+        (CodecParams::Mp3 { rate: 44_100, channels: 2 }, mp3.into()),
+        (CodecParams::Pcma { channels: 1 }, sound.clone()),
+        (CodecParams::Pcmu { channels: 2 }, sound),
+    ]
+}
+
+#[test]
+fn what_players_are_sent_is_what_publishers_send_with_every_codec() {
+    use crate::rtmp::egress::{frame_message, sequence_header};
+    for (params, payload) in samples() {
+        let codec = params.codec();
+        let mut d = Demuxer::default();
+        let mut got: Vec<Ingest> =
+            sequence_header(&params, 40, 1).iter().flat_map(|m| media(&mut d, m)).collect();
+        let kind = if codec.is_video() { FrameKind::Key } else { FrameKind::Audio };
+        let m = frame_message(Some(&params), kind, &payload, 40 * MS, 40 * MS, 1).unwrap();
+        got.extend(media(&mut d, &m));
+        assert_eq!(got.len(), 2, "{codec:?}: {got:?}");
+        assert!(matches!(&got[0], Ingest::Config { params: p, .. } if *p == params), "{codec:?}: {got:?}");
+        let Ingest::Frame(f) = &got[1] else { panic!("{codec:?}") };
+        assert_eq!((f.kind, f.pts, &f.payload), (kind, 40 * MS, &payload), "{codec:?}");
+        // Again, with nothing new to say.
+        assert_eq!(media(&mut d, &m).len(), 1, "{codec:?}");
+    }
+}
+
+#[test]
+fn pictures_of_h265_keep_their_composition_time_and_lose_their_sets() {
+    use crate::rtmp::egress::{frame_message, sequence_header};
+    let (params, _) = samples().swap_remove(1);
+    let mut d = Demuxer::default();
+    media(&mut d, &sequence_header(&params, 0, 1).unwrap());
+    let sets: &[&[u8]] = &[&[0x46, 1, 0x50], &[0x42, 1, 0xc1, 8], &[19 << 1, 1, 0x80]];
+    let m = frame_message(Some(&params), FrameKind::Key, &units(sets), 0, 80 * MS, 1).unwrap();
+    let items = media(&mut d, &m);
+    let [Ingest::Config { params: CodecParams::H265 { sps, .. }, .. }, Ingest::Frame(f)] = &items[..] else {
+        panic!("{items:?}")
+    };
+    assert_eq!((f.dts, f.pts, &f.payload), (0, 80 * MS, &units(&sets[2..])));
+    assert_eq!(sps[..], [Bytes::from_static(&[0x42, 1, 0xc1, 8])]);
+}
+
+#[test]
+fn of_several_tracks_one_is_carried() {
+    let limits = Limits::default();
+    let mut d = Demuxer::default();
+    let both = message(kind::AUDIO, 0, &b"\x95\x10mp4a\x01\0\0\x02\x11\x90\x00\0\0\x02\x12\x10"[..]);
+    let items = media(&mut d, &both);
+    assert!(matches!(&items[..], [Ingest::Config { params: CodecParams::Aac { rate: 44_100, .. }, .. }]));
+    let frame = one_frame(&mut d, &message(kind::AUDIO, 23, &b"\x95\x11mp4a\x00\0\0\x01a\x01\0\0\x01b"[..]));
+    assert_eq!(&frame.payload[..], b"a");
+    let other = d.take(&message(kind::AUDIO, 23, &b"\x95\x01mp4a\x01b"[..]), &limits);
+    assert!(matches!(other, Ok(Taken::Dropped(text)) if text.contains("multitrack")));
+    // Nanoseconds after the message's milliseconds.
+    let m = message(kind::AUDIO, 40, &b"\x97\x02\x00\x00\x07\x01mp4az"[..]);
+    assert_eq!(one_frame(&mut d, &m).dts, 40 * MS + 7);
+}
+
+#[test]
+fn long_messages_of_g711_become_frames_of_a_tenth_of_a_second() {
+    let mut d = Demuxer::default();
+    let items = media(&mut d, &message(kind::AUDIO, 1_000, [&[0x72][..], &[5; 1_000]].concat()));
+    let [Ingest::Config { .. }, Ingest::Frame(a), Ingest::Frame(b)] = &items[..] else { panic!("{items:?}") };
+    assert_eq!((a.payload.len(), b.payload.len(), b.dts - a.dts), (800, 200, 100 * MS));
 }

@@ -6,6 +6,7 @@ mod command;
 mod egress;
 pub mod handshake;
 mod ingest;
+mod negotiation;
 pub mod server;
 
 /// The chunk size that we send with. One for all connections, so that a rendered message fits every player; large,

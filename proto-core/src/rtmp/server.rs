@@ -4,6 +4,7 @@ use super::command::{Command, Writer, status};
 use super::egress::Player;
 use super::handshake::ServerHandshake;
 use super::ingest::{Demuxer, Taken};
+use super::negotiation::Said;
 use super::{OUR_WINDOW, csid};
 use crate::buf::Outbox;
 use crate::error::{Reason, quote};
@@ -13,7 +14,7 @@ use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::frame::Ingest;
 use crate::media::key::StreamKey;
-use crate::media::track::{Codec, CodecSet};
+use crate::media::track::Codec;
 use crate::rand::Rng;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
@@ -53,6 +54,8 @@ pub enum Input<'a> {
     SourceBack,
     /// The played stream is over. The session tells the peer and closes.
     StreamEnded(Reason),
+    /// This node will stop. A client that said that it obeys is asked to reconnect (Enhanced RTMP v2).
+    Drain,
     /// End this connection. The session tells the peer and closes.
     Close(Reason),
 }
@@ -129,20 +132,14 @@ struct Peer {
     flash_ver: String,
 }
 
-/// What every RTMP player takes.
-const CLASSIC: CodecSet = CodecSet::NONE.with(Codec::H264).with(Codec::Aac);
-
 /// What the log says of a player that will miss a track.
 fn not_taken(codec: Codec) -> String {
-    let what = if codec.is_video() { "pictures" } else { "sound" };
+    let (what, key) = if codec.is_video() { ("pictures", "video") } else { ("sound", "audio") };
     let name = codec.name();
-    let hint = match codec {
-        Codec::Opus => "if it does, add ?audio=opus to the stream's name, or ",
-        _ => "",
-    };
+    let word = name.replace('.', "").to_lowercase();
     format!(
-        "the player gets no {what}: they are {name}, and over RTMP the player did not say that it takes {name} (Enhanced \
-         RTMP); {hint}{}",
+        "the player gets no {what}: it is {name}, and the player did not say that it takes {name} over RTMP (Enhanced \
+         RTMP, in ffmpeg -rtmp_enhanced_codecs); if it does, add ?{key}={word} to the stream's name, or {}",
         codec.remedy()
     )
 }
@@ -152,8 +149,8 @@ fn not_taken(codec: Codec) -> String {
 pub struct Server {
     limits: Limits,
     rng: Rng,
-    /// What the peer takes as a player.
-    takes: CodecSet,
+    /// What the peer said of itself.
+    said: Said,
     phase: Phase,
     reader: ChunkReader,
     writer: Writer,
@@ -177,6 +174,8 @@ pub struct Server {
     received: u64,
     acked: u64,
     ack_window: u64,
+    /// The window that the peer was last told.
+    told_window: u32,
     drops: BTreeMap<&'static str, u64>,
 }
 
@@ -187,7 +186,7 @@ impl Server {
             reader: ChunkReader::new(&limits),
             limits,
             rng,
-            takes: CLASSIC,
+            said: Said::default(),
             phase: Phase::Handshake(Box::default()),
             writer: Writer::new(),
             outbox: Outbox::default(),
@@ -207,6 +206,7 @@ impl Server {
             received: 0,
             acked: 0,
             ack_window: u64::from(OUR_WINDOW),
+            told_window: OUR_WINDOW,
             drops: BTreeMap::new(),
         }
     }
@@ -351,6 +351,17 @@ impl Server {
                 self.ack_window = u64::from(window.max(self.limits.rtmp_ack_bytes));
                 Ok(())
             }
+            kind::SET_PEER_BANDWIDTH => {
+                // 5.4.5: the peer limits what we send unacknowledged, and wants to be told if that is news. What waits
+                // is bounded by the credit, so a small window costs nothing and a large one gains nothing.
+                let window = message.payload.first_chunk::<4>().map_or(0, |b| u32::from_be_bytes(*b));
+                if window > 0 && window != self.told_window {
+                    self.room_for_answer()?;
+                    self.told_window = window;
+                    self.writer.number(kind::WINDOW_ACK_SIZE, window);
+                }
+                Ok(())
+            }
             kind::USER_CONTROL => {
                 if let Some((event::PING_REQUEST, stamp)) = parse_user_control(&message.payload) {
                     self.room_for_answer()?;
@@ -378,7 +389,7 @@ impl Server {
                 self.drop_one("shared_object", "shared objects are not supported");
                 Ok(())
             }
-            // Acknowledgements and bandwidth of the peer: what waits is bounded by the credit, not by its window.
+            // Acknowledgements of the peer: what waits is bounded by the credit, not by its window.
             _ => Ok(()),
         }
     }
@@ -461,7 +472,7 @@ impl Server {
                 self.writer.on_status(stream, "status", "NetStream.Publish.Start", &text);
             }
             (Ok(()), false) => {
-                self.role = Role::Player { stream, player: Box::new(Player::new(stream, self.takes)) };
+                self.role = Role::Player { stream, player: Box::new(Player::new(stream, self.said.takes)) };
                 self.writer.user_control(event::STREAM_BEGIN, stream);
                 let text = format!("Playing and resetting {key}.");
                 self.writer.on_status(stream, "status", "NetStream.Play.Reset", &text);
@@ -614,6 +625,16 @@ impl Machine for Server {
                     self.writer.user_control(event::STREAM_EOF, stream);
                 }
                 self.close(reason, now);
+            }
+            Input::Drain => {
+                let used = matches!(self.role, Role::Publisher { .. } | Role::Player { .. });
+                if used && self.said.reconnects {
+                    let text = "This node will stop; connect again.";
+                    let info = status("status", "NetConnection.Connect.ReconnectRequest", text, &[]);
+                    let name = Value::string("onStatus");
+                    self.writer.command(0, &[name, Value::Number(0.0), Value::Null, info]);
+                    self.flush();
+                }
             }
             Input::Close(reason) => {
                 if matches!(self.phase, Phase::Open) && self.peer.is_some() {

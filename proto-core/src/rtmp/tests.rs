@@ -19,6 +19,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use std::sync::Arc;
 
+mod enhanced;
+
 const T0: Time = Time::from_millis(1_000);
 
 fn server() -> Server {
@@ -454,8 +456,8 @@ fn each_limit_ends_the_connection_with_its_own_reason() {
     let no_app = [hello(), connect("")].concat();
     assert_eq!(code(&no_app), Some("rtmp_invalid_app"));
     assert_eq!(code(b"GET / HTTP/1.1\r\n"), Some("rtmp_version"));
-    let hevc = [ffmpeg_publish("demo"), raw(6, kind::VIDEO, 1, &b"\x90hvc1"[..])].concat();
-    assert_eq!(code(&hevc), Some("unsupported_codec"));
+    let vvc = [ffmpeg_publish("demo"), raw(6, kind::VIDEO, 1, &b"\x90vvc1"[..])].concat();
+    assert_eq!(code(&vvc), Some("unsupported_codec"));
 }
 
 #[test]
@@ -479,10 +481,11 @@ fn whoever_asks_and_does_not_read_is_closed() {
 
 #[test]
 fn media_before_the_answer_is_held_and_then_taken() {
-    let header = crate::wire::flv::VideoTag::AvcConfig(crate::wire::h264::AvcConfig::emit(
+    let record = crate::wire::h264::AvcConfig::emit(
         &[Bytes::from_static(&[0x67, 0x42, 0xc0, 0x1f, 9])],
         &[Bytes::from_static(&[0x68, 0xce])],
-    ));
+    );
+    let header = crate::wire::flv::VideoTag::Config { codec: crate::media::track::Codec::H264, record };
     let bytes = [ffmpeg_publish("demo"), raw(6, kind::VIDEO, 1, header.emit().unwrap())].concat();
     let mut s = server();
     s.handle(Input::Received(&bytes), T0);

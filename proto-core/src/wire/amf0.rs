@@ -3,6 +3,7 @@
 //! Reading and writing keep their own stack, so that nesting costs memory inside the bounds and never the thread's
 //! stack (abuse A5).
 
+use super::amf3;
 use crate::limits::Limits;
 use bytes::{BufMut, BytesMut};
 
@@ -120,7 +121,7 @@ impl Bounds {
 pub enum AmfError {
     /// The bytes end inside a value.
     Short,
-    /// A marker that AMF0 does not define here, or that no RTMP peer sends (references, movie clips, AMF3).
+    /// A marker that AMF0 does not define here, or that no RTMP peer sends (references, movie clips).
     Marker(u8),
     /// Nested deeper than [`Bounds::depth`].
     Depth,
@@ -255,6 +256,14 @@ impl<'a> Reader<'a> {
                     let left = u32::from_be_bytes(self.array()?);
                     opened = Some(Open::Array { items: Vec::new(), left });
                     Value::Null
+                }
+                // Flash clients put AMF3 values into AMF0 (3.1).
+                17 => {
+                    let bounds =
+                        Bounds { depth: self.bounds.depth.saturating_sub(stack.len()), ..self.bounds };
+                    let (value, rest) = amf3::parse_value(self.rest, bounds, &mut self.seen)?;
+                    self.rest = rest;
+                    value
                 }
                 other => return Err(AmfError::Marker(other)),
             };
@@ -490,8 +499,11 @@ mod tests {
     }
 
     #[test]
-    fn references_and_amf3_are_refused() {
-        for marker in [4, 7, 9, 14, 17, 200] {
+    fn references_are_refused_and_amf3_values_are_read() {
+        let both = [&[17, 10, 0x0b, 0x01, 0x03, b'x', 4, 5, 0x01][..], &[5]].concat();
+        let wanted = vec![Value::object([("x", Value::Number(5.0))]), Value::Null];
+        assert_eq!(parse(&both, WIDE), Ok(wanted));
+        for marker in [4, 7, 9, 14, 200] {
             assert_eq!(parse(&[marker, 0, 0], WIDE), Err(AmfError::Marker(marker)));
         }
     }

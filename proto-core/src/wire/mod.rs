@@ -3,6 +3,7 @@
 
 pub mod aac;
 pub mod amf0;
+pub mod amf3;
 pub mod av1;
 pub mod bits;
 pub mod flv;
@@ -13,9 +14,13 @@ pub mod latm;
 pub mod link;
 pub mod mp3;
 pub mod opus;
+pub mod rtcp;
+pub mod rtcp_reports;
 pub mod rtmp_chunk;
 pub mod rtmp_message;
 pub mod rtp;
+pub mod rtsp;
+pub mod sdp;
 pub mod stun;
 pub mod vp8;
 pub mod vp9;

@@ -77,6 +77,45 @@ impl<'a> BindingRequest<'a> {
     }
 }
 
+/// The transaction of a Binding request that names nobody and proves nothing (RFC 8489, 6.1): a question where its sender
+/// is. `None` for everything else.
+pub fn anonymous(datagram: &[u8]) -> Option<[u8; 12]> {
+    let length = usize::from(u16_at(datagram, 2)?);
+    let mut rest = datagram.get(HEADER_BYTES..)?;
+    let binding = u16_at(datagram, 0)? == BINDING_REQUEST && datagram.get(4..8)? == MAGIC_COOKIE;
+    if !binding || length != rest.len() || length % 4 != 0 {
+        return None;
+    }
+    while let (Some(attribute), Some(len)) = (u16_at(rest, 0), u16_at(rest, 2)) {
+        // What must be understood and is not, is not passed over (RFC 8489, 6.3).
+        if attribute < 0x8000 {
+            return None;
+        }
+        rest = rest.get(4 + usize::from(len).next_multiple_of(4)..)?;
+    }
+    datagram.get(8..HEADER_BYTES)?.try_into().ok()
+}
+
+/// A Binding success response with nothing but XOR-MAPPED-ADDRESS (RFC 8489, 14.2).
+pub fn mapped(transaction: [u8; 12], address: std::net::SocketAddr) -> Vec<u8> {
+    use std::net::IpAddr;
+    let mut mask = MAGIC_COOKIE.to_vec();
+    mask.extend_from_slice(&transaction);
+    let (family, ip) = match address.ip() {
+        IpAddr::V4(ip) => (1, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (2, ip.octets().to_vec()),
+    };
+    let mut out = 0x0101_u16.to_be_bytes().to_vec();
+    out.extend_from_slice(&(8 + ip.len() as u16).to_be_bytes());
+    out.extend_from_slice(&mask);
+    out.extend_from_slice(&0x0020_u16.to_be_bytes());
+    out.extend_from_slice(&(4 + ip.len() as u16).to_be_bytes());
+    out.extend_from_slice(&[0, family]);
+    out.extend_from_slice(&(address.port() ^ 0x2112).to_be_bytes());
+    out.extend(ip.iter().zip(&mask).map(|(a, b)| a ^ b));
+    out
+}
+
 #[cfg(test)]
 #[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 mod tests {
@@ -118,6 +157,24 @@ mod tests {
             BindingRequest::parse(&message(0x0101, &[user, integrity])),
             Err(NotARequest::OtherMessage)
         );
+    }
+
+    #[test]
+    fn an_anonymous_request_is_told_from_all_others_and_answered_as_rfc_5769_shows() {
+        let software = attribute(0x8022, b"test");
+        assert_eq!(anonymous(&message(1, &[])), Some([7; 12]));
+        assert_eq!(anonymous(&message(1, &[software])), Some([7; 12]));
+        assert_eq!(anonymous(&message(1, &[attribute(USERNAME, b"a:b")])), None);
+        assert_eq!(anonymous(&message(0x0101, &[])), None);
+        assert_eq!(anonymous(&message(1, &[])[..19]), None);
+        // RFC 5769, 2.2 and 2.3: the transaction and the mapped addresses.
+        let transaction = [0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae];
+        let four = mapped(transaction, "192.0.2.1:32853".parse().unwrap());
+        assert_eq!(four[20..], [0, 0x20, 0, 8, 0, 1, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43]);
+        let six = mapped(transaction, "[2001:db8:1234:5678:11:2233:4455:6677]:32853".parse().unwrap());
+        let address =
+            [0x01, 0x13, 0xa9, 0xfa, 0xa5, 0xd3, 0xf1, 0x79, 0xbc, 0x25, 0xf4, 0xb5, 0xbe, 0xd2, 0xb9, 0xd9];
+        assert_eq!((six[3], &six[28..]), (24, &address[..]));
     }
 
     #[test]

@@ -14,6 +14,8 @@ const SCRIPT: Duration = Duration::from_secs(120);
 
 /// The functions that scripts in a page can use as `hw.…`.
 const PAGE_SCRIPT: &str = include_str!("js/page.js");
+/// The functions of the websocket dialect, `hw.ws.…`.
+const DIALECT_SCRIPT: &str = include_str!("js/dialect.js");
 
 /// A Chromium with one window. It ends with its profile when this is dropped.
 #[derive(Debug)]
@@ -34,6 +36,15 @@ fn first_that_exists(candidates: &[&str]) -> Option<PathBuf> {
 impl Browser {
     /// Starts chromedriver and a Chromium. Panics with what to install if one is missing.
     pub fn start() -> Browser {
+        Browser::with(&[])
+    }
+
+    /// As [`Browser::start`], one that takes every certificate.
+    pub fn trusting() -> Browser {
+        Browser::with(&["--ignore-certificate-errors"])
+    }
+
+    fn with(more: &[&str]) -> Browser {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let driver =
             first_that_exists(&["chromedriver"]).expect("chromedriver is not installed; run ./check");
@@ -66,12 +77,12 @@ impl Browser {
             profile,
             log,
         };
-        browser.open_session(&chromium);
+        browser.open_session(&chromium, more);
         browser
     }
 
-    fn open_session(&mut self, chromium: &Path) {
-        let args = json!([
+    fn open_session(&mut self, chromium: &Path, more: &[&str]) {
+        let mut args = json!([
             "--headless=new",
             "--no-sandbox",
             "--disable-gpu",
@@ -89,6 +100,9 @@ impl Browser {
             "--window-size=800,600",
             format!("--user-data-dir={}", self.profile.display()),
         ]);
+        if let Value::Array(args) = &mut args {
+            args.extend(more.iter().map(|&arg| Value::from(arg)));
+        }
         let asked = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
             "timeouts": {"script": SCRIPT.as_millis() as u64, "pageLoad": 30_000},
@@ -119,6 +133,12 @@ impl Browser {
     pub fn open(&self, url: &str) {
         self.visit(url);
         self.eval(&format!("{PAGE_SCRIPT}; return true;"));
+    }
+
+    /// As [`Browser::open`], with a client of the websocket dialect as well.
+    pub fn open_dialect(&self, url: &str) {
+        self.visit(url);
+        self.eval(&format!("{PAGE_SCRIPT}; {DIALECT_SCRIPT}; return true;"));
     }
 
     /// Opens a page and leaves it as it is.

@@ -4,6 +4,7 @@ use super::cluster::signal;
 use super::log::Log;
 use super::wait;
 use serde_json::Value;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -54,12 +55,19 @@ pub struct Ffmpeg {
 }
 
 impl Ffmpeg {
-    /// Publishes a clip to an `rtmp://` URL (as FLV), or writes it to a path (container by its ending).
+    /// Publishes a clip to an `rtmp://` or `rtmps://` URL (as FLV) or an `rtsp://` URL (over TCP), or writes it to a path
+    /// (container by its ending).
     pub fn publish(to: &str, clip: Clip) -> Ffmpeg {
+        Ffmpeg::publish_over(to, clip, "tcp")
+    }
+
+    /// Publishes a clip to an `rtsp://` URL over `tcp` or `udp`.
+    pub fn publish_over(to: &str, clip: Clip, transport: &str) -> Ffmpeg {
         let mut args: Vec<String> = Vec::new();
         let mut add = |words: &str| args.extend(words.split_whitespace().map(str::to_owned));
-        let rtmp = to.starts_with("rtmp://");
-        if rtmp {
+        let rtmp = to.starts_with("rtmp://") || to.starts_with("rtmps://");
+        let rtsp = to.starts_with("rtsp://");
+        if rtmp || rtsp {
             add("-re");
         }
         if clip.heavy {
@@ -68,7 +76,7 @@ impl Ffmpeg {
             add(&format!("-f lavfi -i testsrc2=size=320x180:rate={}", clip.fps));
         }
         if clip.sound != Sound::None {
-            if rtmp {
+            if rtmp || rtsp {
                 add("-re");
             }
             add("-f lavfi -i sine=frequency=440:sample_rate=48000");
@@ -82,13 +90,16 @@ impl Ffmpeg {
         match clip.sound {
             Sound::None => add("-an"),
             Sound::Aac => add("-c:a aac -b:a 64k"),
-            Sound::Opus => add("-c:a libopus -b:a 48k"),
+            Sound::Opus => add("-c:a libopus -b:a 48k -ac 2"),
         }
         if clip.seconds > 0 {
             add(&format!("-t {}", clip.seconds));
         }
         if rtmp {
             add("-f flv");
+        }
+        if rtsp {
+            add(&format!("-f rtsp -rtsp_transport {transport}"));
         }
         args.extend(["-y".to_owned(), to.to_owned()]);
         Ffmpeg::run(format!("ffmpeg that publishes to {to}"), &args)
@@ -100,6 +111,15 @@ impl Ffmpeg {
         Ffmpeg::run(format!("ffmpeg that plays {from}"), &args.map(str::to_owned))
     }
 
+    /// Plays an `rtsp://` URL over `tcp` or `udp` for some seconds: decodes pictures and sound, and counts the pictures.
+    pub fn play_rtsp(from: &str, transport: &str, seconds: u32) -> Ffmpeg {
+        let words = format!(
+            "-rtsp_transport {transport} -i {from} -map 0:v -map 0:a -t {seconds} -fps_mode passthrough -f null -"
+        );
+        let args: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        Ffmpeg::run(format!("ffmpeg that plays {from} over {transport}"), &args)
+    }
+
     /// Listens on an `rtmp://` URL as a server for one publisher, and decodes and counts what comes: an independent
     /// peer for our clients.
     pub fn listen(on: &str) -> Ffmpeg {
@@ -107,8 +127,31 @@ impl Ffmpeg {
         Ffmpeg::run(format!("ffmpeg that listens on {on}"), &args.map(str::to_owned))
     }
 
+    /// Publishes a moving picture in real time by Enhanced RTMP, with Opus; `video` are the encoder's arguments. For this a
+    /// newer ffmpeg is needed than distributions have.
+    pub fn publish_enhanced(to: &str, video: &str) -> Ffmpeg {
+        let args = format!(
+            "-re -f lavfi -i testsrc2=size=320x180:rate=25 -re -f lavfi -i sine=frequency=440:sample_rate=48000 \
+             -pix_fmt yuv420p {video} -g 50 -c:a libopus -b:a 48k -f flv {to}"
+        );
+        let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
+        Ffmpeg::run_with(newer(), format!("ffmpeg that publishes {video} to {to}"), &args)
+    }
+
+    /// Plays the pictures of an `rtmp://` URL and says that it takes the codecs of Enhanced RTMP.
+    pub fn play_enhanced(from: &str) -> Ffmpeg {
+        let args = ["-rtmp_enhanced_codecs", "hvc1,av01,vp09,Opus", "-i", from, "-map", "0:v", "-map", "0:a"];
+        let sink = ["-fps_mode", "passthrough", "-f", "null", "-"];
+        let args: Vec<String> = args.into_iter().chain(sink).map(str::to_owned).collect();
+        Ffmpeg::run_with(newer(), format!("ffmpeg that plays {from}"), &args)
+    }
+
     fn run(what: String, args: &[String]) -> Ffmpeg {
-        let mut child = Command::new("ffmpeg")
+        Ffmpeg::run_with("ffmpeg".into(), what, args)
+    }
+
+    fn run_with(binary: PathBuf, what: String, args: &[String]) -> Ffmpeg {
+        let mut child = Command::new(binary)
             .args(
                 "-hide_banner -nostdin -nostats -loglevel info -stats_period 0.1 -progress pipe:1".split(' '),
             )
@@ -181,6 +224,13 @@ impl Drop for Ffmpeg {
             eprintln!("--- the end of {}:\n{}", self.what, self.log.tail(20));
         }
     }
+}
+
+/// The newer ffmpeg that `./check` installs.
+fn newer() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/ffmpeg");
+    assert!(path.exists(), "{} is not there; run ./check", path.display());
+    path
 }
 
 fn frame_count(line: &str) -> Option<u64> {

@@ -13,12 +13,15 @@ use proto_core::io::{Answer, ConnId, Input, Output, Work};
 use proto_core::machine::Machine;
 use proto_core::node::Node;
 use proto_core::node::config::{Config, Role};
+use proto_core::node::identity::Identity as Identities;
 use proto_core::rtc::Identity;
 use proto_core::simulation::Speech;
 use proto_core::time::{Time, WallTime};
+use proto_core::tls;
+use rustls::crypto::CryptoProvider;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// What the wall clock reads when a world begins.
@@ -72,15 +75,20 @@ impl Host {
 
 /// A node's identity: its certificate is the host's own, the cryptography is one for the process, and replays. It is made
 /// in a run of its own, where there can be one: it must take nothing from the run that is the first to want it.
-fn identity(seed: [u8; 32]) -> Identity {
+fn identity(seed: [u8; 32]) -> Identities {
     static SHARED: OnceLock<Identity> = OnceLock::new();
+    static TLS: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     let certificate = || crypto::certificate(seed).expect("a certificate can be made");
     let make = || {
         let other = crypto::str0m_provider(crypto::dtls_provider().expect("DTLS passes its self-test"));
         let made = Identity::with_crypto(certificate(), crypto::dimpl_provider(), other);
         made.expect("the cryptography passes its self-test")
     };
-    SHARED.get_or_init(|| os::run([0; 32], make).unwrap_or_else(|_| make())).with_certificate(certificate())
+    let shared = SHARED.get_or_init(|| os::run([0; 32], make).unwrap_or_else(|_| make()));
+    let own = certificate();
+    let provider = TLS.get_or_init(|| Arc::new(crypto::tls_provider())).clone();
+    let tls = tls::Identity::new(provider, own.certificate.clone(), own.private_key.clone());
+    Identities { rtc: shared.with_certificate(own), tls: Some(tls) }
 }
 
 impl World {
@@ -283,6 +291,7 @@ impl World {
         let at = |r: &super::host::Run, conn: &ConnId| r.conns.get(conn).copied();
         match output {
             Output::Dial { conn, to } => {
+                self.dials(id, to);
                 if self.lacks_descriptor(id) {
                     let why = "Too many open files (os error 24)";
                     return self.at(self.now, Event::NoDial(id.0, run, conn, why));

@@ -87,7 +87,8 @@ impl Scanner {
 
     fn judge_byte(&self, b: u8) -> Result<(), Refusal> {
         if self.at == 0 && b == 0x16 {
-            let text = "a TLS handshake arrived, but this port speaks plain HTTP; use http:// in the address";
+            let text = "a TLS handshake arrived, but this port speaks plain HTTP; use http:// in the address, or \
+                        the port for TLS (https.port)";
             return Err(Refusal::peer(400, "http_tls", text));
         }
         let what = match b {

@@ -3,7 +3,7 @@
 //! Nothing is given on before the server has answered with a correct 101, so that no other kind of answer can be taken
 //! for messages (abuse A18).
 
-use super::{Caps, Channel, Side, code};
+use super::{Caps, Channel, Side};
 use crate::buf::{Inbox, Outbox};
 use crate::error::{Reason, quote};
 use crate::limits::Limits;
@@ -231,14 +231,5 @@ impl Machine for Client {
             Phase::Open(channel) => channel.deadline(),
             Phase::Failed(_) | Phase::Closed => None,
         }
-    }
-}
-
-/// The code with which the other side of a relay is closed when a channel ended with `code`: codes that may not stand on
-/// the wire become what they mean.
-pub const fn passed_on(code: u16) -> u16 {
-    match code {
-        code::ABNORMAL => code::BAD_GATEWAY,
-        other => other,
     }
 }

@@ -1,5 +1,7 @@
 //! A browser of a second str0m agent (full ICE, controlling), an in-memory network and virtual time.
 
+mod lean;
+
 use super::*;
 use crate::cluster::Epoch;
 use crate::media::frame::{Frame, FrameKind, Ingest, NewFrame, Renderings, Rotation};
@@ -15,6 +17,9 @@ use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Pt};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite};
 use str0m::{Candidate, Event, Input as RtcInput, Output as RtcOutput, Rtc};
+
+mod loss;
+mod offers;
 
 const SERVER: &str = "192.0.2.1:8189";
 const CLIENT: &str = "198.51.100.7:40000";
@@ -40,6 +45,8 @@ struct Browser {
     closed: bool,
     packets: Vec<RtpPacket>,
     key_requests: usize,
+    texts: Vec<String>,
+    channel: Option<str0m::channel::ChannelId>,
     video: Mid,
     audio: Option<Mid>,
     pending: Option<SdpPendingOffer>,
@@ -62,6 +69,8 @@ impl Browser {
             closed: false,
             packets: Vec::new(),
             key_requests: 0,
+            texts: Vec::new(),
+            channel: None,
             video,
             audio,
             pending: Some(pending),
@@ -92,6 +101,10 @@ impl Browser {
                 RtcOutput::Event(Event::Closed) => self.closed = true,
                 RtcOutput::Event(Event::RtpPacket(p)) => self.packets.push(p),
                 RtcOutput::Event(Event::KeyframeRequest(_)) => self.key_requests += 1,
+                RtcOutput::Event(Event::ChannelOpen(id, _)) => self.channel = Some(id),
+                RtcOutput::Event(Event::ChannelData(d)) => {
+                    self.texts.push(String::from_utf8(d.data).unwrap());
+                }
                 RtcOutput::Event(_) => {}
             }
         }
@@ -108,6 +121,7 @@ struct World {
     browser: Browser,
     flying: BTreeMap<(Time, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
     count: u64,
+    delay: Duration,
     filter: Filter,
     events: Vec<(Time, SessionId, PeerEvent)>,
     sent_to: BTreeMap<SocketAddr, usize>,
@@ -120,6 +134,7 @@ fn endpoint(start: Instant, limits: Limits) -> Endpoint {
         rng: Rng::new([5; 32]),
         start,
         identity: Identity::generate().unwrap(),
+        stun: true,
         loop_index: 3,
     };
     let mut endpoint = Endpoint::new(config).unwrap();
@@ -138,6 +153,7 @@ impl World {
             browser,
             flying: BTreeMap::new(),
             count: 0,
+            delay: DELAY,
             filter: Box::new(|_, _, _| true),
             events: Vec::new(),
             sent_to: BTreeMap::new(),
@@ -168,7 +184,7 @@ impl World {
     fn fly(&mut self, src: SocketAddr, dst: SocketAddr, bytes: Vec<u8>) {
         self.count += 1;
         if (self.filter)(dst == addr(SERVER), &bytes, self.count) {
-            self.flying.insert((self.now + DELAY, self.count), (src, dst, bytes));
+            self.flying.insert((self.now + self.delay, self.count), (src, dst, bytes));
         }
     }
 
@@ -576,7 +592,8 @@ fn strangers_get_silence_and_are_counted() {
     let at = unknown.windows(4).position(|v| v[..2] == [0, 6]).unwrap() + 4;
     unknown[at] ^= 1;
     w.arrive(stranger, &unknown);
-    w.arrive(stranger, &[&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[0; 12]].concat());
+    let half = [&[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42][..], &[0; 12], &[0, 6, 0, 3], b"a:b\0"].concat();
+    w.arrive(stranger, &half);
     w.arrive(stranger, &[22; 200]);
     w.arrive(stranger, &[128; 200]);
     w.arrive(stranger, &[255; 200]);
@@ -675,7 +692,10 @@ fn a_defect_in_one_session_costs_that_session_only() {
     w.connect();
     let (_, offer) = Browser::new(w.start, Direction::RecvOnly, false);
     let other = w.endpoint.play(from(&offer, &[addr(SERVER)]), &tracks(), w.now).unwrap().session;
-    w.endpoint.sessions.get_mut(&id).unwrap().peer.explode = true;
+    match &mut w.endpoint.sessions.get_mut(&id).unwrap().talk {
+        Talk::Whole(peer) => peer.explode = true,
+        Talk::Lean(viewer) => viewer.explode = true,
+    }
     w.publish(1, 1);
     assert_eq!(w.end().map(|r| r.code), Some("panic"));
     assert_eq!(w.endpoint.drops().panics, 1);

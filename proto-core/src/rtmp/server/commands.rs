@@ -5,8 +5,8 @@ use super::{Output, Peer, Role, Server, greet};
 use crate::error::{Reason, quote};
 use crate::io::Level;
 use crate::media::key::StreamKey;
-use crate::media::track::Codec;
 use crate::rtmp::command::{Command, status};
+use crate::rtmp::negotiation::{Said, ours};
 use crate::time::Time;
 use crate::wire::amf0::Value;
 
@@ -124,9 +124,7 @@ impl Server {
             return Ok(());
         }
         self.peer = Some(peer);
-        if declares_opus(&command.object) {
-            self.takes = self.takes.with(Codec::Opus);
-        }
+        self.said = Said::read(&command.object);
         let properties = Value::object([
             ("fmsVer", Value::string("FMS/3,5,7,7009")),
             ("capabilities", Value::Number(31.0)),
@@ -134,12 +132,8 @@ impl Server {
         ]);
         // Whatever the peer asked for: commands go in AMF0, which every peer can read.
         let mut more = vec![("objectEncoding", Value::Number(0.0))];
-        let enhanced = ["fourCcList", "audioFourCcInfoMap", "videoFourCcInfoMap", "capsEx"];
-        if enhanced.iter().any(|name| command.object.get(name).is_some()) {
-            // Enhanced RTMP v2: 4 says "can forward".
-            let forward = || Value::Number(4.0);
-            more.push(("videoFourCcInfoMap", Value::object([("avc1", forward())])));
-            more.push(("audioFourCcInfoMap", Value::object([("Opus", forward()), ("mp4a", forward())])));
+        if self.said.enhanced {
+            more.extend(ours());
         }
         let info = status("status", "NetConnection.Connect.Success", "Connection succeeded.", &more);
         self.writer.result(command.transaction, [properties, info]);
@@ -196,10 +190,7 @@ impl Server {
                 return Ok(());
             }
         };
-        // Players that take Opus but have no way to say so in `connect` (ffmpeg) say it in the name's query.
-        if query.split('&').any(|pair| pair == "audio=opus") {
-            self.takes = self.takes.with(Codec::Opus);
-        }
+        self.said.query(&query);
         if publish && let Some(how @ ("record" | "append")) = command.text(1) {
             self.log(Level::Info, format!("the publisher of {key} asked to {how}; it is published live"));
         }
@@ -258,14 +249,4 @@ impl Server {
             self.writer.on_status(stream, "status", code, text);
         }
     }
-}
-
-/// Whether `connect` says that the client takes Opus (Enhanced RTMP v2, "Enhancing NetConnection connect Command").
-fn declares_opus(connect: &Value) -> bool {
-    let listed = match connect.get("fourCcList") {
-        Some(Value::StrictArray(list)) => list.iter().any(|v| matches!(v.as_str(), Some("Opus" | "*"))),
-        _ => false,
-    };
-    let mapped = connect.get("audioFourCcInfoMap").is_some_and(|m| m.get("Opus").or(m.get("*")).is_some());
-    listed || mapped
 }

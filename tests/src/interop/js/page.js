@@ -158,5 +158,6 @@ window.hw = (() => {
     return answer.status;
   };
 
-  return { sessions, until, whep, whip, stats, checksum, moving, showFrames, sounding, end };
+  // `inside`: for further scripts.
+  return { inside: { sessions, until, newSession }, sessions, until, whep, whip, stats, checksum, moving, showFrames, sounding, end };
 })();

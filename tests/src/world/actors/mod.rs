@@ -12,6 +12,8 @@ pub mod rml_player;
 pub mod rml_publisher;
 #[cfg(feature = "independent")]
 pub mod rtc_rs;
+pub mod secure;
+pub mod socket;
 pub mod webrtc;
 
 use bytes::Bytes;

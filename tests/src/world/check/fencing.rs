@@ -1,12 +1,13 @@
-//! Who publishes under which epoch (S1), and the ways that frames take (S11).
+//! Who publishes under which epoch (S1), and the ways that frames take and whom nodes dial (S11).
 
 use super::{Found, broken};
-use crate::world::HostId;
+use crate::world::{HostId, World};
 use proto_core::ids::{Epoch, NodeId};
 use proto_core::media::key::StreamKey;
 use proto_core::node::audit::{Audit, Books};
 use proto_core::node::session::{Part, SessionId};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// What was seen of epochs so far.
 #[derive(Debug, Default)]
@@ -95,6 +96,21 @@ impl Fencing {
         let known = |key: &StreamKey| books.streams.binary_search_by(|s| s.key.cmp(key)).is_ok();
         self.booked.retain(|(h, r, key), _| (*h, *r) != (host, run) || known(key));
         Ok(())
+    }
+}
+
+impl World {
+    /// S11: a node dials links of others, and websockets of other nodes' HTTP ports; never itself, and nobody else.
+    pub(in crate::world) fn dials(&mut self, from: HostId, to: SocketAddr) {
+        let name = self.hosts[from.0].config.node.name.clone();
+        // Where no host stands, something else went wrong: a name that resolves to nothing.
+        let Some(i) = self.hosts.iter().position(|h| h.ip == to.ip()) else { return };
+        let ports = (self.hosts[i].config.cluster.port, self.hosts[i].config.http.port);
+        if to.port() != ports.0 && to.port() != ports.1 {
+            self.violate("S11", format!("{name} dials {to}, which is no port for nodes"));
+        } else if to.port() == ports.1 && i == from.0 {
+            self.violate("S11", format!("{name} dials its own HTTP port, {to}"));
+        }
     }
 }
 

@@ -74,6 +74,7 @@ pub fn table() -> &'static [Planted] {
         "consent-ignored" ConsentIgnored "S9" a_whep_viewer_vanishes;
         "amplified-answer" AmplifiedAnswer "S10" a_stranger_probes;
         "relay-loop" RelayLoop "S11" an_edge_loses_its_origin;
+        "proxy-unchecked" ProxyUnchecked "S11" a_client_names_the_manager_as_its_node;
         "load-not-reported" LoadNotReported "S14" some_viewers;
         "timer-in-the-past" TimerInThePast "S16" nobody_does_anything;
         "restless-timer" RestlessTimer "S16" nobody_does_anything;
@@ -94,7 +95,6 @@ pub fn table() -> &'static [Planted] {
 pub fn waiting() -> &'static [(&'static str, &'static str)] {
     &[
         ("S8", "there is no authorisation yet"),
-        ("S11", "of its two halves the websocket proxy does not exist yet; relay loops are planted"),
         ("S12", "shown by running with and without misbehaving peers, not by one planted bug"),
         ("S13", "shown by the site at which a session panics"),
         ("S15", "shown by running the same seed twice"),

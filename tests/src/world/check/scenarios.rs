@@ -111,6 +111,15 @@ fn ask(w: &mut World, at: HostId, path: &str) {
     need(w, "an answer", 5_000, |w| w.actor::<Asker>(id).is_some_and(|a| a.result.is_some()));
 }
 
+pub(super) fn a_client_names_the_manager_as_its_node(w: &mut World) {
+    use crate::world::actors::socket::Socket;
+    let c = cluster(w, |_| {});
+    let to = w.http_addr(c.m);
+    let path = format!("/streammanager/?id=one&host={}&app=live", to.ip());
+    let id = w.add(Box::new(Socket::new(to, &path)));
+    need(w, "an end", 5_000, |w| w.actor::<Socket>(id).is_some_and(|s| s.closed.is_some()));
+}
+
 pub(super) fn an_idle_origin_dies(w: &mut World) {
     let (c, ..) = watched(w);
     // Its lease must not end in the moment in which the others report.

@@ -9,6 +9,7 @@ mod abuser;
 mod http;
 mod node;
 mod rtmp;
+mod secure;
 mod udp;
 
 pub use abuser::Abuser;
@@ -102,6 +103,14 @@ evils! {
     ResourceGuesser,
     /// A29: asks for places for names that nobody has.
     EventFlood,
+    /// Bytes on the HTTPS port that are no TLS, or break it off.
+    TlsGarbage,
+    /// A21: TLS handshakes that do not go on.
+    TlsStall,
+    /// A18: websockets with frames that must not be, and floods of those that may.
+    WickedSockets,
+    /// A18: proxied websockets to whatever may not be reached, and to names of its own.
+    ProxyAbuse,
     /// Bytes on the nodes' port that are no node protocol.
     LinkGarbage,
     /// A30: a stranger's node, with another key.
@@ -158,7 +167,7 @@ impl Evil {
     pub fn goes_for(self) -> Victim {
         use Evil as E;
         match self {
-            E::FakeNode | E::Impostor | E::AnnounceFlood | E::EventFlood => Victim::Manager,
+            E::FakeNode | E::Impostor | E::AnnounceFlood | E::EventFlood | E::ProxyAbuse => Victim::Manager,
             E::GreedyPuller | E::NameThief | E::WhipThief => Victim::Origin,
             _ => Victim::Any,
         }
@@ -183,6 +192,7 @@ impl Evil {
 struct Target {
     rtmp: SocketAddr,
     http: SocketAddr,
+    https: SocketAddr,
     link: SocketAddr,
     udp: SocketAddr,
     /// The cluster's key; strangers do not use it.
@@ -216,6 +226,7 @@ impl World {
         let target = Target {
             rtmp: on(host.config.rtmp.port),
             http: on(host.config.http.port),
+            https: on(host.config.https.port),
             link: on(host.config.cluster.port),
             udp: on(host.config.webrtc.port),
             key: host.config.cluster.key.clone(),

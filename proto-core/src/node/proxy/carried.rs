@@ -1,0 +1,355 @@
+//! WHIP and WHEP through the manager: each request is carried to a registered node and its answer back. A session's
+//! resource gets a path that names its node, so that what follows finds it without any state here.
+
+use crate::cluster::NodeId;
+use crate::cluster::manager::{self, Action as Place, Placement};
+use crate::cluster::placement::Refusal;
+use crate::error::{Reason, quote};
+use crate::http::client::{self, Ask, Client};
+use crate::http::event::Action;
+use crate::http::message::{Method, Request, Response, encode_percent};
+use crate::http::proxy::Wish;
+use crate::http::whip::Protocol;
+use crate::io::{ConnId, Level, Output};
+use crate::machine::Machine;
+use crate::media::key::StreamKey;
+use crate::node::Node;
+use crate::node::conns::{Conn, Proto};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// A request that is carried.
+#[derive(Debug)]
+struct Carry {
+    client: ConnId,
+    request: Request,
+    /// Path and query at the node.
+    path: String,
+    /// The endpoint's stream and action; none for a resource.
+    stream: Option<(Action, StreamKey)>,
+    node: Option<NodeId>,
+    /// The node's address as clients know it.
+    host: String,
+    back: Option<ConnId>,
+}
+
+/// All requests that are carried, by number, and found by question, by the client's connection and by the node's.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Carried {
+    next: u64,
+    all: BTreeMap<u64, Carry>,
+    by_req: BTreeMap<u64, u64>,
+    by_client: BTreeMap<ConnId, u64>,
+    by_back: BTreeMap<ConnId, u64>,
+}
+
+impl Carried {
+    /// How many there are.
+    pub(in crate::node) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether the tables agree.
+    pub(in crate::node) fn agrees(&self) -> bool {
+        let backs = self.all.values().filter(|c| c.back.is_some()).count();
+        let n = self.all.len();
+        self.by_client.len() == n && self.by_back.len() == backs && self.by_req.len() == n - backs
+    }
+
+    /// The connections that it dialled.
+    pub(in crate::node) fn dialled(&self) -> impl Iterator<Item = ConnId> {
+        self.by_back.keys().copied()
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Carry> {
+        let carry = self.all.remove(&id)?;
+        self.by_client.remove(&carry.client);
+        if let Some(back) = carry.back {
+            self.by_back.remove(&back);
+        }
+        self.by_req.retain(|_, of| *of != id);
+        Some(carry)
+    }
+}
+
+impl Node {
+    /// A request to the proxy's endpoint of a stream: OPTIONS and POST. The answer comes later, or at once if it is a
+    /// refusal.
+    pub(in crate::node) fn carry_to_endpoint(
+        &mut self,
+        conn: ConnId,
+        request: &Request,
+        protocol: Protocol,
+        key: StreamKey,
+    ) -> Option<Response> {
+        let (action, word) = match protocol {
+            Protocol::Whip => (Action::Broadcast, "whip"),
+            Protocol::Whep => (Action::Subscribe, "whep"),
+        };
+        // Clients of the dialect say signal=true or name their request; all others speak the standard.
+        let dialect = request.query("signal").is_some() || request.query("requestId").is_some();
+        let at = if dialect {
+            format!("/{}/{word}/endpoint/{}", key.app(), key.name())
+        } else {
+            format!("/{word}/{key}")
+        };
+        let wish = Wish::Known(action, key.clone());
+        let chosen = match request.query("host").filter(|h| !h.is_empty()) {
+            Some(host) => match self.proxy_target(&host, &wish) {
+                Ok(node) => Some(node),
+                Err(text) => return Some(Response::text(403, text)),
+            },
+            None => None,
+        };
+        let path = with_query(&at, request);
+        let id = match self.carry(conn, request, path, Some((action, key.clone()))) {
+            Ok(id) => id,
+            Err(response) => return Some(*response),
+        };
+        if let Some(node) = chosen {
+            self.carry_dial(id, node);
+            return None;
+        }
+        let place = if action == Action::Broadcast { Place::Broadcast } else { Place::Subscribe };
+        let req = self.next_req();
+        self.proxy.carried.by_req.insert(req, id);
+        let region = request.query("region").filter(|r| !r.is_empty());
+        let strict = request.query("strict").is_some_and(|s| s == "true");
+        let now = self.now;
+        if let Some(manager) = &mut self.manager {
+            manager.handle(manager::Input::Pair { req, action: place, key, region, strict }, now);
+        }
+        None
+    }
+
+    /// A request to the resource of a session at a node.
+    pub(in crate::node) fn carry_to_resource(
+        &mut self,
+        conn: ConnId,
+        request: &Request,
+        node: &str,
+        path: &str,
+    ) -> Option<Response> {
+        let node = NodeId(node.to_owned());
+        let now = self.now;
+        let registry = self.manager.as_ref().map(manager::Manager::registry);
+        if !registry.is_some_and(|r| r.alive(&node, now)) {
+            let text = format!("the node {} of this session is not here any more", quote(&node.0));
+            return Some(Response::text(404, text));
+        }
+        let path = with_query(path, request);
+        match self.carry(conn, request, path, None) {
+            Ok(id) => self.carry_dial(id, node),
+            Err(response) => return Some(*response),
+        }
+        None
+    }
+
+    fn carry(
+        &mut self,
+        conn: ConnId,
+        request: &Request,
+        path: String,
+        stream: Option<(Action, StreamKey)>,
+    ) -> Result<u64, Box<Response>> {
+        let refuse = |text: &str| Box::new(Response::text(503, text).header("Retry-After", "1"));
+        if self.manager.is_none() {
+            return Err(refuse("this node is no manager and proxies nothing; ask the manager"));
+        }
+        if self.draining {
+            return Err(refuse(&crate::node::web::draining().text));
+        }
+        if self.proxy.carried.len() >= self.limits.proxy_sessions {
+            self.counters.drop("proxy", "proxy_sessions", 1);
+            return Err(refuse("too many requests are carried already (limits.proxy_sessions)"));
+        }
+        let carried = &mut self.proxy.carried;
+        carried.next += 1;
+        let id = carried.next;
+        let carry = Carry {
+            client: conn,
+            request: request.clone(),
+            path,
+            stream,
+            node: None,
+            host: String::new(),
+            back: None,
+        };
+        carried.all.insert(id, carry);
+        carried.by_client.insert(conn, id);
+        Ok(id)
+    }
+
+    /// The manager answered where a request shall go. Answers whether the question was one of these.
+    pub(in crate::node) fn carry_placed(
+        &mut self,
+        req: u64,
+        result: &Result<Box<Placement>, Refusal>,
+    ) -> bool {
+        let Some(id) = self.proxy.carried.by_req.remove(&req) else { return false };
+        match result {
+            Ok(placement) => {
+                let stream = self.proxy.carried.all.get(&id).and_then(|c| c.stream.clone());
+                if let Some((action, key)) = stream {
+                    self.gave_out(action, &key, placement);
+                }
+                self.carry_dial(id, placement.node.id.clone());
+            }
+            Err(refusal) => {
+                if let Some(carry) = self.proxy.carried.remove(id) {
+                    let mut response = Response::text(refusal.status, &refusal.text);
+                    if refusal.status == 503 {
+                        response.set("Retry-After", "1");
+                    }
+                    self.respond_crossing(carry.client, response);
+                }
+            }
+        }
+        true
+    }
+
+    fn carry_dial(&mut self, id: u64, node: NodeId) {
+        if node == self.id {
+            // It goes on here, as if it had been asked of the node's own path.
+            if let Some(carry) = self.proxy.carried.remove(id) {
+                let path = carry.path.split('?').next().unwrap_or_default().to_owned();
+                self.request(carry.client, Request { path, ..carry.request });
+            }
+            return;
+        }
+        let to = match self.node_http(&node) {
+            Ok(to) => to,
+            Err(reason) => return self.carry_failed(id, &reason),
+        };
+        let remote =
+            self.proxy.carried.all.get(&id).and_then(|c| self.conns.get(&c.client)).map(|c| c.remote);
+        let registry = self.manager.as_ref().map(manager::Manager::registry);
+        let host = registry.and_then(|r| r.node(&node)).map(|n| n.info.advertised.host()).unwrap_or_default();
+        self.next_dial += 1;
+        let back = ConnId::dialled(self.next_dial);
+        let carried = &mut self.proxy.carried;
+        let Some(carry) = carried.all.get_mut(&id) else { return };
+        carried.by_req.retain(|_, of| *of != id);
+        carry.back = Some(back);
+        carry.node = Some(node);
+        carry.host = host;
+        let mut headers = Vec::new();
+        for name in ["Content-Type", "Accept", "If-Match", "Authorization", "User-Agent"] {
+            if let Some(value) = carry.request.header(name) {
+                headers.push((name, value.to_owned()));
+            }
+        }
+        if let Some(remote) = remote {
+            headers.push(("X-Forwarded-For", remote.ip().to_string()));
+        }
+        let ask = Ask {
+            method: carry.request.method,
+            host: to.to_string(),
+            path: carry.path.clone(),
+            headers,
+            body: carry.request.body.clone(),
+        };
+        carried.by_back.insert(back, id);
+        self.conns.insert(back, Conn::dialling_request(to, ask));
+        self.out.push_back(Output::Dial { conn: back, to });
+    }
+
+    /// A connection that was dialled for a request stands.
+    pub(in crate::node) fn carry_connected(&mut self, conn: ConnId) {
+        let now = self.now;
+        let Some(Conn { proto: Proto::Request { machine, ask }, .. }) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        *machine = Some(Box::new(Client::new(ask, &self.limits, now)));
+        self.dirty_conns.insert(conn);
+    }
+
+    /// What the machine of a request says.
+    pub(in crate::node) fn carry_said(&mut self, conn: ConnId, said: client::Output) {
+        match said {
+            client::Output::Send(bytes) => self.send(conn, bytes),
+            client::Output::Closed(reason) => self.end_conn(conn, reason, Some(false)),
+            client::Output::Answer(mut response) => {
+                let Some(id) = self.proxy.carried.by_back.get(&conn).copied() else { return };
+                let Some(carry) = self.proxy.carried.remove(id) else { return };
+                let node = carry.node.map(|n| n.0).unwrap_or_default();
+                if let Some(at) = response.get("location").map(str::to_owned) {
+                    // Where the client shall go on: to the node, through here.
+                    response.set(
+                        "Location",
+                        format!("/as/v1/proxy/to/{}{}", encode_percent(&node, ""), local(&at)),
+                    );
+                }
+                if carry.stream.is_some() && matches!(carry.request.method, Method::Options | Method::Post) {
+                    response.set("Session-Host", carry.host);
+                }
+                self.respond_crossing(carry.client, response);
+            }
+        }
+    }
+
+    /// The connection of a request is gone, answered or not.
+    pub(in crate::node) fn carry_back_gone(&mut self, conn: ConnId, reason: &Reason) {
+        if let Some(id) = self.proxy.carried.by_back.get(&conn).copied() {
+            self.carry_failed(id, reason);
+        }
+    }
+
+    /// A client left before its answer.
+    pub(in crate::node) fn carry_client_gone(&mut self, conn: ConnId) {
+        let Some(id) = self.proxy.carried.by_client.get(&conn).copied() else { return };
+        if let Some(back) = self.proxy.carried.remove(id).and_then(|c| c.back) {
+            self.end_conn(back, Reason::peer("client_gone", "the client left before its answer"), Some(true));
+        }
+    }
+
+    fn carry_failed(&mut self, id: u64, reason: &Reason) {
+        let Some(carry) = self.proxy.carried.remove(id) else { return };
+        self.counters.ended_as("proxy", reason);
+        let node = carry.node.map(|n| n.0).unwrap_or_default();
+        let text = format!("the node {} cannot be reached: {}", quote(&node), reason.text);
+        self.log(Level::Warn, "http", reason.code, text.clone());
+        let response =
+            Response::text(503, text).header("Retry-After", "1").header("Cache-Control", "no-store");
+        self.respond_crossing(carry.client, response);
+        if let Some(back) = carry.back {
+            self.end_conn(back, Reason::local("http_done", "the request was given up"), Some(true));
+        }
+    }
+
+    /// The address of a node's HTTP port, for this manager.
+    ///
+    /// # Errors
+    /// If it has none, or one that is this process's own.
+    pub(in crate::node) fn node_http(&self, node: &NodeId) -> Result<SocketAddr, Reason> {
+        let registry = self.manager.as_ref().map(manager::Manager::registry);
+        let at = registry.and_then(|r| r.node(node)).map(|n| &n.info.advertised);
+        let to = at.map(|at| SocketAddr::new(at.private, at.http)).filter(|to| to.port() != 0);
+        let Some(to) = to else {
+            return Err(Reason::local("proxy_no_address", format!("node {node} serves no HTTP")));
+        };
+        let own = [self.advertised.private, self.advertised.public, self.config.bind];
+        if to.port() == self.config.http.port && own.contains(&to.ip()) {
+            let text = format!("node {node} registered with the address of this manager, {to}");
+            return Err(Reason::local("proxy_to_itself", text));
+        }
+        Ok(to)
+    }
+}
+
+/// A path with the query that a request has.
+fn with_query(path: &str, request: &Request) -> String {
+    let path = encode_percent(path, "/");
+    match &request.query {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    }
+}
+
+/// Path and query of a location, whatever host a node puts before it.
+fn local(location: &str) -> String {
+    let rest = location
+        .split_once("://")
+        .map_or(location, |(_, rest)| rest.find('/').map_or("/", |at| rest.get(at..).unwrap_or("/")));
+    rest.to_owned()
+}

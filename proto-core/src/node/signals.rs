@@ -1,0 +1,496 @@
+//! Clients of the websocket dialect: what they ask for becomes sessions of this node, and what happens to those is told.
+
+use super::session::{Carrier, Part, Protocol, SessionId};
+use super::{Alarm, Node};
+use crate::error::Reason;
+use crate::guard::guard;
+use crate::http::message::{Request, Response};
+use crate::http::websocket::code;
+use crate::hub::{self, StreamId};
+use crate::io::ConnId;
+use crate::machine::Machine;
+use crate::media::frame::{FrameKind, Ingest, NewFrame, Rotation};
+use crate::media::key::StreamKey;
+use crate::media::track::TrackId;
+use crate::rtc;
+use crate::signalling::{About, Dialect, Input, Output, Way};
+use crate::time::Deadline;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// A client of the dialect, numbered by the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SignalId(pub u64);
+
+/// One client.
+struct Signal {
+    dialect: Dialect,
+    /// The scope in the path of its websocket.
+    app: String,
+    conn: Option<ConnId>,
+    remote: SocketAddr,
+    /// The address that it dialled.
+    asked: IpAddr,
+    session: Option<SessionId>,
+    /// Our answer to a publisher, as long as its name is being claimed.
+    answer: Option<String>,
+    /// What a viewer's session waits for: an offer (with data channels), or only to know whether the stream is there.
+    wants_offer: Option<bool>,
+}
+
+/// All clients of the dialect.
+#[derive(Default)]
+pub(super) struct Signals {
+    next: u64,
+    all: BTreeMap<SignalId, Signal>,
+    by_conn: BTreeMap<ConnId, SignalId>,
+    by_session: BTreeMap<SessionId, SignalId>,
+    dirty: BTreeSet<SignalId>,
+}
+
+impl Signals {
+    fn add(&mut self, signal: Signal) -> SignalId {
+        self.next += 1;
+        let id = SignalId(self.next);
+        if let Some(conn) = signal.conn {
+            self.by_conn.insert(conn, id);
+        }
+        if let Some(session) = signal.session {
+            self.by_session.insert(session, id);
+        }
+        self.all.insert(id, signal);
+        id
+    }
+
+    /// How many there are, and whether their tables agree.
+    pub(super) fn audit(&self) -> (usize, bool) {
+        let conns = self.all.values().filter(|s| s.conn.is_some()).count();
+        let sessions = self.all.values().filter(|s| s.session.is_some()).count();
+        let lost = self.all.values().any(|s| s.conn.is_none() && s.session.is_none());
+        let agree = conns == self.by_conn.len() && sessions == self.by_session.len() && !lost;
+        (self.all.len(), agree && self.dirty.is_empty())
+    }
+
+    /// Whether such a client has this session.
+    pub(super) fn has(&self, id: SignalId, session: SessionId) -> bool {
+        self.all.get(&id).is_some_and(|s| s.session == Some(session))
+    }
+
+    /// Whether there is such a client.
+    pub(super) fn contains(&self, id: SignalId) -> bool {
+        self.all.contains_key(&id)
+    }
+}
+
+impl Node {
+    /// A websocket is asked for: `/{scope…}/?id=…` is one of the dialect. Whether it was.
+    pub(super) fn signal_asked(&mut self, conn: ConnId, request: &Request) -> bool {
+        let Some(id) = request.query("id").filter(|id| !id.is_empty()) else { return false };
+        let app = request.path.trim_matches('/').to_owned();
+        let Some((remote, asked)) = self.conns.get(&conn).map(|c| (c.remote, c.local.map(|l| l.ip()))) else {
+            return true;
+        };
+        if let Err(text) = StreamKey::join(&app, "name") {
+            self.respond(conn, Response::text(404, text));
+            return true;
+        }
+        self.socket_accept(conn, None);
+        let dialect = Dialect::new(self.limits.clone(), &id, self.now);
+        let asked = asked.unwrap_or(self.advertised.public);
+        let signal = Signal {
+            dialect,
+            app,
+            conn: Some(conn),
+            remote,
+            asked,
+            session: None,
+            answer: None,
+            wants_offer: None,
+        };
+        let id = self.signals.add(signal);
+        self.tell_signal(id, Input::Opened);
+        true
+    }
+
+    /// A message came on a websocket. Whether the websocket is one of the dialect.
+    pub(super) fn signal_text(&mut self, conn: ConnId, text: &str) -> bool {
+        let Some(id) = self.signals.by_conn.get(&conn).copied() else { return false };
+        self.tell_signal(id, Input::Text { way: Way::Socket, text });
+        true
+    }
+
+    /// A websocket ended. Whether it was one of the dialect.
+    pub(super) fn signal_socket_ended(&mut self, conn: ConnId) -> bool {
+        let Some(id) = self.signals.by_conn.remove(&conn) else { return false };
+        if let Some(signal) = self.signals.all.get_mut(&id) {
+            signal.conn = None;
+        }
+        self.tell_signal(id, Input::SocketClosed);
+        true
+    }
+
+    /// A session's data channel opened, said something, or closed.
+    pub(super) fn signal_channel(&mut self, session: SessionId, event: &rtc::PeerEvent) {
+        use rtc::PeerEvent as E;
+        if !self.signals.by_session.contains_key(&session) && matches!(event, E::ChannelOpened) {
+            return self.borrow_session(session);
+        }
+        let Some(id) = self.signals.by_session.get(&session).copied() else { return };
+        match event {
+            E::ChannelOpened => self.tell_signal(id, Input::ChannelOpened),
+            E::ChannelText(text) => self.tell_signal(id, Input::Text { way: Way::Channel, text }),
+            E::ChannelClosed => self.tell_signal(id, Input::ChannelClosed),
+            _ => {}
+        }
+    }
+
+    /// A client of WHIP or WHEP opened the data channel of the dialect.
+    fn borrow_session(&mut self, session: SessionId) {
+        let Some(s) = self.sessions.get(session) else { return };
+        let (publishes, key) = (s.is_publisher(), &s.key);
+        let dialect = Dialect::over_channel(self.limits.clone(), publishes, key.name(), self.now);
+        let remote = s.remote.unwrap_or(SocketAddr::new(self.advertised.public, 0));
+        let signal = Signal {
+            dialect,
+            app: key.app().to_owned(),
+            conn: None,
+            remote,
+            asked: remote.ip(),
+            session: Some(session),
+            answer: None,
+            wants_offer: None,
+        };
+        self.signals.add(signal);
+    }
+
+    /// Tells a client's machine something, and does what it says when the turn settles.
+    fn tell_signal(&mut self, id: SignalId, input: Input<'_>) {
+        let now = self.now;
+        let Some(signal) = self.signals.all.get_mut(&id) else { return };
+        let told = guard(|| signal.dialect.handle(input, now));
+        self.signals.dirty.insert(id);
+        if let Err(reason) = told {
+            self.drop_signal(id, &reason);
+        }
+    }
+
+    /// A client's machine is done for.
+    fn drop_signal(&mut self, id: SignalId, reason: &Reason) {
+        self.timers.cancel(&Alarm::Signal(id));
+        let Some(signal) = self.signals.all.remove(&id) else { return };
+        self.signals.dirty.remove(&id);
+        if let Some(conn) = signal.conn {
+            self.signals.by_conn.remove(&conn);
+            self.socket_close(conn, code::INTERNAL, &reason.text);
+        }
+        if let Some(session) = signal.session {
+            self.signals.by_session.remove(&session);
+            self.end_session(session, reason);
+        }
+    }
+
+    /// Does what the clients' machines said. Whether there was anything.
+    pub(super) fn settle_signals(&mut self) -> bool {
+        let mut any = false;
+        while let Some(id) = self.signals.dirty.pop_first() {
+            any = true;
+            while let Some(said) = self.signals.all.get_mut(&id).and_then(|s| s.dialect.poll()) {
+                self.signal_said(id, said);
+            }
+            let Some(signal) = self.signals.all.get(&id) else { continue };
+            if signal.conn.is_none() && signal.session.is_none() {
+                self.signals.all.remove(&id);
+                self.timers.cancel(&Alarm::Signal(id));
+            } else {
+                self.timers.update(Alarm::Signal(id), signal.dialect.deadline());
+            }
+        }
+        any
+    }
+
+    /// A client's machine has something due.
+    pub(super) fn tick_signal(&mut self, id: SignalId) {
+        self.tell_signal(id, Input::Tick);
+    }
+
+    fn signal_said(&mut self, id: SignalId, said: Output) {
+        match said {
+            Output::Say { way, text } => self.say(id, way, &text),
+            Output::CloseSocket(reason) => {
+                let conn = self.signals.all.get_mut(&id).and_then(|s| s.conn.take());
+                if let Some(conn) = conn {
+                    self.signals.by_conn.remove(&conn);
+                    self.socket_close(conn, code::NORMAL, &reason.text);
+                }
+            }
+            Output::AskName(name) => {
+                let taken = self.signal_key(id, &name).is_ok_and(|key| self.may_publish(&key).is_err());
+                self.tell_signal(id, Input::Available(taken));
+            }
+            Output::Publish { name, sdp } => {
+                if let Err(reason) = self.signal_publishes(id, &name, &sdp) {
+                    self.counters.ended_as("ws", &reason);
+                    self.tell_signal(id, Input::Failed(&reason));
+                }
+            }
+            Output::Find(name) => self.signal_plays(id, &name, None),
+            Output::Offer { name, channel } => self.signal_plays(id, &name, Some(channel)),
+            Output::Answer(sdp) => self.signal_answers(id, &sdp),
+            Output::Start => {
+                let session = self.signals.all.get(&id).and_then(|s| s.session);
+                let key = session.and_then(|s| self.sessions.get(s)).map(|s| s.key.clone());
+                let about = key.and_then(|k| self.hub.find(&k)).map(|s| self.about(s));
+                self.tell_signal(id, Input::Started(about.unwrap_or_default()));
+            }
+            Output::KeyFrames(every) => {
+                if let Some(session) = self.signals.all.get(&id).and_then(|s| s.session) {
+                    self.key_frames_every(session, every);
+                }
+            }
+            Output::Data(payload) => {
+                if let Some(session) = self.signals.all.get(&id).and_then(|s| s.session) {
+                    self.publisher_data(session, payload);
+                }
+            }
+            Output::End(reason) => {
+                if let Some(session) = self.signals.all.get(&id).and_then(|s| s.session) {
+                    self.end_session(session, &reason);
+                }
+            }
+            Output::Log(level, text) => {
+                let Some(signal) = self.signals.all.get(&id) else { return };
+                match signal.session {
+                    Some(session) => self.log_session(level, session, "signalling", text),
+                    None => {
+                        let text = format!("{}: {text}", signal.remote);
+                        self.log(level, "ws", "signalling", text);
+                    }
+                }
+            }
+        }
+    }
+
+    fn say(&mut self, id: SignalId, way: Way, text: &str) {
+        let Some(signal) = self.signals.all.get(&id) else { return };
+        match way {
+            Way::Socket => {
+                if let Some(conn) = signal.conn {
+                    self.socket_send(conn, text);
+                }
+            }
+            Way::Channel => {
+                let carrier = signal.session.and_then(|s| self.sessions.get(s)).map(|s| s.carrier);
+                if let Some(Carrier::Rtc(session)) = carrier {
+                    self.rtc.handle(rtc::Input::Say { session, text }, self.now);
+                }
+            }
+        }
+    }
+
+    fn signal_key(&self, id: SignalId, name: &str) -> Result<StreamKey, Reason> {
+        let app = self.signals.all.get(&id).map_or("", |s| s.app.as_str());
+        StreamKey::join(app, name).map_err(|text| Reason::peer("bad_stream_name", text))
+    }
+
+    /// A client's session begins.
+    fn signal_session(&mut self, id: SignalId, part: Part, key: StreamKey, carrier: Carrier) -> SessionId {
+        let remote = self.signals.all.get(&id).map(|s| s.remote);
+        let session = self.sessions.add(Protocol::Ws, part, key, remote, carrier, self.now);
+        if let Some(signal) = self.signals.all.get_mut(&id) {
+            signal.session = Some(session);
+            self.signals.by_session.insert(session, id);
+        }
+        session
+    }
+
+    /// A client got more than words: its websocket no longer counts as idle.
+    fn signal_is_used(&mut self, id: SignalId) {
+        if let Some(conn) = self.signals.all.get(&id).and_then(|s| s.conn) {
+            self.conn_is_used(conn);
+        }
+    }
+
+    fn signal_publishes(&mut self, id: SignalId, name: &str, sdp: &str) -> Result<(), Reason> {
+        let key = self.signal_key(id, name)?;
+        self.may_publish(&key)?;
+        let Some(signal) = self.signals.all.get(&id) else { return Ok(()) };
+        let candidates = self.advertised.candidates(signal.asked, self.config.webrtc.port);
+        let remote = signal.remote;
+        let (rtc, answer) = self.rtc_publish(sdp, &candidates, Some(remote))?;
+        let session = self.signal_session(id, Part::AsksToPublish, key, Carrier::Rtc(rtc));
+        self.signal_is_used(id);
+        if let Some(signal) = self.signals.all.get_mut(&id) {
+            signal.answer = Some(answer);
+        }
+        self.claim(session);
+        Ok(())
+    }
+
+    /// A publisher's name was claimed, or not. Whether it is a client of the dialect.
+    pub(super) fn answer_signal(&mut self, session: SessionId, result: Result<(), &Reason>) -> bool {
+        let Some(id) = self.signals.by_session.get(&session).copied() else { return false };
+        let Some(signal) = self.signals.all.get_mut(&id) else { return false };
+        let answer = signal.answer.take();
+        match result {
+            Ok(()) => {
+                let candidates = self.advertised.candidates(signal.asked, self.config.webrtc.port);
+                let sdp = answer.unwrap_or_default();
+                let candidates = rtc::candidate_lines(&candidates);
+                self.tell_signal(id, Input::Described { sdp: &sdp, candidates: &candidates });
+            }
+            Err(reason) => {
+                signal.session = None;
+                self.signals.by_session.remove(&session);
+                self.tell_signal(id, Input::Failed(reason));
+            }
+        }
+        true
+    }
+
+    fn signal_plays(&mut self, id: SignalId, name: &str, wants_offer: Option<bool>) {
+        let found = if self.draining { Err(super::web::draining()) } else { self.signal_key(id, name) };
+        match found {
+            Ok(key) => {
+                if let Some(signal) = self.signals.all.get_mut(&id) {
+                    signal.wants_offer = wants_offer;
+                }
+                let session = self.signal_session(id, Part::AsksToPlay, key, Carrier::Signal(id));
+                self.find_stream(session);
+            }
+            Err(reason) if wants_offer.is_some() => self.tell_signal(id, Input::Failed(&reason)),
+            Err(_) => self.tell_signal(id, Input::Available(false)),
+        }
+    }
+
+    /// A viewer's stream cannot be had: it is told so, and may ask for another.
+    pub(super) fn signal_refused(&mut self, id: SignalId, session: SessionId, reason: &Reason) {
+        self.signals.by_session.remove(&session);
+        let Some(signal) = self.signals.all.get_mut(&id) else { return };
+        signal.session = None;
+        match signal.wants_offer {
+            Some(_) => self.tell_signal(id, Input::Failed(reason)),
+            None => self.tell_signal(id, Input::Available(false)),
+        }
+    }
+
+    /// A viewer's stream is here: it is told so, or gets its offer.
+    pub(super) fn start_signal(
+        &mut self,
+        id: SignalId,
+        session: SessionId,
+        stream: StreamId,
+    ) -> Result<(), Reason> {
+        let Some(signal) = self.signals.all.get_mut(&id) else {
+            return Err(Reason::local("no_carrier", "the viewer is gone"));
+        };
+        let Some(channel) = signal.wants_offer else {
+            // It only wanted to know.
+            signal.session = None;
+            self.signals.by_session.remove(&session);
+            if let Some(s) = self.sessions.remove(session) {
+                self.pulls.touch(&s.key);
+            }
+            self.tell_signal(id, Input::Available(true));
+            return Ok(());
+        };
+        let (from, asked) = (signal.remote.ip(), signal.asked);
+        let candidates = self.advertised.candidates(asked, self.config.webrtc.port);
+        let tracks = self.hub.tracks(stream);
+        let playing = self.rtc.offer(from, &candidates, &tracks, channel, self.now)?;
+        self.sessions.set_carrier(session, Carrier::Rtc(playing.session));
+        self.signal_is_used(id);
+        if let Some(key) = self.hub.key(stream).cloned() {
+            self.joining.insert(session, (key, playing.takes.with_data()));
+        }
+        let candidates = rtc::candidate_lines(&candidates);
+        self.tell_signal(id, Input::Described { sdp: &playing.answer, candidates: &candidates });
+        Ok(())
+    }
+
+    fn signal_answers(&mut self, id: SignalId, sdp: &str) {
+        let Some(session) = self.signals.all.get(&id).and_then(|s| s.session) else { return };
+        let Some(Carrier::Rtc(rtc)) = self.sessions.get(session).map(|s| s.carrier) else { return };
+        match self.rtc.answer(rtc, sdp, self.now) {
+            Ok(()) => self.tell_signal(id, Input::AnswerTaken),
+            Err(reason) => {
+                self.tell_signal(id, Input::Failed(&reason));
+                self.end_session(session, &reason);
+            }
+        }
+    }
+
+    fn about(&self, stream: StreamId) -> About {
+        let tracks = self.hub.tracks(stream);
+        let video = tracks.iter().find(|(_, c)| c.params.codec().is_video());
+        About {
+            video: video.is_some(),
+            audio: tracks.iter().any(|(_, c)| !c.params.codec().is_video()),
+            size: video.and_then(|(_, c)| c.params.size()),
+        }
+    }
+
+    /// Data of a publisher takes its place behind the frame that came last.
+    fn publisher_data(&mut self, session: SessionId, payload: Bytes) {
+        let Some(at) = self.sessions.get(session).and_then(|s| s.last_dts) else {
+            self.counters.drop("frame", "data_before_media", 1);
+            return;
+        };
+        let frame = NewFrame {
+            track: TrackId::DATA,
+            dts: at,
+            pts: at,
+            kind: FrameKind::Data,
+            discardable: false,
+            temporal_layer: 0,
+            rotation: Rotation::R0,
+            capture: None,
+            payload,
+        };
+        self.ingest(session, Ingest::Frame(frame));
+    }
+
+    /// Data of its stream reaches a viewer. Whether it is a client of the dialect.
+    pub(super) fn signal_data(&mut self, session: SessionId, payload: &[u8]) {
+        match self.signals.by_session.get(&session).copied() {
+            Some(id) => self.tell_signal(id, Input::Data(payload)),
+            None => self.counters.drop("frame", "no_data_channel", 1),
+        }
+    }
+
+    /// A session is about to end: its client is told why.
+    pub(super) fn signal_session_over(&mut self, session: SessionId, reason: &Reason) {
+        self.timers.cancel(&Alarm::KeyFrames(session));
+        let Some(id) = self.signals.by_session.get(&session).copied() else { return };
+        if reason.code == hub::SOURCE_GONE {
+            self.tell_signal(id, Input::Unpublished);
+        }
+        self.tell_signal(id, Input::Ended(reason));
+        // While its channel is still there.
+        while let Some(said) = self.signals.all.get_mut(&id).and_then(|s| s.dialect.poll()) {
+            if let Output::Say { .. } | Output::CloseSocket(_) | Output::Log(..) = said {
+                self.signal_said(id, said);
+            }
+        }
+        self.signals.by_session.remove(&session);
+        if let Some(signal) = self.signals.all.get_mut(&id) {
+            signal.session = None;
+        }
+    }
+
+    fn key_frames_every(&mut self, session: SessionId, every: Duration) {
+        let Some(s) = self.sessions.get_mut(session) else { return };
+        s.key_frames = Some(every);
+        self.timers
+            .set(Alarm::KeyFrames(session), Deadline::new(self.now + every, "a key frame, as asked for"));
+    }
+
+    /// The next of the key frames that a publisher wants in its stream.
+    pub(super) fn key_frame_due(&mut self, session: SessionId) {
+        let Some(s) = self.sessions.get(session) else { return };
+        let (Carrier::Rtc(rtc), Some(every)) = (s.carrier, s.key_frames) else { return };
+        self.rtc.handle(rtc::Input::RequestKeyFrame { session: rtc }, self.now);
+        self.key_frames_every(session, every);
+    }
+}

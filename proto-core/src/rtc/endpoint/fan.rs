@@ -1,0 +1,130 @@
+//! The fan-out to lean viewers: who waits for a turn, and how much leaves in one. Viewers take turns of a few packets
+//! each, so a key frame reaches all of them side by side, none gets hundreds of packets in one burst, and what is made in
+//! one turn of the loop stays small enough for the processor's caches.
+
+use super::{Endpoint, SessionId};
+use crate::error::Reason;
+use crate::guard::{guard, strike};
+use crate::hub::delivery::Delivery;
+use crate::io::Batch;
+use crate::rtc::peer::PeerEvent;
+use crate::rtc::talk::Talk;
+use crate::rtc::viewer::Turn;
+use crate::time::{Deadline, Time};
+use std::collections::VecDeque;
+
+/// Packets that one viewer gets in its turn.
+const SLICE: usize = 16;
+/// A batch leaves once it has so many bytes.
+const BATCH_BYTES: usize = 192 << 10;
+/// Bytes that leave in one turn of the loop; then whoever else has work gets the loop.
+const TURN_BYTES: usize = 768 << 10;
+
+/// Who waits to send, and how much may leave before the loop goes on.
+#[derive(Debug)]
+pub(super) struct Fan {
+    ready: VecDeque<SessionId>,
+    budget: usize,
+}
+
+impl Default for Fan {
+    fn default() -> Fan {
+        Fan { ready: VecDeque::new(), budget: TURN_BYTES }
+    }
+}
+
+impl Fan {
+    /// A turn of the loop begins.
+    pub(super) fn renew(&mut self) {
+        self.budget = TURN_BYTES;
+    }
+
+    /// Viewers that wait although this turn's bytes are used up go on at once, in the next turn.
+    pub(super) fn deadline(&self, now: Time) -> Option<Deadline> {
+        (!self.ready.is_empty()).then(|| Deadline::new(now, "fan-out"))
+    }
+}
+
+impl Endpoint {
+    /// Something for a viewer.
+    pub(super) fn deliver(&mut self, id: SessionId, delivery: &Delivery, now: Time) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Talk::Lean(viewer) = &mut session.talk else {
+            self.with(id, now, |p| p.deliver(delivery, now));
+            return;
+        };
+        session.told += 1;
+        let (switches, told) = (self.limits.simulation, session.told);
+        let queued = guard(|| {
+            strike(switches, id.0 | super::STRUCK, told);
+            viewer.deliver(delivery, now)
+        });
+        match queued {
+            Ok(true) => {
+                if !std::mem::replace(&mut session.ready, true) {
+                    self.fan.ready.push_back(id);
+                }
+                if !viewer.events.is_empty() {
+                    self.with(id, now, |_| ());
+                }
+            }
+            Ok(false) => {}
+            Err(reason) => self.broke(id, reason),
+        }
+    }
+
+    /// Gives a viewer that has something to send a place in the row.
+    pub(super) fn line_up(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id)
+            && session.talk.wants_turn()
+            && !std::mem::replace(&mut session.ready, true)
+        {
+            self.fan.ready.push_back(id);
+        }
+    }
+
+    fn broke(&mut self, id: SessionId, reason: Reason) {
+        self.drops.panics += 1;
+        self.remove(id);
+        self.outputs.push_back(super::Output::Event(id, PeerEvent::Closed(reason)));
+    }
+
+    /// Fills a batch with what viewers wait to send, each in its turn.
+    pub(super) fn fan_out(&mut self) {
+        let Some((socket, most)) = self.socket else { return };
+        let most = self.segments(most);
+        let now = self.now;
+        while self.fan.budget > 0
+            && let Some(id) = self.fan.ready.pop_front()
+        {
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            let Talk::Lean(viewer) = &mut session.talk else { continue };
+            let pool = &mut self.pool;
+            let batch =
+                self.batch.get_or_insert_with(|| pool.pop().unwrap_or_else(|| Box::new(Batch::new(socket))));
+            batch.socket = socket;
+            let (bytes, items) = (batch.buf.len(), batch.items.len());
+            let turn = guard(|| viewer.send(batch, SLICE, most, now));
+            match turn {
+                Ok(turn) => {
+                    self.fan.budget = self.fan.budget.saturating_sub(batch.buf.len() - bytes);
+                    session.ready = turn == Turn::More;
+                    if session.ready {
+                        self.fan.ready.push_back(id);
+                    } else if viewer.closed() {
+                        self.with(id, now, |_| ());
+                    }
+                }
+                Err(reason) => {
+                    // What it left half made must not leave.
+                    batch.buf.truncate(bytes);
+                    batch.items.truncate(items);
+                    self.broke(id, reason);
+                }
+            }
+            if self.batch.as_ref().is_some_and(|b| b.buf.len() >= BATCH_BYTES) {
+                return;
+            }
+        }
+    }
+}

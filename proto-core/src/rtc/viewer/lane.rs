@@ -1,0 +1,194 @@
+//! One kind of media on its way to one viewer: the numbers that RTP demands, and what may be asked for again.
+//!
+//! A lane is the only one that ever sends on its SSRCs, and its numbers never go back: under GCM that is what keeps the
+//! key secret.
+
+use crate::media::frame::{Frame, FrameKind};
+use crate::media::payload::marks;
+use crate::media::track::{Codec, CodecConfig, TrackId};
+use crate::rand::Rng;
+use crate::rtc::srtp::{RTP_HEADER, Refused, Sealer};
+use crate::time::Time;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// How a section of the viewer's session carries its media.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Carried {
+    pub(super) mid: String,
+    pub(super) codec: Codec,
+    pub(super) pt: u8,
+    /// The payload type of packets that are sent again (RFC 4588). Without one they come again as they were.
+    pub(super) rtx: Option<u8>,
+    /// Ticks of the RTP clock a second.
+    pub(super) rate: u32,
+}
+
+/// A frame that was sent and may be asked for: its place in the lane, and the frame itself, which the stream's other
+/// viewers share.
+#[derive(Debug)]
+struct Sent {
+    first: u64,
+    timestamp: u32,
+    at: Time,
+    frame: Arc<Frame>,
+}
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) carried: Carried,
+    pub(super) ssrc: u32,
+    pub(super) rtx_ssrc: u32,
+    /// The numbers of the next packets, with the wraps above.
+    next: u64,
+    next_rtx: u64,
+    offset: u32,
+    track: Option<TrackId>,
+    config: Option<Arc<CodecConfig>>,
+    pub(super) started: bool,
+    pub(super) packets: u32,
+    pub(super) octets: u32,
+    sent: VecDeque<Sent>,
+    scratch: Vec<u8>,
+}
+
+/// Why a frame is not for this lane, or the configuration that it needs.
+pub(super) enum Fits<'a> {
+    NoTrack,
+    BeforeKey,
+    Yes(&'a Arc<CodecConfig>),
+}
+
+impl Lane {
+    /// First numbers and the timestamps' offset are drawn from `rng` (RFC 3550, 5.1). `ssrcs` are nobody else's in the
+    /// session: one for the media, one for packets that are sent again.
+    pub(super) fn new(carried: Carried, ssrcs: [u32; 2], rng: &mut Rng) -> Lane {
+        let [ssrc, rtx_ssrc] = ssrcs;
+        Lane {
+            carried,
+            ssrc,
+            rtx_ssrc,
+            // In the lower half of the range, so that the first wrap is far from what SRTP has to guess
+            // (RFC 3711, 3.3.1).
+            next: u64::from(rng.below(0x8000)),
+            next_rtx: u64::from(rng.below(0x8000)),
+            offset: rng.u32(),
+            track: None,
+            config: None,
+            started: false,
+            packets: 0,
+            octets: 0,
+            sent: VecDeque::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Learns a track's configuration, if the track is of this lane.
+    pub(super) fn config(&mut self, track: TrackId, config: &Arc<CodecConfig>) {
+        let codec = config.params.codec();
+        if self.carried.codec != codec {
+            // The publisher changed its codec; what was known of the track before must not speak for what comes.
+            if self.track == Some(track) {
+                self.config = None;
+            }
+            return;
+        }
+        // The first track of a kind is the one that plays.
+        if *self.track.get_or_insert(track) == track {
+            self.config = Some(config.clone());
+        }
+    }
+
+    pub(super) fn fits(&self, frame: &Frame) -> Fits<'_> {
+        let Some(config) = self.config.as_ref().filter(|_| self.track == Some(frame.media.track)) else {
+            return Fits::NoTrack;
+        };
+        if frame.is_video() && !self.started && frame.media.kind != FrameKind::Key {
+            return Fits::BeforeKey;
+        }
+        Fits::Yes(config)
+    }
+
+    /// The RTP timestamp of a moment on the viewer's timeline, nanoseconds.
+    pub(super) fn timestamp(&self, pts: i64) -> u32 {
+        let ticks = i128::from(pts) * i128::from(self.carried.rate) / 1_000_000_000;
+        self.offset.wrapping_add(ticks as u32)
+    }
+
+    fn header(&self, pt: u8, seq: u64, timestamp: u32, ssrc: u32, marked: bool) -> [u8; RTP_HEADER] {
+        let [q0, q1] = (seq as u16).to_be_bytes();
+        let [t0, t1, t2, t3] = timestamp.to_be_bytes();
+        let [s0, s1, s2, s3] = ssrc.to_be_bytes();
+        [2 << 6, pt & 0x7f | u8::from(marked) << 7, q0, q1, t0, t1, t2, t3, s0, s1, s2, s3]
+    }
+
+    /// Appends the `n`th packet of a frame. Packets of a frame must come one after the other, beginning with 0.
+    pub(super) fn put(
+        &mut self,
+        frame: &Frame,
+        n: usize,
+        timestamp: u32,
+        sealer: &mut Sealer,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refused> {
+        let Some(payloads) = frame.renderings.rtp.get().map(|r| &r.0) else { return Ok(()) };
+        let Some(payload) = payloads.get(n) else { return Ok(()) };
+        let marked = n + 1 == payloads.len() && marks(self.carried.codec);
+        let seq = self.next;
+        // Used up whatever comes of it.
+        self.next += 1;
+        let header = self.header(self.carried.pt, seq, timestamp, self.ssrc, marked);
+        sealer.rtp(&header, (seq >> 16) as u32, payload, out)?;
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(payload.len() as u32);
+        Ok(())
+    }
+
+    /// Remembers a frame of which all packets have just been put, and forgets those that are too old or too many.
+    pub(super) fn note(&mut self, frame: Arc<Frame>, timestamp: u32, now: Time, most: usize, age_ms: u64) {
+        let count = frame.renderings.rtp.get().map_or(0, |r| r.0.len()) as u64;
+        self.sent.push_back(Sent { first: self.next - count, timestamp, at: now, frame });
+        let stale =
+            |s: &Sent| now.since(s.at).as_millis() as u64 > age_ms || self.next - s.first > most as u64;
+        while self.sent.len() > 1 && self.sent.front().is_some_and(stale) {
+            self.sent.pop_front();
+        }
+    }
+
+    /// Appends a packet that was lost on its way: on the SSRC for that (RFC 4588), or just as it was. Answers its bytes
+    /// of payload; 0 if it is not known any more.
+    pub(super) fn again(
+        &mut self,
+        seq: u16,
+        now: Time,
+        age_ms: u64,
+        sealer: &mut Sealer,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, Refused> {
+        // The newest number with these lower bits that has been used.
+        let back = (self.next.wrapping_sub(1) as u16).wrapping_sub(seq);
+        let Some(number) = self.next.checked_sub(1 + u64::from(back)) else { return Ok(0) };
+        let at = self.sent.partition_point(|s| s.first <= number);
+        let Some(sent) = at.checked_sub(1).and_then(|at| self.sent.get(at)) else { return Ok(0) };
+        let payloads = sent.frame.renderings.rtp.get().map(|r| r.0.as_slice()).unwrap_or_default();
+        let n = (number - sent.first) as usize;
+        let Some(payload) = payloads.get(n) else { return Ok(0) };
+        if now.since(sent.at).as_millis() as u64 > age_ms {
+            return Ok(0);
+        }
+        let (timestamp, marked) = (sent.timestamp, n + 1 == payloads.len() && marks(self.carried.codec));
+        let Some(pt) = self.carried.rtx else {
+            let header = self.header(self.carried.pt, number, timestamp, self.ssrc, marked);
+            sealer.rtp(&header, (number >> 16) as u32, payload, out)?;
+            return Ok(payload.len());
+        };
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&seq.to_be_bytes());
+        self.scratch.extend_from_slice(payload);
+        let own = self.next_rtx;
+        self.next_rtx += 1;
+        let header = self.header(pt, own, timestamp, self.rtx_ssrc, marked);
+        sealer.rtp(&header, (own >> 16) as u32, &self.scratch, out)?;
+        Ok(self.scratch.len())
+    }
+}

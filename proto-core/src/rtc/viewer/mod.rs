@@ -1,0 +1,471 @@
+//! A viewer's session without an `Rtc` of its own: an ICE-lite responder, DTLS for the keys, and a sender that seals the
+//! stream's shared packets straight into the batch that leaves. It carries what plain WHEP viewers need: media one way,
+//! no data channel, no bandwidth estimation. Everything else is `rtc/peer.rs`, and that is also the oracle in tests.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod answer;
+mod feedback;
+mod lane;
+mod path;
+
+use super::dtls::Identity;
+use super::egress::render;
+use super::peer::{PeerEvent, Sent, SessionStats, Setup, Verdict, instant, peer_closed};
+use super::srtp::{self, Opener, Sealer};
+use crate::error::Reason;
+use crate::hub::delivery::Delivery;
+use crate::io::Batch;
+use crate::limits::Limits;
+use crate::media::frame::Frame;
+use crate::media::track::{CodecConfig, TrackId};
+use crate::rand::Rng;
+use crate::simulation::Bug;
+use crate::time::{Deadline, Time};
+use answer::Offered;
+use feedback::{Again, ReportClock};
+use lane::{Fits, Lane};
+use path::Nominated;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use str0m::IceCreds;
+use str0m::config::CryptoProvider;
+use str0m::crypto::dtls::{DtlsInstance, DtlsOutput, DtlsVersion};
+
+/// How often a session's numbers are reported.
+const STATS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often sender reports are sent, so that sound and picture stay together.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// What one DTLS record can have.
+const RECORD: usize = 2_048;
+/// Characters of the name that both sources share (RFC 3550, 6.5.1): 95 bits of chance.
+const CNAME_CHARS: usize = 16;
+
+/// A frame that waits for its turn to be sent.
+#[derive(Debug)]
+struct Waiting {
+    frame: Arc<Frame>,
+    timestamp: u32,
+    /// In [`Viewer::lanes`].
+    lane: usize,
+    /// The next packet.
+    next: usize,
+}
+
+/// What became of a turn of sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// More waits.
+    More,
+    /// Nothing waits.
+    Idle,
+}
+
+pub(super) struct Viewer {
+    /// Picture, sound.
+    lanes: [Option<Lane>; 2],
+    sealer: Option<Sealer>,
+    waiting: VecDeque<Waiting>,
+    again: Again,
+    nominated: Option<Nominated>,
+    clock: ReportClock,
+    opener: Option<Opener>,
+    dtls: Box<dyn DtlsInstance>,
+    dtls_deadline: Time,
+    fingerprint: [u8; 32],
+    /// The certificate that the peer showed is the one that its offer named.
+    proven: bool,
+    shaken: bool,
+    client: bool,
+    crypto: Arc<CryptoProvider>,
+    password: String,
+    cname: String,
+    base: Instant,
+    limits: Arc<Limits>,
+    opened: Time,
+    heard: Time,
+    connected: bool,
+    closing: Option<Reason>,
+    closed: bool,
+    next_report: Time,
+    next_stats: Time,
+    stats: SessionStats,
+    pub(super) sent: VecDeque<Sent>,
+    pub(super) events: VecDeque<PeerEvent>,
+    #[cfg(test)]
+    pub(super) explode: bool,
+}
+
+impl Viewer {
+    /// Opens a session and answers the offer, in the words that str0m would use.
+    ///
+    /// # Errors
+    /// The offer cannot be answered, or DTLS cannot be begun.
+    pub(super) fn open(setup: Setup<'_>, rng: &mut Rng) -> Result<(Viewer, String), Reason> {
+        let Setup { prepared, identity, limits, candidates, creds, base, now, .. } = setup;
+        let offered = Offered::read(prepared)?;
+        // Four that differ, and none is 0.
+        let ssrc = (rng.u32() | 4) & !3;
+        let mut lane = |carried: &Option<lane::Carried>, n: u32| {
+            carried.clone().map(|c| Lane::new(c, [ssrc + n, ssrc + n + 1], rng))
+        };
+        let lanes = [lane(&offered.video, 0), lane(&offered.audio, 2)];
+        let cname = rng.token(CNAME_CHARS);
+        let crypto = identity.crypto().clone();
+        let ours = crypto.sha256_provider.sha256(&identity.certificate().certificate);
+        let [video, audio] = &lanes;
+        let answer = offered.answer([video.as_ref(), audio.as_ref()], &creds, &ours, &cname, candidates)?;
+        let dtls = handshake(identity, offered.waits, instant(base, now))?;
+        let viewer = Viewer {
+            lanes,
+            sealer: None,
+            waiting: VecDeque::new(),
+            again: Again::default(),
+            nominated: None,
+            clock: ReportClock::default(),
+            opener: None,
+            dtls,
+            dtls_deadline: now,
+            fingerprint: offered.fingerprint,
+            proven: false,
+            shaken: false,
+            client: offered.waits,
+            crypto,
+            password: creds.pass,
+            cname,
+            base,
+            limits,
+            opened: now,
+            heard: now,
+            connected: false,
+            closing: None,
+            closed: false,
+            next_report: now,
+            next_stats: now + STATS_INTERVAL,
+            stats: SessionStats::default(),
+            sent: VecDeque::new(),
+            events: VecDeque::new(),
+            #[cfg(test)]
+            explode: false,
+        };
+        Ok((viewer, answer))
+    }
+
+    pub(super) fn connected(&self) -> bool {
+        self.connected
+    }
+
+    pub(super) fn closed(&self) -> bool {
+        self.closed
+    }
+
+    /// When anything authenticated came last.
+    pub(super) fn heard(&self) -> Time {
+        self.heard
+    }
+
+    /// Takes DTLS or RTCP from a path that the peer has proven to be its own.
+    pub(super) fn datagram(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        datagram: &[u8],
+        now: Time,
+    ) -> Verdict {
+        #[cfg(test)]
+        assert!(!self.explode, "told to");
+        let Some(first) = datagram.first() else { return Verdict::Unauthentic };
+        self.stats.bytes_in += datagram.len() as u64;
+        if let Some(nominated) = self.nominated.as_mut().filter(|n| n.remote == remote) {
+            nominated.heard = now;
+        }
+        if first >> 6 == 2 {
+            return self.feedback(datagram, now);
+        }
+        // What is not authentic is dropped (RFC 6347, 4.1.2.7); only what ends the session for good does so here.
+        if self.dtls.handle_packet(datagram).is_err() && self.shaken && self.dtls.is_closed() {
+            self.closing
+                .get_or_insert_with(|| Reason::peer("webrtc_error", "the DTLS session of the viewer broke"));
+            self.closed = true;
+        }
+        self.shake(local, remote, now);
+        Verdict::Taken
+    }
+
+    /// Takes out what DTLS says; its records leave on the path that is given.
+    fn shake(&mut self, local: SocketAddr, remote: SocketAddr, now: Time) {
+        let mut buf = [0; RECORD];
+        loop {
+            match self.dtls.poll_output(&mut buf) {
+                DtlsOutput::Packet(packet) => {
+                    self.stats.bytes_out += packet.len() as u64;
+                    self.sent.push_back((local, remote, packet.to_vec()));
+                }
+                DtlsOutput::PeerCert(certificate) => {
+                    self.proven = self.crypto.sha256_provider.sha256(certificate) == self.fingerprint;
+                    if !self.proven {
+                        self.closing.get_or_insert_with(|| {
+                            Reason::peer(
+                                "wrong_certificate",
+                                "the viewer shows another certificate than its offer names (a=fingerprint)",
+                            )
+                        });
+                        self.closed = true;
+                        return;
+                    }
+                }
+                // S9: no keys without the right certificate on a path whose check succeeded.
+                DtlsOutput::KeyingMaterial(material, profile) if self.proven => {
+                    match srtp::keys(&material, profile, self.client, &self.crypto) {
+                        Ok((sealer, opener)) => (self.sealer, self.opener) = (Some(sealer), Some(opener)),
+                        Err(reason) => {
+                            self.closing.get_or_insert(reason);
+                            self.closed = true;
+                            return;
+                        }
+                    }
+                }
+                DtlsOutput::Connected => self.shaken = true,
+                DtlsOutput::CloseNotify => {
+                    self.closing.get_or_insert_with(peer_closed);
+                    self.closed = true;
+                    return;
+                }
+                DtlsOutput::Timeout(at) => {
+                    self.dtls_deadline =
+                        Time::from_nanos(at.saturating_duration_since(self.base).as_nanos() as u64);
+                    break;
+                }
+                _ => {}
+            }
+        }
+        self.connect(now);
+    }
+
+    /// The media path stands once there are keys and the peer has said which path it wants.
+    fn connect(&mut self, now: Time) {
+        if !self.connected
+            && self.shaken
+            && self.sealer.is_some()
+            && let Some(nominated) = &self.nominated
+        {
+            self.connected = true;
+            self.heard = now;
+            self.next_report = now;
+            self.events.push_back(PeerEvent::Connected { remote: nominated.remote });
+        }
+    }
+
+    /// Learns what the hub delivers. Answers whether something waits to be sent.
+    pub(super) fn deliver(&mut self, delivery: &Delivery, now: Time) -> bool {
+        match delivery {
+            Delivery::Config { track, config } => {
+                self.lanes.iter_mut().flatten().for_each(|l| l.config(*track, config));
+                false
+            }
+            Delivery::Frame { frame, pts, .. } => self.queue(frame, *pts, now),
+        }
+    }
+
+    fn queue(&mut self, frame: &Arc<Frame>, pts: i64, now: Time) -> bool {
+        let kind = usize::from(!frame.is_video());
+        let fits = self.lanes.get(kind).and_then(Option::as_ref).map_or(Fits::NoTrack, |l| l.fits(frame));
+        let Fits::Yes(config) = fits else {
+            self.stats.frames_unsent += 1;
+            return false;
+        };
+        if !self.connected || self.closing.is_some() {
+            self.stats.frames_unsent += 1;
+            return false;
+        }
+        if self.waiting.len() >= self.limits.rtc_viewer_frames {
+            self.overflow(kind);
+            return true;
+        }
+        frame.renderings.rtp.get_or_init(|| render(frame, config));
+        self.clock.frame(pts, now);
+        if let Some(Some(lane)) = self.lanes.get_mut(kind) {
+            lane.started = true;
+            let timestamp = lane.timestamp(pts);
+            self.waiting.push_back(Waiting { frame: frame.clone(), timestamp, lane: kind, next: 0 });
+        }
+        true
+    }
+
+    /// More waits than may: what has not begun to leave is left out, and pictures go on with the next key frame.
+    fn overflow(&mut self, kind: usize) {
+        let all = self.waiting.len();
+        self.waiting.retain(|w| w.next > 0);
+        self.stats.frames_unsent += (all - self.waiting.len()) as u64 + 1;
+        if let Some(Some(lane)) = self.lanes.first_mut() {
+            lane.started = false;
+            if kind == 0 {
+                self.events.push_back(PeerEvent::KeyFrameWanted);
+            }
+        }
+    }
+
+    /// Appends at most `segments` packets of what waits to a batch.
+    pub(super) fn send(&mut self, batch: &mut Batch, segments: usize, most: usize, now: Time) -> Turn {
+        let Some(nominated) = &self.nominated else { return Turn::Idle };
+        let (source, destination) = (Some(nominated.local.ip()), nominated.remote);
+        let Some(sealer) = &mut self.sealer else { return Turn::Idle };
+        if self.closed || self.limits.rtc_consent_ms <= now.since(self.heard).as_millis() as u64 {
+            // RFC 7675: without consent nothing leaves; the session ends at its deadline.
+            if !self.limits.simulation.planted(Bug::ConsentIgnored) {
+                self.stats.frames_unsent += self.waiting.drain(..).len() as u64;
+                return Turn::Idle;
+            }
+        }
+        let began = batch.buf.len();
+        let mut left = segments.max(1);
+        let age = self.limits.rtc_rtx_ms;
+        while left > 0
+            && let Some((kind, seq)) = self.again.next()
+        {
+            let start = batch.buf.len();
+            if let Some(Some(lane)) = self.lanes.get_mut(kind) {
+                let put = lane.again(seq, now, age, sealer, &mut batch.buf);
+                self.again.spent(put.unwrap_or(0));
+            }
+            batch.commit(source, destination, start, most);
+            left -= 1;
+        }
+        while left > 0
+            && let Some(waiting) = self.waiting.front_mut()
+        {
+            let packets = waiting.frame.renderings.rtp.get().map_or(0, |r| r.0.len());
+            let Some(Some(lane)) = self.lanes.get_mut(waiting.lane) else { break };
+            let mut broken = false;
+            while left > 0 && waiting.next < packets {
+                let start = batch.buf.len();
+                broken |= lane
+                    .put(&waiting.frame, waiting.next, waiting.timestamp, sealer, &mut batch.buf)
+                    .is_err();
+                batch.commit(source, destination, start, most);
+                waiting.next += 1;
+                left -= 1;
+            }
+            if waiting.next >= packets
+                && let Some(Waiting { frame, timestamp, .. }) = self.waiting.pop_front()
+            {
+                lane.note(frame, timestamp, now, self.limits.rtc_rtx_packets, age);
+            }
+            if broken {
+                self.closing.get_or_insert_with(|| {
+                    Reason::local("srtp", "packets for the viewer could not be sealed")
+                });
+                self.closed = true;
+                break;
+            }
+        }
+        let bytes = batch.buf.len() - began;
+        self.stats.bytes_out += bytes as u64;
+        self.again.earned(bytes, self.limits.rtx_percent);
+        if self.waiting.is_empty() && self.again.is_empty() { Turn::Idle } else { Turn::More }
+    }
+
+    /// Ends the session: says goodbye, then `Closed`.
+    pub(super) fn close(&mut self, reason: Reason, now: Time) {
+        self.closing.get_or_insert(reason);
+        if let Some(Nominated { local, remote, .. }) = self.nominated.clone() {
+            self.goodbye(local, remote);
+            if self.dtls.close().is_ok() && self.dtls.handle_timeout(instant(self.base, now)).is_ok() {
+                self.shake(local, remote, now);
+            }
+        }
+        self.closed = true;
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self, now: Time) {
+        let limits = &self.limits;
+        if !self.connected && now.since(self.opened).as_millis() as u64 >= limits.rtc_handshake_ms {
+            let reason = super::peer::handshake_timeout(limits, self.heard > self.opened);
+            self.closing.get_or_insert(reason);
+            self.closed = true;
+            return;
+        }
+        if now.since(self.heard).as_millis() as u64 >= limits.rtc_consent_ms
+            && !limits.simulation.planted(Bug::ConsentIgnored)
+        {
+            let reason = super::peer::silent(limits);
+            self.closing.get_or_insert(reason);
+            self.closed = true;
+            return;
+        }
+        if self.dtls_deadline <= now {
+            let _ = self.dtls.handle_timeout(instant(self.base, now));
+            match self.nominated.clone() {
+                Some(Nominated { local, remote, .. }) => self.shake(local, remote, now),
+                // Nobody to shake hands with yet.
+                None => self.dtls_deadline = now + REPORT_INTERVAL,
+            }
+        }
+        if self.connected && self.next_report <= now {
+            self.next_report = now + REPORT_INTERVAL;
+            self.report(now);
+        }
+        if self.next_stats <= now {
+            self.next_stats = now + STATS_INTERVAL;
+            if self.connected {
+                self.events.push_back(PeerEvent::Stats(self.stats));
+            }
+        }
+    }
+
+    /// Says how it ended, once it has. Called after every input.
+    pub(super) fn drain(&mut self) {
+        if self.closed {
+            let reason = self.closing.clone().unwrap_or_else(peer_closed);
+            self.stats.frames_unsent += self.waiting.drain(..).len() as u64;
+            if self.stats != SessionStats::default() {
+                self.events.push_back(PeerEvent::Stats(self.stats));
+            }
+            self.events.push_back(PeerEvent::Closed(reason));
+        }
+    }
+
+    /// When time alone changes something, and why.
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        let consent = self.heard + Duration::from_millis(self.limits.rtc_consent_ms);
+        let mut next = Some(Deadline::new(self.dtls_deadline, "dtls"));
+        if !self.limits.simulation.planted(Bug::ConsentIgnored) {
+            next = Deadline::earliest(next, Some(Deadline::new(consent, "consent")));
+        }
+        if self.connected {
+            next = Deadline::earliest(next, Some(Deadline::new(self.next_report, "sender reports")));
+            next = Deadline::earliest(next, Some(Deadline::new(self.next_stats, "numbers")));
+        } else {
+            let end = self.opened + Duration::from_millis(self.limits.rtc_handshake_ms);
+            next = Deadline::earliest(next, Some(Deadline::new(end, "handshake")));
+        }
+        next
+    }
+
+    /// Learns about the tracks that are known when it opens.
+    pub(super) fn tracks(&mut self, tracks: &[(TrackId, Arc<CodecConfig>)]) {
+        for (track, config) in tracks {
+            self.lanes.iter_mut().flatten().for_each(|l| l.config(*track, config));
+        }
+    }
+
+    /// ICE begins anew with other credentials of ours; the peer's path stays until it nominates another.
+    pub(super) fn restart(&mut self, creds: &IceCreds) {
+        self.password.clone_from(&creds.pass);
+        if let Some(nominated) = &mut self.nominated {
+            nominated.priority = 0;
+        }
+    }
+}
+
+fn handshake(identity: &Identity, active: bool, now: Instant) -> Result<Box<dyn DtlsInstance>, Reason> {
+    let failed = |e: &dyn std::fmt::Display| Reason::local("dtls", format!("DTLS cannot be begun: {e}"));
+    let provider = identity.crypto().dtls_provider;
+    let mut dtls =
+        provider.new_dtls(&identity.certificate(), now, DtlsVersion::Dtls12, None).map_err(|e| failed(&e))?;
+    dtls.set_active(active);
+    dtls.handle_timeout(now).map_err(|e| failed(&e))?;
+    Ok(dtls)
+}

@@ -1,0 +1,148 @@
+//! A client that asks one thing by HTTPS, through rustls's own client.
+
+use super::{Client, In, Notes, Out};
+use bytes::Bytes;
+use proto_core::time::Time;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Trusts whoever answers: who that is, the simulator knows.
+#[derive(Debug)]
+struct Trusting;
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
+
+/// One GET over TLS, on a connection that is closed after it.
+pub struct SecureAsker {
+    tls: ClientConnection,
+    answer: Vec<u8>,
+    /// What was answered, once TLS said that it is whole; or why there is nothing.
+    pub result: Option<Result<String, String>>,
+    /// It answers nothing any more, as one whose network went.
+    pub stalls: bool,
+    out: VecDeque<Out>,
+    notes: Notes,
+}
+
+impl SecureAsker {
+    /// Will ask `to` for `path`.
+    ///
+    /// # Panics
+    /// If the library takes none of what is certain here, which no peer can cause.
+    pub fn new(to: SocketAddr, path: &str) -> SecureAsker {
+        let config = ClientConfig::builder_with_provider(Arc::new(determinism::crypto::tls_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider speaks TLS 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Trusting))
+            .with_no_client_auth();
+        let name = ServerName::IpAddress(to.ip().into());
+        let mut tls = ClientConnection::new(Arc::new(config), name).expect("a session can be made");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
+        tls.writer().write_all(request.as_bytes()).expect("it waits for the handshake");
+        SecureAsker {
+            tls,
+            answer: Vec::new(),
+            result: None,
+            stalls: false,
+            out: VecDeque::from([Out::Dial(0, to)]),
+            notes: Notes::default(),
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut bytes = Vec::new();
+        while self.tls.wants_write() && self.tls.write_tls(&mut bytes).is_ok() {}
+        if !bytes.is_empty() && !self.stalls {
+            self.out.push_back(Out::Send(0, Bytes::from(bytes)));
+        }
+    }
+
+    fn received(&mut self, mut bytes: &[u8]) -> Result<bool, String> {
+        while !bytes.is_empty() {
+            self.tls.read_tls(&mut bytes).map_err(|e| e.to_string())?;
+            let state = self.tls.process_new_packets().map_err(|e| e.to_string())?;
+            let at = self.answer.len();
+            self.answer.resize(at + state.plaintext_bytes_to_read(), 0);
+            self.tls.reader().read_exact(&mut self.answer[at..]).map_err(|e| e.to_string())?;
+            if state.peer_has_closed() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Client for SecureAsker {
+    fn on(&mut self, input: In<'_>, _now: Time) {
+        match input {
+            In::Connected(_) => self.flush(),
+            In::Received(_, bytes) if self.result.is_none() => match self.received(bytes) {
+                Ok(whole) => {
+                    self.flush();
+                    if whole {
+                        self.result = Some(Ok(String::from_utf8_lossy(&self.answer).into_owned()));
+                        self.out.push_back(Out::Close(0, false));
+                    }
+                }
+                Err(why) => self.result = Some(Err(why)),
+            },
+            In::Finished(_) if self.result.is_none() => {
+                self.result = Some(Err("it was cut: the end was not told".to_owned()));
+                self.out.push_back(Out::Close(0, false));
+            }
+            In::Closed(_, why) if self.result.is_none() => self.result = Some(Err(why.to_owned())),
+            _ => {}
+        }
+    }
+
+    fn poll(&mut self) -> Option<Out> {
+        self.out.pop_front()
+    }
+
+    fn wake(&self) -> Option<Time> {
+        None
+    }
+
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.notes
+    }
+}

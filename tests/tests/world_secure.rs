@@ -1,0 +1,116 @@
+//! TLS and the websocket proxy over links that lose, delay and cut into pieces.
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods)]
+
+use headwater_tests::world::World;
+use headwater_tests::world::actors::secure::SecureAsker;
+use headwater_tests::world::actors::socket::Socket;
+use headwater_tests::world::link::{Conditions, Loss};
+use proto_core::node::config::Role;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Runs a scenario with a seed and answers the digest of all that nodes were told and said.
+fn run(seed: u64, scenario: impl FnOnce(&mut World) + Send) -> u64 {
+    determinism::os::run([7; 32], || {
+        let mut w = World::new(seed);
+        scenario(&mut w);
+        w.hash()
+    })
+    .expect("clocks and randomness are the seed's")
+}
+
+fn bad_links() -> Conditions {
+    Conditions {
+        latency: ms(30),
+        jitter: ms(20),
+        loss: Loss { mean: 0.05, burst: 1.5 },
+        ..Conditions::default()
+    }
+}
+
+#[test]
+fn answers_come_whole_over_tls_and_every_byte_replays() {
+    let scenario = |w: &mut World| {
+        let node = w.host("n1", &[Role::Manager, Role::Origin, Role::Edge], None);
+        w.run(ms(500));
+        let to = SocketAddr::new(w.http_addr(node).ip(), 5443);
+        let askers: Vec<_> = ["/metrics", "/", "/api/v1/streams", "/nothing"]
+            .into_iter()
+            .map(|path| {
+                let id = w.add(Box::new(SecureAsker::new(to, path)));
+                w.degrade(id, bad_links());
+                (id, path)
+            })
+            .collect();
+        let done = |w: &mut World| {
+            askers.iter().all(|(id, _)| w.actor::<SecureAsker>(*id).unwrap().result.is_some())
+        };
+        w.until("answers over TLS", ms(20_000), done);
+        for (id, path) in &askers {
+            let answer = w.actor::<SecureAsker>(*id).unwrap().result.clone().unwrap();
+            let status = if *path == "/nothing" { "HTTP/1.1 404" } else { "HTTP/1.1 200" };
+            assert!(answer.as_ref().is_ok_and(|a| a.starts_with(status)), "{path}: {answer:?}");
+        }
+        assert!(w.expect_drained());
+    };
+    for seed in 0..4 {
+        assert_eq!(run(seed, scenario), run(seed, scenario), "seed {seed}");
+    }
+}
+
+#[test]
+fn handshakes_that_stall_are_ended_and_nothing_is_left_of_them() {
+    run(1, |w| {
+        let node = w.host("n1", &[Role::Manager, Role::Origin, Role::Edge], None);
+        w.run(ms(500));
+        let to = SocketAddr::new(w.http_addr(node).ip(), 5443);
+        let mut asker = SecureAsker::new(to, "/");
+        asker.stalls = true;
+        let id = w.add(Box::new(asker));
+        w.run(ms(9_000));
+        assert_eq!(w.node_of(node).unwrap().sizes().0, 1);
+        w.run(ms(1_500));
+        assert_eq!(w.node_of(node).unwrap().sizes().0, 0);
+        assert!(w.actor::<SecureAsker>(id).unwrap().result.as_ref().unwrap().is_err());
+    });
+}
+
+#[test]
+fn a_websocket_through_the_proxy_is_told_what_becomes_of_its_node() {
+    for seed in 0..6 {
+        run(seed, |w| {
+            let manager = w.host("m1", &[Role::Manager], None);
+            let origin = w.host("o1", &[Role::Origin], Some(manager));
+            w.run(ms(2_500));
+            let path = "/streammanager/api/4.0/event/live/one?action=broadcast";
+            assert_eq!(w.get(manager, path).map(|(status, _)| status), Ok(200));
+            let host = w.http_addr(origin).ip();
+            let to = w.http_addr(manager);
+            let open = |w: &mut World, host: &str| {
+                let path = format!("/streammanager/?id=one&host={host}&app=live");
+                let id = w.add(Box::new(Socket::new(to, &path)));
+                w.degrade(id, bad_links());
+                id
+            };
+            // The origin dies before it can be dialled; the manager may not know yet.
+            w.crash(origin);
+            let before = w.now();
+            let early = open(w, &host.to_string());
+            let heard = |w: &World, id| w.actor::<Socket>(id).is_some_and(|s| s.closed.is_some());
+            w.until("the end of a websocket to a dead node", ms(6_000), |w| heard(w, early));
+            assert!(w.now().since(before) < ms(4_500), "within the lease and a second, over bad links");
+            assert_eq!(w.node_of(manager).unwrap().sizes().0, 0, "nothing is left of it");
+            // One that nobody gave out is refused, and nothing is dialled.
+            let forbidden = open(w, &to.ip().to_string());
+            w.until("the refusal of a target", ms(6_000), |w| heard(w, forbidden));
+            let (_, why) = w.actor::<Socket>(forbidden).unwrap().closed.clone().unwrap();
+            assert!(why.contains("403"), "{why}");
+            assert!(w.expect_drained());
+        });
+    }
+}
