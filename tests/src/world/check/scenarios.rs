@@ -199,9 +199,12 @@ pub(super) fn a_small_ring(w: &mut World) {
 /// A node with room for a stream and some sessions: who comes first is served to the end, who comes later is told.
 pub(super) fn more_come_than_fit(w: &mut World) {
     let m = w.host("m1", &[Role::Manager], None);
-    // The sessions of a publisher and three viewers, and a ring.
-    let o =
-        w.host_with("o1", &[Role::Origin], Some(m), |c| c.limits.memory_bytes = (8 << 20) + 5 * (512 << 10));
+    // The sessions of a publisher and four viewers, and a ring.
+    let small = |c: &mut Config| {
+        c.limits.session_bytes = 4 << 20;
+        c.limits.memory_bytes = c.limits.ring_bytes_min + 5 * c.limits.session_bytes;
+    };
+    let o = w.host_with("o1", &[Role::Origin], Some(m), small);
     w.lapse(ms(2_500));
     let p = live(w, o, ONE);
     w.lapse(ms(500));
@@ -209,6 +212,7 @@ pub(super) fn more_come_than_fit(w: &mut World) {
     let late = w.publish_with(o, TWO, PublisherConfig { again: None, ..PublisherConfig::default() });
     w.lapse(ms(1_000));
     let others: Vec<ClientId> = (0..8).map(|_| w.play(o, ONE)).collect();
+    w.lapse(ms(1_000));
     let by_whep = w.play_webrtc(o, ONE, WhepConfig { again: None, ..WhepConfig::default() });
     w.lapse(ms(3_000));
     if w.violation().is_some() {
