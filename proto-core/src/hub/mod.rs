@@ -132,7 +132,8 @@ impl Hub {
                     ));
                 }
                 if !self.limits.simulation.planted(Bug::MemoryIgnored)
-                    && self.limits.ring_bytes_least().saturating_mul(self.streams.len() as u64 + 1) > self.memory
+                    && self.limits.ring_bytes_least().saturating_mul(self.streams.len() as u64 + 1)
+                        > self.memory
                 {
                     return Err(Reason::limit(
                         "no_memory",
