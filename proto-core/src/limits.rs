@@ -62,6 +62,24 @@ limits! {
     rtmp_ack_bytes: u32 = 64 << 10;
     /// RTMP: nothing was heard from a peer that publishes or plays, milliseconds, before it is taken for dead.
     rtmp_idle_ms: u64 = 30_000;
+    /// A8: bytes of one line of an RTSP head.
+    rtsp_line_bytes: usize = 8 << 10;
+    /// A8: headers of one RTSP message.
+    rtsp_headers: usize = 64;
+    /// A8: bytes of an RTSP head.
+    rtsp_head_bytes: usize = 16 << 10;
+    /// A9: bytes of an RTSP message, head and body (there is no authorisation yet, so this is the bound before it).
+    rtsp_message_bytes: usize = 16 << 10;
+    /// A8: whole RTSP message, milliseconds, from its first byte.
+    rtsp_head_ms: u64 = 10_000;
+    /// RTSP requests a second on one connection.
+    rtsp_requests_per_s: u32 = 50;
+    /// A10: interleaved packets on channels that are not open, or before RECORD or PLAY, and the connection is closed.
+    rtsp_stray_packets: u32 = 3;
+    /// A12: the timeout that RTSP clients are told, seconds; they keep their session alive more often than that.
+    rtsp_timeout_s: u64 = 20;
+    /// A11, A12: nothing was heard from an RTSP client for this long, milliseconds, and its session ends.
+    rtsp_idle_ms: u64 = 30_000;
     /// A6: bytes that may wait for a slow TCP viewer before it skips to the next key frame.
     viewer_queue_bytes: usize = 4 << 20;
     /// A6: seconds of media that may wait for a slow viewer, milliseconds.

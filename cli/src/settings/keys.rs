@@ -64,6 +64,18 @@ const KEYS: &[(&str, &str, &str)] = &[
          certificate.",
         "a list of file names",
     ),
+    ("rtsp.port", "TCP port of RTSP.", PORT),
+    (
+        "rtsp.udp_port",
+        "The first UDP port of RTSP media that does not go over the connection. Must be even.",
+        "an even port from 2 to 65534",
+    ),
+    (
+        "rtsp.udp_pairs",
+        "Pairs of UDP ports (RTP and RTCP) from rtsp.udp_port on. A client behind an address translator can be told \
+         from its neighbours as long as each track has a pair of its own. 0: media goes over the connection only.",
+        "a whole number from 0 to 1000",
+    ),
     ("webrtc.port", "UDP port of all WebRTC sessions. Must be open to viewers and publishers.", PORT),
     (
         "webrtc.lean",

@@ -128,6 +128,7 @@ impl World {
                 name: String::new(),
                 http: 1,
                 rtmp: 2,
+                rtsp: 5,
                 webrtc: 3,
                 link: 4,
             },

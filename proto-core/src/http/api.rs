@@ -33,6 +33,9 @@ pub struct NodeInfo {
     /// TCP port of RTMP.
     #[serde(default)]
     pub rtmp_port: u16,
+    /// TCP port of RTSP.
+    #[serde(default)]
+    pub rtsp_port: u16,
     /// UDP port of WebRTC.
     #[serde(default)]
     pub webrtc_port: u16,

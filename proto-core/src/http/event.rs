@@ -67,6 +67,9 @@ impl EventQuery {
 pub struct EventUrls {
     /// `rtmp://host:port/app/stream`
     pub rtmp: String,
+    /// `rtsp://host:port/app/stream`; empty: that node is too old to say.
+    #[serde(default)]
+    pub rtsp: String,
     /// Standard WHIP endpoint.
     pub whip: String,
     /// Standard WHEP endpoint.
@@ -79,10 +82,11 @@ pub struct EventUrls {
 
 impl EventUrls {
     /// The addresses of `key` on a node: `host` as a client would write it (an IPv6 address in brackets).
-    pub fn new(host: &str, http_port: u16, rtmp_port: u16, key: &StreamKey) -> EventUrls {
+    pub fn new(host: &str, http_port: u16, rtmp_port: u16, rtsp_port: u16, key: &StreamKey) -> EventUrls {
         let http = |what: &str| format!("http://{host}:{http_port}/{what}/{key}");
         EventUrls {
             rtmp: format!("rtmp://{host}:{rtmp_port}/{key}"),
+            rtsp: if rtsp_port == 0 { String::new() } else { format!("rtsp://{host}:{rtsp_port}/{key}") },
             whip: http("whip"),
             whep: http("whep"),
             watch: http("watch"),
@@ -162,7 +166,7 @@ mod tests {
 
     fn node() -> EventNode {
         let key = StreamKey::parse("live/room1/demo").unwrap();
-        let urls = EventUrls::new("127.0.0.3", 5080, 1935, &key);
+        let urls = EventUrls::new("127.0.0.3", 5080, 1935, 8554, &key);
         EventNode::new(&key, "127.0.0.3".to_owned(), "local".to_owned(), urls)
     }
 
@@ -177,6 +181,7 @@ mod tests {
             assert_eq!(one["name"], "demo");
             assert_eq!(one["urls"]["whip"], "http://127.0.0.3:5080/whip/live/room1/demo");
             assert_eq!(one["urls"]["rtmp"], "rtmp://127.0.0.3:1935/live/room1/demo");
+            assert_eq!(one["urls"]["rtsp"], "rtsp://127.0.0.3:8554/live/room1/demo");
         }
     }
 

@@ -44,6 +44,7 @@ impl Node {
                         address: n.info.advertised.host(),
                         http_port: n.info.advertised.http,
                         rtmp_port: n.info.advertised.rtmp,
+                        rtsp_port: n.info.advertised.rtsp,
                         webrtc_port: n.info.advertised.webrtc,
                         version: n.info.version.clone(),
                         state: match (manager.registry().alive(&n.info.id, self.now), draining) {
@@ -72,6 +73,7 @@ impl Node {
             address: self.advertised.url_host(),
             http_port: self.config.http.port,
             rtmp_port: self.config.rtmp.port,
+            rtsp_port: self.config.rtsp.port,
             webrtc_port: self.config.webrtc.port,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: if self.draining { "draining" } else { "in_service" }.to_owned(),

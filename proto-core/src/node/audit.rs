@@ -299,6 +299,7 @@ impl Node {
         Broken::unless(agree, "S7", || format!("{signals} signalling clients, whose tables do not agree"))?;
         self.verify_pulls()?;
         self.verify_conns()?;
+        self.verify_rtsp_udp()?;
         self.verify_timers()?;
         self.verify_limits()?;
         self.verify_memory()
@@ -519,6 +520,7 @@ impl Node {
                     (m.queued(), limits.ws_queue_bytes, "ws_queue_bytes")
                 }
                 Proto::Rtmp(m) => (m.backlog(), limits.ring_bytes + 2 * limits.frame_bytes, "ring_bytes"),
+                Proto::Rtsp(m) => (m.backlog(), limits.ring_bytes + 2 * limits.frame_bytes, "ring_bytes"),
                 _ => continue,
             };
             most(queued, bound, &format!("bytes wait on {} {id}", conn.service.name()), key)?;

@@ -25,6 +25,8 @@ pub struct Config {
     pub rtmps: RtmpsConfig,
     /// Certificates.
     pub tls: TlsConfig,
+    /// RTSP.
+    pub rtsp: RtspConfig,
     /// WebRTC.
     pub webrtc: WebRtcConfig,
     /// Manager and links to other nodes.
@@ -47,6 +49,7 @@ impl Default for Config {
             rtmp: RtmpConfig::default(),
             rtmps: RtmpsConfig::default(),
             tls: TlsConfig::default(),
+            rtsp: RtspConfig::default(),
             webrtc: WebRtcConfig::default(),
             cluster: ClusterConfig::default(),
             advertise: AdvertiseConfig::default(),
@@ -75,6 +78,18 @@ impl Config {
     /// Where RTMP over TLS listens.
     pub fn rtmps_addr(&self) -> SocketAddr {
         SocketAddr::new(self.bind, self.rtmps.port)
+    }
+
+    /// Where RTSP listens.
+    pub fn rtsp_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.bind, self.rtsp.port)
+    }
+
+    /// The UDP ports of RTSP media: RTP and RTCP of each pair.
+    pub fn rtsp_udp_pairs(&self) -> impl Iterator<Item = (u16, u16)> {
+        let first = self.rtsp.udp_port;
+        let pairs = (0..self.rtsp.udp_pairs).map_while(move |n| first.checked_add(2 * n));
+        pairs.filter_map(|rtp| Some((rtp, rtp.checked_add(1)?)))
     }
 
     /// Where WebRTC's one UDP port is.
@@ -192,6 +207,24 @@ impl TlsConfig {
     pub fn pairs(&self) -> impl Iterator<Item = (&String, &String)> {
         let keys = if self.keys.is_empty() { &self.certificates } else { &self.keys };
         self.certificates.iter().zip(keys)
+    }
+}
+
+/// RTSP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RtspConfig {
+    /// TCP port of RTSP.
+    pub port: u16,
+    /// The first UDP port of media that does not go over the connection.
+    pub udp_port: u16,
+    /// Pairs of UDP ports (RTP and RTCP) from there on; 0: none.
+    pub udp_pairs: u16,
+}
+
+impl Default for RtspConfig {
+    fn default() -> Self {
+        RtspConfig { port: 8554, udp_port: 8000, udp_pairs: 4 }
     }
 }
 

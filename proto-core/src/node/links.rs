@@ -86,6 +86,7 @@ pub(super) fn node_info(
             name: at.name.clone().unwrap_or_default(),
             http: config.http.port,
             rtmp: config.rtmp.port,
+            rtsp: config.rtsp.port,
             webrtc: config.webrtc.port,
             link: config.cluster.port,
         },
@@ -349,6 +350,11 @@ impl Node {
     /// Measures load; the member asks for the report itself when it is due.
     pub(super) fn report(&mut self) {
         self.load.measure(self.counters.egress(), self.now);
+        for (session, loss) in self.rtsp_loss() {
+            if let Some(s) = self.sessions.get_mut(session) {
+                s.loss = Some(loss);
+            }
+        }
         let next = self.now + Duration::from_millis(self.limits.report_ms);
         self.timers.set(Alarm::Report, Deadline::new(next, "load is measured"));
     }

@@ -22,6 +22,7 @@ mod playing;
 mod proxy;
 mod publishing;
 mod pulling;
+mod rtsp;
 mod secure;
 mod serving;
 pub mod signals;
@@ -104,6 +105,7 @@ pub struct Node {
     tls: secure::Tls,
 
     rtc: Endpoint,
+    rtsp_udp: rtsp::Udp,
     udp_open: bool,
     hub: Hub,
     sessions: Sessions,
@@ -221,6 +223,7 @@ impl Node {
             asks: BTreeMap::new(),
             tls: secure::Tls::new(identity.tls),
             rtc,
+            rtsp_udp: rtsp::Udp::default(),
             udp_open: false,
             sessions: Sessions::default(),
             claims: BTreeMap::new(),

@@ -12,7 +12,6 @@ use crate::machine::Machine;
 use crate::media::frame::Ingest;
 use crate::media::key::StreamKey;
 use crate::rtc;
-use crate::rtmp;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -20,12 +19,12 @@ use std::time::Duration;
 const ENDED_RESOURCES: usize = 1_000;
 
 impl Node {
-    /// An RTMP client asked to publish.
-    pub(super) fn rtmp_publish(&mut self, conn: ConnId, key: StreamKey) {
+    /// A client of a protocol whose connection is the session asked to publish.
+    pub(super) fn conn_publish(&mut self, protocol: Protocol, conn: ConnId, key: StreamKey) {
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
         let part = Part::AsksToPublish;
         let session =
-            self.sessions.add(Protocol::Rtmp, part, key.clone(), Some(remote), Carrier::Conn(conn), self.now);
+            self.sessions.add(protocol, part, key.clone(), Some(remote), Carrier::Conn(conn), self.now);
         match self.may_publish(&key) {
             Ok(()) => self.claim(session),
             Err(reason) => self.refuse_publish(session, &reason),
@@ -99,7 +98,7 @@ impl Node {
                 match carrier {
                     Carrier::Conn(conn) => {
                         self.conn_is_used(conn);
-                        self.tell_rtmp(conn, rtmp::server::Input::PublishAccepted);
+                        self.tell_published(conn, Ok(()));
                     }
                     _ => self.answer_whip(session, Ok(())),
                 }
@@ -116,7 +115,7 @@ impl Node {
             self.counters.ended_as(s.protocol.name(), reason);
         }
         match carrier {
-            Carrier::Conn(conn) => self.tell_rtmp(conn, rtmp::server::Input::PublishRefused(reason.clone())),
+            Carrier::Conn(conn) => self.tell_published(conn, Err(reason.clone())),
             Carrier::Rtc(rtc) => {
                 self.answer_refused_whip(session, reason);
                 self.rtc
@@ -165,10 +164,7 @@ impl Node {
     pub(super) fn end_session(&mut self, session: SessionId, reason: &Reason) {
         let Some(s) = self.forget_session(session, reason) else { return };
         match s.carrier {
-            Carrier::Conn(conn) if reason.code == hub::SOURCE_GONE => {
-                self.tell_rtmp(conn, rtmp::server::Input::StreamEnded(reason.clone()));
-            }
-            Carrier::Conn(conn) => self.tell_rtmp(conn, rtmp::server::Input::Close(reason.clone())),
+            Carrier::Conn(conn) => self.tell_ended(conn, reason.clone(), reason.code == hub::SOURCE_GONE),
             Carrier::Rtc(session) => {
                 self.rtc.handle(rtc::Input::Close { session, reason: reason.clone() }, self.now);
             }

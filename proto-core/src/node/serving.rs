@@ -13,6 +13,7 @@ use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::rtc;
 use crate::rtmp;
+use crate::rtsp;
 use crate::wire::link::Message;
 use std::collections::BTreeMap;
 
@@ -162,9 +163,13 @@ impl Node {
         if self.pull_key_wanted(source) {
             return;
         }
-        // RTMP has no way to ask; its publishers send key frames in their own rhythm.
-        if let Some(Carrier::Rtc(session)) = self.sessions.get(SessionId(source.0)).map(|s| s.carrier) {
-            self.rtc.handle(rtc::endpoint::Input::RequestKeyFrame { session }, self.now);
+        match self.sessions.get(SessionId(source.0)).map(|s| s.carrier) {
+            Some(Carrier::Rtc(session)) => {
+                self.rtc.handle(rtc::endpoint::Input::RequestKeyFrame { session }, self.now);
+            }
+            // RTMP has no way to ask; its publishers send key frames in their own rhythm.
+            Some(Carrier::Conn(conn)) => self.tell_rtsp(conn, rtsp::server::Input::KeyFrameWanted),
+            _ => {}
         }
     }
 

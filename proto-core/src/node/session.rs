@@ -22,6 +22,8 @@ pub struct SessionId(pub u64);
 pub enum Protocol {
     /// RTMP.
     Rtmp,
+    /// RTSP.
+    Rtsp,
     /// A publisher by WHIP.
     Whip,
     /// A viewer by WHEP.
@@ -37,6 +39,7 @@ impl Protocol {
     pub const fn name(self) -> &'static str {
         match self {
             Protocol::Rtmp => "rtmp",
+            Protocol::Rtsp => "rtsp",
             Protocol::Whip => "whip",
             Protocol::Whep => "whep",
             Protocol::Ws => "ws",
@@ -71,7 +74,7 @@ pub enum Part {
 /// What carries a session's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Carrier {
-    /// A TCP connection that is the session (RTMP).
+    /// A TCP connection that is the session (RTMP, RTSP).
     Conn(ConnId),
     /// A WebRTC session of the endpoint.
     Rtc(crate::rtc::SessionId),

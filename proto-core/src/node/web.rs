@@ -371,7 +371,7 @@ impl Node {
             Ok(placement) => {
                 self.gave_out(query.action, &query.key, &placement);
                 let at = &placement.node.advertised;
-                let urls = EventUrls::new(&at.host(), at.http, at.rtmp, &query.key);
+                let urls = EventUrls::new(&at.host(), at.http, at.rtmp, at.rtsp, &query.key);
                 let node = EventNode::new(&query.key, at.host(), placement.node.region.clone(), urls);
                 event::answer(&query, &[node])
             }

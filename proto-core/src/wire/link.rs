@@ -54,6 +54,8 @@ pub struct Advertised {
     pub http: u16,
     /// TCP port of RTMP.
     pub rtmp: u16,
+    /// TCP port of RTSP.
+    pub rtsp: u16,
     /// UDP port of WebRTC.
     pub webrtc: u16,
     /// TCP port for other nodes.

@@ -302,6 +302,7 @@ fn read_info(mut rest: Bytes) -> Result<NodeInfo, Malformed> {
             name: String::new(),
             http: 0,
             rtmp: 0,
+            rtsp: 0,
             webrtc: 0,
             link: 0,
         },
@@ -328,6 +329,7 @@ fn read_info(mut rest: Bytes) -> Result<NodeInfo, Malformed> {
             11 => a.rtmp = small(value)?,
             12 => a.webrtc = small(value)?,
             13 => a.link = small(value)?,
+            16 => a.rtsp = small(value)?,
             14 => info.highest = epoch(value)?,
             _ => {}
         }

@@ -342,6 +342,7 @@ fn write_info(w: &mut Writer, info: &NodeInfo) {
     w.number(12, a.webrtc);
     w.number(13, a.link);
     w.epoch(14, info.highest);
+    w.number(16, a.rtsp);
 }
 
 fn write_report(w: &mut Writer, r: &Report) {
