@@ -1,6 +1,7 @@
 //! What a node is told and what it says: the seam between the core and whatever drives it (the mio runtime, the
 //! simulator, a replay).
 
+use crate::bridge::{BridgeWork, Bridged};
 use crate::error::Reason;
 use crate::time::WallTime;
 use bytes::Bytes;
@@ -262,6 +263,8 @@ pub enum Work {
         /// The port to put into the answers.
         port: u16,
     },
+    /// Convert sound.
+    Bridge(BridgeWork),
 }
 
 /// The answer to [`Work`].
@@ -269,6 +272,8 @@ pub enum Work {
 pub enum Answer {
     /// Addresses of a name, best first; empty if there is none. The text says why.
     Resolved(Result<Vec<SocketAddr>, String>),
+    /// What came of a bridge's work.
+    Bridged(Bridged),
 }
 
 /// Datagrams of one socket that leave in one go. Owned by whoever holds it and recycled: the driver gives it back

@@ -56,21 +56,21 @@ pub enum HubEvent {
 pub enum Notice {
     /// Pictures are shown out of coding order.
     BFrames,
-    /// The sound is AAC.
-    Aac,
+    /// The sound is not converted for those who would need it.
+    NotBridged,
 }
 
 impl Notice {
     /// The notice with a code.
     pub fn from_code(code: &str) -> Option<Notice> {
-        [Notice::BFrames, Notice::Aac].into_iter().find(|n| n.code() == code)
+        [Notice::BFrames, Notice::NotBridged].into_iter().find(|n| n.code() == code)
     }
 
     /// A fixed word for counters, APIs and tests.
     pub const fn code(self) -> &'static str {
         match self {
             Notice::BFrames => "b_frames",
-            Notice::Aac => "sound_is_aac",
+            Notice::NotBridged => "sound_not_bridged",
         }
     }
 
@@ -81,9 +81,9 @@ impl Notice {
                 "the stream has B-frames: WebRTC viewers may see the picture jump; publish without them: -bf 0 \
                  (ffmpeg), bframes=0 (x264), in OBS set 'Max B-frames' to 0"
             }
-            Notice::Aac => {
-                "the sound is AAC: WebRTC viewers hear nothing, because sound is not converted yet; publish Opus \
-                 to be heard by them (RTMP viewers hear AAC)"
+            Notice::NotBridged => {
+                "the sound is not converted here (bridge.audio is off, limits.bridges is reached, or the codec cannot be \
+                 decoded: the node's log says which): viewers whose protocol cannot carry it hear nothing"
             }
         }
     }

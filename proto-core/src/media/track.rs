@@ -40,6 +40,15 @@ impl TrackId {
     pub const AUDIO: TrackId = TrackId(1);
     /// The track that carries data messages (kind `Data`); it has no codec configuration.
     pub const DATA: TrackId = TrackId(2);
+
+    /// The track that a bridge makes out of this one. Ids from 128 on are this node's own; no publisher has them.
+    pub const fn derived(self, to: Codec) -> TrackId {
+        let kind = match to {
+            Codec::Aac => 0x40,
+            _ => 0,
+        };
+        TrackId(0x80 | kind | (self.0 & 0x3f))
+    }
 }
 
 /// Where a track came from.

@@ -292,6 +292,7 @@ impl Node {
         if let Some(manager) = &self.manager {
             manager.registry().verify()?;
         }
+        self.bridges.verify()?;
         self.verify_sessions()?;
         self.verify_sources()?;
         self.verify_waiting()?;
@@ -355,7 +356,7 @@ impl Node {
             })?;
         }
         let (in_rtc, in_serving) = (self.rtc.audit().sessions, self.serving.by_pull.len());
-        let subscribers = self.hub.counts().0;
+        let subscribers = self.hub.counts().0 - self.bridges.cursors();
         Broken::unless((rtc, pulls, playing) == (in_rtc, in_serving, subscribers), "S7", || {
             format!(
                 "sessions by WebRTC, by pulls, playing: {:?}; WebRTC sessions, pulls served, subscribers: {:?}",
@@ -470,6 +471,7 @@ impl Node {
                 Alarm::Pull(key) => self.pulls.has(key),
                 Alarm::Waiting(session) => self.is_part(*session, Part::AsksToPlay),
                 Alarm::Settle(key) => self.hub.find(key).is_some(),
+                Alarm::Bridge(id) => self.bridges.has(*id),
                 Alarm::DrainEnds => self.draining,
                 // It finds nothing to do where its viewer left.
                 Alarm::Pump(_) | Alarm::Report => true,
@@ -490,6 +492,7 @@ impl Node {
             most(*n, limits.conns_per_ip, &format!("idle connections of {ip}"), "conns_per_ip")?;
         }
         most(self.pulls.len(), limits.streams, "pulls", "streams")?;
+        most(self.bridges.working(), limits.bridges, "sound bridges", "bridges")?;
         most(self.member.counts().1, limits.cluster_waiting, "open questions", "cluster_waiting")?;
         if let Some(manager) = &self.manager {
             most(manager.waiting(), limits.cluster_waiting, "waiting questions", "cluster_waiting")?;

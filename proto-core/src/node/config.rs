@@ -23,6 +23,8 @@ pub struct Config {
     pub webrtc: WebRtcConfig,
     /// Manager and links to other nodes.
     pub cluster: ClusterConfig,
+    /// Conversion of sound.
+    pub bridge: BridgeConfig,
     /// The addresses that others are told.
     pub advertise: AdvertiseConfig,
     /// What the log looks like.
@@ -40,6 +42,7 @@ impl Default for Config {
             rtmp: RtmpConfig::default(),
             webrtc: WebRtcConfig::default(),
             cluster: ClusterConfig::default(),
+            bridge: BridgeConfig::default(),
             advertise: AdvertiseConfig::default(),
             log: LogConfig::default(),
             limits: Limits::default(),
@@ -156,6 +159,20 @@ pub struct ClusterConfig {
 impl Default for ClusterConfig {
     fn default() -> Self {
         ClusterConfig { port: 5090, manager: String::new(), key: String::new() }
+    }
+}
+
+/// Conversion of sound for viewers whose protocol cannot carry what the publisher sends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BridgeConfig {
+    /// Convert AAC to Opus and Opus to AAC where a viewer needs it.
+    pub audio: bool,
+}
+
+impl Default for BridgeConfig {
+    fn default() -> Self {
+        BridgeConfig { audio: true }
     }
 }
 

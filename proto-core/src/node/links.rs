@@ -8,7 +8,7 @@ use crate::cluster::{LinkId, manager, member};
 use crate::error::Reason;
 use crate::guard::guard;
 use crate::hub::StreamId;
-use crate::io::{Answer, AskId, ConnId, Level, Output, Work};
+use crate::io::{AskId, ConnId, Level, Output, Work};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::node::config::Config;
@@ -262,9 +262,9 @@ impl Node {
         self.out.push_back(Output::Ask { ask, work: Work::Resolve { host, port } });
     }
 
-    pub(super) fn answered(&mut self, ask: AskId, answer: Answer) {
+    /// A host name was looked up.
+    pub(super) fn resolved(&mut self, ask: AskId, result: Result<Vec<SocketAddr>, String>) {
         let Some(Asked::Manager) = self.asks.remove(&ask) else { return };
-        let Answer::Resolved(result) = answer;
         let failed = |text: String| Reason::peer("resolve_failed", text);
         match result.map_err(failed).and_then(|list| {
             list.first().copied().ok_or_else(|| failed("the manager's name has no address".to_owned()))

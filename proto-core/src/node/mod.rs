@@ -12,6 +12,7 @@ pub mod session;
 pub mod throttle;
 
 mod api;
+mod bridging;
 mod conns;
 mod links;
 mod log;
@@ -26,6 +27,7 @@ mod tests;
 mod turn;
 mod web;
 
+use crate::bridge::BridgeId;
 use crate::cluster::NodeId;
 use crate::cluster::manager::Manager;
 use crate::cluster::member::Member;
@@ -61,6 +63,8 @@ enum Alarm {
     Settle(StreamKey),
     /// A viewer has more to take.
     Pump(SubscriberId),
+    /// A sound bridge that nobody needs ends, or one that failed is tried again.
+    Bridge(BridgeId),
     /// Load is measured and reported.
     Report,
     /// The time to finish what runs is over.
@@ -114,6 +118,7 @@ pub struct Node {
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
     pulls: pulling::Pulls,
     serving: serving::Served,
+    bridges: bridging::Bridges,
     load: stats::Load,
     counters: stats::Counters,
     throttle: throttle::Throttle,
@@ -207,6 +212,7 @@ impl Node {
             pair_waiting: BTreeMap::new(),
             pulls: pulling::Pulls::default(),
             serving: serving::Served::default(),
+            bridges: bridging::Bridges::default(),
             load: stats::Load::default(),
             counters: stats::Counters::default(),
             draining: false,

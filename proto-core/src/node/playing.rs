@@ -2,14 +2,15 @@
 
 use super::conns::{Conn, Proto};
 use super::session::{Carrier, Part, Protocol, SessionId};
+use super::web::Answered;
 use super::{Alarm, Node};
 use crate::error::Reason;
 use crate::hub::delivery::Delivery;
-use crate::hub::{CodecSet, Notice, StreamId, SubscriberId};
+use crate::hub::{CodecSet, StreamId, SubscriberId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
-use crate::media::track::Codec;
+use crate::media::track::{Codec, Origin};
 use crate::rtc;
 use crate::rtmp;
 use crate::simulation::{Bug, Site};
@@ -21,6 +22,8 @@ use std::time::Duration;
 const BACKLOG: usize = 64 << 10;
 /// Items that one viewer gets in one go, so that many viewers share a turn.
 const ITEMS_A_TURN: usize = 256;
+/// What a viewer by WHEP can play.
+const BROWSER: CodecSet = CodecSet::NONE.with(Codec::H264).with(Codec::Opus);
 /// How long after a stream's first track its others are waited for.
 const SETTLE: Duration = Duration::from_millis(300);
 /// Bytes of a cached group that a newcomer over UDP gets in one burst …
@@ -82,6 +85,7 @@ impl Node {
     /// A stream got a track: those who waited for it start, now or once the others had their chance.
     pub(super) fn stream_has_tracks(&mut self, key: &StreamKey) {
         let Some(stream) = self.hub.find(key) else { return };
+        self.bridges.touch(stream);
         if self.hub.tracks(stream).is_empty() {
             // Another publisher took over and has said nothing yet: its tracks have their time from their own first.
             return self.forget_first_track(stream, key);
@@ -183,7 +187,12 @@ impl Node {
         let Some(Carrier::Conn(conn)) = self.sessions.get(session).map(|s| s.carrier) else {
             return Err(Reason::local("no_carrier", "the session has no connection"));
         };
-        let subscriber = self.hub.subscribe(stream, CodecSet::ALL, self.now)?;
+        let takes_opus = match self.conns.get(&conn) {
+            Some(Conn { proto: Proto::Rtmp(m), .. }) => m.takes_opus(),
+            _ => true,
+        };
+        let accepts = if takes_opus { CodecSet::ALL } else { CodecSet::ALL.without(Codec::Opus) };
+        let subscriber = self.hub.subscribe(stream, accepts, self.now)?;
         self.conn_is_used(conn);
         self.tell_rtmp(conn, rtmp::server::Input::PlayAccepted);
         self.viewer_joined(session, stream, subscriber);
@@ -198,7 +207,7 @@ impl Node {
         let local =
             self.conns.get(&waiting.conn).and_then(|c| c.local).map_or(self.advertised.public, |l| l.ip());
         let candidates = self.advertised.candidates(local, self.config.webrtc.port);
-        let tracks = self.hub.tracks(stream);
+        let tracks = self.tracks_for(stream, BROWSER);
         let from = remote.map_or(self.advertised.public, |r| r.ip());
         let offer = rtc::Offer { sdp: &waiting.offer, from, candidates: &candidates };
         let played = self.rtc.play(offer, &tracks, self.now);
@@ -212,10 +221,18 @@ impl Node {
         self.sessions.set_carrier(session, Carrier::Rtc(playing.session));
         let secret = self.rng.fork("resource", session.0).token(32);
         self.sessions.name_resource(session, secret);
-        let known =
-            self.hub.notices(stream).iter().filter(|n| **n != Notice::Aac).map(|n| n.text().to_owned());
+        self.expect_viewer(stream, BROWSER);
+        let known = self.hub.notices(stream).iter().map(|n| n.text().to_owned());
         let notices = known.chain(playing.no_sound).collect();
-        self.answer_whep(waiting.conn, session, Ok((playing.answer, notices)));
+        let sound = tracks.iter().find_map(|(_, c)| match c.origin {
+            Origin::Derived { from } => {
+                let (_, of) = self.hub.tracks(stream).into_iter().find(|(id, _)| *id == from)?;
+                Some(format!("{}, made of {}", c.params.codec().name(), of.params.codec().name()))
+            }
+            Origin::Ingest => None,
+        });
+        let answered = Answered { sdp: playing.answer, notices, sound };
+        self.answer_whep(waiting.conn, session, Ok(answered));
         if let Some(key) = self.hub.key(stream).cloned() {
             self.joining.insert(session, key);
         }
@@ -226,9 +243,8 @@ impl Node {
     pub(super) fn whep_connected(&mut self, session: SessionId) {
         let Some(key) = self.joining.remove(&session) else { return };
         let gone = || Reason::peer("not_live", format!("{key} ended before the viewer was connected"));
-        let accepts = CodecSet::NONE.with(Codec::H264).with(Codec::Opus);
         let stream = self.hub.find(&key);
-        match stream.ok_or_else(gone).and_then(|s| Ok((s, self.hub.subscribe(s, accepts, self.now)?))) {
+        match stream.ok_or_else(gone).and_then(|s| Ok((s, self.hub.subscribe(s, BROWSER, self.now)?))) {
             Ok((stream, subscriber)) => self.viewer_joined(session, stream, subscriber),
             Err(reason) => self.end_session(session, &reason),
         }
@@ -239,6 +255,7 @@ impl Node {
         let Some(s) = self.sessions.get(session) else { return };
         let at = s.remote.map(|r| format!(" at {r}")).unwrap_or_default();
         self.pulls.touch(&s.key);
+        self.bridges.touch(stream);
         self.log_session(Level::Info, session, "plays", format!("viewer{at} joined"));
         self.pump(subscriber);
     }

@@ -7,7 +7,7 @@ use super::{Alarm, MEDIA_SOCKET, Node};
 use crate::cluster::{manager, member};
 use crate::error::Reason;
 use crate::hub::{HubEvent, StreamId};
-use crate::io::{ConnId, Input, Level, Output};
+use crate::io::{Answer, ConnId, Input, Level, Output};
 use crate::machine::Machine;
 use crate::rtc::endpoint;
 use crate::simulation::Site;
@@ -92,7 +92,8 @@ impl Node {
                 self.counters.messages_refused += refused as u64;
                 self.rtc.handle(endpoint::Input::Recycle(batch), now);
             }
-            Input::Answer { ask, answer } => self.answered(ask, answer),
+            Input::Answer { ask, answer: Answer::Resolved(found) } => self.resolved(ask, found),
+            Input::Answer { ask, answer: Answer::Bridged(done) } => self.bridged(ask, done),
             Input::Drain => self.drain(),
         }
     }
@@ -150,6 +151,7 @@ impl Node {
                 Alarm::Settle(key) => self.stream_has_tracks(&key),
                 Alarm::Pump(subscriber) => self.pumps.push_back(subscriber),
                 Alarm::Pull(key) => self.tick_pull(&key),
+                Alarm::Bridge(id) => self.bridge_due(id),
                 Alarm::Report => self.report(),
                 Alarm::DrainEnds => self.drain_ends(),
             }
@@ -196,6 +198,9 @@ impl Node {
             }
             while let Some(said) = self.manager.as_mut().and_then(Machine::poll) {
                 self.manager_said(said);
+                quiet = false;
+            }
+            if self.settle_bridges() {
                 quiet = false;
             }
             if self.settle_pulls() {
@@ -262,11 +267,16 @@ impl Node {
 
     fn hub_said(&mut self, event: HubEvent) {
         match event {
-            HubEvent::Ready(subscriber) => self.pump(subscriber),
+            HubEvent::Ready(subscriber) => match self.bridges.of_subscriber(subscriber) {
+                Some(bridge) => self.pump_bridge(bridge),
+                None => self.pump(subscriber),
+            },
             HubEvent::KeyFrameWanted { source, .. } => self.key_frame_wanted(source),
             HubEvent::Evict(subscriber, reason) => {
                 if let Some(session) = self.sessions.of_subscriber(subscriber) {
                     self.end_session(session, &reason);
+                } else {
+                    self.bridge_evicted(subscriber, &reason);
                 }
             }
             HubEvent::Slow(subscriber, reason) => {
@@ -309,7 +319,7 @@ impl Node {
         }
     }
 
-    fn stream_name(&self, stream: StreamId) -> String {
+    pub(super) fn stream_name(&self, stream: StreamId) -> String {
         self.hub.key(stream).map(ToString::to_string).unwrap_or_default()
     }
 

@@ -29,6 +29,15 @@ pub(super) struct WaitingPair {
     pub(super) query: EventQuery,
 }
 
+/// What a WHEP viewer is answered.
+pub(super) struct Answered {
+    pub(super) sdp: String,
+    /// Sentences for the user.
+    pub(super) notices: Vec<String>,
+    /// What the sound is made of, where a bridge makes it.
+    pub(super) sound: Option<String>,
+}
+
 impl Node {
     /// A whole request arrived on a connection.
     pub(super) fn request(&mut self, conn: ConnId, request: Request) {
@@ -185,11 +194,17 @@ impl Node {
         &mut self,
         conn: ConnId,
         session: SessionId,
-        result: Result<(String, Vec<String>), &Reason>,
+        result: Result<Answered, &Reason>,
     ) {
         let secret = self.sessions.get(session).and_then(|s| s.resource.clone()).unwrap_or_default();
         let response = match result {
-            Ok((answer, notices)) => whip::created(whip::Protocol::Whep, &secret, &secret, &answer, &notices),
+            Ok(Answered { sdp, notices, sound }) => {
+                let response = whip::created(whip::Protocol::Whep, &secret, &secret, &sdp, &notices);
+                match sound {
+                    Some(sound) => response.header(whip::SOUND, sound),
+                    None => response,
+                }
+            }
             Err(reason) => whip::refusal(reason),
         };
         self.respond_crossing(conn, response);

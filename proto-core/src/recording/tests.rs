@@ -190,6 +190,8 @@ fn recorded() -> impl Strategy<Value = Recorded> {
             (socket(), reason()).prop_map(|(socket, reason)| Input::UdpFailed { socket, reason }),
             (any::<u64>(), found)
                 .prop_map(|(ask, found)| Input::Answer { ask: AskId(ask), answer: Answer::Resolved(found) }),
+            (any::<u64>(), bridged())
+                .prop_map(|(ask, done)| Input::Answer { ask: AskId(ask), answer: Answer::Bridged(done) }),
             (socket(), proptest::option::of(ip()), address(), bytes(), any::<usize>()).prop_map(
                 |(socket, src, dst, bytes, refused)| {
                     let mut batch = Box::new(Batch::new(socket));

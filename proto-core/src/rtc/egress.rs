@@ -2,7 +2,7 @@
 
 use crate::media::frame::{Frame, FrameKind, RtpPayloads};
 use crate::media::payload::h264::{PAYLOAD_BYTES, packetise};
-use crate::media::track::{CodecConfig, CodecParams, TrackId};
+use crate::media::track::{CodecConfig, CodecParams, Origin, TrackId};
 use crate::rand::Rng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -101,7 +101,12 @@ impl Egress {
             CodecParams::Aac { .. } => &mut None,
         };
         let Some(sender) = sender else { return false };
-        // The first track of a kind is the one that plays.
+        // The first track of a kind is the one that plays; but sound goes over from what a bridge made to what the
+        // publisher sends, and back, when another publisher brings another codec.
+        let derived = |c: &Arc<CodecConfig>| matches!(c.origin, Origin::Derived { .. });
+        if sender.config.as_ref().is_some_and(|c| derived(c) != derived(&config)) {
+            sender.track = Some(track);
+        }
         if sender.track.get_or_insert(track) != &track {
             return false;
         }

@@ -278,7 +278,8 @@ impl Endpoint {
             audio: has(Codec::Opus) || !has(Codec::Aac),
         };
         let no_sound = (has(Codec::Aac) && !has(Codec::Opus)).then(|| {
-            "the stream's sound is AAC, which WebRTC cannot carry; publish with Opus to be heard here"
+            "the stream's sound is AAC, which WebRTC cannot carry, and this node does not convert it now: the node's \
+             log says why; publish with Opus to be heard here"
                 .to_owned()
         });
         if !tracks.is_empty() && !has(Codec::H264) && !has(Codec::Opus) {

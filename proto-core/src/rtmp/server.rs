@@ -430,6 +430,11 @@ impl Server {
         Ok(())
     }
 
+    /// Whether the peer said that it takes Opus.
+    pub fn takes_opus(&self) -> bool {
+        self.takes_opus
+    }
+
     /// What the node answered; then what was held meanwhile.
     fn answered(&mut self, accepted: Result<(), Reason>, publish: bool, now: Time) {
         let (stream, key) = match &self.role {

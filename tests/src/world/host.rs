@@ -5,11 +5,12 @@ mod faults;
 pub use faults::Resolver;
 
 use super::event::Event;
+use super::sound::{CONVERTS, Workshop};
 use super::{HostId, Owner, Party, World};
 use determinism::{crypto, os};
 use faults::{Clock, Faults};
 use proto_core::error::Reason;
-use proto_core::io::{ConnId, Input, Output, Work};
+use proto_core::io::{Answer, ConnId, Input, Output, Work};
 use proto_core::machine::Machine;
 use proto_core::node::Node;
 use proto_core::node::config::{Config, Role};
@@ -36,6 +37,7 @@ pub(super) struct Run {
     pub(super) wakes: u64,
     pub(super) udp: Option<SocketAddr>,
     drained: bool,
+    workshop: Workshop,
 }
 
 impl Run {
@@ -55,6 +57,8 @@ pub(super) struct Host {
     runs: u64,
     clock: Clock,
     pub(super) faults: Faults,
+    /// Bridges run the real codecs.
+    pub(super) real_sound: bool,
 }
 
 impl Host {
@@ -139,6 +143,7 @@ impl World {
             runs: 0,
             clock: Clock::default(),
             faults: Faults::default(),
+            real_sound: false,
         });
         HostId(n)
     }
@@ -172,6 +177,7 @@ impl World {
             wakes: 0,
             udp: None,
             drained: false,
+            workshop: Workshop::new(host.real_sound),
         });
         let (ips, name): (Vec<IpAddr>, _) =
             (std::iter::once(host.ip).chain(host.also).collect(), host.config.node.name.clone());
@@ -330,6 +336,10 @@ impl World {
             Output::Ask { ask, work: Work::Resolve { host, port } } => {
                 let (wait, answer) = self.look_up(id, &host, port);
                 self.at(self.now + wait, Event::Answer(id.0, run, ask, answer));
+            }
+            Output::Ask { ask, work: Work::Bridge(work) } => {
+                let answer = r.workshop.work(work);
+                self.at(self.now + CONVERTS, Event::Answer(id.0, run, ask, Answer::Bridged(answer)));
             }
             Output::Log(line) => {
                 let about: Vec<String> = line.session.into_iter().chain(line.stream).collect();

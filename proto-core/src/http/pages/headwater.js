@@ -92,7 +92,8 @@ export async function negotiate(pc, addresses) {
           return text;
         }
       });
-    return { session, notices, host: new URL(address).host };
+    const sound = response.headers.get("Headwater-Sound");
+    return { session, notices, sound, host: new URL(address).host };
   }
   throw unreachable;
 }

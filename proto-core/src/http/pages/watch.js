@@ -38,7 +38,7 @@ async function play() {
     video.play().catch(() => {});
     showNotices(el("notices"), answer.notices);
     tell("connecting", "Connected to the node, waiting for the picture…");
-    await watchOver(pc, answer.host);
+    await watchOver(pc, answer);
   } finally {
     pc.close();
     end(session.url);
@@ -48,7 +48,7 @@ async function play() {
 }
 
 /** Looks at the connection each second; throws when it is no good any more. */
-async function watchOver(pc, host) {
+async function watchOver(pc, answer) {
   const stats = new Stats(pc, "inbound-rtp");
   let silent = 0;
   let broken = 0;
@@ -60,7 +60,9 @@ async function watchOver(pc, host) {
     // The node ends the session when nobody came back in time; then it answers no more checks of the path.
     if (silent >= 3 && broken >= 1) throw new Error("the node has ended the session");
     const rows = await stats.read();
-    rows["Node"] = host;
+    rows["Node"] = answer.host;
+    // What the node converts for this viewer.
+    if (answer.sound && rows["Audio"]) rows["Audio"] = answer.sound;
     showStats(el("stats"), rows);
     silent = stats.flow.video + stats.flow.audio > 0 ? 0 : silent + 1;
     if (silent > 40) throw new Error("nothing came for too long");
