@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proto_core::media::payload::h264_depay::H264Depay;
+use proto_core::media::payload::{Depay, Format};
 use proto_core::media::reorder::{Popped, Reorder};
 use proto_core::time::Time;
 use proto_core::wire::opus::OpusPacket;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 fuzz_target!(|data: &[u8]| {
     let mut reorder = Reorder::new(Duration::from_millis(50), 16);
-    let mut depay = H264Depay::new(4_000, 64);
+    let mut depay = Depay::new(&Format::H264, 4_000, 64);
     let mut unwrapper = TimestampUnwrapper::default();
     let mut rest = data;
     let mut now = Time::ZERO;

@@ -20,9 +20,10 @@ mod subscriber;
 #[cfg(test)]
 mod tests;
 
+pub use crate::media::track::CodecSet;
 pub use event::{HubEvent, Notice};
 pub use stats::{Count, Drops, StreamState, StreamStats, SubscriberStats, TrackStats};
-pub use subscriber::{CodecSet, SubscriberState};
+pub use subscriber::SubscriberState;
 
 use crate::error::Reason;
 use crate::ids::Epoch;

@@ -4,14 +4,13 @@ use super::clock::{MIN_STEP, StreamClock, TrackClock};
 use super::event::Notice;
 use super::ring::Ring;
 use super::stats::{Count, Drops, Rate, StreamState, StreamStats, TrackStats};
-use super::subscriber::CodecSet;
 use super::{SourceId, SubscriberId};
 use crate::ids::Epoch;
 use crate::limits::Limits;
 use crate::media::frame::{Frame, FrameKind, Ingest, NewFrame, Renderings, Rotation};
 use crate::media::h264::BFrameWatch;
 use crate::media::key::StreamKey;
-use crate::media::track::{Codec, CodecConfig, CodecParams, Origin, TrackId};
+use crate::media::track::{Codec, CodecConfig, CodecParams, CodecSet, Origin, TrackId};
 use crate::time::Time;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -210,12 +209,13 @@ impl Stream {
             return None;
         }
         track.active = true;
+        let codec = params.codec();
         if track.config.as_ref().is_none_or(|c| c.params != params) {
             let version = track.config.as_ref().map_or(0, |c| c.version).saturating_add(1);
             track.config = Some(Arc::new(CodecConfig { version, params, origin: Origin::Ingest }));
             track.needs_key = true;
         }
-        None
+        if codec == Codec::Mp3 { self.note(Notice::Mp3) } else { None }
     }
 
     /// A bridge says what it makes out of the track `from`.
@@ -342,8 +342,11 @@ impl Stream {
             track.used.clone_from(&config);
         }
         self.rate.add(media.payload.len(), now);
-        let is_h264 = config.as_ref().is_some_and(|c| c.params.codec() == Codec::H264);
-        let b_frames = is_h264 && self.watch.observe(&media).is_some();
+        // The other codecs show pictures in the order in which they are coded.
+        let codec = config.as_ref().map(|c| c.params.codec());
+        let b_frames = codec
+            .filter(|c| matches!(c, Codec::H264 | Codec::H265))
+            .is_some_and(|c| self.watch.observe(c, &media).is_some());
         let frame = Frame {
             seq: seq.unwrap_or(place),
             epoch: self.epoch,
@@ -402,10 +405,7 @@ fn track_stats(t: &Track) -> TrackStats {
         track: t.id,
         derived: t.derived.map(|(from, _)| from),
         codec: t.config.as_ref().map(|c| c.params.codec()),
-        size: t.config.as_ref().and_then(|c| match &c.params {
-            CodecParams::H264 { size, .. } => *size,
-            _ => None,
-        }),
+        size: t.config.as_ref().and_then(|c| c.params.size()),
         input: t.input,
         output: t.output,
     }
@@ -414,9 +414,19 @@ fn track_stats(t: &Track) -> TrackStats {
 /// What parameters take up, roughly: a peer chooses both the number of sets and their sizes.
 fn params_bytes(params: &CodecParams) -> u64 {
     const HANDLE: u64 = std::mem::size_of::<Bytes>() as u64;
+    let sum =
+        |sets: &[&Vec<Bytes>]| sets.iter().flat_map(|s| s.iter()).map(|b| b.len() as u64 + HANDLE).sum();
     match params {
-        CodecParams::H264 { sps, pps, .. } => sps.iter().chain(pps).map(|b| b.len() as u64 + HANDLE).sum(),
-        CodecParams::Aac { asc, .. } => asc.len() as u64,
-        CodecParams::Opus { .. } => 0,
+        CodecParams::H264 { sps, pps, .. } => sum(&[sps, pps]),
+        CodecParams::H265 { vps, sps, pps, .. } => sum(&[vps, sps, pps]),
+        CodecParams::Aac { asc: bytes, .. } | CodecParams::Av1 { sequence_header: bytes, .. } => {
+            bytes.len() as u64
+        }
+        CodecParams::Vp8 { .. }
+        | CodecParams::Vp9 { .. }
+        | CodecParams::Opus { .. }
+        | CodecParams::Mp3 { .. }
+        | CodecParams::Pcma { .. }
+        | CodecParams::Pcmu { .. } => 0,
     }
 }

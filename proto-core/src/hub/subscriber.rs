@@ -10,59 +10,11 @@ use super::{StreamId, SubscriberId};
 use crate::error::Reason;
 use crate::limits::Limits;
 use crate::media::frame::FrameKind;
-use crate::media::track::{Codec, CodecConfig, TrackId};
+use crate::media::track::{CodecConfig, CodecSet, TrackId};
 use crate::simulation::Bug;
 use crate::time::Time;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The kinds of track that a subscriber can play. Frames of others are left out and counted as `not_wanted`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CodecSet(u8);
-
-impl CodecSet {
-    /// Nothing.
-    pub const NONE: CodecSet = CodecSet(0);
-    /// Every codec, and data.
-    pub const ALL: CodecSet = CodecSet(u8::MAX);
-    const DATA: u8 = 0x80;
-
-    const fn bit(codec: Codec) -> u8 {
-        match codec {
-            Codec::H264 => 1,
-            Codec::Opus => 2,
-            Codec::Aac => 4,
-        }
-    }
-
-    /// These, and a codec.
-    #[must_use]
-    pub const fn with(self, codec: Codec) -> CodecSet {
-        CodecSet(self.0 | Self::bit(codec))
-    }
-
-    /// These, and data messages.
-    #[must_use]
-    pub const fn with_data(self) -> CodecSet {
-        CodecSet(self.0 | Self::DATA)
-    }
-
-    /// These, without a codec.
-    #[must_use]
-    pub const fn without(self, codec: Codec) -> CodecSet {
-        CodecSet(self.0 & !Self::bit(codec))
-    }
-
-    /// Whether a codec is among them.
-    pub const fn has(self, codec: Codec) -> bool {
-        self.0 & Self::bit(codec) != 0
-    }
-
-    /// Whether data messages are among them.
-    pub const fn has_data(self) -> bool {
-        self.0 & Self::DATA != 0
-    }
-}
 
 /// Where a subscriber stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

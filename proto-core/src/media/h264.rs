@@ -2,7 +2,7 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::frame::NewFrame;
-use super::track::CodecParams;
+use super::track::{Codec, CodecParams};
 use crate::wire::h264::length_prefixed;
 use crate::wire::h264_sps::{inspect, is_b_slice};
 use bytes::Bytes;
@@ -42,8 +42,8 @@ pub struct BFrameWatch {
 
 impl BFrameWatch {
     /// Looks at the next picture in coding order. Answers once, with the first proof. Frames that are no pictures
-    /// are ignored. Times must be free of jumps (those of the stream's own clock are).
-    pub fn observe(&mut self, frame: &NewFrame) -> Option<BFrames> {
+    /// are ignored. Only slices of H.264 are looked into. Times must be free of jumps (those of the stream's own clock are).
+    pub fn observe(&mut self, codec: Codec, frame: &NewFrame) -> Option<BFrames> {
         if self.found || !frame.is_video() {
             return None;
         }
@@ -51,7 +51,9 @@ impl BFrameWatch {
         self.last_pts = Some(frame.pts);
         let proof = if back {
             BFrames::Order
-        } else if length_prefixed(&frame.payload, 4).map_while(Result::ok).any(is_b_slice) {
+        } else if codec == Codec::H264
+            && length_prefixed(&frame.payload, 4).map_while(Result::ok).any(is_b_slice)
+        {
             BFrames::Slice
         } else {
             return None;
@@ -94,24 +96,24 @@ mod tests {
     #[test]
     fn a_constant_distance_of_pts_and_dts_is_no_b_frame() {
         let mut w = BFrameWatch::default();
-        assert!((0..50).all(|n| w.observe(&picture(n * 40, n * 40 + 80, P)).is_none()));
+        assert!((0..50).all(|n| w.observe(Codec::H264, &picture(n * 40, n * 40 + 80, P)).is_none()));
         assert!(!w.found());
     }
 
     #[test]
     fn a_b_slice_is_reported_once() {
         let mut w = BFrameWatch::default();
-        assert_eq!(w.observe(&picture(0, 0, P)), None);
-        assert_eq!(w.observe(&picture(1, 1, B)), Some(BFrames::Slice));
-        assert_eq!(w.observe(&picture(2, 2, B)), None);
+        assert_eq!(w.observe(Codec::H264, &picture(0, 0, P)), None);
+        assert_eq!(w.observe(Codec::H264, &picture(1, 1, B)), Some(BFrames::Slice));
+        assert_eq!(w.observe(Codec::H264, &picture(2, 2, B)), None);
         assert!(w.found());
     }
 
     #[test]
     fn a_pts_that_goes_back_is_a_b_frame_even_where_slices_cannot_be_read() {
         let mut w = BFrameWatch::default();
-        assert_eq!(w.observe(&picture(0, 120, 0)), None);
-        assert_eq!(w.observe(&picture(40, 40, 0)), Some(BFrames::Order));
+        assert_eq!(w.observe(Codec::H264, &picture(0, 120, 0)), None);
+        assert_eq!(w.observe(Codec::H264, &picture(40, 40, 0)), Some(BFrames::Order));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The one media model: every protocol turns what it receives into [`frame::NewFrame`]s and renders
 //! [`frame::Frame`]s into what it sends. No protocol talks to another protocol.
 
+pub mod av1;
 pub mod frame;
 pub mod h264;
+pub mod h265;
 pub mod key;
 pub mod payload;
 pub mod reorder;

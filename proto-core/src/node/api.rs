@@ -221,11 +221,8 @@ fn notices(codes: &[String]) -> Vec<String> {
 
 fn track_facts(params: &CodecParams) -> TrackFacts {
     let mut facts = TrackFacts { codec: params.codec().name().to_owned(), ..TrackFacts::default() };
-    match params {
-        CodecParams::H264 { size, .. } => (facts.width, facts.height) = size.unwrap_or_default(),
-        CodecParams::Opus { channels } => (facts.rate, facts.channels) = (48_000, *channels),
-        CodecParams::Aac { rate, channels, .. } => (facts.rate, facts.channels) = (*rate, *channels),
-    }
+    (facts.width, facts.height) = params.size().unwrap_or_default();
+    (facts.rate, facts.channels) = params.sound().unwrap_or_default();
     facts
 }
 

@@ -188,9 +188,10 @@ impl Node {
             return Err(Reason::local("no_carrier", "the session has no connection"));
         };
         let takes_opus = match self.conns.get(&conn) {
-            Some(Conn { proto: Proto::Rtmp(m), .. }) => m.takes_opus(),
+            Some(Conn { proto: Proto::Rtmp(m), .. }) => m.takes().has(Codec::Opus),
             _ => true,
         };
+        // Of other codecs that it does not take, its machine says so; in place of Opus there is AAC.
         let accepts = if takes_opus { CodecSet::ALL } else { CodecSet::ALL.without(Codec::Opus) };
         let subscriber = self.hub.subscribe(stream, accepts, self.now)?;
         self.conn_is_used(conn);

@@ -1,8 +1,8 @@
 //! The one place where a viewer's RTP packets are made and sent.
 
 use crate::media::frame::{Frame, FrameKind, RtpPayloads};
-use crate::media::payload::h264::{PAYLOAD_BYTES, packetise};
-use crate::media::track::{CodecConfig, CodecParams, Origin, TrackId};
+use crate::media::payload::{Format, PAYLOAD_BYTES, marks, packetise};
+use crate::media::track::{Codec, CodecConfig, Origin, TrackId};
 use crate::rand::Rng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +28,8 @@ pub struct Lane {
     pub mid: Mid,
     /// The payload type.
     pub pt: Pt,
+    /// What the payload type is for.
+    pub codec: Codec,
     /// Ticks of the RTP timestamp a second.
     pub rate: u32,
 }
@@ -95,12 +97,16 @@ impl Egress {
 
     /// Learns a track's configuration. Answers whether the session can carry the track.
     pub fn config(&mut self, track: TrackId, config: Arc<CodecConfig>) -> bool {
-        let sender = match config.params {
-            CodecParams::H264 { .. } => &mut self.video,
-            CodecParams::Opus { .. } => &mut self.audio,
-            CodecParams::Aac { .. } => &mut None,
-        };
-        let Some(sender) = sender else { return false };
+        let codec = config.params.codec();
+        let sender = if codec.is_video() { &mut self.video } else { &mut self.audio };
+        let Some(sender) = sender.as_mut() else { return false };
+        if sender.lane.codec != codec {
+            // The publisher changed its codec; what was known of the track before must not speak for what comes.
+            if sender.track == Some(track) {
+                sender.config = None;
+            }
+            return false;
+        }
         // The first track of a kind is the one that plays; but sound goes over from what a bridge made to what the
         // publisher sends, and back, when another publisher brings another codec.
         let derived = |c: &Arc<CodecConfig>| matches!(c.origin, Origin::Derived { .. });
@@ -136,7 +142,7 @@ impl Egress {
             let last = i + 1 == payloads.len();
             let packet =
                 RtpWrite::new(sender.lane.pt, sender.seq.into(), timestamp, wallclock, payload.as_ref())
-                    .marker(last && frame.is_video())
+                    .marker(last && marks(sender.lane.codec))
                     .nackable(true);
             stream.write_rtp(packet);
             sender.seq += 1;
@@ -146,18 +152,7 @@ impl Egress {
 }
 
 fn render(frame: &Frame, config: &CodecConfig) -> RtpPayloads {
-    RtpPayloads(match &config.params {
-        CodecParams::H264 { sps, pps, .. } => {
-            let sets: Vec<_> = match frame.media.kind {
-                FrameKind::Key => sps.iter().chain(pps).cloned().collect(),
-                _ => Vec::new(),
-            };
-            packetise(&frame.media.payload, &sets, PAYLOAD_BYTES)
-        }
-        // RFC 7587, 4.2: one Opus packet is one payload.
-        CodecParams::Opus { .. } => vec![frame.media.payload.clone()],
-        CodecParams::Aac { .. } => Vec::new(),
-    })
+    RtpPayloads(packetise(&Format::of(&config.params), &config.params, &frame.media, PAYLOAD_BYTES))
 }
 
 #[cfg(test)]

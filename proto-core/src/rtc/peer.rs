@@ -14,7 +14,7 @@ use crate::hub::delivery::Delivery;
 use crate::io::Level;
 use crate::limits::Limits;
 use crate::media::frame::Ingest;
-use crate::media::track::TrackId;
+use crate::media::track::{self as media, TrackId};
 use crate::rand::Rng;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
@@ -198,7 +198,7 @@ impl Peer {
         let refused = |e: String| Reason::peer("bad_sdp", format!("the SDP offer cannot be answered: {e}"));
         let offer = SdpOffer::from_sdp_string(&prepared.offer).map_err(|e| refused(e.to_string()))?;
         let answer = rtc.sdp_api().accept_offer(offer).map_err(|e| refused(e.to_string()))?;
-        let lane = |mid: &Option<String>, codec: Codec, rate: u32| {
+        let lane = |mid: &Option<String>, codec: Codec, kind: media::Codec, rate: u32| {
             let mid = Mid::from(mid.as_deref()?);
             let taken = rtc.media(mid)?.remote_pts();
             let pt = rtc
@@ -206,10 +206,10 @@ impl Peer {
                 .params()
                 .iter()
                 .find(|p| p.spec().codec == codec && taken.contains(&p.pt()))?;
-            Some(Lane { mid, pt: pt.pt(), rate })
+            Some(Lane { mid, pt: pt.pt(), codec: kind, rate })
         };
-        let video = lane(&prepared.video_mid, Codec::H264, 90_000);
-        let audio = lane(&prepared.audio_mid, Codec::Opus, 48_000);
+        let video = lane(&prepared.video_mid, Codec::H264, media::Codec::H264, 90_000);
+        let audio = lane(&prepared.audio_mid, Codec::Opus, media::Codec::Opus, 48_000);
         if video.is_none() && (prepared.video_mid.is_some() || audio.is_none()) {
             return Err(Reason::peer(
                 "no_common_codec",

@@ -5,14 +5,11 @@ use super::clock::{SharedClock, TrackClock};
 use super::peer::{PeerEvent, SessionStats};
 use super::sdp::Prepared;
 use crate::limits::Limits;
-use crate::media::frame::{FrameKind, Ingest, NewFrame, Rotation};
-use crate::media::h264::h264_params;
-use crate::media::payload::h264_depay::H264Depay;
+use crate::media::frame::{Ingest, NewFrame, Rotation};
+use crate::media::payload::{Depay, Format, Unit};
 use crate::media::reorder::{Inserted, Popped, Reorder};
-use crate::media::track::{CodecParams, TrackId};
+use crate::media::track::TrackId;
 use crate::time::{Deadline, Time};
-use crate::wire::opus::OpusPacket;
-use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -64,9 +61,8 @@ impl Lane {
 
 #[derive(Debug)]
 pub(super) struct Publisher {
-    video: Option<(Lane, H264Depay, Rotation)>,
-    audio: Option<Lane>,
-    audio_configured: bool,
+    video: Option<(Lane, Depay, Rotation)>,
+    audio: Option<(Lane, Depay)>,
     shared: SharedClock,
     key_interval: Duration,
     key_wanted: bool,
@@ -88,19 +84,21 @@ impl Publisher {
                 reorder: Reorder::new(video_wait, limits.frame_packets),
                 clock: TrackClock::new(90_000, jump),
             };
-            (lane, H264Depay::new(limits.frame_bytes, limits.frame_packets), Rotation::R0)
+            (lane, Depay::new(&Format::H264, limits.frame_bytes, limits.frame_packets), Rotation::R0)
         });
-        let audio = audio.map(|mid| Lane {
-            mid,
-            payload_types: p.opus.into_iter().collect(),
-            ssrc: None,
-            reorder: Reorder::new(audio_wait, limits.rtc_audio_packets),
-            clock: TrackClock::new(48_000, jump),
+        let audio = audio.map(|mid| {
+            let lane = Lane {
+                mid,
+                payload_types: p.opus.into_iter().collect(),
+                ssrc: None,
+                reorder: Reorder::new(audio_wait, limits.rtc_audio_packets),
+                clock: TrackClock::new(48_000, jump),
+            };
+            (lane, Depay::new(&Format::Opus, limits.frame_bytes, limits.frame_packets))
         });
         Publisher {
             video,
             audio,
-            audio_configured: false,
             shared: SharedClock::default(),
             key_interval: Duration::from_millis(1000 / u64::from(limits.key_requests_per_s.max(1))),
             key_wanted: false,
@@ -113,7 +111,7 @@ impl Publisher {
         let is_video = self.video.as_ref().is_some_and(|(lane, ..)| lane.takes(pt));
         let lane = match (&mut self.video, &mut self.audio) {
             (Some((lane, ..)), _) if is_video => lane,
-            (_, Some(lane)) if lane.takes(pt) => lane,
+            (_, Some((lane, _))) if lane.takes(pt) => lane,
             _ => return,
         };
         let (taken, changed) = lane.follow(packet.header.ssrc, now);
@@ -145,7 +143,7 @@ impl Publisher {
         let Ok(ntp) = info.ntp_time.duration_since(SystemTime::UNIX_EPOCH) else { return };
         let ntp = ntp.as_nanos() as i128;
         let timestamp = info.rtp_time.numer() as u32;
-        let lanes = [self.video.as_mut().map(|(lane, ..)| lane), self.audio.as_mut()];
+        let lanes = [self.video.as_mut().map(|(lane, ..)| lane), self.audio.as_mut().map(|(lane, _)| lane)];
         for lane in lanes.into_iter().flatten().filter(|lane| lane.mid == mid) {
             lane.clock.sender_report(timestamp, ntp, &mut self.shared);
         }
@@ -167,17 +165,7 @@ impl Publisher {
                         *turned = held.rotation.unwrap_or(*turned);
                         let (clock, turned) = (&mut lane.clock, *turned);
                         depay.push(&held.payload, held.timestamp, held.marker, |unit| {
-                            if let Some((sps, pps)) = unit.sets {
-                                let params = h264_params(sps, pps);
-                                let config = Ingest::Config { track: TrackId::VIDEO, params };
-                                out.push_back(PeerEvent::Media(config));
-                            }
-                            let kind = if unit.key { FrameKind::Key } else { FrameKind::Delta };
-                            let time = clock.time(unit.timestamp, now);
-                            let mut frame = new_frame(TrackId::VIDEO, time, kind, unit.payload);
-                            frame.discardable = unit.discardable;
-                            frame.rotation = turned;
-                            out.push_back(PeerEvent::Media(Ingest::Frame(frame)));
+                            take(unit, TrackId::VIDEO, clock, turned, now, out);
                         });
                     }
                 }
@@ -186,32 +174,29 @@ impl Publisher {
             if drops != before && depay.needs_key() {
                 self.key_wanted = true;
             }
-            stats.frames_damaged = drops.damaged;
-            stats.frames_undecodable = drops.undecodable;
-            stats.frames_too_large = drops.too_large;
         }
-        if let Some(lane) = &mut self.audio {
+        if let Some((lane, depay)) = &mut self.audio {
             while let Some(popped) = lane.reorder.pop(now) {
                 match popped {
-                    Popped::Lost(n) => stats.packets_lost += n,
-                    Popped::Packet(held) if OpusPacket::parse(&held.payload).is_some() => {
-                        if !std::mem::replace(&mut self.audio_configured, true) {
-                            // RFC 7587, 7: always two channels on the wire; a decoder of two plays mono as well.
-                            let params = CodecParams::Opus { channels: 2 };
-                            let config = Ingest::Config { track: TrackId::AUDIO, params };
-                            out.push_back(PeerEvent::Media(config));
-                        }
-                        let time = lane.clock.time(held.timestamp, now);
-                        let payload = Bytes::copy_from_slice(&held.payload);
-                        let frame = new_frame(TrackId::AUDIO, time, FrameKind::Audio, payload);
-                        out.push_back(PeerEvent::Media(Ingest::Frame(frame)));
+                    Popped::Lost(n) => {
+                        stats.packets_lost += n;
+                        depay.lost();
                     }
-                    Popped::Packet(held) if held.payload.is_empty() => {}
-                    Popped::Packet(_) => stats.frames_damaged += 1,
+                    Popped::Packet(held) => {
+                        let clock = &mut lane.clock;
+                        depay.push(&held.payload, held.timestamp, held.marker, |unit| {
+                            take(unit, TrackId::AUDIO, clock, Rotation::R0, now, out);
+                        });
+                    }
                 }
             }
         }
-        let lanes = [self.video.as_ref().map(|(lane, ..)| lane), self.audio.as_ref()];
+        let video = self.video.as_ref().map(|(_, depay, _)| depay.drops()).unwrap_or_default();
+        let audio = self.audio.as_ref().map(|(_, depay)| depay.drops()).unwrap_or_default();
+        stats.frames_damaged = video.damaged + audio.damaged;
+        stats.frames_undecodable = video.undecodable;
+        stats.frames_too_large = video.too_large + audio.too_large;
+        let lanes = [self.video.as_ref().map(|(lane, ..)| lane), self.audio.as_ref().map(|(lane, _)| lane)];
         stats.discontinuities = lanes.into_iter().flatten().map(|l| l.clock.discontinuities()).sum();
     }
 
@@ -237,7 +222,7 @@ impl Publisher {
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
-        let lanes = [self.video.as_ref().map(|(lane, ..)| lane), self.audio.as_ref()];
+        let lanes = [self.video.as_ref().map(|(lane, ..)| lane), self.audio.as_ref().map(|(lane, _)| lane)];
         let reorder = lanes.into_iter().flatten().filter_map(|l| l.reorder.deadline()).min();
         let started = self.video.as_ref().is_some_and(|(lane, ..)| lane.ssrc.is_some());
         let key = self.key_due_at().filter(|at| started && *at > Time::ZERO);
@@ -248,18 +233,31 @@ impl Publisher {
     }
 }
 
-fn new_frame(track: TrackId, time: i64, kind: FrameKind, payload: Bytes) -> NewFrame {
-    NewFrame {
+/// Gives a frame its time and hands it on, its track's parameters first where they changed.
+fn take(
+    unit: Unit,
+    track: TrackId,
+    clock: &mut TrackClock,
+    rotation: Rotation,
+    now: Time,
+    out: &mut VecDeque<PeerEvent>,
+) {
+    if let Some(params) = unit.params {
+        out.push_back(PeerEvent::Media(Ingest::Config { track, params }));
+    }
+    let time = clock.time(unit.timestamp, now);
+    let frame = NewFrame {
         track,
         dts: time,
         pts: time,
-        kind,
-        discardable: false,
-        temporal_layer: 0,
-        rotation: Rotation::R0,
+        kind: unit.kind,
+        discardable: unit.discardable,
+        temporal_layer: unit.temporal_layer,
+        rotation,
         capture: None,
-        payload,
-    }
+        payload: unit.payload,
+    };
+    out.push_back(PeerEvent::Media(Ingest::Frame(frame)));
 }
 
 fn rotation(o: VideoOrientation) -> Rotation {

@@ -3,7 +3,7 @@
 use super::{OUR_CHUNK_SIZE, csid};
 use crate::hub::delivery::Delivery;
 use crate::media::frame::{Frame, FrameKind};
-use crate::media::track::{Codec, CodecConfig, CodecParams, Origin, TrackId};
+use crate::media::track::{Codec, CodecConfig, CodecParams, CodecSet, Origin, TrackId};
 use crate::wire::amf0::Value;
 use crate::wire::flv::{AudioTag, VideoTag, opus_head};
 use crate::wire::h264::AvcConfig;
@@ -31,6 +31,7 @@ pub(super) fn sequence_header(params: &CodecParams, time: u32, stream: u32) -> O
         CodecParams::Opus { channels } => {
             (csid::AUDIO, kind::AUDIO, AudioTag::OpusConfig(opus_head(*channels)).emit()?)
         }
+        _ => return None,
     };
     Some(Message { csid, timestamp: time, kind, stream, payload })
 }
@@ -77,25 +78,20 @@ pub(super) fn metadata<'a>(tracks: impl Iterator<Item = &'a CodecParams>) -> [Va
     let mut pairs = vec![("encoder".to_owned(), Value::string("Headwater"))];
     let mut put = |name: &str, value: f64| pairs.push((name.to_owned(), Value::Number(value)));
     for params in tracks {
-        match params {
-            CodecParams::H264 { size, .. } => {
-                if let Some((width, height)) = size {
-                    put("width", f64::from(*width));
-                    put("height", f64::from(*height));
-                }
-                put("videocodecid", 7.0);
-            }
-            CodecParams::Aac { rate, channels, .. } => {
-                put("audiocodecid", 10.0);
-                put("audiosamplerate", f64::from(*rate));
-                put("audiochannels", f64::from(*channels));
-            }
-            CodecParams::Opus { channels } => {
-                // Enhanced RTMP: the FourCC as a number.
-                put("audiocodecid", f64::from(u32::from_be_bytes(*b"Opus")));
-                put("audiosamplerate", 48_000.0);
-                put("audiochannels", f64::from(*channels));
-            }
+        if let Some((width, height)) = params.size() {
+            put("width", f64::from(width));
+            put("height", f64::from(height));
+        }
+        if let Some((rate, channels)) = params.sound() {
+            put("audiosamplerate", f64::from(rate));
+            put("audiochannels", f64::from(channels));
+        }
+        match params.codec() {
+            Codec::H264 => put("videocodecid", 7.0),
+            Codec::Aac => put("audiocodecid", 10.0),
+            // Enhanced RTMP: the FourCC as a number.
+            Codec::Opus => put("audiocodecid", f64::from(u32::from_be_bytes(*b"Opus"))),
+            _ => {}
         }
     }
     [Value::string("onMetaData"), Value::EcmaArray(pairs)]
@@ -110,8 +106,8 @@ pub(super) struct Rendered {
     pub(super) bytes: Vec<Bytes>,
     /// The frame was left out because the player asked so (pause, receiveVideo) or cannot take it.
     pub(super) left_out: bool,
-    /// The stream's sound is Opus, which the player did not say it takes.
-    pub(super) no_opus: bool,
+    /// A track is of a codec that the player did not say it takes.
+    pub(super) refused: Option<Codec>,
 }
 
 /// One player's view of a stream: which tracks it gets, and what it has been told about them.
@@ -125,15 +121,15 @@ pub(super) struct Player {
     pub(super) paused: bool,
     pub(super) audio: bool,
     pub(super) video: bool,
-    /// The player understands Opus. A player that does not may stall on it (ffmpeg 5.1 showed no picture within
-    /// 30 s).
-    takes_opus: bool,
+    /// What the player understands. One that is sent something else may stall on it (ffmpeg 5.1 showed no picture of a
+    /// stream with Opus within 30 s).
+    takes: CodecSet,
     /// After a gap that the player asked for, pictures go on at a key frame.
     wait_key: bool,
 }
 
 impl Player {
-    pub(super) fn new(stream: u32, takes_opus: bool) -> Player {
+    pub(super) fn new(stream: u32, takes: CodecSet) -> Player {
         Player {
             stream,
             configs: BTreeMap::new(),
@@ -141,7 +137,7 @@ impl Player {
             paused: false,
             audio: true,
             video: true,
-            takes_opus,
+            takes,
             wait_key: false,
         }
     }
@@ -161,12 +157,10 @@ impl Player {
 
     pub(super) fn deliver(&mut self, delivery: &Delivery) -> Rendered {
         match delivery {
-            Delivery::Config { track, config }
-                if config.params.codec() == Codec::Opus && !self.takes_opus =>
-            {
+            Delivery::Config { track, config } if !self.takes.has(config.params.codec()) => {
                 // The publisher before may have had AAC there; its configuration must not speak for this one's sound.
                 self.untold |= self.configs.remove(track).is_some();
-                Rendered { no_opus: true, ..Rendered::default() }
+                Rendered { refused: Some(config.params.codec()), ..Rendered::default() }
             }
             Delivery::Config { track, config } => {
                 self.untold = true;

@@ -13,6 +13,7 @@ use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::frame::Ingest;
 use crate::media::key::StreamKey;
+use crate::media::track::{Codec, CodecSet};
 use crate::rand::Rng;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
@@ -128,17 +129,31 @@ struct Peer {
     flash_ver: String,
 }
 
-/// What the log says of a player that will hear nothing.
-const NO_OPUS: &str = "the player gets no sound: it is Opus, and the player did not say that it takes Opus (Enhanced \
-                       RTMP); if it does, add ?audio=opus to the stream's name";
+/// What every RTMP player takes.
+const CLASSIC: CodecSet = CodecSet::NONE.with(Codec::H264).with(Codec::Aac);
+
+/// What the log says of a player that will miss a track.
+fn not_taken(codec: Codec) -> String {
+    let what = if codec.is_video() { "pictures" } else { "sound" };
+    let name = codec.name();
+    let hint = match codec {
+        Codec::Opus => "if it does, add ?audio=opus to the stream's name, or ",
+        _ => "",
+    };
+    format!(
+        "the player gets no {what}: they are {name}, and over RTMP the player did not say that it takes {name} (Enhanced \
+         RTMP); {hint}{}",
+        codec.remedy()
+    )
+}
 
 /// The server's side of one RTMP connection.
 #[derive(Debug)]
 pub struct Server {
     limits: Limits,
     rng: Rng,
-    /// The peer said that it takes Opus.
-    takes_opus: bool,
+    /// What the peer takes as a player.
+    takes: CodecSet,
     phase: Phase,
     reader: ChunkReader,
     writer: Writer,
@@ -172,7 +187,7 @@ impl Server {
             reader: ChunkReader::new(&limits),
             limits,
             rng,
-            takes_opus: false,
+            takes: CLASSIC,
             phase: Phase::Handshake(Box::default()),
             writer: Writer::new(),
             outbox: Outbox::default(),
@@ -430,9 +445,9 @@ impl Server {
         Ok(())
     }
 
-    /// Whether the peer said that it takes Opus.
-    pub fn takes_opus(&self) -> bool {
-        self.takes_opus
+    /// What the peer takes as a player.
+    pub fn takes(&self) -> CodecSet {
+        self.takes
     }
 
     /// What the node answered; then what was held meanwhile.
@@ -451,7 +466,7 @@ impl Server {
                 self.writer.on_status(stream, "status", "NetStream.Publish.Start", &text);
             }
             (Ok(()), false) => {
-                self.role = Role::Player { stream, player: Box::new(Player::new(stream, self.takes_opus)) };
+                self.role = Role::Player { stream, player: Box::new(Player::new(stream, self.takes)) };
                 self.writer.user_control(event::STREAM_BEGIN, stream);
                 let text = format!("Playing and resetting {key}.");
                 self.writer.on_status(stream, "status", "NetStream.Play.Reset", &text);
@@ -493,8 +508,8 @@ impl Server {
         for bytes in rendered.bytes {
             self.outbox.push(bytes);
         }
-        if rendered.no_opus {
-            self.log(Level::Info, NO_OPUS.to_owned());
+        if let Some(codec) = rendered.refused {
+            self.log(Level::Info, not_taken(codec));
         }
         if rendered.left_out {
             let count = self.drops.entry("player_asked").or_default();

@@ -3,12 +3,19 @@
 
 pub mod aac;
 pub mod amf0;
+pub mod av1;
+pub mod bits;
 pub mod flv;
 pub mod h264;
 pub mod h264_sps;
+pub mod h265;
+pub mod latm;
 pub mod link;
+pub mod mp3;
 pub mod opus;
 pub mod rtmp_chunk;
 pub mod rtmp_message;
 pub mod rtp;
 pub mod stun;
+pub mod vp8;
+pub mod vp9;

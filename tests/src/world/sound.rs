@@ -60,6 +60,8 @@ fn rewrap(to: Codec, sound: Sound) -> Sound {
             data.put_slice(&sound.data);
             data.freeze()
         }
+        // Some publishers send labels without the first byte of Opus.
+        _ if sound.data.starts_with(b"HW|") => sound.data.clone(),
         _ => sound.data.slice(1.min(sound.data.len())..),
     };
     Sound { data, ..sound }

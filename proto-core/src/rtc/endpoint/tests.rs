@@ -3,8 +3,8 @@
 use super::*;
 use crate::cluster::Epoch;
 use crate::media::frame::{Frame, FrameKind, Ingest, NewFrame, Renderings, Rotation};
-use crate::media::payload::h264::{PAYLOAD_BYTES, packetise};
-use crate::media::payload::h264_depay::{AccessUnit, H264Depay};
+use crate::media::h264::h264_params;
+use crate::media::payload::{Depay, Format, PAYLOAD_BYTES, Unit, packetise};
 use crate::media::reorder::{Popped, Reorder};
 use crate::media::track::{CodecParams, Origin};
 use crate::wire::h264::put_nal;
@@ -257,7 +257,7 @@ impl World {
         for n in 0..count {
             let key = n % gop == 0;
             let frame = picture(key, 3_000 + (n as usize * 37) % 2_000, n as u8);
-            let payloads = packetise(&frame, if key { &SETS } else { &[] }, PAYLOAD_BYTES);
+            let payloads = payloads(&frame, key);
             self.write(self.browser.video, 7_000 + n * 3_000, &payloads, true);
             if let Some(audio) = self.browser.audio {
                 self.write(audio, 9_000 + n * 1_600, &[sound(n)], false);
@@ -290,9 +290,9 @@ impl World {
     }
 
     /// What the browser can show of what it received.
-    fn shown(&mut self) -> Vec<AccessUnit> {
+    fn shown(&mut self) -> Vec<Unit> {
         let mut reorder = Reorder::new(Duration::from_millis(200), 4096);
-        let mut depay = H264Depay::new(4 << 20, 4096);
+        let mut depay = Depay::new(&Format::H264, 4 << 20, 4096);
         let mut out = Vec::new();
         for p in &self.browser.packets {
             if p.marker_or_payload_is_video() {
@@ -322,6 +322,26 @@ impl IsVideo for RtpPacket {
 }
 
 static SETS: [Bytes; 2] = [Bytes::from_static(SPS), Bytes::from_static(PPS)];
+
+fn avc() -> CodecParams {
+    h264_params(vec![SETS[0].clone()], vec![SETS[1].clone()])
+}
+
+/// A picture cut up, a key frame with its parameter sets.
+fn payloads(picture: &Bytes, key: bool) -> Vec<Bytes> {
+    let frame = NewFrame {
+        track: TrackId::VIDEO,
+        dts: 0,
+        pts: 0,
+        kind: if key { FrameKind::Key } else { FrameKind::Delta },
+        discardable: false,
+        temporal_layer: 0,
+        rotation: Rotation::R0,
+        capture: None,
+        payload: picture.clone(),
+    };
+    packetise(&Format::H264, &avc(), &frame, PAYLOAD_BYTES)
+}
 /// CELT, 20 ms, stereo: no H.264 payload begins with this byte (type 28 with NRI 7 does not exist).
 const SOUND_TOC: u8 = 31 << 3 | 4;
 
@@ -446,7 +466,7 @@ fn what_cannot_be_recovered_costs_pictures_up_to_the_next_key_frame_which_is_ask
     w.filter = Box::new(|to_server, bytes, _| !(to_server && is_media(bytes) && bytes.len() < 60));
     assert_eq!(w.browser.key_requests, 0);
     for n in 11..40u32 {
-        let payloads = packetise(&picture(false, 3_000, n as u8), &[], PAYLOAD_BYTES);
+        let payloads = payloads(&picture(false, 3_000, n as u8), false);
         w.write(w.browser.video, 7_000 + n * 3_000, &payloads, true);
         w.run(Duration::from_millis(33));
     }
@@ -454,7 +474,7 @@ fn what_cannot_be_recovered_costs_pictures_up_to_the_next_key_frame_which_is_ask
     let before = w.frames(TrackId::VIDEO).len();
     assert_eq!(before, 10, "nothing after the loss can be decoded");
     let key = picture(true, 2_000, 9);
-    let payloads = packetise(&key, &SETS, PAYLOAD_BYTES);
+    let payloads = payloads(&key, true);
     w.filter = Box::new(|_, _, _| true);
     w.write(w.browser.video, 7_000 + 41 * 3_000, &payloads, true);
     w.run(Duration::from_secs(1));
@@ -497,7 +517,7 @@ fn a_viewer_gets_the_same_pictures_even_over_a_lossy_path() {
     w.run(Duration::from_secs(1));
     let shown = w.shown();
     assert_eq!(shown.iter().map(|u| u.payload.clone()).collect::<Vec<_>>(), sent);
-    assert_eq!(shown[0].sets, Some((vec![SETS[0].clone()], vec![SETS[1].clone()])));
+    assert_eq!(shown[0].params, Some(avc()));
     let step = shown[1].timestamp.wrapping_sub(shown[0].timestamp);
     assert!((2_999..=3_001).contains(&step), "{step}");
     assert!(w.browser.packets.iter().any(|p| p.payload[..] == sound(44)[..]));

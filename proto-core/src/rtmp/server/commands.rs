@@ -5,6 +5,7 @@ use super::{Output, Peer, Role, Server, greet};
 use crate::error::{Reason, quote};
 use crate::io::Level;
 use crate::media::key::StreamKey;
+use crate::media::track::Codec;
 use crate::rtmp::command::{Command, status};
 use crate::time::Time;
 use crate::wire::amf0::Value;
@@ -123,7 +124,9 @@ impl Server {
             return Ok(());
         }
         self.peer = Some(peer);
-        self.takes_opus = declares_opus(&command.object);
+        if declares_opus(&command.object) {
+            self.takes = self.takes.with(Codec::Opus);
+        }
         let properties = Value::object([
             ("fmsVer", Value::string("FMS/3,5,7,7009")),
             ("capabilities", Value::Number(31.0)),
@@ -194,7 +197,9 @@ impl Server {
             }
         };
         // Players that take Opus but have no way to say so in `connect` (ffmpeg) say it in the name's query.
-        self.takes_opus |= query.split('&').any(|pair| pair == "audio=opus");
+        if query.split('&').any(|pair| pair == "audio=opus") {
+            self.takes = self.takes.with(Codec::Opus);
+        }
         if publish && let Some(how @ ("record" | "append")) = command.text(1) {
             self.log(Level::Info, format!("the publisher of {key} asked to {how}; it is published live"));
         }

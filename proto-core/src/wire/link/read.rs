@@ -1,6 +1,6 @@
 //! How a [`Message`] is read.
 
-use super::write::{TEXT_MAX, role_bit};
+use super::write::{TEXT_MAX, codec_number, role_bit};
 use super::{
     Advertised, Hello, Message, NodeInfo, RelayFrame, RelayedReport, Report, StreamFacts, StreamReport,
     TrackConfig, TrackFacts,
@@ -10,7 +10,8 @@ use crate::ids::Role;
 use crate::ids::{Epoch, NodeId};
 use crate::media::frame::{FrameKind, NewFrame, Rotation};
 use crate::media::key::StreamKey;
-use crate::media::track::{CodecConfig, CodecParams, Origin, TrackId};
+use crate::media::track::{Codec, CodecConfig, CodecParams, Origin, TrackId};
+use crate::wire::vp9::Vp9Format;
 use bytes::Bytes;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -435,6 +436,7 @@ fn read_config(mut rest: Bytes) -> Result<Option<TrackConfig>, Malformed> {
     let (mut track, mut version, mut origin, mut codec) = (TrackId(0), 0, Origin::Ingest, 0);
     let (mut sps, mut pps, mut size, mut reorders) = (Vec::new(), Vec::new(), None, false);
     let (mut channels, mut asc, mut rate) = (0, Bytes::new(), 0);
+    let (mut vps, mut format, mut sequence_header) = (Vec::new(), Vp9Format::default(), Bytes::new());
     while let Some((tag, mut value)) = next_field(&mut rest)? {
         match tag {
             1 => track = TrackId(small(value)?),
@@ -456,14 +458,33 @@ fn read_config(mut rest: Bytes) -> Result<Option<TrackConfig>, Malformed> {
             9 => channels = small(value)?,
             10 => asc = value,
             11 => rate = small(value)?,
+            12 => push(&mut vps, value)?,
+            13 => {
+                let mut next = || {
+                    let n = varint(&mut value)?;
+                    u8::try_from(n).map_err(|_| Malformed("a VP9 format out of range"))
+                };
+                let (profile, depth, subsampling) = (next()?, next()?, next()?);
+                format = Vp9Format { profile, depth, subsampling, full_range: next()? != 0 };
+            }
+            14 => sequence_header = value,
             _ => {}
         }
     }
+    let Some(codec) = Codec::ALL.into_iter().find(|c| u64::from(codec_number(*c)) == codec) else {
+        return Ok(None);
+    };
     let params = match codec {
-        1 => CodecParams::H264 { sps, pps, size, reorders },
-        2 => CodecParams::Opus { channels },
-        3 => CodecParams::Aac { asc, rate, channels },
-        _ => return Ok(None),
+        Codec::H264 => CodecParams::H264 { sps, pps, size, reorders },
+        Codec::H265 => CodecParams::H265 { vps, sps, pps, size, reorders },
+        Codec::Vp8 => CodecParams::Vp8 { size },
+        Codec::Vp9 => CodecParams::Vp9 { format, size },
+        Codec::Av1 => CodecParams::Av1 { sequence_header, size },
+        Codec::Opus => CodecParams::Opus { channels },
+        Codec::Aac => CodecParams::Aac { asc, rate, channels },
+        Codec::Mp3 => CodecParams::Mp3 { rate, channels },
+        Codec::Pcma => CodecParams::Pcma { channels },
+        Codec::Pcmu => CodecParams::Pcmu { channels },
     };
     Ok(Some(TrackConfig { track, config: CodecConfig { version, params, origin } }))
 }

@@ -2,6 +2,7 @@ use super::*;
 use crate::buf::Inbox;
 use crate::media::frame::{FrameKind, Rotation};
 use crate::media::track::{CodecParams, Origin};
+use crate::wire::vp9::Vp9Format;
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::option;
@@ -43,6 +44,14 @@ fn info() -> impl Strategy<Value = NodeInfo> {
     )
 }
 
+fn sets() -> impl Strategy<Value = Vec<Bytes>> {
+    vec(bytes(), 0..3)
+}
+
+fn size() -> impl Strategy<Value = Option<(u32, u32)>> {
+    option::of(any::<(u32, u32)>())
+}
+
 fn params() -> impl Strategy<Value = CodecParams> {
     prop_oneof![
         (vec(bytes(), 0..3), vec(bytes(), 0..3), option::of(any::<(u32, u32)>()), any::<bool>())
@@ -53,6 +62,18 @@ fn params() -> impl Strategy<Value = CodecParams> {
             rate,
             channels
         }),
+        ([sets(), sets(), sets()], size(), any::<bool>()).prop_map(|([vps, sps, pps], size, reorders)| {
+            CodecParams::H265 { vps, sps, pps, size, reorders }
+        }),
+        size().prop_map(|size| CodecParams::Vp8 { size }),
+        (any::<([u8; 3], bool)>(), size()).prop_map(|(([profile, depth, subsampling], full_range), size)| {
+            let format = Vp9Format { profile, depth, subsampling, full_range };
+            CodecParams::Vp9 { format, size }
+        }),
+        (bytes(), size()).prop_map(|(sequence_header, size)| CodecParams::Av1 { sequence_header, size }),
+        any::<(u32, u8)>().prop_map(|(rate, channels)| CodecParams::Mp3 { rate, channels }),
+        any::<u8>().prop_map(|channels| CodecParams::Pcma { channels }),
+        any::<u8>().prop_map(|channels| CodecParams::Pcmu { channels }),
     ]
 }
 

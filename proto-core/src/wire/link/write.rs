@@ -5,7 +5,7 @@ use crate::ids::Role;
 use crate::ids::{Epoch, NodeId};
 use crate::media::frame::{FrameKind, Rotation};
 use crate::media::key::StreamKey;
-use crate::media::track::{CodecParams, Origin};
+use crate::media::track::{Codec, CodecParams, Origin};
 use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
 
@@ -122,35 +122,58 @@ impl Writer {
             if let Origin::Derived { from } = track.config.origin {
                 w.number(3, u64::from(from.0) + 1);
             }
-            match &track.config.params {
-                CodecParams::H264 { sps, pps, size, reorders } => {
-                    w.number(4, 1u8);
-                    for set in sps {
-                        w.bytes(5, set);
-                    }
-                    for set in pps {
-                        w.bytes(6, set);
-                    }
-                    if let Some((width, height)) = size {
-                        w.nested(7, |w| {
-                            w.varint(u64::from(*width));
-                            w.varint(u64::from(*height));
-                        });
-                    }
-                    w.number(8, *reorders);
-                }
-                CodecParams::Opus { channels } => {
-                    w.number(4, 2u8);
-                    w.number(9, *channels);
-                }
-                CodecParams::Aac { asc, rate, channels } => {
-                    w.number(4, 3u8);
-                    w.number(9, *channels);
-                    w.bytes(10, asc);
-                    w.number(11, *rate);
-                }
-            }
+            w.params(&track.config.params);
         });
+    }
+
+    fn sets(&mut self, tag: u8, sets: &[Bytes]) {
+        for set in sets {
+            self.bytes(tag, set);
+        }
+    }
+
+    fn params(&mut self, params: &CodecParams) {
+        self.number(4, codec_number(params.codec()));
+        match params {
+            CodecParams::H264 { sps, pps, reorders, .. } => {
+                self.sets(5, sps);
+                self.sets(6, pps);
+                self.number(8, *reorders);
+            }
+            CodecParams::H265 { vps, sps, pps, reorders, .. } => {
+                self.sets(5, sps);
+                self.sets(6, pps);
+                self.number(8, *reorders);
+                self.sets(12, vps);
+            }
+            CodecParams::Vp8 { .. } => {}
+            CodecParams::Vp9 { format, .. } => self.nested(13, |w| {
+                for n in [format.profile, format.depth, format.subsampling, u8::from(format.full_range)] {
+                    w.varint(u64::from(n));
+                }
+            }),
+            CodecParams::Av1 { sequence_header, .. } => self.bytes(14, sequence_header),
+            CodecParams::Opus { channels }
+            | CodecParams::Pcma { channels }
+            | CodecParams::Pcmu { channels } => {
+                self.number(9, *channels);
+            }
+            CodecParams::Aac { asc, rate, channels } => {
+                self.number(9, *channels);
+                self.bytes(10, asc);
+                self.number(11, *rate);
+            }
+            CodecParams::Mp3 { rate, channels } => {
+                self.number(9, *channels);
+                self.number(11, *rate);
+            }
+        }
+        if let Some((width, height)) = params.size() {
+            self.nested(7, |w| {
+                w.varint(u64::from(width));
+                w.varint(u64::from(height));
+            });
+        }
     }
 }
 
@@ -397,6 +420,21 @@ fn write_frame(w: &mut Writer, f: &RelayFrame) {
     }
     // The payload follows as the message's tail.
     w.head(15, m.payload.len());
+}
+
+pub(super) const fn codec_number(codec: Codec) -> u8 {
+    match codec {
+        Codec::H264 => 1,
+        Codec::Opus => 2,
+        Codec::Aac => 3,
+        Codec::H265 => 4,
+        Codec::Vp8 => 5,
+        Codec::Vp9 => 6,
+        Codec::Av1 => 7,
+        Codec::Mp3 => 8,
+        Codec::Pcma => 9,
+        Codec::Pcmu => 10,
+    }
 }
 
 pub(super) const fn role_bit(role: Role) -> u8 {
