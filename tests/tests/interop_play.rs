@@ -78,6 +78,12 @@ fn chromium_by_whip_is_seen_and_heard_in_chromium_and_played_by_ffmpeg_from_the_
         "{seen}"
     );
 
+    // A player that knows no Opus hears AAC made of it.
+    let sounds = seen["streams"].as_array().and_then(|s| s.iter().find(|s| s["codec_type"] == "audio"));
+    assert_eq!(sounds.map(|s| s["codec_name"].clone()), Some("aac".into()), "{seen}");
+    let loudest = Ffmpeg::loudest(&place.rtmp, 3).expect("ffmpeg decodes the sound");
+    assert!(loudest > -40.0, "the microphone's beeps are {loudest} dB loud");
+
     // The publisher leaves: the name is free at once, and the same page can take it again while the viewer stays.
     assert_eq!(browser.eval("return await hw.end('camera')"), 200);
     let again = wait::until("the name to be free", LONG, || {
