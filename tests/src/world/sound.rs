@@ -1,7 +1,7 @@
 //! The sound bridges of a world. Frames here are labels in codec wrapping, not sound: by default a bridge moves the label
 //! from one wrapping into the other, so that players can check what a bridge made as they check all else.
 
-use super::media::{ASC, opus_toc};
+use super::media::{ASC, MADE_OF_AAC};
 use bytes::{BufMut, Bytes, BytesMut};
 use proto_core::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged, Made, Sound};
 use proto_core::media::track::Codec;
@@ -56,7 +56,7 @@ fn rewrap(to: Codec, sound: Sound) -> Sound {
     let data = match to {
         Codec::Opus => {
             let mut data = BytesMut::with_capacity(sound.data.len() + 1);
-            data.put_u8(opus_toc(Duration::from_millis(20)));
+            data.put_u8(MADE_OF_AAC);
             data.put_slice(&sound.data);
             data.freeze()
         }
