@@ -6,10 +6,10 @@ use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use proto_core::cluster::manager::{Action, Input, Manager, Output, Pairing};
 use proto_core::cluster::{Epoch, LinkId, NodeId};
+use proto_core::io::ConnId;
 use proto_core::machine::Machine;
 use proto_core::media::key::StreamKey;
 use proto_core::node::config::Role;
-use proto_core::io::ConnId;
 use proto_core::time::{Time, WallTime};
 use proto_core::wire::link::{Advertised, Message, NodeInfo, Report, StreamReport};
 use std::collections::BTreeMap;
@@ -87,7 +87,14 @@ fn message(op: Op, req: u64) -> Option<Input> {
         }
         Op::Report { link: l, sessions, draining, streams } => {
             let stream = |(k, term, count, silent, live)| {
-                Some(StreamReport { key: key(k)?, epoch: epoch(term, count), silent, live, viewers: 0, about: Default::default() })
+                Some(StreamReport {
+                    key: key(k)?,
+                    epoch: epoch(term, count),
+                    silent,
+                    live,
+                    viewers: 0,
+                    about: Default::default(),
+                })
             };
             let streams = streams.into_iter().filter_map(stream).collect();
             let report = Report {

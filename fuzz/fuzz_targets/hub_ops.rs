@@ -83,7 +83,8 @@ impl World {
             if let Delivery::Frame { frame, .. } = item
                 && frame.is_video()
             {
-                let word = |at: usize| u64::from_be_bytes(frame.media.payload[at..at + 8].try_into().unwrap());
+                let word =
+                    |at: usize| u64::from_be_bytes(frame.media.payload[at..at + 8].try_into().unwrap());
                 let me = (word(0), word(8));
                 assert!(frame.media.kind == FrameKind::Key || *picture == Some((me.0, me.1 - 1)));
                 *picture = Some(me);

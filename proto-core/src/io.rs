@@ -1,6 +1,7 @@
 //! What a node is told and what it says: the seam between the core and whatever drives it (the mio runtime, the
 //! simulator, a replay).
 
+use crate::bridge::{BridgeWork, Bridged};
 use crate::error::Reason;
 use crate::time::WallTime;
 use bytes::Bytes;
@@ -284,6 +285,8 @@ pub enum Work {
         /// Its path, as configured.
         path: String,
     },
+    /// Convert sound.
+    Bridge(BridgeWork),
 }
 
 /// The answer to [`Work`].
@@ -293,6 +296,8 @@ pub enum Answer {
     Resolved(Result<Vec<SocketAddr>, String>),
     /// What a file holds (1 MiB at most), or why it cannot be read, in words that name it.
     File(Result<Bytes, String>),
+    /// What came of a bridge's work.
+    Bridged(Bridged),
 }
 
 /// Datagrams of one socket that leave in one go. Owned by whoever holds it and recycled: the driver gives it back

@@ -230,6 +230,14 @@ limits! {
     stream_hold_ms: u64 = 30_000;
     /// A24: a live session that has been silent this long yields its name, milliseconds.
     stream_silent_ms: u64 = 3_000;
+    /// Sound bridges (AAC to Opus, Opus to AAC) of one node; one costs about 1 % of a core. Beyond that, viewers who need
+    /// one get a silent picture and the reason.
+    bridges: usize = 64;
+    /// Pieces of work that one sound bridge may have under way.
+    bridge_works: usize = 4;
+    /// A sound bridge whose last viewer left goes on for this long, and one that failed is tried again after it,
+    /// milliseconds.
+    bridge_linger_ms: u64 = 5_000;
     /// A29: hops of a relay chain.
     relay_hops: usize = 4;
     /// A29: a name that was not found is not asked for again for this long, milliseconds.

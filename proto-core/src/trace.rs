@@ -4,6 +4,7 @@
 //! description"), used as a chain: each value is hashed with the result so far as the seed. It is the same on every
 //! build, platform and toolchain, and it is no protection against anybody who wants two traces to look alike.
 
+use crate::bridge::{BridgeJob, BridgeWork, Bridged, Sound};
 use crate::error::{Fault, Reason};
 use crate::io::{Answer, Batch, ConnId, Input, Level, LogLine, Output, Service, Work};
 use std::net::{IpAddr, SocketAddr};
@@ -113,6 +114,14 @@ impl Digest {
         self.u64(u64::from(addr.port()));
         if let SocketAddr::V6(v6) = addr {
             self.u64(u64::from(v6.flowinfo()) << 32 | u64::from(v6.scope_id()));
+        }
+    }
+
+    fn sound(&mut self, sound: &[Sound]) {
+        self.u64(sound.len() as u64);
+        for Sound { pts, data } in sound {
+            self.u64(*pts as u64);
+            self.bytes(data);
         }
     }
 
@@ -263,6 +272,19 @@ impl Input<'_> {
                 }
             }
             Input::Drain => d.u64(15),
+            Input::Answer { ask, answer: Answer::Bridged(done) } => {
+                d.u64(18);
+                d.u64(ask.0);
+                let Bridged { made, sound, undecodable, failed } = done;
+                d.option(made.as_ref(), |d, made| {
+                    d.bytes(&made.config);
+                    d.u64(u64::from(made.rate));
+                    d.u64(u64::from(made.channels));
+                });
+                d.sound(sound);
+                d.u64(*undecodable);
+                d.option(failed.as_deref(), Digest::str);
+            }
         }
     }
 }
@@ -315,6 +337,23 @@ impl Output {
                 d.u64(ask.0);
                 d.str(host);
                 d.u64(u64::from(*port));
+            }
+            Output::Ask { ask, work: Work::Bridge(BridgeWork { bridge, job }) } => {
+                d.u64(111);
+                d.u64(ask.0);
+                d.u64(bridge.0);
+                match job {
+                    BridgeJob::Open { from, to } => {
+                        d.u64(0);
+                        d.str(&format!("{from:?}"));
+                        d.str(to.name());
+                    }
+                    BridgeJob::Convert(sound) => {
+                        d.u64(1);
+                        d.sound(sound);
+                    }
+                    BridgeJob::Close => d.u64(2),
+                }
             }
             Output::Log(line) => {
                 d.u64(108);

@@ -1,7 +1,10 @@
-//! Work outside the loop: host names are looked up and files are read on one small thread, because both block.
+//! Work outside the loop. Host names are looked up and files are read on one small thread, because both block. Sound is
+//! converted on as many threads as there are cores to spare, because it would hold up everything else.
 
 use crate::control::RemoteControl;
+use audio_bridge::Workshop;
 use bytes::Bytes;
+use proto_core::bridge::{BridgeJob, BridgeWork, Bridged};
 use proto_core::io::{Answer, AskId, Input, Work};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,6 +15,11 @@ use std::thread;
 
 /// Lookups that may wait for the thread; more are answered with an error at once.
 const MOST_WAITING: usize = 64;
+/// Pieces of work that may wait for one thread of bridges. A node asks for a few per bridge only, so that this is never
+/// reached unless its limits are raised a hundredfold.
+const MOST_WORKS: usize = 4_096;
+/// Threads for bridges at most: each serves about a hundred streams.
+const MOST_WORKERS: usize = 4;
 
 enum Question {
     Resolve { ask: AskId, host: String, port: u16 },
@@ -32,6 +40,8 @@ pub(crate) struct Asks {
     control: RemoteControl,
     /// Made with the first name to look up: a node that never asks has no thread.
     worker: Option<SyncSender<Question>>,
+    /// Made with the first bridge.
+    workshops: Vec<SyncSender<(AskId, BridgeWork)>>,
     answers: Receiver<(AskId, Answer)>,
     answered: Sender<(AskId, Answer)>,
 }
@@ -39,7 +49,7 @@ pub(crate) struct Asks {
 impl Asks {
     pub(crate) fn new(control: RemoteControl) -> Asks {
         let (answered, answers) = channel();
-        Asks { control, worker: None, answers, answered }
+        Asks { control, worker: None, workshops: Vec::new(), answers, answered }
     }
 
     /// Starts work on a question, or answers it into `reports` where that needs no waiting.
@@ -49,6 +59,13 @@ impl Asks {
             Work::ReadFile { path } => {
                 if let Err(why) = self.work(Question::Read { ask, path }) {
                     reports.push_back(Input::Answer { ask, answer: Answer::File(Err(why)) });
+                }
+                return;
+            }
+            Work::Bridge(work) => {
+                if let Err(why) = self.convert(ask, work) {
+                    let done = Bridged { failed: Some(why), ..Bridged::default() };
+                    reports.push_back(Input::Answer { ask, answer: Answer::Bridged(done) });
                 }
                 return;
             }
@@ -95,6 +112,30 @@ impl Asks {
             }
         })
     }
+
+    /// Hands work to the thread of its bridge: one bridge stays on one thread, which keeps the order.
+    fn convert(&mut self, ask: AskId, work: BridgeWork) -> Result<(), String> {
+        if self.workshops.is_empty() {
+            let cores = thread::available_parallelism().map_or(1, usize::from);
+            for n in 0..cores.saturating_sub(1).clamp(1, MOST_WORKERS) {
+                let (works, queue) = sync_channel(MOST_WORKS);
+                let (answered, control) = (self.answered.clone(), self.control.clone());
+                thread::Builder::new()
+                    .name(format!("bridges-{n}"))
+                    .spawn(move || convert_all(&queue, &answered, &control))
+                    .map_err(|e| format!("no thread for sound bridges could be started: {e}"))?;
+                self.workshops.push(works);
+            }
+        }
+        let mine = work.bridge.0 % self.workshops.len().max(1) as u64;
+        let Some(workshop) = self.workshops.get(mine as usize) else {
+            return Err("sound bridges are not available".into());
+        };
+        workshop.try_send((ask, work)).map_err(|e| match e {
+            TrySendError::Full(_) => format!("{MOST_WORKS} pieces of sound are waiting already"),
+            TrySendError::Disconnected(_) => "the thread for sound bridges has ended".into(),
+        })
+    }
 }
 
 /// The resolver thread: ends when the loop is gone.
@@ -127,4 +168,24 @@ pub fn read(path: &str) -> Result<Bytes, String> {
         return Err(format!("{path} is larger than {MOST} bytes: that is no certificate and no key"));
     }
     Ok(bytes.into())
+}
+
+/// A thread of bridges: ends when the loop is gone.
+fn convert_all(
+    works: &Receiver<(AskId, BridgeWork)>,
+    answered: &Sender<(AskId, Answer)>,
+    control: &RemoteControl,
+) {
+    let mut workshop = Workshop::default();
+    for (ask, work) in works {
+        let silent = matches!(work.job, BridgeJob::Close);
+        let done = workshop.work(work);
+        if answered.send((ask, Answer::Bridged(done))).is_err() {
+            return;
+        }
+        // Nobody waits for the answer to that.
+        if !silent {
+            control.wake();
+        }
+    }
 }

@@ -42,6 +42,11 @@ fn ffmpeg_by_rtmp_is_seen_in_chromium_from_the_edge_within_a_second_of_joining()
     browser.eval("await hw.moving('steady')");
     let stats = browser.eval("return await hw.stats('steady')");
     assert!(stats["codecs"].to_string().contains("video/H264"), "{stats}");
+
+    // It publishes AAC; what is heard is made of it by the edge, once for all viewers.
+    assert!(stats["codecs"].to_string().contains("audio/opus"), "{stats}");
+    let tone = browser.eval("return await hw.tone('steady')");
+    assert!((430.0..450.0).contains(&tone.as_f64().expect("a frequency")), "a tone of {tone} Hz, not 440");
     assert!(publisher.runs(), "{}", publisher.log.tail(20));
 }
 
@@ -72,6 +77,12 @@ fn chromium_by_whip_is_seen_and_heard_in_chromium_and_played_by_ffmpeg_from_the_
         Some("h264".into()),
         "{seen}"
     );
+
+    // A player that knows no Opus hears AAC made of it.
+    let sounds = seen["streams"].as_array().and_then(|s| s.iter().find(|s| s["codec_type"] == "audio"));
+    assert_eq!(sounds.map(|s| s["codec_name"].clone()), Some("aac".into()), "{seen}");
+    let loudest = Ffmpeg::loudest(&place.rtmp, 3).expect("ffmpeg decodes the sound");
+    assert!(loudest > -40.0, "the microphone's beeps are {loudest} dB loud");
 
     // The publisher leaves: the name is free at once, and the same page can take it again while the viewer stays.
     assert_eq!(browser.eval("return await hw.end('camera')"), 200);
@@ -104,13 +115,12 @@ fn the_watch_page_plays_by_itself() {
         let now = browser.try_eval(look)?;
         wait::yes(now["time"].as_f64() > first["time"].as_f64().map(|t| t + 1.0), now.to_string())
     });
-    // AAC cannot be heard in a browser yet; the page must say so instead of leaving the viewer to wonder.
-    let text = wait::until("the page to say why there is no sound", LONG, || {
+    // The publisher sends AAC, which no browser takes by WebRTC: the page offers the sound, and says where it is from.
+    wait::until("the page to offer the sound and to say what it is made of", LONG, || {
         let text = browser.try_eval("return document.body.innerText.toLowerCase()")?;
         let text = text.as_str().unwrap_or_default().to_owned();
-        if text.contains("aac") || text.contains("no sound") { Ok(text) } else { Err(text) }
+        if text.contains("opus, made of aac") { Ok(text) } else { Err(text) }
     });
-    assert!(!text.is_empty());
 }
 
 #[test]

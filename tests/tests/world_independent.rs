@@ -210,7 +210,7 @@ fn webrtc_rs_publishes_and_plays_through_an_edge() {
 
 #[test]
 fn rtmp_publishes_and_webrtc_rs_plays_through_an_edge() {
-    // It sends AAC, which no WebRTC viewer hears.
+    // It sends AAC; each node makes Opus of it for its own viewers.
     seeds(|w| {
         let c = cluster(w);
         let p = publish::<OwnRtmp>(w, c.o, false, PublisherConfig::default());
@@ -224,8 +224,8 @@ fn rtmp_publishes_and_webrtc_rs_plays_through_an_edge() {
             w.run(ms(3_300));
         }
         for &v in &players {
-            saw_all::<OwnRtmp, Whep>(w, p, v, &['v'], true);
-            assert_eq!(by::<PlayerBy<Whep>>(w, v).frames('a', s).count(), 0);
+            saw_all::<OwnRtmp, Whep>(w, p, v, &['v', 'a'], true);
+            assert!(by::<PlayerBy<Whep>>(w, v).frames('a', s).count() > 100);
         }
         leave::<OwnRtmp, Whep>(w, p, &players);
         drains_to_zero(w, c);

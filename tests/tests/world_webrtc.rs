@@ -180,9 +180,9 @@ fn every_frame_of_a_whip_publisher_reaches_every_whep_viewer() {
     });
 }
 
-/// AAC has no place in WebRTC: pictures only, and the node says why.
+/// AAC has no place in WebRTC: each node makes Opus of it, at the times of the pictures.
 #[test]
-fn a_whep_viewer_sees_an_rtmp_publisher_without_sound() {
+fn a_whep_viewer_hears_an_rtmp_publisher() {
     seeds(|w| {
         let c = cluster(w);
         let p = w.publish(c.o, STREAM);
@@ -199,9 +199,13 @@ fn a_whep_viewer_sees_an_rtmp_publisher_without_sound() {
             let (first, last) = (seen[0], *seen.last().unwrap());
             assert_eq!(seen, (first..=last).collect::<Vec<_>>());
             assert!(last + 5 >= w.publisher(p).sent[0].pictures);
+            let heard = numbers(w, v, s, false);
+            let (first, last) = (heard[0], *heard.last().unwrap());
+            assert_eq!(heard, (first..=last).collect::<Vec<_>>());
+            assert!(heard.len() > 200 && w.whep(v).made == heard.len() as u64);
             let call = &w.whep(v).calls()[0];
-            assert!(!call.sound && call.told.contains("AAC"), "{call:?}");
-            assert!(w.whep(v).seen.iter().all(|s| s.picture));
+            assert!(call.sound && call.told.is_empty(), "{call:?}");
+            assert!(w.whep(v).skew < ms(10), "sound and picture are {:?} apart", w.whep(v).skew);
             w.with_whep(v, |v, now| v.leave(now));
         }
         w.with_publisher(p, |p, now| p.leave(now));
@@ -227,6 +231,9 @@ fn an_rtmp_player_sees_a_whip_publisher() {
             let seen = w.player(v).pictures(s);
             assert_eq!(seen, (seen[0]..=*seen.last().unwrap()).collect::<Vec<_>>());
             assert!(seen.last().unwrap() + 5 >= w.whip(p).sent[0].pictures);
+            // The publisher sends Opus, the player knows AAC only.
+            let heard: Vec<u64> = w.player(v).frames('a', s).map(|f| f.label.seq).collect();
+            assert!(heard.len() > 200 && heard.windows(2).all(|p| p[1] == p[0] + 1), "{heard:?}");
             w.with_player(v, |v| v.leave());
         }
         w.with_whip(p, |p, now| p.leave(now));

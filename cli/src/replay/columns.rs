@@ -1,6 +1,7 @@
 //! A trace for people: one line for each input and output, in columns. Of what was sent it shows size and fingerprint
 //! only, since that holds secrets.
 
+use proto_core::bridge::{BridgeJob, BridgeWork};
 use proto_core::error::Reason;
 use proto_core::io::{Answer, Batch, ConnId, Input, Output, Work};
 use proto_core::recording::Seen;
@@ -99,6 +100,9 @@ fn of_input(input: &Input<'_>) -> Row {
                 Ok(bytes) => format!("{} bytes", bytes.len()),
                 Err(why) => why.clone(),
             };
+        Input::Answer { ask, answer: Answer::Bridged(done) } => {
+            let failed = done.failed.as_deref().map(|f| format!(", failed: {f}")).unwrap_or_default();
+            let detail = format!("{} packets of sound{failed}", done.sound.len());
             Row::new("answer", format!("ask {}", ask.0), detail)
         }
         Input::Drain => Row::new("drain", "", ""),
@@ -124,6 +128,13 @@ fn of_output(output: &Output) -> Row {
         }
         Output::Ask { ask, work: Work::ReadFile { path } } => {
             Row::new("ask", format!("ask {}", ask.0), format!("what {path} holds"))
+        Output::Ask { ask, work: Work::Bridge(BridgeWork { bridge, job }) } => {
+            let what = match job {
+                BridgeJob::Open { from, to } => format!("{} to {}", from.codec().name(), to.name()),
+                BridgeJob::Convert(sound) => format!("{} packets of sound", sound.len()),
+                BridgeJob::Close => "end".to_owned(),
+            };
+            Row::new("ask", format!("ask {}", ask.0), format!("bridge {}: {what}", bridge.0))
         }
         Output::Log(line) => {
             let stream = line.stream.as_deref().map(|s| format!("[{s}] ")).unwrap_or_default();

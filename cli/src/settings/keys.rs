@@ -113,6 +113,12 @@ const KEYS: &[(&str, &str, &str)] = &[
         "a text, at best 16 characters or more",
     ),
     (
+        "bridge.audio",
+        "Convert sound for viewers whose protocol cannot carry it: AAC to Opus for browsers, Opus to AAC for RTMP players. \
+         How many at once: limits.bridges.",
+        "true or false",
+    ),
+    (
         "advertise.public",
         "The address that publishers and viewers are told. auto: the bound address, else the host's first.",
         ADDRESS,

@@ -79,8 +79,22 @@ pub struct StreamInfo {
     pub uptime_s: u64,
     /// How it comes in: `rtmp`, `whip`, `relay` (from another node); empty: not known or not live.
     pub source: String,
-    /// Sentences for whoever wonders: B-frames, sound that browsers cannot play …
+    /// Sentences for whoever wonders: B-frames, sound that cannot be converted …
     pub notices: Vec<String>,
+    /// Sound that the answering node converts for its viewers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bridges: Vec<BridgeInfo>,
+}
+
+/// A sound bridge: what a node makes of a track for viewers whose protocol cannot carry it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeInfo {
+    /// The codec that the publisher sends.
+    pub from: String,
+    /// The codec that is made of it.
+    pub to: String,
+    /// `works`, or `failed` (the node's log says why).
+    pub state: String,
 }
 
 /// One track.

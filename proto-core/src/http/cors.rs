@@ -4,7 +4,8 @@
 use super::message::{Request, Response};
 
 /// Headers of answers that a page of another origin may read.
-pub const EXPOSED: &str = "Location, Link, Session-Host, ETag, Retry-After, Headwater-Notice";
+pub const EXPOSED: &str =
+    "Location, Link, Session-Host, ETag, Retry-After, Headwater-Notice, Headwater-Sound";
 
 /// What a page of another origin may send.
 const ALLOWED_HEADERS: &str = "Content-Type, Authorization, If-Match, If-None-Match, Accept";

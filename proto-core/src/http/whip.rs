@@ -12,6 +12,8 @@ pub const SDP: &str = "application/sdp";
 /// The header of a 201 that carries notices for the viewer or publisher: each percent-encoded, several joined by
 /// `" | "`. For instance why there will be no sound.
 pub const NOTICE: &str = "Headwater-Notice";
+/// The header of a 201 that says what the viewer's sound is made of, where the node converts it: `Opus, made of AAC`.
+pub const SOUND: &str = "Headwater-Sound";
 
 /// The offer in a POST to a WHIP or WHEP endpoint.
 ///

@@ -125,14 +125,20 @@ impl Hub {
             Broken::unless(s.ring.bytes() <= bytes || held == 1, "S6", || {
                 format!("{key}: {} bytes in the ring, limits.ring_bytes is {bytes}", s.ring.bytes())
             })?;
-            let subscribers = s.subscribers.len();
+            let bridges =
+                s.subscribers.iter().filter(|id| self.subscribers.get(id.slot).is_some_and(|v| v.bridge));
+            let subscribers = s.subscribers.len() - bridges.count();
+            let counted: usize = s.audiences.values().sum();
+            Broken::unless(counted == subscribers, "S7", || {
+                format!("{key}: {subscribers} subscribers, {counted} counted by what they take")
+            })?;
             Broken::unless(subscribers <= limits.stream_subscribers, "S6", || {
                 format!("{key}: {subscribers} subscribers, the limit is {}", limits.stream_subscribers)
             })?;
             Broken::unless(s.tracks.len() <= limits.stream_tracks, "S6", || {
                 format!("{key}: {} tracks, the limit is {}", s.tracks.len(), limits.stream_tracks)
             })?;
-            members += subscribers;
+            members += s.subscribers.len();
         }
         let all = self.subscribers.len();
         Broken::unless(members == all, "S7", || {

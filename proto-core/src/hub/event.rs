@@ -56,8 +56,8 @@ pub enum HubEvent {
 pub enum Notice {
     /// Pictures are shown out of coding order.
     BFrames,
-    /// The sound is AAC.
-    Aac,
+    /// The sound is not converted for those who would need it.
+    NotBridged,
     /// The sound is MP3.
     Mp3,
 }
@@ -65,14 +65,14 @@ pub enum Notice {
 impl Notice {
     /// The notice with a code.
     pub fn from_code(code: &str) -> Option<Notice> {
-        [Notice::BFrames, Notice::Aac, Notice::Mp3].into_iter().find(|n| n.code() == code)
+        [Notice::BFrames, Notice::NotBridged, Notice::Mp3].into_iter().find(|n| n.code() == code)
     }
 
     /// A fixed word for counters, APIs and tests.
     pub const fn code(self) -> &'static str {
         match self {
             Notice::BFrames => "b_frames",
-            Notice::Aac => "sound_is_aac",
+            Notice::NotBridged => "sound_not_bridged",
             Notice::Mp3 => "sound_is_mp3",
         }
     }
@@ -84,9 +84,9 @@ impl Notice {
                 "the stream has B-frames: WebRTC viewers may see the picture jump; publish without them: -bf 0 \
                  (ffmpeg), bframes=0 (x264), in OBS set 'Max B-frames' to 0"
             }
-            Notice::Aac => {
-                "the sound is AAC: WebRTC viewers hear nothing, because sound is not converted yet; publish Opus \
-                 to be heard by them (RTMP viewers hear AAC)"
+            Notice::NotBridged => {
+                "the sound is not converted here (bridge.audio is off, limits.bridges is reached, or the codec cannot be \
+                 decoded: the node's log says which): viewers whose protocol cannot carry it hear nothing"
             }
             Notice::Mp3 => {
                 "the sound is MP3: WebRTC viewers hear nothing, because sound is not converted; publish Opus to be \

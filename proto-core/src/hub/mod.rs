@@ -30,9 +30,10 @@ use crate::ids::Epoch;
 use crate::limits::Limits;
 use crate::media::frame::{Ingest, NewFrame};
 use crate::media::key::StreamKey;
-use crate::media::track::{Codec, CodecConfig, TrackId};
+use crate::media::track::{Codec, CodecConfig, CodecParams, TrackId};
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time, Timers};
+use bytes::Bytes;
 use delivery::Delivery;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
@@ -257,12 +258,7 @@ impl Hub {
             self.events.push_back(HubEvent::Notice(stream, notice));
         }
         if taken.frame {
-            for id in std::mem::take(&mut s.drained) {
-                if let Some(v) = self.subscribers.get_mut(id.slot).filter(|v| v.id == id) {
-                    v.drained = false;
-                    self.events.push_back(HubEvent::Ready(id));
-                }
-            }
+            self.wake(stream);
         }
         if taken.wants_key {
             self.request_key_frame(stream, now);
@@ -289,6 +285,45 @@ impl Hub {
                 codec.name()
             );
             self.events.push_back(HubEvent::Evict(id, Reason::local("codec_changed", text)));
+        }
+    }
+
+    /// Tells those who had taken everything that there is more.
+    fn wake(&mut self, stream: StreamId) {
+        let Some(s) = self.streams.get_mut(&stream) else { return };
+        for id in std::mem::take(&mut s.drained) {
+            if let Some(v) = self.subscribers.get_mut(id.slot).filter(|v| v.id == id) {
+                v.drained = false;
+                self.events.push_back(HubEvent::Ready(id));
+            }
+        }
+    }
+
+    /// A bridge says what it makes out of the track `from` of a stream. Subscribers that cannot play that track, but
+    /// can play this, get it.
+    pub fn derive(&mut self, stream: StreamId, from: TrackId, params: CodecParams) {
+        if let Some(s) = self.streams.get_mut(&stream) {
+            s.derive(from, params, &self.limits);
+        }
+    }
+
+    /// Takes a packet of sound that a bridge made for the track that it derived (see [`TrackId::derived`]). `pts` is on
+    /// the stream's own clock. What is not later than the packet before, or was made of sound that is over, is dropped
+    /// and counted.
+    pub fn derived(&mut self, stream: StreamId, track: TrackId, pts: i64, payload: Bytes) {
+        let Some(s) = self.streams.get_mut(&stream) else {
+            self.stray += 1;
+            return;
+        };
+        if s.derived(track, pts, payload).frame {
+            self.wake(stream);
+        }
+    }
+
+    /// Adds a note for viewers and the publisher to a stream, and has it told if it is new.
+    pub fn note(&mut self, stream: StreamId, notice: Notice) {
+        if let Some(notice) = self.streams.get_mut(&stream).and_then(|s| s.note(notice)) {
+            self.events.push_back(HubEvent::Notice(stream, notice));
         }
     }
 
@@ -336,26 +371,55 @@ impl Hub {
         let Some(s) = self.streams.get_mut(&stream) else {
             return Err(Reason::peer("not_found", "there is no such stream here"));
         };
-        if s.subscribers.len() >= self.limits.stream_subscribers {
+        let viewers: usize = s.audiences.values().sum();
+        if viewers >= self.limits.stream_subscribers {
             return Err(Reason::limit(
                 "too_many_subscribers",
                 format!(
-                    "{} has {} viewers on this node, the limit; raise limits.stream_subscribers or add an edge",
+                    "{} has {viewers} viewers on this node, the limit; raise limits.stream_subscribers or add an edge",
                     s.key,
-                    s.subscribers.len()
                 ),
             ));
         }
-        let entry = self.subscribers.vacant_entry();
-        let id = SubscriberId { serial: self.next_subscriber, slot: entry.key() };
-        self.next_subscriber += 1;
-        entry.insert(Subscriber::new(id, stream, s, accepts, now));
-        s.subscribers.insert(id);
+        *s.audiences.entry(accepts).or_default() += 1;
         let pictures = s.tracks.iter().any(stream::Track::is_video);
-        self.events.push_back(HubEvent::Ready(id));
+        let id = self.admit(stream, accepts, false, now)?;
         if pictures {
             self.request_key_frame(stream, now);
         }
+        Ok(id)
+    }
+
+    /// Adds a subscriber that feeds a bridge: it gets the sound of this codec, and nothing that bridges made. It counts
+    /// neither as a viewer nor for the limit.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such stream.
+    pub fn subscribe_bridge(
+        &mut self,
+        stream: StreamId,
+        codec: Codec,
+        now: Time,
+    ) -> Result<SubscriberId, Reason> {
+        self.admit(stream, CodecSet::NONE.with(codec), true, now)
+    }
+
+    fn admit(
+        &mut self,
+        stream: StreamId,
+        accepts: CodecSet,
+        bridge: bool,
+        now: Time,
+    ) -> Result<SubscriberId, Reason> {
+        let Some(s) = self.streams.get_mut(&stream) else {
+            return Err(Reason::peer("not_found", "there is no such stream here"));
+        };
+        let entry = self.subscribers.vacant_entry();
+        let id = SubscriberId { serial: self.next_subscriber, slot: entry.key() };
+        self.next_subscriber += 1;
+        entry.insert(Subscriber::new(id, stream, s, accepts, bridge, now));
+        s.subscribers.insert(id);
+        self.events.push_back(HubEvent::Ready(id));
         Ok(id)
     }
 
@@ -370,6 +434,14 @@ impl Hub {
         self.timers.cancel(&Timer::Viewer(id));
         let s = self.streams.get_mut(&v.stream)?;
         s.subscribers.remove(&id);
+        if !v.bridge
+            && let Some(n) = s.audiences.get_mut(&v.accepts)
+        {
+            *n -= 1;
+            if *n == 0 {
+                s.audiences.remove(&v.accepts);
+            }
+        }
         // Names of those who left would pile up while no frame comes.
         if s.drained.len() > 2 * s.subscribers.len() + 16 {
             s.drained.retain(|d| s.subscribers.contains(d));
@@ -528,7 +600,13 @@ impl Hub {
     /// The tracks that a stream's present (or last) source announced, with their newest configuration.
     pub fn tracks(&self, stream: StreamId) -> Vec<(TrackId, Arc<CodecConfig>)> {
         let Some(s) = self.streams.get(&stream) else { return Vec::new() };
-        s.tracks.iter().filter(|t| t.active).filter_map(|t| Some((t.id, t.config.clone()?))).collect()
+        let announced = s.tracks.iter().filter(|t| t.active && t.derived.is_none());
+        announced.filter_map(|t| Some((t.id, t.config.clone()?))).collect()
+    }
+
+    /// The sets of codecs that the subscribers of a stream take.
+    pub fn audiences(&self, stream: StreamId) -> impl Iterator<Item = CodecSet> {
+        self.streams.get(&stream).into_iter().flat_map(|s| s.audiences.keys().copied())
     }
 
     /// What viewers and the publisher of a stream should know at present.
@@ -536,9 +614,10 @@ impl Hub {
         self.streams.get(&stream).map_or(&[], |s| &s.notices)
     }
 
-    /// Who subscribes to a stream, in the order of joining.
+    /// Who subscribes to a stream, in the order of joining; what feeds bridges is left out.
     pub fn subscribers(&self, stream: StreamId) -> impl Iterator<Item = SubscriberId> {
-        self.streams.get(&stream).into_iter().flat_map(|s| s.subscribers.iter().copied())
+        let all = self.streams.get(&stream).into_iter().flat_map(|s| s.subscribers.iter().copied());
+        all.filter(|id| self.subscribers.get(id.slot).is_some_and(|v| !v.bridge))
     }
 
     /// The stream of a subscriber.
@@ -551,7 +630,7 @@ impl Hub {
         let s = self.streams.get(&stream)?;
         let mut stats = s.stats(now);
         for id in &s.subscribers {
-            match self.subscribers.get(id.slot).map(|v| v.state(s)) {
+            match self.subscribers.get(id.slot).filter(|v| !v.bridge).map(|v| v.state(s)) {
                 Some(SubscriberState::WaitingForKey) => stats.waiting += 1,
                 Some(SubscriberState::Live) => stats.live += 1,
                 Some(SubscriberState::Lagging) => stats.lagging += 1,

@@ -39,6 +39,8 @@ pub enum StreamState {
 pub struct TrackStats {
     /// The track.
     pub track: TrackId,
+    /// The track that a bridge of this node made it of.
+    pub derived: Option<TrackId>,
     /// Its codec; `None` for data.
     pub codec: Option<Codec>,
     /// Width and height in pixels of a picture track whose parameter sets could be read.

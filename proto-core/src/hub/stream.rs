@@ -7,12 +7,13 @@ use super::stats::{Count, Drops, Rate, StreamState, StreamStats, TrackStats};
 use super::{SourceId, SubscriberId};
 use crate::ids::Epoch;
 use crate::limits::Limits;
-use crate::media::frame::{Frame, FrameKind, Ingest, NewFrame, Renderings};
+use crate::media::frame::{Frame, FrameKind, Ingest, NewFrame, Renderings, Rotation};
 use crate::media::h264::BFrameWatch;
 use crate::media::key::StreamKey;
-use crate::media::track::{Codec, CodecConfig, CodecParams, Origin, TrackId};
+use crate::media::track::{Codec, CodecConfig, CodecParams, CodecSet, Origin, TrackId};
 use crate::time::Time;
-use std::collections::BTreeSet;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Tracks are kept in bit sets.
@@ -37,11 +38,19 @@ pub(super) struct Track {
     input: Count,
     /// Deltas are dropped until a key frame comes: their references are not there.
     needs_key: bool,
+    /// The track and the codec that a bridge of this node made it of.
+    pub(super) derived: Option<(TrackId, Codec)>,
 }
 
 impl Track {
     fn codec(&self) -> Option<Codec> {
         self.config.as_ref().map(|c| c.params.codec())
+    }
+
+    /// Whether a subscriber wants the track while it is coded so. What was derived is for those who cannot play what it
+    /// was made of.
+    pub(super) fn wanted(&self, codec: Codec, accepts: CodecSet) -> bool {
+        accepts.has(codec) && self.derived.is_none_or(|(_, of)| !accepts.has(of))
     }
 
     pub(super) fn is_video(&self) -> bool {
@@ -80,6 +89,8 @@ pub(super) struct Stream {
     pub(super) tracks: Vec<Track>,
     pub(super) ring: Ring,
     pub(super) subscribers: BTreeSet<SubscriberId>,
+    /// How many subscribers take which codecs, bridges left out.
+    pub(super) audiences: BTreeMap<CodecSet, usize>,
     /// Subscribers that have taken everything and are to be told of the next frame. May name some that left.
     pub(super) drained: Vec<SubscriberId>,
     pub(super) key_requests: KeyRequests,
@@ -103,6 +114,7 @@ impl Stream {
             heard: Time::ZERO,
             tracks: Vec::new(),
             subscribers: BTreeSet::new(),
+            audiences: BTreeMap::new(),
             drained: Vec::new(),
             key_requests: KeyRequests::default(),
             notices: Vec::new(),
@@ -190,6 +202,7 @@ impl Stream {
             output: Count::default(),
             input: Count::default(),
             needs_key: true,
+            derived: None,
         });
         Some(self.tracks.len() - 1)
     }
@@ -213,14 +226,77 @@ impl Stream {
             track.config = Some(Arc::new(CodecConfig { version, params, origin: Origin::Ingest }));
             track.needs_key = true;
         }
-        match codec {
-            Codec::Aac => self.note(Notice::Aac),
-            Codec::Mp3 => self.note(Notice::Mp3),
-            _ => None,
+        if codec == Codec::Mp3 { self.note(Notice::Mp3) } else { None }
+    }
+
+    /// A bridge says what it makes out of the track `from`.
+    pub(super) fn derive(&mut self, from: TrackId, params: CodecParams, limits: &Limits) {
+        let of = self.tracks.iter().find(|t| t.id == from && t.active);
+        let Some(of) = of.and_then(|t| Some(t.config.as_ref()?.params.codec())) else { return };
+        let id = from.derived(params.codec());
+        let Some(track) = self.slot(id, limits).and_then(|s| self.tracks.get_mut(s)) else {
+            *self.corrected.entry("config_of_too_many_tracks").or_default() += 1;
+            return;
+        };
+        track.active = true;
+        track.derived = Some((from, of));
+        if track.config.as_ref().is_none_or(|c| c.params != params) {
+            let version = track.config.as_ref().map_or(0, |c| c.version).saturating_add(1);
+            track.config = Some(Arc::new(CodecConfig { version, params, origin: Origin::Derived { from } }));
         }
     }
 
-    fn note(&mut self, notice: Notice) -> Option<Notice> {
+    /// Takes a packet that a bridge made; its time is on the stream's clock already.
+    pub(super) fn derived(&mut self, id: TrackId, pts: i64, payload: Bytes) -> Taken {
+        self.offered += 1;
+        let Some(slot) = self.tracks.iter().position(|t| t.id == id) else {
+            return self.refuse("no_config", false);
+        };
+        let source = self.tracks.get(slot).and_then(|t| t.derived);
+        // What it was made of may have ended, or become something else, while the bridge worked.
+        let goes_on = source.is_some_and(|(from, of)| {
+            let is = |t: &&Track| t.id == from && t.active;
+            let source = self.tracks.iter().find(is).and_then(|t| t.config.as_ref());
+            source.is_some_and(|c| c.params.codec() == of)
+        });
+        let Some(track) = self.tracks.get_mut(slot) else { return self.refuse("no_config", false) };
+        let config = track.config.clone().filter(|_| goes_on);
+        if config.is_none() {
+            return self.refuse("derived_too_late", false);
+        }
+        if track.clock.last.is_some_and(|last| pts <= last) {
+            return self.refuse("derived_not_rising", false);
+        }
+        track.active = true;
+        track.clock.last = Some(pts);
+        let nth = track.count;
+        track.count += 1;
+        track.input.add(payload.len());
+        track.used.clone_from(&config);
+        let place = self.ring.end();
+        let media = NewFrame {
+            track: id,
+            dts: pts,
+            pts,
+            kind: FrameKind::Audio,
+            discardable: false,
+            temporal_layer: 0,
+            rotation: Rotation::default(),
+            capture: None,
+            payload,
+        };
+        let frame = Frame {
+            seq: place.checked_sub(1).and_then(|p| self.ring.get(p)).map_or(0, |e| e.frame.seq),
+            epoch: self.epoch,
+            config_version: config.as_ref().map_or(0, |c| c.version),
+            media,
+            renderings: Renderings::default(),
+        };
+        self.ring.push(frame, config, slot, nth, self.clock.edge(), 0);
+        Taken { frame: true, ..Taken::default() }
+    }
+
+    pub(super) fn note(&mut self, notice: Notice) -> Option<Notice> {
         if self.notices.contains(&notice) {
             return None;
         }
@@ -301,10 +377,10 @@ impl Stream {
 
     /// The number at which a newcomer starts: the latest key frame of the picture tracks that it wants (the oldest
     /// of them where there are several), or the live edge where there is none.
-    pub(super) fn start_for(&self, wants: impl Fn(Codec) -> bool) -> u64 {
+    pub(super) fn start_for(&self, accepts: CodecSet) -> u64 {
         self.tracks
             .iter()
-            .filter(|t| t.used.as_ref().is_some_and(|c| wants(c.params.codec())))
+            .filter(|t| t.used.as_ref().is_some_and(|c| t.wanted(c.params.codec(), accepts)))
             .filter_map(|t| t.last_key)
             .filter(|k| *k >= self.ring.first())
             .min()
@@ -343,6 +419,7 @@ impl Stream {
 fn track_stats(t: &Track) -> TrackStats {
     TrackStats {
         track: t.id,
+        derived: t.derived.map(|(from, _)| from),
         codec: t.config.as_ref().map(|c| c.params.codec()),
         size: t.config.as_ref().and_then(|c| c.params.size()),
         input: t.input,
@@ -352,10 +429,9 @@ fn track_stats(t: &Track) -> TrackStats {
 
 /// What parameters take up, roughly: a peer chooses both the number of sets and their sizes.
 fn params_bytes(params: &CodecParams) -> u64 {
-    const HANDLE: u64 = std::mem::size_of::<bytes::Bytes>() as u64;
-    let sum = |sets: &[&Vec<bytes::Bytes>]| {
-        sets.iter().flat_map(|s| s.iter()).map(|b| b.len() as u64 + HANDLE).sum()
-    };
+    const HANDLE: u64 = std::mem::size_of::<Bytes>() as u64;
+    let sum =
+        |sets: &[&Vec<Bytes>]| sets.iter().flat_map(|s| s.iter()).map(|b| b.len() as u64 + HANDLE).sum();
     match params {
         CodecParams::H264 { sps, pps, .. } => sum(&[sps, pps]),
         CodecParams::H265 { vps, sps, pps, .. } => sum(&[vps, sps, pps]),

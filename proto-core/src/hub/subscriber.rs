@@ -60,7 +60,7 @@ impl Squeeze {
         for t in &stream.tracks {
             let key = t.last_key.filter(|k| *k >= from);
             let entry = key.and_then(|k| stream.ring.get(k));
-            let wanted = t.used.as_ref().is_some_and(|c| accepts.has(c.params.codec()));
+            let wanted = t.used.as_ref().is_some_and(|c| t.wanted(c.params.codec(), accepts));
             let newest = match (entry, t.clock.last) {
                 (Some(first), Some(last)) if wanted => {
                     let nth = t.count.saturating_sub(1);
@@ -112,10 +112,14 @@ fn squeezed(nth: u64, (newest, dts): (u64, i64)) -> i64 {
 }
 
 /// The configurations of all tracks that a newcomer wants: those that the frames it gets first need.
-fn greeting(stream: &Stream, accepts: CodecSet) -> Vec<(usize, TrackId, Arc<CodecConfig>)> {
-    let active = stream.tracks.iter().enumerate().filter(|(_, t)| t.active);
-    let config = active.filter_map(|(slot, t)| Some((slot, t.id, t.used.clone().or(t.config.clone())?)));
-    config.filter(|(_, _, c)| accepts.has(c.params.codec())).rev().collect()
+fn greeting(stream: &Stream, accepts: CodecSet, bridge: bool) -> Vec<(usize, TrackId, Arc<CodecConfig>)> {
+    let active =
+        stream.tracks.iter().enumerate().filter(|(_, t)| t.active && !(bridge && t.derived.is_some()));
+    let config = active.filter_map(|(slot, t)| {
+        let config = t.used.clone().or(t.config.clone())?;
+        t.wanted(config.params.codec(), accepts).then_some((slot, t.id, config))
+    });
+    config.rev().collect()
 }
 
 /// What `next` found.
@@ -130,7 +134,9 @@ pub(super) enum Next {
 pub(super) struct Subscriber {
     pub(super) id: SubscriberId,
     pub(super) stream: StreamId,
-    accepts: CodecSet,
+    pub(super) accepts: CodecSet,
+    /// It feeds a bridge, and must not get what bridges make.
+    pub(super) bridge: bool,
     /// The ring number where it began.
     from: u64,
     cursor: u64,
@@ -167,18 +173,20 @@ impl Subscriber {
         stream_id: StreamId,
         stream: &Stream,
         accepts: CodecSet,
+        bridge: bool,
         now: Time,
     ) -> Subscriber {
-        let from = stream.start_for(|c| accepts.has(c));
+        let from = stream.start_for(accepts);
         Subscriber {
             id,
             stream: stream_id,
             accepts,
+            bridge,
             from,
             cursor: from,
             needs_key: u64::MAX,
             skips: WAITING,
-            greeting: greeting(stream, accepts),
+            greeting: greeting(stream, accepts, bridge),
             sent: Vec::new(),
             squeeze: Squeeze::new(stream, from, accepts),
             mark: (stream.ring.total(), stream.ring.edge()),
@@ -303,8 +311,11 @@ impl Subscriber {
 
     /// Whether the frame at the cursor is to be handed over; else the reason to leave it out.
     fn judge(&self, stream: &Stream, entry: &Entry, now: Time, limits: &Limits) -> Result<(), &'static str> {
+        let track = stream.tracks.get(entry.slot);
         let wanted = match &entry.config {
-            Some(c) => self.accepts.has(c.params.codec()),
+            Some(c) => track.is_some_and(|t| {
+                t.wanted(c.params.codec(), self.accepts) && !(self.bridge && t.derived.is_some())
+            }),
             None => self.accepts.has_data(),
         };
         if !wanted {

@@ -480,17 +480,39 @@ fn a_new_configuration_comes_before_the_first_frame_that_needs_it() {
 }
 
 #[test]
-fn a_browser_gets_no_aac_and_page_and_log_are_told_once() {
+fn a_browser_gets_no_aac_but_what_a_bridge_makes_of_it_and_others_get_aac_alone() {
     let mut w = World::video(&Limits::default());
     w.put(config(TrackId::AUDIO, aac()));
-    w.put(config(TrackId::AUDIO, aac()));
-    let sub = w.join(BROWSER);
+    let (browser, player) = (w.join(BROWSER), w.join(ALL));
+    let bridge = w.hub.subscribe_bridge(w.stream, Codec::Aac, at(w.now)).unwrap();
     w.play(80, 25, 9, true);
-    assert_eq!(w.take(sub, 9), [C(0, 1), K(0, 0), D(40, 40)]);
-    assert_eq!(w.dropped(sub), [("not_wanted", 4)]);
-    let told = w.events().into_iter().filter(|e| matches!(e, HubEvent::Notice(..))).collect::<Vec<_>>();
-    assert_eq!(told, [HubEvent::Notice(w.stream, Notice::Aac)]);
-    assert!(w.hub.notices(w.stream)[0].text().contains("publish Opus"));
+    assert_eq!(w.take(browser, 9), [C(0, 1), K(0, 0), D(40, 40)]);
+    assert_eq!(w.dropped(browser), [("not_wanted", 4)]);
+    assert_eq!(w.take(bridge, 9), [C(1, 1), A(0), A(20), A(40), A(60)]);
+
+    let made = TrackId::AUDIO.derived(Codec::Opus);
+    w.hub.derive(w.stream, TrackId::AUDIO, CodecParams::Opus { channels: 2 });
+    for (pts, kept) in [(1_010, true), (1_030, true), (1_030, false), (1_050, true)] {
+        w.hub.derived(w.stream, made, pts * MS, Bytes::from_static(b"opus"));
+        let ready = w.events().contains(&HubEvent::Ready(browser));
+        assert_eq!(ready, kept && pts == 1_010, "told once, and not of what does not rise: {pts}");
+    }
+    assert_eq!(w.take(browser, 9), [C(made.0, 1), A(10), A(30), A(50)]);
+    assert_eq!(w.take(bridge, 9), [], "it is not fed with what it made");
+    let heard: Vec<Item> = w.take(player, 99).into_iter().filter(|i| matches!(i, A(_))).collect();
+    assert_eq!(heard, [A(0), A(20), A(40), A(60)]);
+    assert_eq!(w.hub.tracks(w.stream).len(), 2, "what was derived is not told as the publisher's");
+    assert_eq!(w.hub.verify(), Ok(()));
+
+    // Another publisher brings Opus: it goes to the browser as it is, and what the bridge still makes to nobody.
+    w.hub.publish(&key(), epoch(2), SourceId(2), at(w.now)).unwrap();
+    w.hub.ingest(w.stream, SourceId(2), config(TrackId::AUDIO, CodecParams::Opus { channels: 2 }), at(w.now));
+    w.hub.derived(w.stream, made, 1_070 * MS, Bytes::from_static(b"late"));
+    w.hub.ingest(w.stream, SourceId(2), frame(FrameKind::Audio, 0, 0, 50), at(w.now));
+    assert!(matches!(w.take(browser, 9)[..], [C(1, 2), A(_)]));
+    let stats = w.hub.stats(w.stream, at(w.now)).unwrap();
+    assert_eq!(stats.dropped.get("derived_too_late"), Some(&1));
+    assert_eq!(w.hub.verify(), Ok(()));
 }
 
 #[test]

@@ -92,7 +92,8 @@ pub struct Renderings {
 #[derive(Debug)]
 pub struct Frame {
     /// Position in the stream and epoch, as the node counts where the publisher is; the same on every node that the
-    /// frame comes to. Over all tracks, rising, never reused; where a relay left frames out there are gaps.
+    /// frame comes to. Over all tracks, rising, never reused; where a relay left frames out there are gaps. A frame
+    /// that this node derived is never relayed, and carries the number of the frame that it came behind.
     pub seq: u64,
     /// The epoch under which its publisher was accepted.
     pub epoch: crate::ids::Epoch,

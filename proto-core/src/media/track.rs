@@ -77,7 +77,7 @@ impl Codec {
 
 /// The kinds of track that someone takes. To a subscriber of the hub frames of others are not given, and counted as
 /// `not_wanted`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CodecSet(u16);
 
 impl CodecSet {
@@ -103,6 +103,12 @@ impl CodecSet {
         CodecSet(self.0 | Self::DATA)
     }
 
+    /// These, without a codec.
+    #[must_use]
+    pub const fn without(self, codec: Codec) -> CodecSet {
+        CodecSet(self.0 & !Self::bit(codec))
+    }
+
     /// Whether a codec is among them.
     pub const fn has(self, codec: Codec) -> bool {
         self.0 & Self::bit(codec) != 0
@@ -125,6 +131,15 @@ impl TrackId {
     pub const AUDIO: TrackId = TrackId(1);
     /// The track that carries data messages (kind `Data`); it has no codec configuration.
     pub const DATA: TrackId = TrackId(2);
+
+    /// The track that a bridge makes out of this one. Ids from 128 on are this node's own; no publisher has them.
+    pub const fn derived(self, to: Codec) -> TrackId {
+        let kind = match to {
+            Codec::Aac => 0x40,
+            _ => 0,
+        };
+        TrackId(0x80 | kind | (self.0 & 0x3f))
+    }
 }
 
 /// Where a track came from.

@@ -5,7 +5,7 @@ use super::session::{Part, Session};
 use crate::cluster::manager;
 use crate::cluster::placement::FULL_PPM;
 use crate::cluster::registry;
-use crate::http::api::{NodeInfo, Nodes, SessionInfo, Sessions, StreamInfo, Streams, TrackInfo};
+use crate::http::api::{BridgeInfo, NodeInfo, Nodes, SessionInfo, Sessions, StreamInfo, Streams, TrackInfo};
 use crate::http::event::{Action, EventQuery};
 use crate::hub::{Notice, StreamId};
 use crate::media::key::StreamKey;
@@ -129,6 +129,15 @@ impl Node {
             uptime_s: facts.uptime_s,
             source: if relayed { "relay".to_owned() } else { facts.source },
             notices: notices(&facts.notices),
+            bridges: self
+                .bridges
+                .of_stream(id)
+                .map(|(from, to, works)| BridgeInfo {
+                    from: from.name().to_owned(),
+                    to: to.name().to_owned(),
+                    state: if works { "works" } else { "failed" }.to_owned(),
+                })
+                .collect(),
         })
     }
 
@@ -204,6 +213,7 @@ fn reported_stream(
         uptime_s: if s.about.uptime_s > 0 { s.about.uptime_s } else { unheard },
         source: s.about.source.clone(),
         notices: notices(&s.about.notices),
+        bridges: Vec::new(),
     }
 }
 
@@ -252,7 +262,7 @@ mod tests {
                     TrackFacts { codec: "H.264".to_owned(), width: 640, height: 360, ..Default::default() },
                     TrackFacts { codec: "Zed".to_owned(), channels: 2, ..Default::default() },
                 ],
-                notices: vec!["sound_is_aac".to_owned(), "of_a_newer_node".to_owned()],
+                notices: vec!["sound_not_bridged".to_owned(), "of_a_newer_node".to_owned()],
             },
             since: Time::from_millis(1_000),
             taken_over: None,
@@ -268,7 +278,7 @@ mod tests {
         assert_eq!((live.viewers, live.bitrate_kbps, live.uptime_s), (5, 1_234, 90));
         assert_eq!((live.tracks[0].width, live.tracks[0].channels), (Some(640), None));
         assert_eq!((live.tracks[1].codec.as_str(), live.tracks[1].channels), ("Zed", Some(2)));
-        assert!(live.notices[0].starts_with("the sound is AAC"));
+        assert!(live.notices[0].starts_with("the sound is not converted"));
         assert_eq!(live.notices[1], "of_a_newer_node");
         let held = reported_stream(&key, &stream(registry::StreamState::Held), String::new(), 5, now);
         assert_eq!((held.state.as_str(), held.bitrate_kbps), ("held", 0));

@@ -292,6 +292,7 @@ impl Node {
         if let Some(manager) = &self.manager {
             manager.registry().verify()?;
         }
+        self.bridges.verify()?;
         self.verify_sessions()?;
         self.verify_sources()?;
         self.verify_waiting()?;
@@ -360,7 +361,7 @@ impl Node {
             })?;
         }
         let (in_rtc, in_serving) = (self.rtc.audit().sessions, self.serving.by_pull.len());
-        let subscribers = self.hub.counts().0;
+        let subscribers = self.hub.counts().0 - self.bridges.cursors();
         Broken::unless((rtc, pulls, playing) == (in_rtc, in_serving, subscribers), "S7", || {
             format!(
                 "sessions by WebRTC, by pulls, playing: {:?}; WebRTC sessions, pulls served, subscribers: {:?}",
@@ -480,6 +481,7 @@ impl Node {
                 Alarm::Waiting(session) => self.is_part(*session, Part::AsksToPlay),
                 Alarm::Settle(key) => self.hub.find(key).is_some(),
                 Alarm::Warm(key) => self.warm.contains(key),
+                Alarm::Bridge(id) => self.bridges.has(*id),
                 Alarm::DrainEnds => self.draining,
                 Alarm::Signal(id) => self.signals.contains(*id),
                 Alarm::KeyFrames(session) => {
@@ -505,6 +507,7 @@ impl Node {
         }
         most(self.pulls.len(), limits.streams, "pulls", "streams")?;
         most(self.proxy.len(), limits.proxy_sessions, "proxied websockets", "proxy_sessions")?;
+        most(self.bridges.working(), limits.bridges, "sound bridges", "bridges")?;
         most(self.member.counts().1, limits.cluster_waiting, "open questions", "cluster_waiting")?;
         if let Some(manager) = &self.manager {
             most(manager.waiting(), limits.cluster_waiting, "waiting questions", "cluster_waiting")?;

@@ -33,6 +33,8 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// What the manager role needs beside that.
     pub manager: ManagerConfig,
+    /// Conversion of sound.
+    pub bridge: BridgeConfig,
     /// The addresses that others are told.
     pub advertise: AdvertiseConfig,
     /// What the log looks like.
@@ -55,6 +57,7 @@ impl Default for Config {
             webrtc: WebRtcConfig::default(),
             cluster: ClusterConfig::default(),
             manager: ManagerConfig::default(),
+            bridge: BridgeConfig::default(),
             advertise: AdvertiseConfig::default(),
             log: LogConfig::default(),
             limits: Limits::default(),
@@ -282,6 +285,20 @@ pub struct ManagerConfig {
 impl Default for ManagerConfig {
     fn default() -> Self {
         ManagerConfig { node_group: "default".to_owned(), user: "admin".to_owned(), password: String::new() }
+    }
+}
+
+/// Conversion of sound for viewers whose protocol cannot carry what the publisher sends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BridgeConfig {
+    /// Convert AAC to Opus and Opus to AAC where a viewer needs it.
+    pub audio: bool,
+}
+
+impl Default for BridgeConfig {
+    fn default() -> Self {
+        BridgeConfig { audio: true }
     }
 }
 

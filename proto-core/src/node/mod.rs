@@ -14,6 +14,7 @@ pub mod story;
 pub mod throttle;
 
 mod api;
+mod bridging;
 mod conns;
 mod dialect;
 mod links;
@@ -37,6 +38,7 @@ mod tests;
 mod turn;
 mod web;
 
+use crate::bridge::BridgeId;
 use crate::cluster::NodeId;
 use crate::cluster::manager::Manager;
 use crate::cluster::member::Member;
@@ -79,6 +81,8 @@ enum Alarm {
     Pump(SubscriberId),
     /// A prewarmed stream has been here for long enough.
     Warm(StreamKey),
+    /// A sound bridge that nobody needs ends, or one that failed is tried again.
+    Bridge(BridgeId),
     /// Load is measured and reported.
     Report,
     /// Certificate files are to be looked at.
@@ -142,6 +146,7 @@ pub struct Node {
     proxy: proxy::Proxy,
     pulls: pulling::Pulls,
     serving: serving::Served,
+    bridges: bridging::Bridges,
     load: stats::Load,
     counters: stats::Counters,
     throttle: throttle::Throttle,
@@ -255,6 +260,7 @@ impl Node {
             proxy: proxy::Proxy::default(),
             pulls: pulling::Pulls::default(),
             serving: serving::Served::default(),
+            bridges: bridging::Bridges::default(),
             load: stats::Load::default(),
             counters: stats::Counters::default(),
             warm: BTreeSet::new(),

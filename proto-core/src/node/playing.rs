@@ -2,14 +2,16 @@
 
 use super::conns::{Conn, Proto};
 use super::session::{Carrier, Part, Protocol, SessionId};
+use super::web::Answered;
 use super::{Alarm, Node};
 use crate::error::Reason;
 use crate::hub::delivery::Delivery;
-use crate::hub::{CodecSet, Notice, StreamId, SubscriberId};
+use crate::hub::{CodecSet, StreamId, SubscriberId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::frame::FrameKind;
 use crate::media::key::StreamKey;
+use crate::media::track::{Codec, Origin};
 use crate::rtc;
 use crate::rtmp;
 use crate::simulation::{Bug, Site};
@@ -78,6 +80,7 @@ impl Node {
     /// A stream got a track: those who waited for it start, now or once the others had their chance.
     pub(super) fn stream_has_tracks(&mut self, key: &StreamKey) {
         let Some(stream) = self.hub.find(key) else { return };
+        self.bridges.touch(stream);
         if self.hub.tracks(stream).is_empty() {
             // Another publisher took over and has said nothing yet: its tracks have their time from their own first.
             return self.forget_first_track(stream, key);
@@ -183,7 +186,13 @@ impl Node {
         let Some(Carrier::Conn(conn)) = self.sessions.get(session).map(|s| s.carrier) else {
             return Err(Reason::local("no_carrier", "the session has no connection"));
         };
-        let subscriber = self.hub.subscribe(stream, CodecSet::ALL, self.now)?;
+        let takes_opus = match self.conns.get(&conn) {
+            Some(Conn { proto: Proto::Rtmp(m), .. }) => m.takes().has(Codec::Opus),
+            _ => true,
+        };
+        // Of other codecs that it does not take, its machine says so; in place of Opus there is AAC.
+        let accepts = if takes_opus { CodecSet::ALL } else { CodecSet::ALL.without(Codec::Opus) };
+        let subscriber = self.hub.subscribe(stream, accepts, self.now)?;
         self.conn_is_used(conn);
         self.tell_rtmp(conn, rtmp::server::Input::PlayAccepted);
         self.viewer_joined(session, stream, subscriber);
@@ -198,7 +207,7 @@ impl Node {
         let local =
             self.conns.get(&waiting.conn).and_then(|c| c.local).map_or(self.advertised.public, |l| l.ip());
         let candidates = self.advertised.candidates(local, self.config.webrtc.port);
-        let tracks = self.hub.tracks(stream);
+        let tracks = self.tracks_for(stream, rtc::codecs::CARRIED);
         let from = remote.map_or(self.advertised.public, |r| r.ip());
         let played = match &waiting.offer {
             Ok(sdp) => self.rtc.play(rtc::Offer { sdp, from, candidates: &candidates }, &tracks, self.now),
@@ -214,14 +223,18 @@ impl Node {
         self.sessions.set_carrier(session, Carrier::Rtc(playing.session));
         let secret = self.rng.fork("resource", session.0).token(32);
         self.sessions.name_resource(session, secret);
-        let known = self
-            .hub
-            .notices(stream)
-            .iter()
-            .filter(|n| !matches!(n, Notice::Aac | Notice::Mp3))
-            .map(|n| n.text().to_owned());
+        self.expect_viewer(stream, playing.takes);
+        let known = self.hub.notices(stream).iter().map(|n| n.text().to_owned());
         let notices = known.chain(playing.no_sound).collect();
-        self.answer_whep(waiting.conn, session, waiting.dialect, Ok((playing.answer, notices)));
+        let sound = tracks.iter().find_map(|(_, c)| match c.origin {
+            Origin::Derived { from } => {
+                let (_, of) = self.hub.tracks(stream).into_iter().find(|(id, _)| *id == from)?;
+                Some(format!("{}, made of {}", c.params.codec().name(), of.params.codec().name()))
+            }
+            Origin::Ingest => None,
+        });
+        let answered = Answered { sdp: playing.answer, notices, sound };
+        self.answer_whep(waiting.conn, session, waiting.dialect, Ok(answered));
         if let Some(key) = self.hub.key(stream).cloned() {
             let takes = if waiting.dialect { playing.takes.with_data() } else { playing.takes };
             self.joining.insert(session, (key, takes));
@@ -246,6 +259,7 @@ impl Node {
         let at = s.remote.map(|r| format!(" at {r}")).unwrap_or_default();
         self.pulls.touch(&s.key);
         self.load.joined_bps += self.hub.bits_per_s(stream, self.now);
+        self.bridges.touch(stream);
         self.log_session(Level::Info, session, "plays", format!("viewer{at} joined"));
         self.pump(subscriber);
     }

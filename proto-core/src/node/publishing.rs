@@ -206,8 +206,9 @@ impl Node {
         }
         match s.part {
             Part::Publishes { stream, .. } => self.hub.unpublish(stream, SourceId(session.0), self.now),
-            Part::Plays { subscriber, .. } => {
+            Part::Plays { subscriber, stream } => {
                 self.hub.unsubscribe(subscriber);
+                self.bridges.touch(stream);
             }
             Part::AsksToPublish => self.answer_whip(session, Err(reason)),
             Part::AsksToPlay => self.forget_waiting(session, &s.key, reason),

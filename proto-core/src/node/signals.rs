@@ -397,8 +397,9 @@ impl Node {
         };
         let (from, asked) = (signal.remote.ip(), signal.asked);
         let candidates = self.advertised.candidates(asked, self.config.webrtc.port);
-        let tracks = self.hub.tracks(stream);
+        let tracks = self.tracks_for(stream, rtc::codecs::CARRIED);
         let playing = self.rtc.offer(from, &candidates, &tracks, channel, self.now)?;
+        self.expect_viewer(stream, playing.takes);
         self.sessions.set_carrier(session, Carrier::Rtc(playing.session));
         self.signal_is_used(id);
         if let Some(key) = self.hub.key(stream).cloned() {

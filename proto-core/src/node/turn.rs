@@ -7,7 +7,7 @@ use super::{Alarm, MEDIA_SOCKET, Node};
 use crate::cluster::{manager, member};
 use crate::error::Reason;
 use crate::hub::{HubEvent, StreamId};
-use crate::io::{Batch, ConnId, Input, Level, Output};
+use crate::io::{Answer, Batch, ConnId, Input, Level, Output};
 use crate::machine::Machine;
 use crate::rtc::endpoint;
 use crate::simulation::{Bug, Site};
@@ -115,6 +115,7 @@ impl Node {
                     self.rtsp_udp.recycle(batch);
                 }
             }
+            Input::Answer { ask, answer: Answer::Bridged(done) } => self.bridged(ask, done),
             Input::Answer { ask, answer } => self.answered(ask, answer),
             Input::Drain => self.drain(),
         }
@@ -178,6 +179,7 @@ impl Node {
                 Alarm::Pump(subscriber) => self.pumps.push_back(subscriber),
                 Alarm::Pull(key) => self.tick_pull(&key),
                 Alarm::Warm(key) => self.not_warm(&key),
+                Alarm::Bridge(id) => self.bridge_due(id),
                 Alarm::Report => self.report(),
                 Alarm::Certificates => self.look_at_certificates(),
                 Alarm::Proxy => self.look_at_proxies(),
@@ -229,6 +231,9 @@ impl Node {
                 quiet = false;
             }
             if self.settle_signals() {
+                quiet = false;
+            }
+            if self.settle_bridges() {
                 quiet = false;
             }
             if self.settle_pulls() {
@@ -309,11 +314,16 @@ impl Node {
 
     fn hub_said(&mut self, event: HubEvent) {
         match event {
-            HubEvent::Ready(subscriber) => self.pump(subscriber),
+            HubEvent::Ready(subscriber) => match self.bridges.of_subscriber(subscriber) {
+                Some(bridge) => self.pump_bridge(bridge),
+                None => self.pump(subscriber),
+            },
             HubEvent::KeyFrameWanted { source, .. } => self.key_frame_wanted(source),
             HubEvent::Evict(subscriber, reason) => {
                 if let Some(session) = self.sessions.of_subscriber(subscriber) {
                     self.end_session(session, &reason);
+                } else {
+                    self.bridge_evicted(subscriber, &reason);
                 }
             }
             HubEvent::Slow(subscriber, reason) => {
@@ -356,7 +366,7 @@ impl Node {
         }
     }
 
-    fn stream_name(&self, stream: StreamId) -> String {
+    pub(super) fn stream_name(&self, stream: StreamId) -> String {
         self.hub.key(stream).map(ToString::to_string).unwrap_or_default()
     }
 

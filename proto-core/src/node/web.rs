@@ -48,6 +48,15 @@ pub(super) struct WaitingPair {
     pub(super) second: bool,
 }
 
+/// What a WHEP viewer is answered.
+pub(super) struct Answered {
+    pub(super) sdp: String,
+    /// Sentences for the user.
+    pub(super) notices: Vec<String>,
+    /// What the sound is made of, where a bridge makes it.
+    pub(super) sound: Option<String>,
+}
+
 impl Node {
     /// A whole request arrived on a connection.
     pub(super) fn request(&mut self, conn: ConnId, request: Request) {
@@ -283,10 +292,16 @@ impl Node {
         conn: ConnId,
         session: SessionId,
         dialect: bool,
-        result: Result<(String, Vec<String>), &Reason>,
+        result: Result<Answered, &Reason>,
     ) {
         let response = match result {
-            Ok((answer, notices)) => self.created(whip::Protocol::Whep, session, dialect, &answer, &notices),
+            Ok(Answered { sdp, notices, sound }) => {
+                let response = self.created(whip::Protocol::Whep, session, dialect, &sdp, &notices);
+                match sound {
+                    Some(sound) => response.header(whip::SOUND, sound),
+                    None => response,
+                }
+            }
             Err(reason) => whip::refusal(reason),
         };
         self.respond_crossing(conn, response);

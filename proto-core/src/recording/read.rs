@@ -1,6 +1,7 @@
 //! How a recording is read.
 
 use super::{BLOCK_MAX, CODES, End, FORMAT, HEADER_MAX, Header, MAGIC};
+use crate::bridge::{Bridged, Made, Sound};
 use crate::error::{Fault, Reason, quote};
 use crate::io::{Answer, AskId, Batch, ConnId, Input, Service, SocketId, Transmit};
 use crate::time::{Time, WallTime};
@@ -347,6 +348,7 @@ fn input(c: &mut Cursor) -> Read<Recorded> {
             Input::Answer { ask, answer: Answer::File(found) }
         }
         16 => Input::Sent { batch: c.batch()?, refused: c.small()? },
+        18 => Input::Answer { ask: AskId(c.number()?), answer: Answer::Bridged(c.bridged()?) },
         kind => return Err(Malformed(format!("an input of the unknown kind {kind}"))),
     };
     Ok(Recorded::Other(input))
@@ -434,6 +436,21 @@ impl Cursor {
             IpAddr::V4(_) => SocketAddr::new(ip, port),
             IpAddr::V6(v6) => SocketAddrV6::new(v6, port, self.small()?, self.small()?).into(),
         })
+    }
+
+    fn bridged(&mut self) -> Read<Bridged> {
+        let mut done = Bridged::default();
+        if self.byte()? == 1 {
+            done.made = Some(Made { config: self.blob()?, rate: self.small()?, channels: self.byte()? });
+        }
+        for _ in 0..self.number()? {
+            done.sound.push(Sound { pts: i64::from_be_bytes(self.array()?), data: self.blob()? });
+        }
+        done.undecodable = self.number()?;
+        if self.byte()? == 1 {
+            done.failed = Some(self.text()?);
+        }
+        Ok(done)
     }
 
     fn reason(&mut self) -> Read<Reason> {

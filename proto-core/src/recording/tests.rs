@@ -1,6 +1,7 @@
 //! Recordings: what is written is read back, what is damaged is seen, and a replay sees the first difference.
 
 use super::*;
+use crate::bridge::{Bridged, Made, Sound};
 use crate::error::Reason;
 use crate::io::{Answer, AskId, Batch, ConnId, Service, SocketId};
 use crate::machine::Machine;
@@ -165,6 +166,17 @@ fn bytes() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..200).prop_map(Bytes::from)
 }
 
+fn bridged() -> impl Strategy<Value = Bridged> {
+    let made = (bytes(), any::<u32>(), any::<u8>()).prop_map(|(config, rate, channels)| Made {
+        config,
+        rate,
+        channels,
+    });
+    let sound = (any::<i64>(), bytes()).prop_map(|(pts, data)| Sound { pts, data });
+    (proptest::option::of(made), vec(sound, 0..4), any::<u64>(), proptest::option::of(".*"))
+        .prop_map(|(made, sound, undecodable, failed)| Bridged { made, sound, undecodable, failed })
+}
+
 fn recorded() -> impl Strategy<Value = Recorded> {
     let service = proptest::sample::select(vec![
         Service::Http,
@@ -200,6 +212,8 @@ fn recorded() -> impl Strategy<Value = Recorded> {
                 .prop_map(|(ask, found)| Input::Answer { ask: AskId(ask), answer: Answer::Resolved(found) }),
             (any::<u64>(), file)
                 .prop_map(|(ask, found)| Input::Answer { ask: AskId(ask), answer: Answer::File(found) }),
+            (any::<u64>(), bridged())
+                .prop_map(|(ask, done)| Input::Answer { ask: AskId(ask), answer: Answer::Bridged(done) }),
             (socket(), proptest::option::of(ip()), address(), bytes(), any::<usize>()).prop_map(
                 |(socket, src, dst, bytes, refused)| {
                     let mut batch = Box::new(Batch::new(socket));

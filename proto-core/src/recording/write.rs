@@ -1,6 +1,7 @@
 //! How a recording is written.
 
 use super::{BATCHES_OUT, BLOCK_BYTES, CHECKPOINT_INPUTS, End, FORMAT, Header, MAGIC, Trace};
+use crate::bridge::Bridged;
 use crate::error::{Fault, Reason};
 use crate::io::{Answer, Batch, ConnId, Input, Output, Service};
 use crate::time::Time;
@@ -253,6 +254,11 @@ impl Writer {
                 }
             }
             Input::Drain => out.push(15),
+            Input::Answer { ask, answer: Answer::Bridged(done) } => {
+                out.push(18);
+                number(out, ask.0);
+                bridged(out, done);
+            }
         }
     }
 
@@ -318,6 +324,26 @@ fn address(out: &mut Vec<u8>, address: SocketAddr) {
     if let SocketAddr::V6(v6) = address {
         number(out, u64::from(v6.flowinfo()));
         number(out, u64::from(v6.scope_id()));
+    }
+}
+
+fn bridged(out: &mut Vec<u8>, done: &Bridged) {
+    let Bridged { made, sound, undecodable, failed } = done;
+    out.push(u8::from(made.is_some()));
+    if let Some(made) = made {
+        blob(out, &made.config);
+        number(out, u64::from(made.rate));
+        out.push(made.channels);
+    }
+    number(out, sound.len() as u64);
+    for s in sound {
+        out.extend(s.pts.to_be_bytes());
+        blob(out, &s.data);
+    }
+    number(out, *undecodable);
+    out.push(u8::from(failed.is_some()));
+    if let Some(why) = failed {
+        text(out, why);
     }
 }
 

@@ -76,6 +76,17 @@ impl Pictures {
     }
 }
 
+/// Everything that WebRTC can carry.
+pub const CARRIED: CodecSet = CodecSet::NONE
+    .with(Codec::H264)
+    .with(Codec::H265)
+    .with(Codec::Vp8)
+    .with(Codec::Vp9)
+    .with(Codec::Av1)
+    .with(Codec::Opus)
+    .with(Codec::Pcma)
+    .with(Codec::Pcmu);
+
 /// Sound that WebRTC can carry, the most welcome first.
 pub const SOUND: [Codec; 3] = [Codec::Opus, Codec::Pcmu, Codec::Pcma];
 
@@ -116,7 +127,8 @@ impl Plan {
             (None, None) => (Some(Codec::Opus), None),
             (None, Some(codec)) => {
                 let text = format!(
-                    "the stream's sound is {}, which WebRTC cannot carry; publish with Opus to be heard here",
+                    "the stream's sound is {}, which WebRTC cannot carry, and this node does not convert it now (its log says \
+                     why); publish with Opus to be heard here",
                     codec.name()
                 );
                 if pictures.is_none() {

@@ -3,7 +3,7 @@
 use super::{OUR_CHUNK_SIZE, csid};
 use crate::hub::delivery::Delivery;
 use crate::media::frame::{Frame, FrameKind};
-use crate::media::track::{Codec, CodecConfig, CodecParams, CodecSet, TrackId};
+use crate::media::track::{Codec, CodecConfig, CodecParams, CodecSet, Origin, TrackId};
 use crate::wire::amf0::Value;
 use crate::wire::av1;
 use crate::wire::flv::{AudioTag, VideoTag, fourcc, opus_head};
@@ -177,6 +177,16 @@ impl Player {
             }
             Delivery::Config { track, config } => {
                 self.untold = true;
+                // What a bridge makes of a track, and that track, are never played both: the later one is what is
+                // there now.
+                match config.origin {
+                    Origin::Derived { from } => {
+                        self.configs.remove(&from);
+                    }
+                    Origin::Ingest => self
+                        .configs
+                        .retain(|_, c| !matches!(c.origin, Origin::Derived { from } if from == *track)),
+                }
                 self.configs.insert(*track, config.clone());
                 Rendered::default()
             }

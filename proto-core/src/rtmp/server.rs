@@ -14,7 +14,7 @@ use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::frame::Ingest;
 use crate::media::key::StreamKey;
-use crate::media::track::Codec;
+use crate::media::track::{Codec, CodecSet};
 use crate::rand::Rng;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
@@ -454,6 +454,11 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// What the peer takes as a player.
+    pub fn takes(&self) -> CodecSet {
+        self.said.takes
     }
 
     /// What the node answered; then what was held meanwhile.

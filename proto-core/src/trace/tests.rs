@@ -1,5 +1,7 @@
 use super::*;
+use crate::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged, Made, Sound};
 use crate::io::{AskId, SocketId};
+use crate::media::track::{Codec, CodecParams};
 use crate::time::WallTime;
 use bytes::Bytes;
 
@@ -60,6 +62,8 @@ pub(crate) fn inputs() -> Vec<Input<'static>> {
     let answer = |ask, found| Input::Answer { ask: AskId(ask), answer: Answer::Resolved(found) };
     let file = |ask, found| Input::Answer { ask: AskId(ask), answer: Answer::File(found) };
     let closed = |reason| Input::Closed { conn, reason };
+    let bridged = |ask, done| Input::Answer { ask: AskId(ask), answer: Answer::Bridged(done) };
+    let made = |config, rate, channels| Made { config: Bytes::from_static(config), rate, channels };
     vec![
         Input::Tick,
         Input::Drain,
@@ -120,7 +124,23 @@ pub(crate) fn inputs() -> Vec<Input<'static>> {
         file(0, Ok(Bytes::from_static(b"a"))),
         file(0, Err(String::new())),
         file(0, Err("no".to_owned())),
+        bridged(0, Bridged::default()),
+        bridged(1, Bridged::default()),
+        bridged(0, Bridged { made: Some(made(b"", 1, 1)), ..Bridged::default() }),
+        bridged(0, Bridged { made: Some(made(b"a", 1, 1)), ..Bridged::default() }),
+        bridged(0, Bridged { made: Some(made(b"", 2, 1)), ..Bridged::default() }),
+        bridged(0, Bridged { made: Some(made(b"", 1, 2)), ..Bridged::default() }),
+        bridged(0, Bridged { sound: vec![sound(0, b"a")], ..Bridged::default() }),
+        bridged(0, Bridged { sound: vec![sound(1, b"a")], ..Bridged::default() }),
+        bridged(0, Bridged { sound: vec![sound(0, b"b")], ..Bridged::default() }),
+        bridged(0, Bridged { undecodable: 1, ..Bridged::default() }),
+        bridged(0, Bridged { failed: Some(String::new()), ..Bridged::default() }),
+        bridged(0, Bridged { failed: Some("no".to_owned()), ..Bridged::default() }),
     ]
+}
+
+fn sound(pts: i64, data: &'static [u8]) -> Sound {
+    Sound { pts, data: Bytes::from_static(data) }
 }
 
 pub(crate) fn outputs() -> Vec<Output> {
@@ -137,6 +157,11 @@ pub(crate) fn outputs() -> Vec<Output> {
         ask: AskId(ask),
         work: Work::Resolve { host: host.to_owned(), port },
     };
+    let bridge = |ask, id, job| {
+        let work = Work::Bridge(BridgeWork { bridge: BridgeId(id), job });
+        Output::Ask { ask: AskId(ask), work }
+    };
+    let open = |channels, to| BridgeJob::Open { from: CodecParams::Opus { channels }, to };
     let log = |level, target, session: Option<&str>, stream: Option<&str>, text: &str| {
         let (session, stream) = (session.map(str::to_owned), stream.map(str::to_owned));
         Output::Log(LogLine { level, target, session, stream, text: text.to_owned() })
@@ -165,6 +190,16 @@ pub(crate) fn outputs() -> Vec<Output> {
         ask(1, "a", 1),
         ask(0, "b", 1),
         ask(0, "a", 2),
+        bridge(0, 0, open(1, Codec::Opus)),
+        bridge(1, 0, open(1, Codec::Opus)),
+        bridge(0, 1, open(1, Codec::Opus)),
+        bridge(0, 0, open(2, Codec::Opus)),
+        bridge(0, 0, open(1, Codec::Aac)),
+        bridge(0, 0, BridgeJob::Convert(vec![])),
+        bridge(0, 0, BridgeJob::Convert(vec![sound(0, b"a")])),
+        bridge(0, 0, BridgeJob::Convert(vec![sound(1, b"a")])),
+        bridge(0, 0, BridgeJob::Convert(vec![sound(0, b"b")])),
+        bridge(0, 0, BridgeJob::Close),
         log(Level::Error, "a", None, None, "x"),
         log(Level::Warn, "a", None, None, "x"),
         log(Level::Info, "a", None, None, "x"),

@@ -144,6 +144,23 @@ impl Ffmpeg {
         let sink = ["-fps_mode", "passthrough", "-f", "null", "-"];
         let args: Vec<String> = args.into_iter().chain(sink).map(str::to_owned).collect();
         Ffmpeg::run_with(newer(), format!("ffmpeg that plays {from}"), &args)
+    /// The loudest sample of the sound of a URL over some seconds, in decibels below full scale.
+    ///
+    /// # Errors
+    /// What ffmpeg said, if there was no sound that it could decode.
+    pub fn loudest(from: &str, seconds: u32) -> Result<f64, String> {
+        let limit = seconds.to_string();
+        let args =
+            ["-nostdin", "-t", &limit, "-i", from, "-map", "0:a", "-af", "volumedetect", "-f", "null", "-"];
+        let got = Command::new("ffmpeg")
+            .arg("-hide_banner")
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|e| format!("ffmpeg is not installed; run ./check ({e})"))?;
+        let said = String::from_utf8_lossy(&got.stderr).into_owned();
+        let level = said.split("max_volume: ").nth(1).and_then(|l| l.split(' ').next()?.parse().ok());
+        level.ok_or(said)
     }
 
     fn run(what: String, args: &[String]) -> Ffmpeg {

@@ -4,11 +4,25 @@ use super::Problem;
 use super::text::{code_only, line_of, without_tests};
 
 /// What all modules may use.
-const BASE: [&str; 11] =
-    ["machine", "time", "trace", "rand", "limits", "simulation", "error", "buf", "ids", "io", "guard"];
+const BASE: [&str; 12] = [
+    "machine",
+    "time",
+    "trace",
+    "rand",
+    "limits",
+    "simulation",
+    "error",
+    "buf",
+    "ids",
+    "io",
+    "bridge",
+    "guard",
+];
 
 /// What each room may use beside [`BASE`] and itself. An entry with `::` opens only that part of a room.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
+    // Questions and answers about sound name codecs.
+    ("bridge", &["media"]),
     ("wire", &["media"]),
     ("media", &["wire"]),
     ("rtmp", &["wire", "media", "hub::delivery"]),

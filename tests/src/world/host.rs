@@ -5,6 +5,7 @@ mod faults;
 pub use faults::Resolver;
 
 use super::event::Event;
+use super::sound::{CONVERTS, Workshop};
 use super::{HostId, Owner, Party, World};
 use determinism::{crypto, os};
 use faults::{Clock, Faults};
@@ -39,6 +40,7 @@ pub(super) struct Run {
     pub(super) wakes: u64,
     pub(super) udp: Option<SocketAddr>,
     drained: bool,
+    workshop: Workshop,
 }
 
 impl Run {
@@ -58,6 +60,8 @@ pub(super) struct Host {
     runs: u64,
     clock: Clock,
     pub(super) faults: Faults,
+    /// Bridges run the real codecs.
+    pub(super) real_sound: bool,
 }
 
 impl Host {
@@ -147,6 +151,7 @@ impl World {
             runs: 0,
             clock: Clock::default(),
             faults: Faults::default(),
+            real_sound: false,
         });
         HostId(n)
     }
@@ -180,6 +185,7 @@ impl World {
             wakes: 0,
             udp: None,
             drained: false,
+            workshop: Workshop::new(host.real_sound),
         });
         let (ips, name): (Vec<IpAddr>, _) =
             (std::iter::once(host.ip).chain(host.also).collect(), host.config.node.name.clone());
@@ -343,6 +349,10 @@ impl World {
             Output::Ask { ask, work: Work::Resolve { host, port } } => {
                 let (wait, answer) = self.look_up(id, &host, port);
                 self.at(self.now + wait, Event::Answer(id.0, run, ask, answer));
+            }
+            Output::Ask { ask, work: Work::Bridge(work) } => {
+                let answer = r.workshop.work(work);
+                self.at(self.now + CONVERTS, Event::Answer(id.0, run, ask, Answer::Bridged(answer)));
             }
             Output::Log(line) => {
                 let about: Vec<String> = line.session.into_iter().chain(line.stream).collect();

@@ -134,6 +134,9 @@ pub fn opus_toc(duration: Duration) -> u8 {
     config << 3 | 4
 }
 
+/// The first byte of an Opus packet that a bridge of the world made of AAC: 20 ms, in another coding than any publisher's.
+pub const MADE_OF_AAC: u8 = 15 << 3 | 4;
+
 /// A label without its stream, which its reader knows. Reading it takes no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {

@@ -25,6 +25,7 @@ mod host;
 pub mod interference;
 pub mod media;
 pub mod net;
+mod sound;
 
 use actors::{Conn, In};
 use client::Slot;

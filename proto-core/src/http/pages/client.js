@@ -27,6 +27,7 @@
 //   text     the same in words
 //   status   the HTTP status of the last refusal; 0: none
 //   notices  sentences for the user, such as why there is no sound
+//   sound    what the sound is made of, where the node converts it; null: it comes as it was published
 //   node     the host that it is connected to
 //   numbers  the last numbers: kbps, loss (0 to 1), rtt_ms, delay_ms, width, height, fps, video, audio (codecs)
 //   pc       the RTCPeerConnection; stream: the MediaStream
@@ -183,6 +184,7 @@ export class Session extends EventTarget {
     this.options = options;
     this.stream = media;
     this.notices = [];
+    this.sound = null;
     this.status = 0;
     this.node = null;
     this.numbers = null;
@@ -337,6 +339,7 @@ export class Session extends EventTarget {
       if (this.#run !== run) throw new Error("stopped meanwhile");
       await pc.setRemoteDescription({ type: "answer", sdp: answer });
       this.node = url.host;
+      this.sound = response.headers.get("Headwater-Sound");
       this.#note(notices(response));
       const video = this.options.video;
       if (video && !this.publishes) {

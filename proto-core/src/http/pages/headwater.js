@@ -10,7 +10,7 @@ export function keyFromPath(prefix) {
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** A session's numbers as labels and texts, always in the same order. */
-function rows(n, node) {
+function rows({ numbers: n, node, sound }) {
   const rate = n.kbps >= 1000 ? `${(n.kbps / 1000).toFixed(2)} Mbit/s` : `${Math.round(n.kbps ?? 0)} kbit/s`;
   const ms = (x) => x !== undefined && `${Math.round(x)} ms`;
   return [
@@ -18,7 +18,7 @@ function rows(n, node) {
     ["Frames", n.fps !== undefined && `${Math.round(n.fps)} / s`],
     ["Bit rate", n.kbps !== undefined && rate],
     ["Video", n.video],
-    ["Audio", n.audio],
+    ["Audio", n.audio && (sound || n.audio)],
     ["Delay from node", ms(n.delay_ms)],
     ["Round trip", ms(n.rtt_ms)],
     ["Loss", n.loss !== undefined && `${(100 * n.loss).toFixed(1)} %`],
@@ -33,7 +33,7 @@ export function showNumbers(list, session) {
   if (!session.numbers) return;
   list.hidden = false;
   list.replaceChildren(
-    ...rows(session.numbers, session.node).map(([name, text]) => {
+    ...rows(session).map(([name, text]) => {
       const box = document.createElement("div");
       const dt = document.createElement("dt");
       const dd = document.createElement("dd");

@@ -148,6 +148,26 @@ window.hw = (() => {
     return until(`sound of ${name}`, ms, async () => (await stats(name)).audioEnergy > before + 1e-6);
   };
 
+  // The loudest frequency of a session's sound in Hz, over about a second, once there is sound.
+  const tone = async (name, ms = 20000) => {
+    await sounding(name, ms);
+    const context = new AudioContext();
+    await context.resume();
+    const tracks = sessions[name].video.srcObject.getAudioTracks();
+    const analyser = new AnalyserNode(context, { fftSize: 16384, smoothingTimeConstant: 0 });
+    context.createMediaStreamSource(new MediaStream(tracks)).connect(analyser);
+    const bins = new Float32Array(analyser.frequencyBinCount);
+    const loudest = await until(`a tone of ${name}`, ms, async () => {
+      await new Promise(r => setTimeout(r, 700));
+      analyser.getFloatFrequencyData(bins);
+      const at = bins.reduce((best, level, i) => level > bins[best] ? i : best, 0);
+      return bins[at] > -60 && at;
+    });
+    const rate = context.sampleRate;
+    await context.close();
+    return loudest * rate / 16384;
+  };
+
   const end = async name => {
     const session = sessions[name];
     session.pc.close();
@@ -159,5 +179,5 @@ window.hw = (() => {
   };
 
   // `inside`: for further scripts.
-  return { inside: { sessions, until, newSession }, sessions, until, whep, whip, stats, checksum, moving, showFrames, sounding, end };
+  return { inside: { sessions, until, newSession }, sessions, until, whep, whip, stats, checksum, moving, showFrames, sounding, tone, end };
 })();

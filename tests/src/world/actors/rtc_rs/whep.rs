@@ -93,7 +93,9 @@ impl Whep {
         }
         while let Some((packet, _)) = self.audio.reorder.pop(now) {
             let stamp = self.audio.stamp(packet.header.timestamp);
-            match Label::read(&packet.payload) {
+            // A publisher through this library sends bare labels; what a bridge made has the first byte of Opus in front.
+            let made = packet.payload.first().is_some_and(|b| *b != b'H');
+            match Label::read(packet.payload.get(usize::from(made)..).unwrap_or_default()) {
                 Ok(label) => {
                     // Its configuration is in the answer.
                     self.heard.push_back(Heard::Config('a'));

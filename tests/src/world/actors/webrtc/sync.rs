@@ -39,6 +39,11 @@ impl Timeline {
         }
     }
 
+    /// Frames are sampled so far apart from now on.
+    pub(super) fn sampled_each(&mut self, each: Duration) {
+        self.each = each.as_nanos() as i64;
+    }
+
     fn nanos(&self, ticks: i64) -> i64 {
         (i128::from(ticks) * 1_000_000_000 / i128::from(self.rate)) as i64
     }

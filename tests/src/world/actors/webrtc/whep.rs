@@ -6,7 +6,7 @@ use super::reorder::{Next, Reorder};
 use super::rtp::{Depacketiser, Picture, Read};
 use super::sync::{Sync, Timeline};
 use crate::world::actors::{Client, In, Notes, Out, Standing};
-use crate::world::media::Mark;
+use crate::world::media::{MADE_OF_AAC, Mark, sound_at};
 use proto_core::time::Time;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -115,6 +115,8 @@ pub struct Whep {
     /// How often it asked for a key frame.
     pub key_requests: u64,
     picture: Lane,
+    /// Packets of sound that a bridge made.
+    pub made: u64,
     sound: Lane,
     depacketiser: Depacketiser,
     sync: Sync,
@@ -139,6 +141,7 @@ impl Whep {
             skew: Duration::ZERO,
             key_requests: 0,
             picture,
+            made: 0,
             sound,
             depacketiser: Depacketiser::default(),
             sync: Sync::default(),
@@ -280,9 +283,18 @@ impl Whep {
                     self.sound.lost = true;
                 }
                 Next::Packet(p) => match p.payload.get(1..).map(|b| Mark::read(b, self.stream())) {
+                    Some(Ok(mark)) if p.payload[0] == MADE_OF_AAC => {
+                        // What it was made of has 1,024 samples a frame.
+                        self.sound.clock.sampled_each(Duration::from_nanos(sound_at(1) as u64));
+                        self.made += 1;
+                        self.frame(mark, p.stamp, false, now);
+                    }
                     None => self.caller.fault("S3", "an empty packet of sound".to_owned()),
                     Some(Err(e)) => self.caller.fault("S3", format!("sound at {}: {e}", p.stamp)),
-                    Some(Ok(mark)) => self.frame(mark, p.stamp, false, now),
+                    Some(Ok(mark)) => {
+                        self.sound.clock.sampled_each(self.config.sound);
+                        self.frame(mark, p.stamp, false, now);
+                    }
                 },
             }
         }

@@ -1,0 +1,97 @@
+//! One bridge: decoder, mixer, line, encoder.
+
+use crate::decode::{Decoder, Samples};
+use crate::encode::{Encoder, RATE};
+use crate::line::Line;
+use crate::mix::mix;
+use proto_core::bridge::{Bridged, Made, Sound};
+use proto_core::media::track::{Codec, CodecParams};
+
+/// Samples of a packet that cannot be decoded, while none was: what AAC-LC and Opus at 20 ms are about.
+const GUESS: usize = 1_024;
+
+pub(crate) struct Bridge {
+    decoder: Decoder,
+    line: Line,
+    encoder: Encoder,
+    channels: usize,
+    samples: Samples,
+    mixed: Vec<Vec<f32>>,
+    /// Samples of the latest packet that was decoded, and how many a second.
+    latest: (usize, u32),
+    /// The time of the latest packet given out.
+    last: Option<i64>,
+}
+
+impl Bridge {
+    /// A bridge for a source that announced `from`.
+    ///
+    /// # Errors
+    /// In words, if one of the two codecs cannot be had.
+    pub(crate) fn open(from: &CodecParams, to: Codec) -> Result<Bridge, String> {
+        let (channels, rate) = match from {
+            // HE-AAC may say one channel and decode to two, so one is believed of plain AAC only, in the mixer. Nobody
+            // hears a difference between one channel and two alike.
+            CodecParams::Aac { channels, rate, .. } => (if *channels == 1 { 1 } else { 2 }, *rate),
+            CodecParams::Opus { channels } => (usize::from((*channels).clamp(1, 2)), RATE),
+            other => return Err(format!("{} is no sound that a bridge can take", other.codec().name())),
+        };
+        let encoder = Encoder::open(to, channels)?;
+        Ok(Bridge {
+            decoder: Decoder::open(from)?,
+            line: Line::new(channels, encoder.frame()),
+            encoder,
+            channels,
+            samples: Samples::default(),
+            mixed: vec![Vec::new(); channels],
+            latest: (GUESS, rate),
+            last: None,
+        })
+    }
+
+    /// The same bridge for a source whose configuration changed.
+    pub(crate) fn reopen(self, from: &CodecParams, to: Codec) -> Result<Bridge, String> {
+        let last = self.last;
+        Bridge::open(from, to).map(|b| Bridge { last, ..b })
+    }
+
+    /// The configuration of what comes out.
+    pub(crate) fn made(&self) -> Made {
+        self.encoder.made()
+    }
+
+    pub(crate) fn convert(&mut self, packets: &[Sound]) -> Result<Bridged, String> {
+        let mut out = Bridged::default();
+        for packet in packets {
+            self.mixed.iter_mut().for_each(Vec::clear);
+            match self.decoder.decode(&packet.data, &mut self.samples) {
+                Ok(()) if self.samples.len() > 0 => {
+                    self.latest = (self.samples.len(), self.samples.rate);
+                    mix(&self.samples.planes, &mut self.mixed);
+                }
+                failed => {
+                    out.undecodable += u64::from(failed.is_err());
+                    self.mixed.iter_mut().for_each(|p| p.resize(self.latest.0, 0.0));
+                }
+            }
+            debug_assert_eq!(self.mixed.len(), self.channels);
+            self.line.push(packet.pts, self.latest.1, &self.mixed)?;
+            self.encode(&mut out.sound)?;
+        }
+        Ok(out)
+    }
+
+    fn encode(&mut self, out: &mut Vec<Sound>) -> Result<(), String> {
+        let delay = self.encoder.delay() as i64 * 1_000_000_000 / i64::from(RATE);
+        while let Some(frame) = self.line.pop() {
+            let data = self.encoder.encode(&frame.planes)?;
+            let pts = frame.pts.saturating_sub(delay);
+            // A source that jumps back overlaps with what was given out already.
+            if self.last.is_none_or(|last| pts > last) {
+                self.last = Some(pts);
+                out.push(Sound { pts, data });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! What the node asks its driver to do for a sound bridge: decode one codec, encode another, keep the times. The
+//! codecs themselves are not part of the core; the driver answers with [`crate::io::Answer::Bridged`].
+
+use crate::media::track::{Codec, CodecParams};
+use bytes::Bytes;
+
+/// A sound bridge, numbered by the node, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BridgeId(pub u64);
+
+/// One packet of sound with its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sound {
+    /// Presentation time of its first sample on the stream's clock, nanoseconds.
+    pub pts: i64,
+    /// The coded bytes, in the form that its codec says.
+    pub data: Bytes,
+}
+
+/// Work for one bridge. The driver does the works of a bridge in the order in which they were asked, and answers each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeWork {
+    /// The bridge.
+    pub bridge: BridgeId,
+    /// What to do.
+    pub job: BridgeJob,
+}
+
+/// What a bridge is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BridgeJob {
+    /// Begin, or begin anew because the source's configuration changed.
+    Open {
+        /// What comes in.
+        from: CodecParams,
+        /// What is to come out.
+        to: Codec,
+    },
+    /// Convert packets. Times may have gaps, jump and drift; see the driver's bridge for how they are followed.
+    Convert(Vec<Sound>),
+    /// Forget the bridge.
+    Close,
+}
+
+/// What a decoder of a bridge's packets must know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The AudioSpecificConfig (ISO 14496-3, 1.6.2.1) where the bridge makes AAC; else empty.
+    pub config: Bytes,
+    /// Samples a second.
+    pub rate: u32,
+    /// Channels.
+    pub channels: u8,
+}
+
+impl Made {
+    /// As the parameters of a track of `codec`; `None` if no bridge makes that.
+    pub fn params(&self, codec: Codec) -> Option<CodecParams> {
+        match codec {
+            Codec::Opus => Some(CodecParams::Opus { channels: self.channels }),
+            Codec::Aac => {
+                Some(CodecParams::Aac { asc: self.config.clone(), rate: self.rate, channels: self.channels })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What came of a [`BridgeWork`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bridged {
+    /// After `Open`: the configuration of what comes out.
+    pub made: Option<Made>,
+    /// Converted packets, times rising.
+    pub sound: Vec<Sound>,
+    /// Packets that could not be decoded; silence stands in for them.
+    pub undecodable: u64,
+    /// Why the bridge cannot go on; it is gone.
+    pub failed: Option<String>,
+}

@@ -1,0 +1,354 @@
+//! Sound bridges: tracks that this node derives for viewers who cannot play what the publisher sent.
+//!
+//! A bridge is a subscriber of the source's track and a source of the derived one. It begins with the first viewer that
+//! needs it and is shared by all; it ends some time after the last. The codecs run outside the core: packets leave as
+//! [`Output::Ask`], a bounded number at a time, and what was made of them comes back as answers, in order. Each node
+//! derives for its own viewers; what it derived is never relayed.
+
+use super::{Alarm, Node};
+use crate::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged, Sound};
+use crate::error::{Broken, Reason};
+use crate::hub::delivery::Delivery;
+use crate::hub::{CodecSet, Notice, StreamId, SubscriberId};
+use crate::io::{AskId, Level, Output, Work};
+use crate::media::track::{Codec, CodecConfig, CodecParams, Origin, TrackId};
+use crate::time::Deadline;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Packets that go out in one piece of work at most: a backlog must not hold up the bridges of other streams.
+const PACKETS_A_JOB: usize = 32;
+
+/// What a bridge is for: a track of a stream, and the codec that is made of it.
+pub(super) type Wish = (StreamId, TrackId, Codec);
+
+#[derive(Debug)]
+pub(super) struct Bridge {
+    wish: Wish,
+    source: Codec,
+    /// Its cursor in the stream; `None` once it failed.
+    subscriber: Option<SubscriberId>,
+    /// Works that were asked for and not answered.
+    under_way: usize,
+    /// Its end is set: nobody needs it at present, or it failed.
+    lingers: bool,
+}
+
+/// The bridges of a node.
+#[derive(Debug, Default)]
+pub(super) struct Bridges {
+    next: u64,
+    by_id: BTreeMap<BridgeId, Bridge>,
+    by_wish: BTreeMap<Wish, BridgeId>,
+    by_subscriber: BTreeMap<SubscriberId, BridgeId>,
+    asks: BTreeMap<AskId, BridgeId>,
+    dirty: BTreeSet<StreamId>,
+}
+
+impl Bridges {
+    /// Something about a stream's tracks or viewers changed: its bridges are to be looked at before the turn ends.
+    pub(super) fn touch(&mut self, stream: StreamId) {
+        self.dirty.insert(stream);
+    }
+
+    /// The bridge that a cursor feeds.
+    pub(super) fn of_subscriber(&self, subscriber: SubscriberId) -> Option<BridgeId> {
+        self.by_subscriber.get(&subscriber).copied()
+    }
+
+    /// Whether there is a bridge with a number.
+    pub(super) fn has(&self, id: BridgeId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    /// How many cursors feed bridges.
+    pub(super) fn cursors(&self) -> usize {
+        self.by_subscriber.len()
+    }
+
+    /// How many bridges there are that work.
+    pub(super) fn working(&self) -> usize {
+        self.by_subscriber.len()
+    }
+
+    /// What the bridges of a stream make, of what, and whether they work.
+    pub(super) fn of_stream(&self, stream: StreamId) -> impl Iterator<Item = (Codec, Codec, bool)> {
+        self.by_id
+            .values()
+            .filter(move |b| b.wish.0 == stream)
+            .map(|b| (b.source, b.wish.2, b.subscriber.is_some()))
+    }
+
+    /// Whether its tables agree.
+    ///
+    /// # Errors
+    /// S7, with what does not fit.
+    pub(super) fn verify(&self) -> Result<(), Broken> {
+        let cursors = self.by_id.values().filter(|b| b.subscriber.is_some()).count();
+        let under_way: usize = self.by_id.values().map(|b| b.under_way).sum();
+        let open = self.asks.values().filter(|id| self.by_id.contains_key(id)).count();
+        let fits = self.by_wish.len() == self.by_id.len()
+            && self.by_subscriber.len() == cursors
+            && under_way == open
+            && self.by_wish.iter().all(|(w, id)| self.by_id.get(id).is_some_and(|b| b.wish == *w))
+            && self
+                .by_subscriber
+                .iter()
+                .all(|(s, id)| self.by_id.get(id).is_some_and(|b| b.subscriber == Some(*s)));
+        Broken::unless(fits, "S7", || format!("the tables of bridges do not agree: {self:?}"))
+    }
+}
+
+/// What is to be made of a codec of sound for someone who takes `accepts`, if something is to be made and can be.
+fn made_for(codec: Codec, accepts: CodecSet) -> Option<Codec> {
+    let other = match codec {
+        Codec::Aac => Codec::Opus,
+        Codec::Opus => Codec::Aac,
+        _ => return None,
+    };
+    (!accepts.has(codec) && accepts.has(other)).then_some(other)
+}
+
+impl Node {
+    /// The tracks of a stream as someone who takes `accepts` would see them: what a bridge makes stands in for what it is
+    /// made of.
+    pub(super) fn tracks_for(&self, stream: StreamId, accepts: CodecSet) -> Vec<(TrackId, Arc<CodecConfig>)> {
+        let mut tracks = self.hub.tracks(stream);
+        let heard = tracks.iter().any(|(_, c)| {
+            let codec = c.params.codec();
+            !codec.is_video() && accepts.has(codec)
+        });
+        if heard {
+            return tracks;
+        }
+        for (id, config) in &mut tracks {
+            let Some(to) = made_for(config.params.codec(), accepts) else { continue };
+            if !self.may_bridge((stream, *id, to)) {
+                continue;
+            }
+            // Only that there will be such a track matters to a negotiation; its configuration comes with it.
+            let params = match to {
+                Codec::Opus => CodecParams::Opus { channels: 2 },
+                _ => continue,
+            };
+            *config = Arc::new(CodecConfig { version: 1, params, origin: Origin::Derived { from: *id } });
+            *id = id.derived(to);
+        }
+        tracks
+    }
+
+    /// Whether a bridge works, or could.
+    fn may_bridge(&self, wish: Wish) -> bool {
+        match self.bridges.by_wish.get(&wish).and_then(|id| self.bridges.by_id.get(id)) {
+            Some(bridge) => bridge.subscriber.is_some(),
+            None => self.config.bridge.audio && self.bridges.by_id.len() < self.limits.bridges,
+        }
+    }
+
+    /// Someone who takes `accepts` is about to join: what it needs begins now, so that it is there by then.
+    pub(super) fn expect_viewer(&mut self, stream: StreamId, accepts: CodecSet) {
+        for wish in self.wishes(stream, accepts) {
+            self.begin_bridge(wish);
+        }
+        self.bridges.touch(stream);
+    }
+
+    fn wishes(&self, stream: StreamId, accepts: CodecSet) -> Vec<Wish> {
+        let tracks = self.hub.tracks(stream);
+        let sounds = || tracks.iter().map(|(id, c)| (*id, c.params.codec())).filter(|(_, c)| !c.is_video());
+        if sounds().any(|(_, codec)| accepts.has(codec)) {
+            return Vec::new();
+        }
+        let first = sounds().find_map(|(id, codec)| Some((stream, id, made_for(codec, accepts)?)));
+        first.into_iter().collect()
+    }
+
+    /// Looks at the bridges of the streams that changed. Answers whether there were any.
+    pub(super) fn settle_bridges(&mut self) -> bool {
+        let mut any = false;
+        while let Some(stream) = self.bridges.dirty.pop_first() {
+            any = true;
+            let audiences: Vec<CodecSet> = self.hub.audiences(stream).collect();
+            let mut wanted: BTreeSet<Wish> = BTreeSet::new();
+            for accepts in audiences {
+                wanted.extend(self.wishes(stream, accepts));
+            }
+            for wish in &wanted {
+                self.begin_bridge(*wish);
+            }
+            let linger = self.now + Duration::from_millis(self.limits.bridge_linger_ms);
+            for (id, bridge) in self.bridges.by_id.iter_mut().filter(|(_, b)| b.wish.0 == stream) {
+                let idle = !wanted.contains(&bridge.wish) || bridge.subscriber.is_none();
+                if idle && !bridge.lingers {
+                    let at = Deadline::new(linger, "a bridge that nobody needs ends");
+                    self.timers.set(Alarm::Bridge(*id), at);
+                } else if !idle && bridge.lingers {
+                    self.timers.cancel(&Alarm::Bridge(*id));
+                }
+                bridge.lingers = idle;
+            }
+        }
+        any
+    }
+
+    fn begin_bridge(&mut self, wish: Wish) {
+        if self.bridges.by_wish.contains_key(&wish) {
+            return;
+        }
+        let (stream, track, to) = wish;
+        let Some((_, config)) = self.hub.tracks(stream).into_iter().find(|(id, _)| *id == track) else {
+            return;
+        };
+        let source = config.params.codec();
+        let name = self.stream_name(stream);
+        if !self.config.bridge.audio {
+            return self.hub.note(stream, Notice::NotBridged);
+        }
+        if self.bridges.by_id.len() >= self.limits.bridges {
+            self.counters.drop("bridge", "too_many_bridges", 1);
+            let text = format!(
+                "no {} is made of the {}: this node runs {} sound bridges, its limit (limits.bridges); raise it or add \
+                 a node",
+                to.name(),
+                source.name(),
+                self.limits.bridges
+            );
+            self.log_stream(Level::Warn, name, "too_many_bridges", text);
+            return self.hub.note(stream, Notice::NotBridged);
+        }
+        let Ok(subscriber) = self.hub.subscribe_bridge(stream, source, self.now) else { return };
+        self.bridges.next += 1;
+        let id = BridgeId(self.bridges.next);
+        let bridge = Bridge { wish, source, subscriber: Some(subscriber), under_way: 0, lingers: false };
+        self.bridges.by_id.insert(id, bridge);
+        self.bridges.by_wish.insert(wish, id);
+        self.bridges.by_subscriber.insert(subscriber, id);
+        self.bridges.touch(stream);
+        let text = format!("{} is made of the {} for viewers who need it", to.name(), source.name());
+        self.log_stream(Level::Info, name, "bridge", text);
+    }
+
+    fn ask_bridge(&mut self, id: BridgeId, job: BridgeJob) {
+        self.next_ask += 1;
+        let ask = AskId(self.next_ask);
+        if let Some(bridge) = self.bridges.by_id.get_mut(&id) {
+            bridge.under_way += 1;
+        }
+        self.bridges.asks.insert(ask, id);
+        self.out.push_back(Output::Ask { ask, work: Work::Bridge(BridgeWork { bridge: id, job }) });
+    }
+
+    /// Has a bridge convert what its stream has for it.
+    pub(super) fn pump_bridge(&mut self, id: BridgeId) {
+        loop {
+            let Some(bridge) = self.bridges.by_id.get(&id) else { return };
+            let Some(subscriber) = bridge.subscriber else { return };
+            let to = bridge.wish.2;
+            if bridge.under_way >= self.limits.bridge_works {
+                return self.hub.blocked(subscriber, self.now);
+            }
+            let mut sound = Vec::new();
+            let mut open = None;
+            while sound.len() < PACKETS_A_JOB && open.is_none() {
+                match self.hub.next(subscriber, self.now) {
+                    Some(Delivery::Frame { frame, pts, .. }) => {
+                        sound.push(Sound { pts, data: frame.media.payload.clone() });
+                    }
+                    Some(Delivery::Config { config, .. }) => {
+                        open = Some(BridgeJob::Open { from: config.params.clone(), to });
+                    }
+                    None => break,
+                }
+            }
+            if sound.is_empty() && open.is_none() {
+                return;
+            }
+            if !sound.is_empty() {
+                self.ask_bridge(id, BridgeJob::Convert(sound));
+            }
+            if let Some(open) = open {
+                self.ask_bridge(id, open);
+            }
+        }
+    }
+
+    /// What came of a bridge's work. Answers whether the question was one of a bridge.
+    pub(super) fn bridged(&mut self, ask: AskId, done: Bridged) {
+        let Some(id) = self.bridges.asks.remove(&ask) else { return };
+        let Some(bridge) = self.bridges.by_id.get_mut(&id) else { return };
+        bridge.under_way = bridge.under_way.saturating_sub(1);
+        let ((stream, from, to), subscriber) = (bridge.wish, bridge.subscriber);
+        let Some(subscriber) = subscriber else { return };
+        self.hub.progress(subscriber, 1, self.now);
+        self.counters.drop("sound", "undecodable", done.undecodable);
+        if let Some(params) = done.made.as_ref().and_then(|m| m.params(to)) {
+            self.hub.derive(stream, from, params);
+        }
+        for Sound { pts, data } in done.sound {
+            self.hub.derived(stream, from.derived(to), pts, data);
+        }
+        match done.failed {
+            Some(why) => self.bridge_failed(id, &why),
+            None => self.pump_bridge(id),
+        }
+    }
+
+    /// A bridge cannot go on. It stays as a memory of that until its stream's sound changes or its time is over, so that
+    /// it is not tried again with every viewer.
+    fn bridge_failed(&mut self, id: BridgeId, why: &str) {
+        let Some(bridge) = self.bridges.by_id.get_mut(&id) else { return };
+        let ((stream, _, to), source) = (bridge.wish, bridge.source);
+        if let Some(subscriber) = bridge.subscriber.take() {
+            self.bridges.by_subscriber.remove(&subscriber);
+            self.hub.unsubscribe(subscriber);
+        }
+        bridge.lingers = true;
+        let at = self.now + Duration::from_millis(self.limits.bridge_linger_ms);
+        self.timers.set(Alarm::Bridge(id), Deadline::new(at, "a bridge that failed is tried again"));
+        let name = self.stream_name(stream);
+        let text = format!("no {} can be made of the {}: {why}", to.name(), source.name());
+        self.log_stream(Level::Warn, name, "bridge_failed", text);
+        self.hub.note(stream, Notice::NotBridged);
+    }
+
+    /// A bridge's cursor was let go.
+    pub(super) fn bridge_evicted(&mut self, subscriber: SubscriberId, reason: &Reason) {
+        let Some(id) = self.bridges.of_subscriber(subscriber) else { return };
+        let Some(bridge) = self.bridges.by_id.get(&id) else { return };
+        if self.hub.key(bridge.wish.0).is_some() && reason.code.starts_with("viewer_") {
+            self.bridge_failed(id, "the conversion does not keep up with the stream");
+        } else {
+            self.end_bridge(id);
+        }
+    }
+
+    /// A bridge's time is over: nobody needed it, or it failed and may be tried again.
+    pub(super) fn bridge_due(&mut self, id: BridgeId) {
+        let Some(bridge) = self.bridges.by_id.get(&id) else { return };
+        let (stream, _, to) = bridge.wish;
+        let (source, failed) = (bridge.source, bridge.subscriber.is_none());
+        self.end_bridge(id);
+        self.bridges.touch(stream);
+        if !failed {
+            let name = self.stream_name(stream);
+            let text = format!("nobody needs {} made of the {} any more", to.name(), source.name());
+            self.log_stream(Level::Info, name, "bridge", text);
+        }
+    }
+
+    fn end_bridge(&mut self, id: BridgeId) {
+        let Some(bridge) = self.bridges.by_id.remove(&id) else { return };
+        self.bridges.by_wish.remove(&bridge.wish);
+        self.timers.cancel(&Alarm::Bridge(id));
+        if let Some(subscriber) = bridge.subscriber {
+            self.bridges.by_subscriber.remove(&subscriber);
+            self.hub.unsubscribe(subscriber);
+        }
+        self.next_ask += 1;
+        let ask = AskId(self.next_ask);
+        let work = Work::Bridge(BridgeWork { bridge: id, job: BridgeJob::Close });
+        self.bridges.asks.insert(ask, id);
+        self.out.push_back(Output::Ask { ask, work });
+    }
+}
