@@ -277,6 +277,20 @@ limits! {
     lease_ms: u64 = 3_000;
     /// A grant that nobody used is forgotten after this, milliseconds.
     reservation_ms: u64 = 10_000;
+    /// Streams of which a manager remembers why they and their viewers were placed where they are.
+    placements_kept: usize = 1_000;
+    /// Nodes that a client may ask the manager for at once.
+    pair_nodes: usize = 16;
+    /// Logins at a manager in one second; more are told to wait.
+    logins_per_s: u32 = 5;
+    /// A token from a login is good for this long, milliseconds.
+    token_ms: u64 = 3_600_000;
+    /// Sessions that ended last of which a node can still say why.
+    sessions_kept: usize = 500;
+    /// A node whose loop was busy for this many thousandths of each of the last three seconds takes no newcomers.
+    admit_busy_permille: u32 = 950;
+    /// A prewarmed stream stays on an edge for this long without viewers where nothing else was asked for, milliseconds.
+    warm_ms: u64 = 300_000;
     /// How long a claim, locate or pull waits for its answer, milliseconds.
     cluster_answer_ms: u64 = 3_000;
     /// A25: log lines a second with the same reason.

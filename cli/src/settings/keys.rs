@@ -101,6 +101,18 @@ const KEYS: &[(&str, &str, &str)] = &[
         "a text, at best 16 characters or more",
     ),
     (
+        "manager.node_group",
+        "The name of this cluster's node group in the stream-manager dialect. `default` always means it too.",
+        NAME,
+    ),
+    ("manager.user", "The user who may log in at the manager for a token (PUT /as/v1/auth/login).", NAME),
+    (
+        "manager.password",
+        "The password of that user. Empty: nobody can log in, and calls that change something are answered on this host \
+         only.",
+        "a text, at best 16 characters or more",
+    ),
+    (
         "advertise.public",
         "The address that publishers and viewers are told. auto: the bound address, else the host's first.",
         ADDRESS,

@@ -561,6 +561,11 @@ impl Hub {
         Some(stats)
     }
 
+    /// What a stream brings now, bits a second; 0: not known.
+    pub fn bits_per_s(&self, stream: StreamId, now: Time) -> u64 {
+        self.streams.get(&stream).map_or(0, |s| s.stats(now).bits_per_s)
+    }
+
     /// A subscriber's numbers.
     pub fn subscriber_stats(&self, subscriber: SubscriberId) -> Option<SubscriberStats> {
         let v = self.subscribers.get(subscriber.slot).filter(|v| v.id == subscriber)?;

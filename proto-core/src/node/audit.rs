@@ -262,7 +262,7 @@ impl Node {
             id: id.clone(),
             alive: registry.alive(id, self.now),
             heard: n.heard,
-            draining: n.load.draining,
+            draining: n.draining(),
             sessions: n.load.sessions,
         };
         let stream = |(key, s): (&StreamKey, &crate::cluster::registry::Stream)| BookedStream {
@@ -479,6 +479,7 @@ impl Node {
                 Alarm::Pull(key) => self.pulls.has(key),
                 Alarm::Waiting(session) => self.is_part(*session, Part::AsksToPlay),
                 Alarm::Settle(key) => self.hub.find(key).is_some(),
+                Alarm::Warm(key) => self.warm.contains(key),
                 Alarm::DrainEnds => self.draining,
                 Alarm::Signal(id) => self.signals.contains(*id),
                 Alarm::KeyFrames(session) => {

@@ -31,6 +31,8 @@ pub struct Config {
     pub webrtc: WebRtcConfig,
     /// Manager and links to other nodes.
     pub cluster: ClusterConfig,
+    /// What the manager role needs beside that.
+    pub manager: ManagerConfig,
     /// The addresses that others are told.
     pub advertise: AdvertiseConfig,
     /// What the log looks like.
@@ -52,6 +54,7 @@ impl Default for Config {
             rtsp: RtspConfig::default(),
             webrtc: WebRtcConfig::default(),
             cluster: ClusterConfig::default(),
+            manager: ManagerConfig::default(),
             advertise: AdvertiseConfig::default(),
             log: LogConfig::default(),
             limits: Limits::default(),
@@ -261,6 +264,24 @@ pub struct ClusterConfig {
 impl Default for ClusterConfig {
     fn default() -> Self {
         ClusterConfig { port: 5090, manager: String::new(), key: String::new() }
+    }
+}
+
+/// The manager role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ManagerConfig {
+    /// The name of the node group of the stream-manager dialect; `default` always means it too.
+    pub node_group: String,
+    /// Who may log in for a token.
+    pub user: String,
+    /// The password for that; empty: nobody can.
+    pub password: String,
+}
+
+impl Default for ManagerConfig {
+    fn default() -> Self {
+        ManagerConfig { node_group: "default".to_owned(), user: "admin".to_owned(), password: String::new() }
     }
 }
 

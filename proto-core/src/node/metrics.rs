@@ -136,7 +136,7 @@ impl Node {
         let registry = manager.registry();
         let mut nodes = BTreeMap::from([("draining", 0u32), ("in_service", 0), ("lost", 0)]);
         for node in registry.nodes().values() {
-            let state = match (registry.alive(&node.info.id, self.now), node.load.draining) {
+            let state = match (registry.alive(&node.info.id, self.now), node.draining()) {
                 (false, _) => "lost",
                 (true, true) => "draining",
                 (true, false) => "in_service",

@@ -10,14 +10,18 @@ pub mod config;
 pub mod exposition;
 pub mod identity;
 pub mod session;
+pub mod story;
 pub mod throttle;
 
 mod api;
 mod conns;
+mod dialect;
 mod links;
 mod log;
 mod memory;
 mod metrics;
+mod operators;
+mod orders;
 mod playing;
 mod proxy;
 mod publishing;
@@ -73,6 +77,8 @@ enum Alarm {
     KeyFrames(SessionId),
     /// A viewer has more to take.
     Pump(SubscriberId),
+    /// A prewarmed stream has been here for long enough.
+    Warm(StreamKey),
     /// Load is measured and reported.
     Report,
     /// Certificate files are to be looked at.
@@ -131,6 +137,7 @@ pub struct Node {
     manager: Option<Manager>,
     /// The connection that was dialled to the manager last.
     manager_conn: Option<ConnId>,
+    logins: operators::Logins,
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
     proxy: proxy::Proxy,
     pulls: pulling::Pulls,
@@ -139,7 +146,12 @@ pub struct Node {
     counters: stats::Counters,
     throttle: throttle::Throttle,
 
+    /// Streams that stay here whether or not somebody watches them.
+    warm: BTreeSet<StreamKey>,
+    /// Takes nothing new.
     draining: bool,
+    /// And ends when nothing is left.
+    stopping: bool,
     drain_over: bool,
     said_drained: bool,
     started: bool,
@@ -225,7 +237,7 @@ impl Node {
             rtc,
             rtsp_udp: rtsp::Udp::default(),
             udp_open: false,
-            sessions: Sessions::default(),
+            sessions: Sessions::keeping(config.limits.sessions_kept),
             claims: BTreeMap::new(),
             next_req: 0,
             whip_waiting: BTreeMap::new(),
@@ -238,13 +250,16 @@ impl Node {
             member,
             manager,
             manager_conn: None,
+            logins: operators::Logins::default(),
             pair_waiting: BTreeMap::new(),
             proxy: proxy::Proxy::default(),
             pulls: pulling::Pulls::default(),
             serving: serving::Served::default(),
             load: stats::Load::default(),
             counters: stats::Counters::default(),
+            warm: BTreeSet::new(),
             draining: false,
+            stopping: false,
             drain_over: false,
             said_drained: false,
             started: false,

@@ -34,10 +34,9 @@ impl Node {
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
         let session =
             self.sessions.add(protocol, Part::AsksToPlay, key, Some(remote), Carrier::Conn(conn), self.now);
-        if self.draining {
-            self.refuse_play(session, &super::web::draining());
-        } else {
-            self.find_stream(session);
+        match self.no_room() {
+            Some(reason) => self.refuse_play(session, &reason),
+            None => self.find_stream(session),
         }
     }
 
@@ -155,7 +154,7 @@ impl Node {
         let level = if reason.code == "not_found" { Level::Info } else { Level::Warn };
         self.log_session(level, session, reason.code, format!("viewer{who} refused: {reason}"));
         self.counters.ended_as(protocol.name(), reason);
-        if let Some(s) = self.sessions.remove(session) {
+        if let Some(s) = self.sessions.remove(session, self.now) {
             self.pulls.touch(&s.key);
         }
         if let Carrier::Signal(id) = carrier {
@@ -246,6 +245,7 @@ impl Node {
         let Some(s) = self.sessions.get(session) else { return };
         let at = s.remote.map(|r| format!(" at {r}")).unwrap_or_default();
         self.pulls.touch(&s.key);
+        self.load.joined_bps += self.hub.bits_per_s(stream, self.now);
         self.log_session(Level::Info, session, "plays", format!("viewer{at} joined"));
         self.pump(subscriber);
     }

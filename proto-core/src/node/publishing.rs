@@ -2,7 +2,6 @@
 
 use super::Node;
 use super::session::{Carrier, Part, Protocol, Session, SessionId};
-use super::web::draining;
 use crate::cluster::Epoch;
 use crate::cluster::member;
 use crate::error::Reason;
@@ -33,8 +32,8 @@ impl Node {
 
     /// What this node alone can say against a new publisher of a name.
     pub(super) fn may_publish(&self, key: &StreamKey) -> Result<(), Reason> {
-        if self.draining {
-            return Err(draining());
+        if let Some(reason) = self.no_room() {
+            return Err(reason);
         }
         self.room(usize::from(self.hub.find(key).is_none()), 1)?;
         let Some(stream) = self.hub.find(key) else { return Ok(()) };
@@ -111,7 +110,7 @@ impl Node {
         let (carrier, remote) = (s.carrier, s.remote);
         let from = remote.map(|r| format!(" {r}")).unwrap_or_default();
         self.log_session(Level::Warn, session, reason.code, format!("publisher{from} refused: {reason}"));
-        if let Some(s) = self.sessions.remove(session) {
+        if let Some(s) = self.sessions.remove(session, self.now) {
             self.counters.ended_as(s.protocol.name(), reason);
         }
         match carrier {
@@ -186,10 +185,17 @@ impl Node {
         let (bytes, way) = if s.is_publisher() { (s.bytes_in, "in") } else { (s.bytes_out, "out") };
         let mb = bytes as f64 / 1e6;
         let level = if reason.code == "panic" { Level::Error } else { Level::Info };
+        let frames = match s.part {
+            Part::Plays { subscriber, .. } => self.hub.subscriber_stats(subscriber),
+            _ => None,
+        };
         let text = format!("{what} ended after {age:.1} s ({mb:.1} MB {way}): {reason}");
         self.log_session(level, session, "ended", text);
         self.signal_session_over(session, reason);
-        let s = self.sessions.remove(session)?;
+        if let Some(s) = self.sessions.get_mut(session) {
+            s.frames = frames;
+        }
+        let s = self.sessions.remove(session, self.now)?;
         if let Carrier::Conn(conn) = s.carrier {
             self.conn_explained(conn);
         }

@@ -338,8 +338,9 @@ impl Node {
         };
         // What was made for players that lack a codec is of no use beside what it was made from.
         let all = self.hub.tracks(stream).into_iter();
-        let tracks = all.filter(|(_, c)| c.origin == Origin::Ingest).collect();
-        self.joining.insert(session, (key, CodecSet::ALL));
+        let tracks: Vec<_> = all.filter(|(_, c)| c.origin == Origin::Ingest).collect();
+        let takes = tracks.iter().fold(CodecSet::NONE, |set, (_, c)| set.with(c.params.codec()));
+        self.joining.insert(session, (key, takes));
         self.tell_rtsp(conn, Input::Described(tracks));
         Ok(())
     }

@@ -350,7 +350,7 @@ impl Node {
     }
 
     fn signal_plays(&mut self, id: SignalId, name: &str, wants_offer: Option<bool>) {
-        let found = if self.draining { Err(super::web::draining()) } else { self.signal_key(id, name) };
+        let found = self.no_room().map_or_else(|| self.signal_key(id, name), Err);
         match found {
             Ok(key) => {
                 if let Some(signal) = self.signals.all.get_mut(&id) {
@@ -389,7 +389,7 @@ impl Node {
             // It only wanted to know.
             signal.session = None;
             self.signals.by_session.remove(&session);
-            if let Some(s) = self.sessions.remove(session) {
+            if let Some(s) = self.sessions.remove(session, self.now) {
                 self.pulls.touch(&s.key);
             }
             self.tell_signal(id, Input::Available(true));

@@ -177,6 +177,7 @@ impl Node {
                 Alarm::KeyFrames(session) => self.key_frame_due(session),
                 Alarm::Pump(subscriber) => self.pumps.push_back(subscriber),
                 Alarm::Pull(key) => self.tick_pull(&key),
+                Alarm::Warm(key) => self.not_warm(&key),
                 Alarm::Report => self.report(),
                 Alarm::Certificates => self.look_at_certificates(),
                 Alarm::Proxy => self.look_at_proxies(),
@@ -270,6 +271,13 @@ impl Node {
                 );
                 self.whep_connected(session);
             }
+            E::Path { local, remote, nominated } => {
+                let text = match nominated {
+                    true => format!("the peer chose the path from {remote} to {local}"),
+                    false => format!("an ICE check with our password came from {remote} to {local}"),
+                };
+                self.log_session(Level::Debug, session, "path", text);
+            }
             E::Media(ingest) => self.ingest(session, ingest),
             E::KeyFrameWanted => {
                 if let Some(stream) = self.stream_of(session) {
@@ -294,6 +302,7 @@ impl Node {
     fn rtc_stats(&mut self, session: super::session::SessionId, stats: &crate::rtc::SessionStats) {
         let Some(s) = self.sessions.get_mut(session) else { return };
         let loss = if s.is_publisher() { stats.loss_in } else { stats.loss_out };
+        s.rtc = Some(*stats);
         s.rtt_ms = stats.rtt.map(|d| d.as_secs_f64() * 1e3).or(s.rtt_ms);
         s.loss = loss.map(f64::from).or(s.loss);
     }

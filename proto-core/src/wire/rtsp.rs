@@ -424,7 +424,7 @@ fn parse_head(head: &[u8], caps: Caps) -> Result<(Item, usize), Bad> {
             let (method, url) = (a.to_owned(), b.to_owned());
             Ok((Item::Request(Request { method, url, headers, body }), len))
         }
-        (Some(version), None) if version.starts_with("RTSP/") => {
+        (Some(version), None) if version.starts_with("RTSP/") && version != "RTSP/1.0" => {
             let text = format!("{} is not spoken here, only RTSP/1.0", crate::error::quote(version));
             Err(Bad { status: 505, limit: false, code: "rtsp_version", text })
         }
