@@ -182,6 +182,41 @@ pub(crate) enum CtlCommand {
         /// Its id, as `sessions` or `proxies` lists it, such as rtmp-12
         session: String,
     },
+    /// Say why a stream and its viewers are at the nodes where they are (asks the manager)
+    WhyPlaced {
+        /// The stream, such as live/demo
+        stream: String,
+    },
+    /// Say in words what became of a session, also of one that ended lately
+    Why {
+        /// Its id, as `sessions` and the log have it, such as rtmp-12
+        session: String,
+    },
+    /// Let a node take nothing new (asks the manager; only from its own host). What runs there stays
+    Drain {
+        /// The node's name or address
+        node: String,
+        /// End what still runs there after so many seconds
+        #[arg(long, value_name = "SECONDS", conflicts_with = "undo")]
+        within: Option<u64>,
+        /// And end its process when nothing is left
+        #[arg(long, conflicts_with = "undo")]
+        stop: bool,
+        /// Take it back into service
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Have a stream pulled to edges before its viewers come (asks the manager; only from its own host)
+    Warm {
+        /// The stream, such as live/demo
+        stream: String,
+        /// To so many edges, the ones that its viewers will be sent to
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        edges: u32,
+        /// Keep it there for so long without viewers
+        #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+        seconds: u64,
+    },
 }
 
 #[cfg(test)]

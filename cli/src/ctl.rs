@@ -118,6 +118,69 @@ pub(crate) fn kick(url: &str, session: &str) -> Result<String, String> {
     Ok(format!("{session} was ended\n"))
 }
 
+/// What a node says in words about a stream or a session.
+///
+/// # Errors
+/// As [`list`].
+pub(crate) fn words(url: &str, what: &str, name: &str, json: bool) -> Result<String, String> {
+    let text = call(url, "GET", &format!("/api/v1/{what}/{}", segment(name)?))?;
+    if json {
+        return Ok(text + "\n");
+    }
+    let value: Value = serde_json::from_str(&text)
+        .map_err(|e| format!("what answers at {url} is no headwater node: its answer is no JSON ({e})"))?;
+    let lines = value.get("words").and_then(Value::as_array);
+    let lines =
+        lines.ok_or_else(|| format!("what answers at {url} is no headwater node: it has no words"))?;
+    Ok(lines.iter().map(|line| clean(&plain(line)) + "\n").collect())
+}
+
+/// Lets a node take nothing new, or take it again.
+///
+/// # Errors
+/// As [`list`].
+pub(crate) fn drain(
+    url: &str,
+    node: &str,
+    within: Option<u64>,
+    stop: bool,
+    undo: bool,
+) -> Result<String, String> {
+    let path = format!("/api/v1/nodes/{}/drain", segment(node)?);
+    if undo {
+        call(url, "DELETE", &path)?;
+        return Ok(format!("{node} is back in service\n"));
+    }
+    call(url, "PUT", &format!("{path}?within_s={}&stop={stop}", within.unwrap_or(0)))?;
+    let rest = match (within, stop) {
+        (_, true) => "and ends when its sessions have, or when limits.drain_ms is over".to_owned(),
+        (Some(s), false) => format!("and what still runs there is ended after {s} s"),
+        (None, false) => "and what runs there stays; `headwater ctl nodes` shows when it is empty".to_owned(),
+    };
+    Ok(format!("{node} takes nothing new, {rest}\n"))
+}
+
+/// Has a stream pulled to edges before its viewers come.
+///
+/// # Errors
+/// As [`list`].
+pub(crate) fn warm(url: &str, stream: &str, edges: u32, seconds: u64) -> Result<String, String> {
+    let text =
+        call(url, "PUT", &format!("/api/v1/warm/{}?edges={edges}&seconds={seconds}", segment(stream)?))?;
+    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+    let named = value.get("edges").map(plain).unwrap_or_default();
+    Ok(format!("{stream} is pulled to {} and stays there for {seconds} s without viewers\n", clean(&named)))
+}
+
+/// A name as it may stand in a path.
+fn segment(name: &str) -> Result<&str, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.~/[]:".contains(c);
+    if name.is_empty() || !name.chars().all(fits) {
+        return Err(format!("{name:?} is no name of a stream, session or node"));
+    }
+    Ok(name)
+}
+
 fn call(url: &str, method: &str, path: &str) -> Result<String, String> {
     let base = url.trim_end_matches('/');
     if !base.starts_with("http://") {
@@ -136,6 +199,7 @@ fn call(url: &str, method: &str, path: &str) -> Result<String, String> {
     let address = format!("{base}{path}");
     let sent = match method {
         "DELETE" => agent.delete(&address).call(),
+        "PUT" => agent.put(&address).send_empty(),
         _ => agent.get(&address).call(),
     };
     let mut response = sent.map_err(|e| unreachable(base, &e))?;

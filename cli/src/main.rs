@@ -113,6 +113,10 @@ fn control(args: &args::Ctl) -> Result<(), Failure> {
         CtlCommand::Sessions => ctl::list(url, List::Sessions, args.json),
         CtlCommand::Proxies => ctl::list(url, List::Proxies, args.json),
         CtlCommand::Kick { session } => ctl::kick(url, session),
+        CtlCommand::WhyPlaced { stream } => ctl::words(url, "placed", stream, args.json),
+        CtlCommand::Why { session } => ctl::words(url, "why", session, args.json),
+        CtlCommand::Drain { node, within, stop, undo } => ctl::drain(url, node, *within, *stop, *undo),
+        CtlCommand::Warm { stream, edges, seconds } => ctl::warm(url, stream, *edges, *seconds),
     };
     say(&text.map_err(Failure::Running)?)
 }

@@ -108,12 +108,14 @@ fn listening(config: &Config, log: Log) -> Result<Runtime, Failure> {
         (Service::Https, config.https_addr()),
         (Service::Rtmp, config.rtmp_addr()),
         (Service::Rtmps, config.rtmps_addr()),
+        (Service::Rtsp, config.rtsp_addr()),
         (Service::Link, config.cluster_addr()),
     ] {
         runtime.bind(service, addr).map_err(|e| {
             let what = match service {
                 Service::Http => "HTTP",
                 Service::Rtmp => "RTMP",
+                Service::Rtsp => "RTSP",
                 Service::Link => "other nodes",
                 Service::Https => "HTTPS",
                 Service::Rtmps => "RTMPS",
@@ -209,6 +211,7 @@ mod tests {
         (config.http.port, config.rtmp.port) = (0, 0);
         (config.https.port, config.rtmps.port) = (0, 0);
         (config.webrtc.port, config.cluster.port) = (0, 0);
+        (config.rtsp.port, config.rtsp.udp_pairs) = (0, 0);
         start(&config, Log::new(&config.log)).unwrap()
     }
 

@@ -4,7 +4,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use proto_core::cluster::manager::{Action, Input, Manager, Output};
+use proto_core::cluster::manager::{Action, Input, Manager, Output, Pairing};
 use proto_core::cluster::{Epoch, LinkId, NodeId};
 use proto_core::machine::Machine;
 use proto_core::media::key::StreamKey;
@@ -52,10 +52,13 @@ fn message(op: Op, req: u64) -> Option<Input> {
         Op::LinkDown(n) => Input::LinkDown(link(n)),
         Op::Pair { broadcast, key: k, region, strict } => Input::Pair {
             req,
-            action: if broadcast { Action::Broadcast } else { Action::Subscribe },
-            key: key(k)?,
-            region: region.map(|r| format!("r{}", r % 3)),
-            strict,
+            pairing: Pairing {
+                action: if broadcast { Action::Broadcast } else { Action::Subscribe },
+                key: key(k)?,
+                regions: region.map(|r| format!("r{}", r % 3)).into_iter().collect(),
+                strict,
+                count: 1 + usize::from(k % 3),
+            },
         },
         Op::Register { link: l, node, instance, capacity, roles } => {
             let ip = Ipv4Addr::new(10, 0, 0, node).into();

@@ -58,6 +58,8 @@ pub enum Service {
     Http,
     /// RTMP.
     Rtmp,
+    /// RTSP.
+    Rtsp,
     /// Other nodes.
     Link,
     /// [`Service::Http`] over TLS.
@@ -72,6 +74,7 @@ impl Service {
         match self {
             Service::Http => "http",
             Service::Rtmp => "rtmp",
+            Service::Rtsp => "rtsp",
             Service::Link => "link",
             Service::Https => "https",
             Service::Rtmps => "rtmps",
@@ -83,6 +86,7 @@ impl Service {
         match self {
             Service::Http => "http.port",
             Service::Rtmp => "rtmp.port",
+            Service::Rtsp => "rtsp.port",
             Service::Link => "cluster.port",
             Service::Https => "https.port",
             Service::Rtmps => "rtmps.port",

@@ -22,6 +22,7 @@ pub mod rand;
 pub mod recording;
 pub mod rtc;
 pub mod rtmp;
+pub mod rtsp;
 pub mod signalling;
 pub mod simulation;
 pub mod time;

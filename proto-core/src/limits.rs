@@ -62,6 +62,24 @@ limits! {
     rtmp_ack_bytes: u32 = 64 << 10;
     /// RTMP: nothing was heard from a peer that publishes or plays, milliseconds, before it is taken for dead.
     rtmp_idle_ms: u64 = 30_000;
+    /// A8: bytes of one line of an RTSP head.
+    rtsp_line_bytes: usize = 8 << 10;
+    /// A8: headers of one RTSP message.
+    rtsp_headers: usize = 64;
+    /// A8: bytes of an RTSP head.
+    rtsp_head_bytes: usize = 16 << 10;
+    /// A9: bytes of an RTSP message, head and body (there is no authorisation yet, so this is the bound before it).
+    rtsp_message_bytes: usize = 16 << 10;
+    /// A8: whole RTSP message, milliseconds, from its first byte.
+    rtsp_head_ms: u64 = 10_000;
+    /// RTSP requests a second on one connection.
+    rtsp_requests_per_s: u32 = 50;
+    /// A10: interleaved packets on channels that are not open, or before RECORD or PLAY, and the connection is closed.
+    rtsp_stray_packets: u32 = 3;
+    /// A12: the timeout that RTSP clients are told, seconds; they keep their session alive more often than that.
+    rtsp_timeout_s: u64 = 20;
+    /// A11, A12: nothing was heard from an RTSP client for this long, milliseconds, and its session ends.
+    rtsp_idle_ms: u64 = 30_000;
     /// A6: bytes that may wait for a slow TCP viewer before it skips to the next key frame.
     viewer_queue_bytes: usize = 4 << 20;
     /// A6: seconds of media that may wait for a slow viewer, milliseconds.
@@ -194,6 +212,12 @@ limits! {
     ring_frames: usize = 4_096;
     /// Bytes that a stream's ring holds.
     ring_bytes: usize = 32 << 20;
+    /// Bytes that a stream's ring is sure of in a node whose memory is taken; less than this, and no stream is let in.
+    ring_bytes_min: u64 = 8 << 20;
+    /// Bytes that a node's sessions and rings may hold. Whoever would take it further is refused.
+    memory_bytes: u64 = 4 << 30;
+    /// Bytes that a session that publishes or plays counts for against `limits.memory_bytes`.
+    session_bytes: u64 = 512 << 10;
     /// Seconds of media that a stream's ring holds, milliseconds.
     ring_ms: u64 = 30_000;
     /// Tracks of one stream.
@@ -229,6 +253,8 @@ limits! {
     relay_retry_min_ms: u64 = 100;
     /// The longest wait before a broken pull is tried again, milliseconds.
     relay_retry_max_ms: u64 = 2_000;
+    /// A relayed frame's number may be so far ahead of the stream's newest; beyond it is damage, and would silence a track.
+    relay_jump_frames: u64 = 1 << 20;
     /// A pull whose last viewer left goes on for this long, milliseconds.
     relay_linger_ms: u64 = 5_000;
     /// A29: names that a node remembers as not found.
@@ -251,6 +277,20 @@ limits! {
     lease_ms: u64 = 3_000;
     /// A grant that nobody used is forgotten after this, milliseconds.
     reservation_ms: u64 = 10_000;
+    /// Streams of which a manager remembers why they and their viewers were placed where they are.
+    placements_kept: usize = 1_000;
+    /// Nodes that a client may ask the manager for at once.
+    pair_nodes: usize = 16;
+    /// Logins at a manager in one second; more are told to wait.
+    logins_per_s: u32 = 5;
+    /// A token from a login is good for this long, milliseconds.
+    token_ms: u64 = 3_600_000;
+    /// Sessions that ended last of which a node can still say why.
+    sessions_kept: usize = 500;
+    /// A node whose loop was busy for this many thousandths of each of the last three seconds takes no newcomers.
+    admit_busy_permille: u32 = 950;
+    /// A prewarmed stream stays on an edge for this long without viewers where nothing else was asked for, milliseconds.
+    warm_ms: u64 = 300_000;
     /// How long a claim, locate or pull waits for its answer, milliseconds.
     cluster_answer_ms: u64 = 3_000;
     /// A25: log lines a second with the same reason.
@@ -259,6 +299,13 @@ limits! {
     metric_labels: usize = 1_000;
     /// A33: sessions may finish for this long after SIGTERM, milliseconds.
     drain_ms: u64 = 30_000;
+}
+
+impl Limits {
+    /// The bytes that each stream's ring is sure of.
+    pub fn ring_bytes_least(&self) -> u64 {
+        self.ring_bytes_min.min(self.ring_bytes as u64)
+    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,9 @@ pub enum Bug {
     /// A stream's ring grows without limit (S6). Like servers whose cache of a group of pictures was bounded by the
     /// encoder's key frame interval alone.
     QueueLimitIgnored,
+    /// Newcomers are let in whatever a node holds, and rings are not made smaller for them (S6). Like servers that took
+    /// viewers until the kernel killed them.
+    MemoryIgnored,
     /// A viewer that leaves while it waits stays in the list of those who wait (S7). Like the leaked readers of many
     /// servers.
     SessionLeftInMap,
@@ -58,6 +61,8 @@ pub enum Bug {
     LoadNotReported,
     /// A link's keep-alive leaves its timer where it was, so that the loop spins (S16).
     TimerInThePast,
+    /// A node that has nothing to do wakes every five milliseconds (S16). Like servers that poll.
+    RestlessTimer,
     /// A restarted manager does not believe nodes that tell it what they publish (L4).
     ManagerNeverRelearns,
     /// A viewer that takes nothing is never let go (L5).
@@ -85,6 +90,7 @@ impl Bug {
         Bug::GopTailKept,
         Bug::DropNotCounted,
         Bug::QueueLimitIgnored,
+        Bug::MemoryIgnored,
         Bug::SessionLeftInMap,
         Bug::FenceIgnored,
         Bug::ConsentIgnored,
@@ -93,6 +99,7 @@ impl Bug {
         Bug::ProxyUnchecked,
         Bug::LoadNotReported,
         Bug::TimerInThePast,
+        Bug::RestlessTimer,
         Bug::ManagerNeverRelearns,
         Bug::SlowViewerKept,
         Bug::DrainNeverEnds,

@@ -180,6 +180,7 @@ impl Input<'_> {
                     Service::Link => 2,
                     Service::Https => 3,
                     Service::Rtmps => 4,
+                    Service::Rtsp => 5,
                 });
                 d.addr(*local);
                 d.addr(*remote);

@@ -6,7 +6,7 @@ use headwater_tests::interop::browser::Browser;
 use headwater_tests::interop::cluster::{Cluster, Net, Node, binary, turn};
 use headwater_tests::interop::ffmpeg::{Clip, Ffmpeg};
 use headwater_tests::interop::log::Mark;
-use headwater_tests::interop::wait;
+use headwater_tests::interop::{http, wait};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -196,4 +196,56 @@ fn what_was_said_over_tls_is_recorded_and_replays() {
     let replay = Command::new(binary()).args(["replay", &file]).output().expect("headwater runs");
     let said = String::from_utf8_lossy(&replay.stdout).into_owned();
     assert!(replay.status.success() && said.contains("reproduced bit for bit"), "{said}");
+}
+
+#[test]
+fn a_secure_page_signals_through_the_manager_and_media_goes_straight() {
+    let _turn = turn();
+    let mut cluster = Cluster::start();
+    let manager = format!("{}:5443", cluster.manager.ip);
+    let page = Browser::trusting();
+    page.open_dialect(&secure(&cluster.edge, "/"));
+    let place = |action: &str| {
+        let url = format!("https://{manager}/streammanager/api/4.0/event/live/one?action={action}");
+        let host = page.eval(&format!("return (await (await fetch('{url}')).json()).serverAddress"));
+        host.as_str().expect("an address").to_owned()
+    };
+    let proxies = || http::get(&cluster.manager.url("/api/v1/proxies")).and_then(|a| a.ok_json());
+    let host = place("broadcast");
+    assert_eq!(host, cluster.origin.ip.to_string());
+    page.eval(&format!(
+        "await hw.ws.publish('camera', 'wss://{manager}/streammanager/?id=one&host={host}&app=live', 'one'); \
+         await hw.ws.onChannel('camera')"
+    ));
+    cluster.play_at("live/one");
+    let host = place("subscribe");
+    page.eval(&format!(
+        "await hw.ws.subscribe('viewer', 'wss://{manager}/streammanager/?id=subscriber-1&host={host}&app=live', 'one'); \
+         await hw.moving('viewer'); await hw.ws.onChannel('viewer')"
+    ));
+    // Both went over to their data channels; the manager carries nothing any more.
+    wait::until("no proxied websockets", LONG, || {
+        let all = proxies()?;
+        wait::yes(all["proxies"].as_array().is_some_and(Vec::is_empty), all.to_string())
+    });
+
+    // The second generation leaves the choice to the manager. Then the origin dies in the middle.
+    page.eval(&format!(
+        "await hw.ws.publish('other', 'wss://{manager}/as/v1/proxy/ws/publish/live/two?id=two&nodeGroup=default', 'two', \
+         {{switches: false}})"
+    ));
+    let open = proxies().expect("the manager answers")["proxies"][0].clone();
+    assert_eq!(
+        (&open["state"], &open["secure"], &open["node"]),
+        (&"open".into(), &true.into(), &"o1".into()),
+        "{open}"
+    );
+    page.eval("window.died = performance.now()");
+    cluster.origin.kill();
+    page.eval("await hw.ws.wait('other', 'error')");
+    let ended = "await hw.until('a close', 5000, () => hw.ws.log('other').includes('closed 1014')); \
+                 return performance.now() - window.died";
+    let ms = page.eval(ended).as_f64().unwrap_or(f64::MAX);
+    println!("told {ms:.0} ms after the origin was killed");
+    assert!(ms < 5_000.0, "{ms} ms");
 }

@@ -1,5 +1,6 @@
 //! The RTMP torture vectors (`tests/vectors/rtmp`) against the real server machine.
 #![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods)]
 
 use proto_core::limits::Limits;
 use proto_core::machine::Machine;

@@ -50,6 +50,7 @@ planted! {
     the_tail_of_a_group_of_pictures "gop-tail-kept";
     a_drop_that_is_not_counted "drop-not-counted";
     a_queue_without_limit "queue-limit-ignored";
+    memory_without_end "memory-ignored";
     a_session_left_in_a_map "session-left-in-map";
     media_without_consent "consent-ignored";
     an_answer_larger_than_its_request "amplified-answer";
@@ -57,6 +58,7 @@ planted! {
     a_proxy_that_dials_anybody "proxy-unchecked";
     load_that_is_not_reported "load-not-reported";
     a_timer_in_the_past "timer-in-the-past";
+    a_timer_that_never_rests "restless-timer";
     a_zombie_publisher "zombie-publisher";
     a_publish_that_races_a_read "publish-races-read";
     an_edge_that_never_recovers "edge-never-recovers";

@@ -114,3 +114,59 @@ fn a_websocket_through_the_proxy_is_told_what_becomes_of_its_node() {
         });
     }
 }
+
+/// Opens a websocket through the proxy, goes some steps, and has the origin crash or be cut off.
+fn signalling(w: &mut World, bad: bool, step: usize, silent: bool) {
+    let manager = w.host("m1", &[Role::Manager], None);
+    let origin = w.host("o1", &[Role::Origin], Some(manager));
+    w.run(ms(2_500));
+    let to = w.http_addr(manager);
+    let id = w.add(Box::new(Socket::new(to, "/as/v1/proxy/ws/publish/live/one?id=one&nodeGroup=default")));
+    if bad {
+        w.degrade(id, bad_links());
+    }
+    let heard = |w: &World, id| w.actor::<Socket>(id).map_or(0, |s| s.texts.len());
+    if step == 0 {
+        w.run(ms(15));
+    }
+    if step > 0 {
+        w.until("the greeting", ms(8_000), |w| heard(w, id) > 0);
+        let greeting = &w.actor::<Socket>(id).unwrap().texts[0].1;
+        assert!(greeting.contains("NetConnection.Connect.Success"), "{greeting}");
+    }
+    if step > 1 {
+        w.with(id, |s: &mut Socket, now| s.send("{\"isAvailable\":\"one\",\"bundle\":true}", now));
+        w.until("the answer", ms(8_000), |w| heard(w, id) > 1);
+        let answer = &w.actor::<Socket>(id).unwrap().texts[1].1;
+        assert!(answer.contains("\"isAvailable\":false"), "{answer}");
+    }
+    let at = w.now();
+    if silent {
+        w.cut(origin.into());
+    } else {
+        w.crash(origin);
+    }
+    w.until("an end", ms(12_000), |w| w.actor::<Socket>(id).is_some_and(|s| s.closed.is_some()));
+    let socket = w.actor::<Socket>(id).unwrap();
+    let (_, last) = socket.texts.last().expect("it is told why");
+    assert!(last.contains("\"type\":\"error\""), "step {step}: {last}");
+    // A second after its death, the lease and a second where it is only silent; the client's own link comes on top.
+    let most = if silent { ms(4_000) } else { ms(1_000) } + if bad { ms(3_000) } else { ms(0) };
+    let took = socket.closed.as_ref().unwrap().0.since(at);
+    assert!(took <= most, "step {step}, silent {silent}: told after {took:?}");
+    w.run(ms(3_000));
+    assert_eq!(w.node_of(manager).unwrap().sizes().0, 0, "nothing is left of it");
+    w.heal_all();
+    assert!(w.expect_drained());
+}
+
+#[test]
+fn whoever_signals_through_the_proxy_is_told_when_its_node_goes() {
+    for seed in 0..8 {
+        for step in 0..3 {
+            for silent in [false, true] {
+                run(seed, |w| signalling(w, seed % 2 == 0, step, silent));
+            }
+        }
+    }
+}

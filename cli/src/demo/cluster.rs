@@ -13,7 +13,7 @@ pub(crate) struct Planned {
 }
 
 /// Keys that the demo sets for each node and that nobody else may set.
-pub(crate) const OWN_KEYS: [&str; 12] = [
+pub(crate) const OWN_KEYS: [&str; 14] = [
     "bind",
     "node.name",
     "node.roles",
@@ -21,6 +21,8 @@ pub(crate) const OWN_KEYS: [&str; 12] = [
     "https.port",
     "rtmp.port",
     "rtmps.port",
+    "rtsp.port",
+    "rtsp.udp_port",
     "webrtc.port",
     "cluster.port",
     "cluster.manager",
@@ -32,12 +34,12 @@ pub(crate) const OWN_KEYS: [&str; 12] = [
 /// have been told.
 const DRAIN_MS: u64 = 200;
 
-/// Ports of HTTP, RTMP, WebRTC, the cluster, HTTPS and RTMPS for manager, origin and edge. Those of the manager are the
-/// ones that a single node has; 8554 and 8555 stay free for protocols to come.
-const PORTS: [(&str, Role, [u16; 6]); 3] = [
-    ("manager", Role::Manager, [5080, 1935, 8189, 5090, 5443, 1936]),
-    ("origin", Role::Origin, [5081, 1937, 8190, 5091, 5444, 1939]),
-    ("edge", Role::Edge, [5082, 1938, 8191, 5092, 5445, 1940]),
+/// Ports of HTTP, RTMP, WebRTC, the cluster, HTTPS, RTMPS, RTSP and its first of UDP for manager, origin and edge. Those of
+/// the manager are the ones that a single node has; 8555 stays free for what is to come.
+const PORTS: [(&str, Role, [u16; 8]); 3] = [
+    ("manager", Role::Manager, [5080, 1935, 8189, 5090, 5443, 1936, 8554, 8000]),
+    ("origin", Role::Origin, [5081, 1937, 8190, 5091, 5444, 1939, 8556, 8020]),
+    ("edge", Role::Edge, [5082, 1938, 8191, 5092, 5445, 1940, 8557, 8040]),
 ];
 
 /// Manager, origin and edge on one address with different ports, each made from `base`.
@@ -50,7 +52,7 @@ pub(crate) fn plan(base: &Config, bind: IpAddr, shift: u16, key: &str) -> Result
     let local = reachable(bind);
     let mut planned = Vec::new();
     for (label, role, ports) in PORTS {
-        let [http, rtmp, webrtc, cluster, https, rtmps] = ports.map(|p| p.checked_add(shift));
+        let [http, rtmp, webrtc, cluster, https, rtmps, rtsp, rtsp_udp] = ports.map(|p| p.checked_add(shift));
         let too_far = || format!("--port-offset {shift} moves a port beyond 65535; take a smaller one");
         let mut config = base.clone();
         config.bind = bind;
@@ -58,6 +60,8 @@ pub(crate) fn plan(base: &Config, bind: IpAddr, shift: u16, key: &str) -> Result
         config.node.roles = vec![role];
         config.http.port = http.ok_or_else(too_far)?;
         config.rtmp.port = rtmp.ok_or_else(too_far)?;
+        config.rtsp.port = rtsp.ok_or_else(too_far)?;
+        config.rtsp.udp_port = rtsp_udp.ok_or_else(too_far)? & !1;
         config.webrtc.port = webrtc.ok_or_else(too_far)?;
         config.cluster.port = cluster.ok_or_else(too_far)?;
         config.https.port = https.ok_or_else(too_far)?;
@@ -97,8 +101,15 @@ pub(crate) fn welcome([manager, origin, edge]: &[Planned; 3]) -> String {
     let line = |node: &Planned| {
         let c = &node.config;
         format!(
-            "    {:<8} http {}, https {}, rtmp {}, rtmps {}, webrtc {}/udp, cluster {}\n",
-            node.label, c.http.port, c.https.port, c.rtmp.port, c.rtmps.port, c.webrtc.port, c.cluster.port
+            "    {:<8} http {}, https {}, rtmp {}, rtmps {}, rtsp {}, webrtc {}/udp, cluster {}\n",
+            node.label,
+            c.http.port,
+            c.https.port,
+            c.rtmp.port,
+            c.rtmps.port,
+            c.rtsp.port,
+            c.webrtc.port,
+            c.cluster.port
         )
     };
     format!(
@@ -136,12 +147,13 @@ mod tests {
         for node in planned("0.0.0.0") {
             let c = &node.config;
             let (http, rtmp) = ([c.http.port, c.https.port], [c.rtmp.port, c.rtmps.port]);
-            for port in [http, rtmp, [c.webrtc.port, c.cluster.port]].concat() {
+            for port in [http, rtmp, [c.webrtc.port, c.cluster.port], [c.rtsp.port, c.rtsp.udp_port]].concat()
+            {
                 assert!(seen.insert(port), "{port} twice");
-                assert!(![8081, 8083, 8554, 8555].contains(&port), "{port}");
+                assert!(![8081, 8083, 8555].contains(&port), "{port}");
             }
         }
-        assert_eq!(seen.len(), 18);
+        assert_eq!(seen.len(), 24);
     }
 
     #[test]

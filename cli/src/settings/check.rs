@@ -49,6 +49,7 @@ fn ports(config: &Config, found: &mut Findings) {
         ("https.port", config.https.port),
         ("rtmp.port", config.rtmp.port),
         ("rtmps.port", config.rtmps.port),
+        ("rtsp.port", config.rtsp.port),
         ("cluster.port", config.cluster.port),
     ];
     let mut taken: BTreeMap<u16, &str> = BTreeMap::new();
@@ -60,6 +61,21 @@ fn ports(config: &Config, found: &mut Findings) {
     for (key, port) in tcp.into_iter().chain([("webrtc.port", config.webrtc.port)]) {
         if port == 0 {
             found.wrong(key, "must be a port from 1 to 65535; others are told this number");
+        }
+    }
+    let (first, pairs) = (u32::from(config.rtsp.udp_port), u32::from(config.rtsp.udp_pairs));
+    if pairs > 1_000 {
+        found.wrong("rtsp.udp_pairs", "must be a whole number from 0 to 1000");
+    } else if pairs > 0 {
+        let after = first + 2 * pairs;
+        if first == 0 || first % 2 != 0 || after > 65_536 {
+            found.wrong(
+                "rtsp.udp_port",
+                "must be an even port from 2 to 65534, with room for rtsp.udp_pairs times two ports above it",
+            );
+        } else if (first..after).contains(&config.webrtc.port.into()) {
+            let text = format!("the ports {first} to {} of RTSP media include webrtc.port", after - 1);
+            found.wrong("rtsp.udp_port", text);
         }
     }
     if matches!(config.http.port, 8081 | 8083) {

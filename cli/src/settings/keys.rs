@@ -64,6 +64,18 @@ const KEYS: &[(&str, &str, &str)] = &[
          certificate.",
         "a list of file names",
     ),
+    ("rtsp.port", "TCP port of RTSP.", PORT),
+    (
+        "rtsp.udp_port",
+        "The first UDP port of RTSP media that does not go over the connection. Must be even.",
+        "an even port from 2 to 65534",
+    ),
+    (
+        "rtsp.udp_pairs",
+        "Pairs of UDP ports (RTP and RTCP) from rtsp.udp_port on. A client behind an address translator can be told \
+         from its neighbours as long as each track has a pair of its own. 0: media goes over the connection only.",
+        "a whole number from 0 to 1000",
+    ),
     ("webrtc.port", "UDP port of all WebRTC sessions. Must be open to viewers and publishers.", PORT),
     (
         "webrtc.lean",
@@ -86,6 +98,18 @@ const KEYS: &[(&str, &str, &str)] = &[
     (
         "cluster.key",
         "The secret that all nodes of a cluster share. Empty: other nodes are accepted from loopback addresses only.",
+        "a text, at best 16 characters or more",
+    ),
+    (
+        "manager.node_group",
+        "The name of this cluster's node group in the stream-manager dialect. `default` always means it too.",
+        NAME,
+    ),
+    ("manager.user", "The user who may log in at the manager for a token (PUT /as/v1/auth/login).", NAME),
+    (
+        "manager.password",
+        "The password of that user. Empty: nobody can log in, and calls that change something are answered on this host \
+         only.",
         "a text, at best 16 characters or more",
     ),
     (

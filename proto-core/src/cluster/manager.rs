@@ -4,10 +4,16 @@
 //! restart the nodes announce what they serve, and until they had two report intervals to do so, questions about
 //! names that are not known yet wait. Only where this process is the whole cluster is there nobody to wait for.
 
+mod orders;
+mod pairing;
+mod placed;
 #[cfg(test)]
 mod tests;
 
-use crate::cluster::placement::{Refusal, Why, pick_edge, pick_origin};
+pub use orders::DrainOrder;
+pub use placed::{Choice, Considered, Placed, Taken};
+
+use crate::cluster::placement::{Refusal, Why};
 use crate::cluster::registry::{Lapsed, Registry, Stream, StreamState};
 use crate::cluster::{Epoch, LinkId, NodeId};
 use crate::error::quote;
@@ -44,6 +50,29 @@ pub struct Placement {
     pub epoch: Option<Epoch>,
     /// Why this node.
     pub why: Why,
+    /// Further nodes, the next best first, where more than one was asked for.
+    pub others: Vec<NodeInfo>,
+}
+
+/// A client's question for nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pairing {
+    /// What it wants.
+    pub action: Action,
+    /// The stream.
+    pub key: StreamKey,
+    /// The regions that it prefers, the first most.
+    pub regions: Vec<String>,
+    /// Refuse rather than give a node of another region, or fewer nodes than `count`.
+    pub strict: bool,
+    /// How many nodes, at least 1.
+    pub count: usize,
+}
+
+impl Pairing {
+    fn regions(&self) -> Vec<&str> {
+        self.regions.iter().map(String::as_str).collect()
+    }
 }
 
 /// What a manager can be told.
@@ -57,14 +86,8 @@ pub enum Input {
     Pair {
         /// Number for the answer.
         req: u64,
-        /// What it wants.
-        action: Action,
-        /// The stream.
-        key: StreamKey,
-        /// The region that it prefers.
-        region: Option<String>,
-        /// Refuse rather than give a node of another region.
-        strict: bool,
+        /// What it asks.
+        pairing: Pairing,
     },
     /// Time passed.
     Tick,
@@ -91,7 +114,7 @@ pub enum Output {
 /// A question that waits until the nodes had time to come back.
 #[derive(Debug)]
 enum Question {
-    Pair { req: u64, action: Action, key: StreamKey, region: Option<String>, strict: bool },
+    Pair { req: u64, pairing: Pairing },
     Claim { link: LinkId, req: u64, key: StreamKey, identity: String },
     Locate { link: LinkId, req: u64, key: StreamKey },
 }
@@ -99,7 +122,8 @@ enum Question {
 impl Question {
     fn key(&self) -> &StreamKey {
         match self {
-            Question::Pair { key, .. } | Question::Claim { key, .. } | Question::Locate { key, .. } => key,
+            Question::Pair { pairing, .. } => &pairing.key,
+            Question::Claim { key, .. } | Question::Locate { key, .. } => key,
         }
     }
 }
@@ -121,6 +145,8 @@ pub struct Manager {
     /// Above every term heard.
     least_term: u64,
     waiting: VecDeque<Question>,
+    /// Why the newest streams were placed where they were.
+    choices: placed::Choices,
     out: VecDeque<Output>,
 }
 
@@ -139,6 +165,7 @@ impl Manager {
             last: Epoch::default(),
             least_term: 1,
             waiting: VecDeque::new(),
+            choices: placed::Choices::default(),
             out: VecDeque::new(),
         }
     }
@@ -287,7 +314,7 @@ impl Manager {
             info.capacity_mbps,
             info.advertised.link_addr()
         );
-        let highest = info.highest;
+        let (id, highest) = (info.id.clone(), info.highest);
         match self.registry.register(link, info, now) {
             Ok(orphans) => {
                 self.strangers |= link != LinkId::Local;
@@ -304,6 +331,7 @@ impl Manager {
                 }
                 let term = self.last.term;
                 self.out.push_back(Output::ToLink(link, Message::Registered { term }));
+                self.repeat_orders(&id);
             }
             Err((code, text)) => {
                 self.log(Level::Warn, format!("a node was refused: {text}"));
@@ -478,18 +506,16 @@ impl Manager {
 
     fn answer(&mut self, question: Question, now: Time) {
         match question {
-            Question::Pair { req, action, key, region, strict } => {
-                let result = match action {
-                    Action::Broadcast => self.pair_publisher(&key, region.as_deref(), strict, now),
-                    Action::Subscribe => self.pair_viewer(&key, region.as_deref(), strict, now),
-                };
+            Question::Pair { req, pairing } => {
+                let result = self.pair(&pairing, now);
                 if !self.knows_all()
                     && self.waiting.len() < self.limits.cluster_waiting
                     && result.as_ref().is_err_and(|r| r.status == 503)
                 {
                     // The nodes that could take it may not be back yet.
-                    return self.waiting.push_back(Question::Pair { req, action, key, region, strict });
+                    return self.waiting.push_back(Question::Pair { req, pairing });
                 }
+                let Pairing { key, action, .. } = &pairing;
                 match &result {
                     Ok(p) => {
                         let line = format!("{key}: {action:?} goes to {}: {}", quote(&p.node.id.0), p.why);
@@ -504,63 +530,6 @@ impl Manager {
             Question::Claim { link, req, key, identity } => self.claim(link, req, &key, &identity, now),
             Question::Locate { link, req, key } => self.locate(link, req, key),
         }
-    }
-
-    fn placement(&self, node: &NodeId, key: &StreamKey, why: Why) -> Result<Box<Placement>, Refusal> {
-        let epoch = self.registry.stream(key).map(|s| s.epoch);
-        match self.registry.node(node) {
-            Some(n) => Ok(Box::new(Placement { node: n.info.clone(), epoch, why })),
-            None => Err(Refusal::new("no_origin", 503, "the node has just gone; try again")),
-        }
-    }
-
-    fn pair_publisher(
-        &mut self,
-        key: &StreamKey,
-        region: Option<&str>,
-        strict: bool,
-        now: Time,
-    ) -> Result<Box<Placement>, Refusal> {
-        let stream = self.registry.stream(key);
-        if stream.is_some_and(|s| s.state == StreamState::Live) {
-            return Err(Refusal::new("name_busy", 409, busy(key)));
-        }
-        let regions: Vec<&str> = region.into_iter().collect();
-        let held = stream.and_then(|s| s.owner.clone());
-        let reserved = self.registry.reserved(key).cloned();
-        let candidates = self.registry.candidates(now);
-        // A name stays where it is (or was just sent) while that node can take it and stands where it is wanted.
-        for (node, rule) in [(held, "was published there"), (reserved, "was given out already")] {
-            let Some(node) = node else { continue };
-            let mine: Vec<_> = candidates.iter().filter(|c| *c.node == node).copied().collect();
-            if let Ok((_, mut why)) = pick_origin(key, &mine, &regions, region.is_some()) {
-                why.rule = rule;
-                self.registry.reserve(key, &node, now);
-                return self.placement(&node, key, why);
-            }
-        }
-        let (node, why) = pick_origin(key, &candidates, &regions, strict)?;
-        let node = node.clone();
-        self.registry.reserve(key, &node, now);
-        self.placement(&node, key, why)
-    }
-
-    fn pair_viewer(
-        &mut self,
-        key: &StreamKey,
-        region: Option<&str>,
-        strict: bool,
-        now: Time,
-    ) -> Result<Box<Placement>, Refusal> {
-        if self.registry.stream(key).is_none() {
-            return Err(Refusal::new("not_found", 404, format!("nobody publishes {key}")));
-        }
-        let regions: Vec<&str> = region.into_iter().collect();
-        let candidates = self.registry.candidates(now);
-        let (node, why) = pick_edge(key, &candidates, &regions, strict)?;
-        let node = node.clone();
-        self.registry.expect_viewer(&node, now);
-        self.placement(&node, key, why)
     }
 
     fn claim(&mut self, link: LinkId, req: u64, key: &StreamKey, identity: &str, now: Time) {
@@ -600,6 +569,14 @@ impl Manager {
         let old = self.registry.stream(key).map(|s| s.epoch);
         let old = old.filter(|_| self.limits.simulation.planted(Bug::EpochNotRaised));
         let epoch = old.unwrap_or_else(|| self.next_epoch());
+        let how = match (self.registry.reserved(key), taken_over) {
+            (_, Some(why)) => why,
+            (Some(sent), _) if *sent == node => "its publisher came as the manager had said",
+            (Some(_), _) => "its publisher came to this node although the manager had named another",
+            (None, _) => "its publisher came to this node without asking the manager",
+        };
+        let taken = Taken { at: now, node: node.clone(), epoch, how };
+        self.choices.take(key, taken, self.limits.placements_kept);
         // An empty identity is a new publisher's, not "as before".
         self.registry.stream_mut(key).into_iter().for_each(|s| s.identity.clear());
         self.adopt(&node, key, epoch, identity, now);
@@ -683,9 +660,7 @@ impl Machine for Manager {
         match input {
             Input::Link(link, message) => self.message(link, message, now),
             Input::LinkDown(link) => self.link_down(link),
-            Input::Pair { req, action, key, region, strict } => {
-                self.ask(Question::Pair { req, action, key, region, strict }, now);
-            }
+            Input::Pair { req, pairing } => self.ask(Question::Pair { req, pairing }, now),
             Input::Tick => self.tick(now),
             Input::WallClock(wall) => self.wall_clock(wall, now),
         }

@@ -117,6 +117,22 @@ pub enum Output {
         /// The new origin.
         source: Source,
     },
+    /// An operator wants this node to take nothing new, or to take it again; see [`Message::Drain`].
+    Drain {
+        /// Nothing new from now on.
+        on: bool,
+        /// What runs is ended after this, milliseconds; 0: never.
+        within_ms: u64,
+        /// The process ends when nothing is left.
+        stop: bool,
+    },
+    /// An operator wants a stream to be here before its viewers come; see [`Message::Warm`].
+    Warm {
+        /// The name.
+        key: StreamKey,
+        /// For how long, milliseconds.
+        for_ms: u64,
+    },
     /// Dial the manager (an attempt that is still under way is to be forgotten), then say `ManagerUp` or
     /// `ManagerDown`.
     DialManager,
@@ -398,6 +414,10 @@ impl Member {
                 self.out.push_back(Output::Moved { key, source: Source { epoch, node, link_addr } });
             }
             Message::Fence { key, epoch } => self.fenced(key, epoch),
+            Message::Drain { on, within_ms, stop } => {
+                self.out.push_back(Output::Drain { on, within_ms, stop });
+            }
+            Message::Warm { key, for_ms } => self.out.push_back(Output::Warm { key, for_ms }),
             // The rest goes the other way, is between nodes, or of a newer version.
             _ => {}
         }

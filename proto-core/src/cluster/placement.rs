@@ -109,12 +109,12 @@ pub fn affinity(key: &StreamKey, node: &NodeId) -> u64 {
 }
 
 /// The part that both choices share: role, life, draining, capacity, region.
-fn eligible<'a>(
+fn eligible<'c, 'a>(
     role: Role,
-    candidates: &'a [Candidate<'a>],
+    candidates: &'c [Candidate<'a>],
     regions: &[&str],
     strict: bool,
-) -> Result<(Vec<&'a Candidate<'a>>, Why), Refusal> {
+) -> Result<(Vec<&'c Candidate<'a>>, Why), Refusal> {
     let mut why = Why { rule: "", used_ppm: 0, known: 0, passed: PassedOver::default() };
     let mut fit = Vec::new();
     for c in candidates.iter().filter(|c| c.roles.contains(&role)) {
@@ -172,7 +172,7 @@ fn eligible<'a>(
 /// If no origin can be given out; says why.
 pub fn pick_origin<'a>(
     key: &StreamKey,
-    candidates: &'a [Candidate<'a>],
+    candidates: &[Candidate<'a>],
     regions: &[&str],
     strict: bool,
 ) -> Result<(&'a NodeId, Why), Refusal> {
@@ -196,7 +196,7 @@ const CALM_PPM: u64 = 100_000;
 /// If no edge can be given out; says why.
 pub fn pick_edge<'a>(
     key: &StreamKey,
-    candidates: &'a [Candidate<'a>],
+    candidates: &[Candidate<'a>],
     regions: &[&str],
     strict: bool,
 ) -> Result<(&'a NodeId, Why), Refusal> {
@@ -219,4 +219,45 @@ pub fn pick_edge<'a>(
     why.passed.busy = if within.is_some() { at } else { 0 };
     why.used_ppm = best.used_ppm;
     Ok((best.node, why))
+}
+
+/// Chooses up to `count` nodes for a stream, the best first: [`pick_origin`] or [`pick_edge`], again among the rest.
+///
+/// # Errors
+/// If not even one can be given out, or, where `strict`, fewer than `count`; says why.
+pub fn pick<'a>(
+    role: Role,
+    key: &StreamKey,
+    candidates: &[Candidate<'a>],
+    regions: &[&str],
+    strict: bool,
+    count: usize,
+) -> Result<Vec<(&'a NodeId, Why)>, Refusal> {
+    let mut left = candidates.to_vec();
+    let mut chosen = Vec::new();
+    while chosen.len() < count {
+        let next = match role {
+            Role::Edge => pick_edge(key, &left, regions, strict),
+            _ => pick_origin(key, &left, regions, strict),
+        };
+        match next {
+            Ok((node, why)) => {
+                left.retain(|c| c.node != node);
+                chosen.push((node, why));
+            }
+            Err(refusal) if chosen.is_empty() => return Err(refusal),
+            Err(_) if strict => return Err(too_few(chosen.len(), count)),
+            Err(_) => break,
+        }
+    }
+    Ok(chosen)
+}
+
+/// The refusal of a strict question for more nodes than there are.
+pub fn too_few(have: usize, wanted: usize) -> Refusal {
+    Refusal::new(
+        "too_few",
+        404,
+        format!("{wanted} nodes were asked for with strict, but only {have} can be used now"),
+    )
 }

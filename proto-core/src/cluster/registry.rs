@@ -43,6 +43,10 @@ pub struct Node {
     pub heard: Time,
     /// Its load.
     pub load: Load,
+    /// When it last reported that it sends or has sessions.
+    pub traffic: Option<Time>,
+    /// An operator wants it to take nothing new, whatever it reports itself.
+    pub ordered_drain: bool,
     /// The streams that it is the origin of.
     pub owns: BTreeSet<StreamKey>,
     /// The streams that it relays, and their viewers on it.
@@ -57,6 +61,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether it takes nothing new.
+    pub fn draining(&self) -> bool {
+        self.load.draining || self.ordered_drain
+    }
+
     /// What one more session adds to its use, parts per million.
     fn step_ppm(&self, limits: &Limits) -> u64 {
         let by_rate =
@@ -223,6 +232,15 @@ impl Registry {
         viewers
     }
 
+    /// An operator wants a node to take nothing new, or to take it again.
+    pub fn order_drain(&mut self, id: &NodeId, on: bool) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.ordered_drain = on;
+            // Until it says so itself.
+            node.load.draining &= on;
+        }
+    }
+
     /// Whether a node's link stands and its lease runs.
     pub fn alive(&self, id: &NodeId, now: Time) -> bool {
         let stale = self.limits.simulation.planted(Bug::StaleEntry);
@@ -258,6 +276,9 @@ impl Registry {
                     ));
                 }
                 orphans = self.orphan(&id, now);
+                if let Some(old) = self.nodes.get_mut(&id) {
+                    old.ordered_drain = false;
+                }
             }
         } else if self.nodes.len() >= self.limits.cluster_nodes {
             return Err((
@@ -274,6 +295,8 @@ impl Registry {
             link: None,
             heard: now,
             load: Load::default(),
+            traffic: None,
+            ordered_drain: false,
             owns: BTreeSet::new(),
             relays: BTreeMap::new(),
             viewers_due: VecDeque::new(),
@@ -333,6 +356,9 @@ impl Registry {
             node.viewers_due.pop_front();
         }
         node.heard = now;
+        if report.egress_bps > 0 || report.sessions > 0 {
+            node.traffic = Some(now);
+        }
         node.load = Load {
             egress_bps: report.egress_bps,
             loop_busy_permille: report.loop_busy_permille,
@@ -476,7 +502,7 @@ impl Registry {
                 region: &node.info.region,
                 roles: &node.info.roles,
                 alive: self.alive(id, now),
-                draining: node.load.draining,
+                draining: node.draining(),
                 used_ppm: node.used_ppm(&self.limits),
                 step_ppm: node.step_ppm(&self.limits),
             }

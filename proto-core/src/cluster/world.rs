@@ -52,6 +52,8 @@ pub(crate) struct Node {
     pub(crate) away: BTreeMap<StreamKey, bool>,
     pub(crate) dials: usize,
     pub(crate) logs: Vec<String>,
+    pub(crate) draining: bool,
+    pub(crate) warmed: Vec<StreamKey>,
 }
 
 enum Event {
@@ -128,6 +130,7 @@ impl World {
                 name: String::new(),
                 http: 1,
                 rtmp: 2,
+                rtsp: 5,
                 webrtc: 3,
                 link: 4,
             },
@@ -151,6 +154,8 @@ impl World {
             away: BTreeMap::new(),
             dials: 0,
             logs: Vec::new(),
+            draining: false,
+            warmed: Vec::new(),
         });
         i
     }
@@ -216,7 +221,16 @@ impl World {
     }
 
     pub(crate) fn pair(&mut self, req: u64, action: Action, name: &str) {
-        let pair = manager::Input::Pair { req, action, key: key(name), region: None, strict: false };
+        let pair = manager::Input::Pair {
+            req,
+            pairing: manager::Pairing {
+                action,
+                key: key(name),
+                regions: Vec::new(),
+                strict: false,
+                count: 1,
+            },
+        };
         self.manager.as_mut().unwrap().handle(pair, self.now);
     }
 
@@ -466,9 +480,12 @@ impl World {
                 let node = &mut self.nodes[i];
                 let streams: Vec<_> = node.publishing.iter().map(stream).collect();
                 let sessions = streams.len() as u32;
-                let report = Report { sessions, session_limit: 100, streams, ..Report::default() };
+                let draining = node.draining;
+                let report = Report { sessions, session_limit: 100, draining, streams, ..Report::default() };
                 node.member.handle(member::Input::Report(report), now);
             }
+            member::Output::Drain { on, .. } => self.nodes[i].draining = on,
+            member::Output::Warm { key, .. } => self.nodes[i].warmed.push(key),
             member::Output::Log(_, text) => self.nodes[i].logs.push(text),
         }
     }

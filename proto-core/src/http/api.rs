@@ -33,6 +33,9 @@ pub struct NodeInfo {
     /// TCP port of RTMP.
     #[serde(default)]
     pub rtmp_port: u16,
+    /// TCP port of RTSP.
+    #[serde(default)]
+    pub rtsp_port: u16,
     /// UDP port of WebRTC.
     #[serde(default)]
     pub webrtc_port: u16,
@@ -163,6 +166,100 @@ pub struct SessionInfo {
     pub loss: Option<f64>,
     /// `connecting`, `live`, `waiting` (for the publisher), `ending`.
     pub state: String,
+}
+
+/// `GET /api/v1/placed/{app}/{stream}`: why a stream and its viewers are where they are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlacedStream {
+    /// `app/name`
+    pub stream: String,
+    /// The node that its publisher is on; empty: none.
+    pub origin: String,
+    /// The manager's last choices: for its publisher, then for viewers.
+    pub choices: Vec<PlacedChoice>,
+    /// All of it for people.
+    pub words: Vec<String>,
+}
+
+/// One choice of the manager.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlacedChoice {
+    /// `broadcast` or `subscribe`.
+    pub action: String,
+    /// How long ago, seconds.
+    pub age_s: f64,
+    /// The regions that were wished for.
+    pub regions: Vec<String>,
+    /// No other would do.
+    pub strict: bool,
+    /// The nodes that were given out, the first for use; empty: refused.
+    pub nodes: Vec<String>,
+    /// The rule that decided, or the code of the refusal.
+    pub rule: String,
+    /// The nodes as they stood then, at most 16.
+    pub considered: Vec<PlacedNode>,
+}
+
+/// A node as it stood when a choice was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlacedNode {
+    /// Its name.
+    pub node: String,
+    /// Its region.
+    pub region: String,
+    /// How much of it was used, 0 to 1 and above.
+    pub used: f64,
+    /// `could be used`, `full`, `draining` or `gone`.
+    pub state: String,
+}
+
+/// `PUT /api/v1/warm/{app}/{stream}`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Warmed {
+    /// `app/name`
+    pub stream: String,
+    /// The edges that were told to pull it.
+    pub edges: Vec<String>,
+    /// For how long they keep it.
+    pub seconds: u64,
+}
+
+/// `GET /api/v1/why/{session}`: what became of a session, while it lives and for a while after.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionStory {
+    /// Its name, such as `rtmp-12`.
+    pub id: String,
+    /// As in [`SessionInfo`].
+    pub protocol: String,
+    /// As in [`SessionInfo`].
+    pub stream: String,
+    /// It is over.
+    pub ended: bool,
+    /// How long it lived (so far), seconds.
+    pub age_s: f64,
+    /// From its question to the first picture or sound that was sent to it, milliseconds.
+    pub first_frame_ms: Option<f64>,
+    /// The last round trip that was measured, milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// The last share of packets lost that was measured, 0 to 1.
+    pub loss: Option<f64>,
+    /// Packets that were asked for again, where the protocol has that.
+    pub nacks: Option<u64>,
+    /// A viewer's frames that it was not handed, by reason.
+    pub dropped: std::collections::BTreeMap<String, u64>,
+    /// What happened, in order.
+    pub lines: Vec<StoryLine>,
+    /// All of it for people.
+    pub words: Vec<String>,
+}
+
+/// Something that happened to a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoryLine {
+    /// Seconds after it began.
+    pub after_s: f64,
+    /// What.
+    pub text: String,
 }
 
 /// 200 with a value that must not be cached.

@@ -23,7 +23,7 @@ pub fn options(request: &Request, allow: &str) -> Response {
     let mut response = Response::no_content().header("Allow", allow);
     allow_any_origin(&mut response);
     if request.header("access-control-request-method").is_some() {
-        response.set("Access-Control-Allow-Methods", "GET, HEAD, POST, PATCH, DELETE, OPTIONS");
+        response.set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         response.set("Access-Control-Allow-Headers", ALLOWED_HEADERS);
         response.set("Access-Control-Max-Age", "7200");
         if request.header("access-control-request-private-network").is_some() {
@@ -31,6 +31,24 @@ pub fn options(request: &Request, allow: &str) -> Response {
             response.set("Access-Control-Allow-Private-Network", "true");
         }
     }
+    response
+}
+
+/// Lets the page that asks read an answer to a request that carried credentials. `*` is not allowed there (Fetch,
+/// section 3.3.5), so its own origin is named. Only for answers that say nothing to whoever has no password.
+pub fn allow_credentials(request: &Request, response: &mut Response) {
+    allow_any_origin(response);
+    if let Some(origin) = request.header("origin") {
+        response.set("Access-Control-Allow-Origin", origin);
+        response.set("Access-Control-Allow-Credentials", "true");
+    }
+    response.set("Vary", "Origin");
+}
+
+/// [`options`] for a resource that pages use with credentials.
+pub fn options_with_credentials(request: &Request, allow: &str) -> Response {
+    let mut response = options(request, allow);
+    allow_credentials(request, &mut response);
     response
 }
 
@@ -55,6 +73,19 @@ mod tests {
         assert_eq!(response.get("access-control-allow-origin"), Some("*"));
         assert!(response.get("access-control-allow-methods").is_some_and(|m| m.contains("OPTIONS")));
         assert!(response.get("access-control-allow-headers").is_some_and(|m| m.contains("If-Match")));
+    }
+
+    #[test]
+    fn with_credentials_the_origin_is_named() {
+        let headers = [("origin", "https://page.example"), ("access-control-request-method", "PUT")];
+        let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let path = "/as/v1/auth/login".to_owned();
+        let request = Request { method: Method::Options, path, query: None, headers, body: Bytes::new() };
+        let response = options_with_credentials(&request, "PUT, OPTIONS");
+        assert_eq!(response.get("access-control-allow-origin"), Some("https://page.example"));
+        assert_eq!(response.get("access-control-allow-credentials"), Some("true"));
+        assert!(response.get("access-control-allow-methods").is_some_and(|m| m.contains("PUT")));
+        assert_eq!(response.get("vary"), Some("Origin"));
     }
 
     #[test]

@@ -24,9 +24,9 @@ pub struct EventQuery {
     pub key: StreamKey,
     /// What for.
     pub action: Action,
-    /// The region to prefer.
-    pub region: Option<String>,
-    /// Rather none than one of another region.
+    /// The regions to prefer, the first most: the dialect's `region`, a comma between several.
+    pub regions: Vec<String>,
+    /// Rather none than one of another region, or than fewer than asked for.
     pub strict: bool,
     /// How many nodes are wanted; `None` is not asked (one object), above 1 an array is answered.
     pub endpoints: Option<u32>,
@@ -45,21 +45,38 @@ impl EventQuery {
             Some(other) => return Err(format!("the action {} is not broadcast or subscribe", quote(other))),
             None => return Err("the query needs action=broadcast or action=subscribe".to_owned()),
         };
-        let endpoints = match request.query("endpoints") {
-            None => None,
-            Some(text) => match text.parse::<u32>() {
-                Ok(n) if n > 0 => Some(n),
-                _ => return Err(format!("endpoints={} is not a number above 0", quote(&text))),
-            },
-        };
+        let endpoints = endpoints(request)?;
+        if request.query("geozone").is_some_and(|g| !g.is_empty()) {
+            return Err("there are no geozones here; ask by region, several with a comma between".to_owned());
+        }
         Ok(EventQuery {
             key,
             action,
-            region: request.query("region").filter(|r| !r.is_empty()),
-            strict: request.query("strict").is_some_and(|s| s == "true"),
+            regions: regions(request.query("region").as_deref()),
+            strict: request.query("strict").is_some_and(|s| s.eq_ignore_ascii_case("true")),
             endpoints,
         })
     }
+}
+
+/// How many nodes a question wants; `None` if it does not say.
+///
+/// # Errors
+/// A sentence for the client.
+pub(super) fn endpoints(request: &Request) -> Result<Option<u32>, String> {
+    match request.query("endpoints") {
+        None => Ok(None),
+        Some(text) => match text.parse::<u32>() {
+            Ok(n) if n > 0 => Ok(Some(n)),
+            _ => Err(format!("endpoints={} is not a number above 0", quote(&text))),
+        },
+    }
+}
+
+/// The regions of a preference list with commas, the most preferred first; at most eight are looked at.
+pub fn regions(list: Option<&str>) -> Vec<String> {
+    let names = list.unwrap_or_default().split(',').map(str::trim).filter(|r| !r.is_empty());
+    names.take(8).map(str::to_owned).collect()
 }
 
 /// Where the stream can be reached on the node that was chosen, ports included.
@@ -67,6 +84,9 @@ impl EventQuery {
 pub struct EventUrls {
     /// `rtmp://host:port/app/stream`
     pub rtmp: String,
+    /// `rtsp://host:port/app/stream`; empty: that node is too old to say.
+    #[serde(default)]
+    pub rtsp: String,
     /// Standard WHIP endpoint.
     pub whip: String,
     /// Standard WHEP endpoint.
@@ -79,10 +99,11 @@ pub struct EventUrls {
 
 impl EventUrls {
     /// The addresses of `key` on a node: `host` as a client would write it (an IPv6 address in brackets).
-    pub fn new(host: &str, http_port: u16, rtmp_port: u16, key: &StreamKey) -> EventUrls {
+    pub fn new(host: &str, http_port: u16, rtmp_port: u16, rtsp_port: u16, key: &StreamKey) -> EventUrls {
         let http = |what: &str| format!("http://{host}:{http_port}/{what}/{key}");
         EventUrls {
             rtmp: format!("rtmp://{host}:{rtmp_port}/{key}"),
+            rtsp: if rtsp_port == 0 { String::new() } else { format!("rtsp://{host}:{rtsp_port}/{key}") },
             whip: http("whip"),
             whep: http("whep"),
             watch: http("watch"),
@@ -162,7 +183,7 @@ mod tests {
 
     fn node() -> EventNode {
         let key = StreamKey::parse("live/room1/demo").unwrap();
-        let urls = EventUrls::new("127.0.0.3", 5080, 1935, &key);
+        let urls = EventUrls::new("127.0.0.3", 5080, 1935, 8554, &key);
         EventNode::new(&key, "127.0.0.3".to_owned(), "local".to_owned(), urls)
     }
 
@@ -177,6 +198,7 @@ mod tests {
             assert_eq!(one["name"], "demo");
             assert_eq!(one["urls"]["whip"], "http://127.0.0.3:5080/whip/live/room1/demo");
             assert_eq!(one["urls"]["rtmp"], "rtmp://127.0.0.3:1935/live/room1/demo");
+            assert_eq!(one["urls"]["rtsp"], "rtsp://127.0.0.3:8554/live/room1/demo");
         }
     }
 
@@ -199,7 +221,11 @@ mod tests {
             let text = ask(query).unwrap_err();
             assert!(text.contains(word), "{text}");
         }
-        let query = ask("action=subscribe&region=eu&strict=true&endpoints=3").unwrap();
-        assert_eq!((query.region.as_deref(), query.strict, query.endpoints), (Some("eu"), true, Some(3)));
+        let query = ask("action=subscribe&region=eu,us&strict=true&endpoints=3").unwrap();
+        assert_eq!(
+            (query.regions, query.strict, query.endpoints),
+            (vec!["eu".to_owned(), "us".to_owned()], true, Some(3))
+        );
+        assert!(ask("action=subscribe&geozone=x").unwrap_err().contains("geozone"));
     }
 }

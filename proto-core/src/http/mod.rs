@@ -13,5 +13,8 @@ pub mod pages;
 pub mod proxy;
 pub mod router;
 pub mod server;
+pub mod sm1;
+pub mod sm2;
+pub mod token;
 pub mod websocket;
 pub mod whip;

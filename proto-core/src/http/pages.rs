@@ -51,6 +51,11 @@ pub fn asset(name: &str, request: &Request) -> Response {
     }
 }
 
+/// `/client.js`: the JavaScript client. Our pages use it, and pages of other origins may.
+pub fn client(request: &Request) -> Response {
+    revalidated(request, JS, include_str!("pages/client.js"))
+}
+
 fn page(request: &Request, body: &'static str, more_policy: &str) -> Response {
     revalidated(request, "text/html; charset=utf-8", body)
         .header("Content-Security-Policy", format!("{POLICY}{more_policy}"))
@@ -111,6 +116,21 @@ mod tests {
             }
         }
         assert_eq!(asset("../server.rs", &get(vec![])).status, 404);
+    }
+
+    #[test]
+    fn the_client_stands_alone_and_the_pages_use_it() {
+        let client = client(&get(vec![]));
+        let text = std::str::from_utf8(&client.body).unwrap();
+        assert!(
+            !text.lines().any(|l| l.starts_with("import ")),
+            "a page of another origin needs one file only"
+        );
+        assert!(text.contains("export const publish") && text.contains("export const subscribe"));
+        for name in ["watch.js", "publish.js"] {
+            let script = asset(name, &get(vec![]));
+            assert!(std::str::from_utf8(&script.body).unwrap().contains("from \"/client.js\""), "{name}");
+        }
     }
 
     #[test]

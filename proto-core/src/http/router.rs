@@ -3,16 +3,20 @@
 //! | path | methods |
 //! |---|---|
 //! | `/`, `/watch/{app}/{stream}`, `/publish/{app}/{stream}` | GET |
-//! | `/assets/{name}` | GET |
+//! | `/assets/{name}`, `/client.js` | GET |
 //! | `/whip/{app}/{stream}`, `/whep/{app}/{stream}` | POST, OPTIONS |
 //! | `/{app}/whip/endpoint/{stream}`, `/{app}/whep/endpoint/{stream}` | as `/whip/…` and `/whep/…`, in the stream-manager dialect |
 //! | `/{app}/whip/resource/{stream}/{id}`, `/{app}/whep/resource/{stream}/{id}` | as the sessions below |
 //! | `/whip-session/{id}`, `/whep-session/{id}` | DELETE, PATCH, OPTIONS; `id` is the secret that the `Location` of the 201 carried |
 //! | `/as/v1/proxy/whip/{app}/{stream}`, `/as/v1/proxy/whep/{app}/{stream}` | POST, OPTIONS; carried to a node |
 //! | `/as/v1/proxy/to/{node}/{path of a session}` | DELETE, PATCH, OPTIONS; carried to that node |
-//! | `/streammanager/api/{version}/event/{scope…}/{stream}` | GET, OPTIONS |
+//! | `/streammanager/api/{version}/…` | see [`super::sm1`] |
+//! | the rest of `/as/v1/…` | see [`super::sm2`] |
 //! | `/api/v1/nodes`, `/api/v1/streams`, `/api/v1/sessions`, `/api/v1/proxies` | GET |
 //! | `/api/v1/sessions/{id}` | DELETE |
+//! | `/api/v1/placed/{app}/{stream}`, `/api/v1/why/{session}` | GET |
+//! | `/api/v1/nodes/{node}/drain` | PUT, DELETE |
+//! | `/api/v1/warm/{app}/{stream}` | PUT |
 //! | `/metrics`, `/healthz`, `/readyz` | GET |
 //!
 //! HEAD is served wherever GET is. An app may have several segments, so a session has a path of its own instead of one
@@ -21,6 +25,7 @@
 use super::event::EventQuery;
 use super::message::{Method, Request};
 use super::whip::{self, Protocol};
+use super::{sm1, sm2};
 use crate::error::quote;
 use crate::media::key::StreamKey;
 
@@ -37,6 +42,19 @@ pub enum ApiRoute {
     Proxies,
     /// End a session or a proxied websocket (changes something: see [`super::api::may_change`]).
     Kick(String),
+    /// Why a stream and its viewers are where they are.
+    Placed(StreamKey),
+    /// What became of a session, in words.
+    Why(String),
+    /// A node takes nothing new, or takes it again (changes something).
+    Drain {
+        /// The node.
+        node: String,
+        /// Nothing new from now on.
+        on: bool,
+    },
+    /// Edges pull a stream before its viewers come (changes something).
+    Warm(StreamKey),
 }
 
 /// What a request asks for.
@@ -50,6 +68,8 @@ pub enum Route {
     Publish(StreamKey),
     /// A file that the pages need; see [`super::pages::asset`].
     Asset(String),
+    /// The client for pages of any origin; see [`super::pages::client`].
+    Client,
     /// Publish by WebRTC: the body is an offer.
     Whip(StreamKey),
     /// DELETE ends a WHIP session, PATCH brings trickled candidates.
@@ -89,6 +109,12 @@ pub enum Route {
         /// What was wrong.
         text: String,
     },
+    /// Another call of the dialect's first generation.
+    Sm1(sm1::Call),
+    /// A call of the dialect's second generation.
+    Sm2(sm2::Call),
+    /// OPTIONS on a resource that pages use with credentials; answer [`super::cors::options_with_credentials`].
+    Sm2Preflight,
     /// The API.
     Api(ApiRoute),
     /// Numbers for Prometheus.
@@ -116,7 +142,8 @@ impl Route {
     pub fn cross_origin(&self) -> bool {
         matches!(
             self,
-            Route::Whip(_)
+            Route::Client
+                | Route::Whip(_)
                 | Route::Whep(_)
                 | Route::WhepOffer(_)
                 | Route::WhipResource { .. }
@@ -125,6 +152,8 @@ impl Route {
                 | Route::ProxyResource { .. }
                 | Route::Event(_)
                 | Route::BadEvent { .. }
+                | Route::Sm1(_)
+                | Route::Sm2(_)
                 | Route::Options { .. }
                 | Route::NotFound(_)
                 | Route::MethodNotAllowed { .. }
@@ -133,9 +162,9 @@ impl Route {
 }
 
 const READ: &str = "GET, HEAD";
+const CLIENT: &str = "GET, HEAD, OPTIONS";
 const ENDPOINT: &str = "POST, OPTIONS";
 const RESOURCE: &str = "DELETE, PATCH, OPTIONS";
-const EVENT: &str = "GET, HEAD, OPTIONS";
 
 /// Says what a request asks for.
 pub fn route(request: &Request) -> Route {
@@ -146,6 +175,7 @@ pub fn route(request: &Request) -> Route {
     }
     match path {
         "/" => return read(request, || Route::Home),
+        "/client.js" => return crossing(request, &[Method::Get, Method::Head], CLIENT, || Route::Client),
         "/metrics" => return read(request, || Route::Metrics),
         "/healthz" => return read(request, || Route::Healthz),
         "/readyz" => return read(request, || Route::Readyz),
@@ -164,7 +194,8 @@ pub fn route(request: &Request) -> Route {
         "whep" => stream(rest, |key| crossing(request, &[Method::Post], ENDPOINT, || Route::Whep(key))),
         "whip-session" => resource(request, rest, |id| Route::WhipResource { id }),
         "whep-session" => resource(request, rest, |id| Route::WhepResource { id }),
-        "streammanager" => event(request, rest),
+        "streammanager" => sm1::route(request, rest),
+        "as" => sm2::route(request, rest),
         "api" => api(request, rest),
         _ => Route::NotFound(format!(
             "there is nothing at {}; try /, /watch/{{app}}/{{stream}} or /publish/{{app}}/{{stream}}",
@@ -274,44 +305,47 @@ fn proxied(request: &Request, rest: &str) -> Route {
     }
 }
 
-/// `api/{version}/event/{scope…}/{stream}` of the stream-manager dialect; every version has the same shape.
-fn event(request: &Request, rest: &str) -> Route {
-    let unknown = || Route::BadEvent {
-        status: 404,
-        text: format!(
-            "there is nothing at {}; the manager answers /streammanager/api/4.0/event/{{scope}}/{{stream}}",
-            quote(&request.path)
-        ),
-    };
-    let Some(rest) = rest.strip_prefix("api/") else { return unknown() };
-    let Some((version, rest)) = rest.split_once('/') else { return unknown() };
-    let known =
-        !version.is_empty() && version.len() <= 5 && version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let Some(path) = rest.strip_prefix("event/").filter(|_| known) else { return unknown() };
-    crossing(request, &[Method::Get, Method::Head], EVENT, || match EventQuery::parse(path, request) {
-        Ok(query) => Route::Event(query),
-        Err(text) => Route::BadEvent { status: 400, text },
-    })
+fn api(request: &Request, rest: &str) -> Route {
+    let Some(rest) = rest.strip_prefix("v1/") else { return no_call() };
+    match rest {
+        "nodes" => return read(request, || Route::Api(ApiRoute::Nodes)),
+        "streams" => return read(request, || Route::Api(ApiRoute::Streams)),
+        "sessions" => return read(request, || Route::Api(ApiRoute::Sessions)),
+        "proxies" => return read(request, || Route::Api(ApiRoute::Proxies)),
+        _ => {}
+    }
+    let Some((what, rest)) = rest.split_once('/') else { return no_call() };
+    let named = |name: &str| !name.is_empty() && name.len() <= 128 && !name.contains('/');
+    match what {
+        "placed" => stream(rest, |key| read(request, || Route::Api(ApiRoute::Placed(key)))),
+        "warm" => stream(rest, |key| match request.method {
+            Method::Put => Route::Api(ApiRoute::Warm(key)),
+            _ => Route::MethodNotAllowed { allow: "PUT" },
+        }),
+        "why" if named(rest) => read(request, || Route::Api(ApiRoute::Why(rest.to_owned()))),
+        "sessions" if named(rest) => match request.method {
+            Method::Delete => Route::Api(ApiRoute::Kick(rest.to_owned())),
+            _ => Route::MethodNotAllowed { allow: "DELETE" },
+        },
+        "nodes" => match rest.strip_suffix("/drain").filter(|node| named(node)) {
+            Some(node) => match request.method {
+                Method::Put => Route::Api(ApiRoute::Drain { node: node.to_owned(), on: true }),
+                Method::Delete => Route::Api(ApiRoute::Drain { node: node.to_owned(), on: false }),
+                _ => Route::MethodNotAllowed { allow: "PUT, DELETE" },
+            },
+            None => no_call(),
+        },
+        _ => no_call(),
+    }
 }
 
-fn api(request: &Request, rest: &str) -> Route {
-    match rest {
-        "v1/nodes" => read(request, || Route::Api(ApiRoute::Nodes)),
-        "v1/streams" => read(request, || Route::Api(ApiRoute::Streams)),
-        "v1/sessions" => read(request, || Route::Api(ApiRoute::Sessions)),
-        "v1/proxies" => read(request, || Route::Api(ApiRoute::Proxies)),
-        _ => match rest.strip_prefix("v1/sessions/") {
-            Some(id) if !id.is_empty() && id.len() <= 64 && !id.contains('/') => match request.method {
-                Method::Delete => Route::Api(ApiRoute::Kick(id.to_owned())),
-                _ => Route::MethodNotAllowed { allow: "DELETE" },
-            },
-            _ => Route::NotFound(
-                "the API has /api/v1/nodes, /api/v1/streams, /api/v1/sessions, /api/v1/proxies and DELETE \
-                 /api/v1/sessions/{id}"
-                    .to_owned(),
-            ),
-        },
-    }
+fn no_call() -> Route {
+    Route::NotFound(
+        "the API has /api/v1/nodes, /api/v1/streams, /api/v1/sessions, /api/v1/proxies, /api/v1/placed/{app}/{stream} and \
+         /api/v1/why/{session}; DELETE /api/v1/sessions/{id}; PUT and DELETE /api/v1/nodes/{node}/drain; \
+         PUT /api/v1/warm/{app}/{stream}"
+            .to_owned(),
+    )
 }
 
 #[cfg(test)]
@@ -342,6 +376,7 @@ mod tests {
             (Get, "/watch/live/demo", Route::Watch(key("live/demo"))),
             (Get, "/publish/live/room1/demo", Route::Publish(key("live/room1/demo"))),
             (Get, "/assets/headwater.js", Route::Asset("headwater.js".to_owned())),
+            (Get, "/client.js", Route::Client),
             (Post, "/whip/live/demo", Route::Whip(key("live/demo"))),
             (Post, "/whep/live/room1/demo", Route::Whep(key("live/room1/demo"))),
             (Options, "/whep/live/demo", Route::Options { allow: ENDPOINT }),
@@ -359,7 +394,11 @@ mod tests {
             (Delete, "/whip-session/Ab1", Route::WhipResource { id: "Ab1".to_owned() }),
             (Patch, "/whep-session/Ab1", Route::WhepResource { id: "Ab1".to_owned() }),
             (Post, "/whep-session/Ab1", Route::MethodNotAllowed { allow: RESOURCE }),
-            (Options, "/streammanager/api/4.0/event/live/demo", Route::Options { allow: EVENT }),
+            (
+                Options,
+                "/streammanager/api/4.0/event/live/demo",
+                Route::Options { allow: "GET, HEAD, OPTIONS" },
+            ),
             (
                 Options,
                 "/as/v1/proxy/whip/live/a",
@@ -385,6 +424,15 @@ mod tests {
             (Get, "/api/v1/proxies", Route::Api(ApiRoute::Proxies)),
             (Delete, "/api/v1/sessions/rtmp-12", Route::Api(ApiRoute::Kick("rtmp-12".to_owned()))),
             (Options, "/api/v1/sessions/rtmp-12", Route::MethodNotAllowed { allow: "DELETE" }),
+            (Get, "/api/v1/placed/live/demo", Route::Api(ApiRoute::Placed(key("live/demo")))),
+            (Get, "/api/v1/why/rtmp-12", Route::Api(ApiRoute::Why("rtmp-12".to_owned()))),
+            (Put, "/api/v1/warm/live/demo", Route::Api(ApiRoute::Warm(key("live/demo")))),
+            (Put, "/api/v1/nodes/a/drain", Route::Api(ApiRoute::Drain { node: "a".to_owned(), on: true })),
+            (
+                Delete,
+                "/api/v1/nodes/a/drain",
+                Route::Api(ApiRoute::Drain { node: "a".to_owned(), on: false }),
+            ),
             (Get, "/metrics", Route::Metrics),
             (Get, "/healthz", Route::Healthz),
             (Get, "/readyz", Route::Readyz),

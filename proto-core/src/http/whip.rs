@@ -210,6 +210,7 @@ const STATUS: &[(&str, u16)] = &[
     ("rate_limited", 429),
     ("at_capacity", 503),
     ("no_capacity", 503),
+    ("no_memory", 503),
     ("no_manager", 503),
     ("no_node", 503),
     ("no_origin", 503),

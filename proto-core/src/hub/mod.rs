@@ -31,6 +31,7 @@ use crate::limits::Limits;
 use crate::media::frame::{Ingest, NewFrame};
 use crate::media::key::StreamKey;
 use crate::media::track::{Codec, CodecConfig, TrackId};
+use crate::simulation::Bug;
 use crate::time::{Deadline, Time, Timers};
 use delivery::Delivery;
 use slab::Slab;
@@ -84,6 +85,8 @@ pub struct Hub {
     next_stream: u64,
     next_subscriber: u64,
     stray: u64,
+    /// Bytes that all rings may hold.
+    memory: u64,
 }
 
 impl Hub {
@@ -99,6 +102,7 @@ impl Hub {
             next_stream: 0,
             next_subscriber: 0,
             stray: 0,
+            memory: limits.memory_bytes,
         }
     }
 
@@ -107,7 +111,7 @@ impl Hub {
     ///
     /// # Errors
     /// `stale_epoch` if the stream has had a higher epoch; `name_busy` if a source that is not silent has the same
-    /// epoch; `too_many_streams`.
+    /// epoch; `too_many_streams`; `no_memory`.
     pub fn publish(
         &mut self,
         key: &StreamKey,
@@ -127,12 +131,26 @@ impl Hub {
                         ),
                     ));
                 }
+                if !self.limits.simulation.planted(Bug::MemoryIgnored)
+                    && self.limits.ring_bytes_least().saturating_mul(self.streams.len() as u64 + 1)
+                        > self.memory
+                {
+                    return Err(Reason::limit(
+                        "no_memory",
+                        format!(
+                            "the memory of this node is taken by {} streams and their viewers; try another node or \
+                             later, or raise limits.memory_bytes",
+                            self.streams.len()
+                        ),
+                    ));
+                }
                 let id = StreamId(self.next_stream);
                 self.next_stream += 1;
                 let mut stream = Stream::new(key.clone(), &self.limits);
                 stream.take_over(epoch, source, now);
                 self.streams.insert(id, stream);
                 self.names.insert(key.clone(), id);
+                self.share();
                 return Ok(id);
             }
         };
@@ -187,6 +205,31 @@ impl Hub {
         stream.take_over(epoch, source, now);
         self.timers.cancel(&Timer::Hold(id));
         Ok(id)
+    }
+
+    /// All rings together may hold so many bytes from now on. What no longer fits is let go, oldest first.
+    pub fn set_memory(&mut self, bytes: u64) {
+        if self.memory != bytes {
+            self.memory = bytes;
+            self.share();
+        }
+    }
+
+    /// The bytes that all rings hold.
+    pub fn ring_bytes(&self) -> u64 {
+        self.streams.values().map(|s| s.ring.bytes()).sum()
+    }
+
+    /// Each ring has the same share, and never more than its own limit.
+    fn share(&mut self) {
+        let each = self.memory / (self.streams.len() as u64).max(1);
+        let each = match self.limits.simulation.planted(Bug::MemoryIgnored) {
+            true => u64::MAX,
+            false => each.max(self.limits.ring_bytes_least()),
+        };
+        for stream in self.streams.values_mut() {
+            stream.ring.hold(each.min(self.limits.ring_bytes as u64));
+        }
     }
 
     /// Takes what a source sends. Frames that cannot be used are dropped and counted; see [`StreamStats::dropped`].
@@ -275,6 +318,7 @@ impl Hub {
             self.timers.cancel(&Timer::KeyRequest(stream));
             let stats = Box::new(s.stats(now));
             self.events.push_back(HubEvent::Ended { stream, key: s.key, reason, stats });
+            self.share();
         }
     }
 
@@ -515,6 +559,11 @@ impl Hub {
             }
         }
         Some(stats)
+    }
+
+    /// What a stream brings now, bits a second; 0: not known.
+    pub fn bits_per_s(&self, stream: StreamId, now: Time) -> u64 {
+        self.streams.get(&stream).map_or(0, |s| s.stats(now).bits_per_s)
     }
 
     /// A subscriber's numbers.

@@ -77,11 +77,23 @@ impl Ring {
         self.total += weight;
         self.edge = edge;
         self.entries.push_back(entry);
+        self.trim();
+    }
+
+    fn trim(&mut self) {
         while self.entries.len() > 1 && self.is_over() {
             if let Some(gone) = self.entries.pop_front() {
                 self.first += 1;
                 self.held -= gone.weight;
             }
+        }
+    }
+
+    /// From now on the ring holds so many bytes.
+    pub(super) fn hold(&mut self, bytes: u64) {
+        if self.bytes_limit != bytes {
+            self.bytes_limit = bytes;
+            self.trim();
         }
     }
 

@@ -247,7 +247,7 @@ impl Stream {
             _ => 0,
         };
         if media.payload.len() > limits.frame_bytes
-            || media.payload.len() as u64 + extra > limits.ring_bytes as u64
+            || media.payload.len() as u64 + extra > limits.ring_bytes_least()
         {
             // What refers to this picture cannot be decoded.
             let breaks = is_video && !media.discardable;

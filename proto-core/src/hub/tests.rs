@@ -587,3 +587,27 @@ fn what_a_stuck_viewer_does_changes_nothing_for_the_others() {
     assert_eq!((alone.0, alone.1, alone.2), (with.0, with.1, with.2));
     assert_eq!(with.3, Some(Some("viewer_stuck")));
 }
+
+#[test]
+fn rings_share_what_memory_there_is() {
+    let limits =
+        Limits { ring_bytes: 8_000, ring_bytes_min: 1_000, memory_bytes: 10_000, ..Limits::default() };
+    let mut w = World::new(&limits);
+    for ms in 0..30 {
+        w.put(frame(FrameKind::Data, ms, ms, 500));
+    }
+    assert_eq!(w.hub.ring_bytes(), 8_000, "its own limit");
+    let open = |w: &mut World, n: u64| {
+        w.hub.publish(&StreamKey::parse(&format!("live/n{n}")).unwrap(), epoch(1), SourceId(n), at(0))
+    };
+    open(&mut w, 2).unwrap();
+    assert_eq!(w.hub.ring_bytes(), 5_000, "half of all");
+    w.hub.set_memory(3_000);
+    assert_eq!(w.hub.ring_bytes(), 1_500);
+    open(&mut w, 3).unwrap();
+    assert_eq!(open(&mut w, 4).unwrap_err().code, "no_memory");
+    assert_eq!(w.hub.ring_bytes(), 1_000, "who is in keeps what each is sure of");
+    w.put(frame(FrameKind::Data, 40, 40, 1_001));
+    assert_eq!(w.hub.stats(w.stream, at(0)).unwrap().dropped["frame_too_large"], 1);
+    w.hub.verify().unwrap();
+}

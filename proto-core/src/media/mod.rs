@@ -2,10 +2,12 @@
 //! [`frame::Frame`]s into what it sends. No protocol talks to another protocol.
 
 pub mod av1;
+pub mod decode_order;
 pub mod frame;
 pub mod h264;
 pub mod h265;
 pub mod key;
 pub mod payload;
 pub mod reorder;
+pub mod rtp_clock;
 pub mod track;

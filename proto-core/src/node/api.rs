@@ -16,16 +16,17 @@ use std::collections::BTreeMap;
 
 /// A pairing question for the manager.
 pub(super) fn pair_input(req: u64, query: &EventQuery) -> manager::Input {
-    manager::Input::Pair {
-        req,
+    let pairing = manager::Pairing {
         action: match query.action {
             Action::Broadcast => manager::Action::Broadcast,
             Action::Subscribe => manager::Action::Subscribe,
         },
         key: query.key.clone(),
-        region: query.region.clone(),
+        regions: query.regions.clone(),
         strict: query.strict,
-    }
+        count: query.endpoints.map_or(1, |n| n as usize),
+    };
+    manager::Input::Pair { req, pairing }
 }
 
 impl Node {
@@ -36,7 +37,7 @@ impl Node {
                 .nodes()
                 .values()
                 .map(|n| {
-                    let draining = n.load.draining;
+                    let draining = n.draining();
                     NodeInfo {
                         id: n.info.id.0.clone(),
                         roles: n.info.roles.iter().map(role_name).collect(),
@@ -44,6 +45,7 @@ impl Node {
                         address: n.info.advertised.host(),
                         http_port: n.info.advertised.http,
                         rtmp_port: n.info.advertised.rtmp,
+                        rtsp_port: n.info.advertised.rtsp,
                         webrtc_port: n.info.advertised.webrtc,
                         version: n.info.version.clone(),
                         state: match (manager.registry().alive(&n.info.id, self.now), draining) {
@@ -72,6 +74,7 @@ impl Node {
             address: self.advertised.url_host(),
             http_port: self.config.http.port,
             rtmp_port: self.config.rtmp.port,
+            rtsp_port: self.config.rtsp.port,
             webrtc_port: self.config.webrtc.port,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: if self.draining { "draining" } else { "in_service" }.to_owned(),
@@ -170,7 +173,7 @@ impl Node {
     }
 }
 
-fn role_name(role: &super::config::Role) -> String {
+pub(super) fn role_name(role: &super::config::Role) -> String {
     match role {
         super::config::Role::Manager => "manager",
         super::config::Role::Origin => "origin",

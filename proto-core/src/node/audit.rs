@@ -262,7 +262,7 @@ impl Node {
             id: id.clone(),
             alive: registry.alive(id, self.now),
             heard: n.heard,
-            draining: n.load.draining,
+            draining: n.draining(),
             sessions: n.load.sessions,
         };
         let stream = |(key, s): (&StreamKey, &crate::cluster::registry::Stream)| BookedStream {
@@ -299,8 +299,10 @@ impl Node {
         Broken::unless(agree, "S7", || format!("{signals} signalling clients, whose tables do not agree"))?;
         self.verify_pulls()?;
         self.verify_conns()?;
+        self.verify_rtsp_udp()?;
         self.verify_timers()?;
-        self.verify_limits()
+        self.verify_limits()?;
+        self.verify_memory()
     }
 
     fn verify_sessions(&self) -> Result<(), Broken> {
@@ -477,6 +479,7 @@ impl Node {
                 Alarm::Pull(key) => self.pulls.has(key),
                 Alarm::Waiting(session) => self.is_part(*session, Part::AsksToPlay),
                 Alarm::Settle(key) => self.hub.find(key).is_some(),
+                Alarm::Warm(key) => self.warm.contains(key),
                 Alarm::DrainEnds => self.draining,
                 Alarm::Signal(id) => self.signals.contains(*id),
                 Alarm::KeyFrames(session) => {
@@ -518,6 +521,7 @@ impl Node {
                     (m.queued(), limits.ws_queue_bytes, "ws_queue_bytes")
                 }
                 Proto::Rtmp(m) => (m.backlog(), limits.ring_bytes + 2 * limits.frame_bytes, "ring_bytes"),
+                Proto::Rtsp(m) => (m.backlog(), limits.ring_bytes + 2 * limits.frame_bytes, "ring_bytes"),
                 _ => continue,
             };
             most(queued, bound, &format!("bytes wait on {} {id}", conn.service.name()), key)?;

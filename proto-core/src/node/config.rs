@@ -25,10 +25,14 @@ pub struct Config {
     pub rtmps: RtmpsConfig,
     /// Certificates.
     pub tls: TlsConfig,
+    /// RTSP.
+    pub rtsp: RtspConfig,
     /// WebRTC.
     pub webrtc: WebRtcConfig,
     /// Manager and links to other nodes.
     pub cluster: ClusterConfig,
+    /// What the manager role needs beside that.
+    pub manager: ManagerConfig,
     /// The addresses that others are told.
     pub advertise: AdvertiseConfig,
     /// What the log looks like.
@@ -47,8 +51,10 @@ impl Default for Config {
             rtmp: RtmpConfig::default(),
             rtmps: RtmpsConfig::default(),
             tls: TlsConfig::default(),
+            rtsp: RtspConfig::default(),
             webrtc: WebRtcConfig::default(),
             cluster: ClusterConfig::default(),
+            manager: ManagerConfig::default(),
             advertise: AdvertiseConfig::default(),
             log: LogConfig::default(),
             limits: Limits::default(),
@@ -75,6 +81,18 @@ impl Config {
     /// Where RTMP over TLS listens.
     pub fn rtmps_addr(&self) -> SocketAddr {
         SocketAddr::new(self.bind, self.rtmps.port)
+    }
+
+    /// Where RTSP listens.
+    pub fn rtsp_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.bind, self.rtsp.port)
+    }
+
+    /// The UDP ports of RTSP media: RTP and RTCP of each pair.
+    pub fn rtsp_udp_pairs(&self) -> impl Iterator<Item = (u16, u16)> {
+        let first = self.rtsp.udp_port;
+        let pairs = (0..self.rtsp.udp_pairs).map_while(move |n| first.checked_add(2 * n));
+        pairs.filter_map(|rtp| Some((rtp, rtp.checked_add(1)?)))
     }
 
     /// Where WebRTC's one UDP port is.
@@ -195,6 +213,24 @@ impl TlsConfig {
     }
 }
 
+/// RTSP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RtspConfig {
+    /// TCP port of RTSP.
+    pub port: u16,
+    /// The first UDP port of media that does not go over the connection.
+    pub udp_port: u16,
+    /// Pairs of UDP ports (RTP and RTCP) from there on; 0: none.
+    pub udp_pairs: u16,
+}
+
+impl Default for RtspConfig {
+    fn default() -> Self {
+        RtspConfig { port: 8554, udp_port: 8000, udp_pairs: 4 }
+    }
+}
+
 /// WebRTC.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -228,6 +264,24 @@ pub struct ClusterConfig {
 impl Default for ClusterConfig {
     fn default() -> Self {
         ClusterConfig { port: 5090, manager: String::new(), key: String::new() }
+    }
+}
+
+/// The manager role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ManagerConfig {
+    /// The name of the node group of the stream-manager dialect; `default` always means it too.
+    pub node_group: String,
+    /// Who may log in for a token.
+    pub user: String,
+    /// The password for that; empty: nobody can.
+    pub password: String,
+}
+
+impl Default for ManagerConfig {
+    fn default() -> Self {
+        ManagerConfig { node_group: "default".to_owned(), user: "admin".to_owned(), password: String::new() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! TCP connections: what speaks on each, and how bytes and machines meet.
 
 use super::links::LinkUse;
-use super::session::{Carrier, Part};
+use super::session::{Carrier, Part, Protocol};
 use super::{Alarm, Node};
 use crate::cluster::link::{self, Link};
 use crate::error::Reason;
@@ -11,6 +11,7 @@ use crate::http::websocket::{self, code};
 use crate::io::{ConnId, Level, Output, Service};
 use crate::machine::Machine;
 use crate::rtmp;
+use crate::rtsp;
 use crate::time::Deadline;
 use crate::tls;
 use std::net::SocketAddr;
@@ -33,6 +34,8 @@ pub(super) enum Proto {
     Http(Box<http::server::Server>),
     /// RTMP.
     Rtmp(Box<rtmp::server::Server>),
+    /// RTSP.
+    Rtsp(Box<rtsp::Server>),
     /// Another node.
     Link {
         /// The machine; it is made when a dialled connection stands.
@@ -73,7 +76,7 @@ pub(super) struct Conn {
     /// It is a websocket that has not ended.
     pub(super) socket: bool,
     /// The log has said already why it ends.
-    explained: bool,
+    pub(super) explained: bool,
     /// How often its machine was told something by the driver.
     told: u64,
 }
@@ -122,6 +125,7 @@ pub(super) enum Wire<'a> {
 enum Said {
     Http(http::server::Output),
     Rtmp(rtmp::server::Output),
+    Rtsp(rtsp::server::Output),
     Link(link::Output),
     Socket(websocket::client::Output),
     Request(http::client::Output),
@@ -167,6 +171,13 @@ impl Node {
             Service::Rtmp | Service::Rtmps => Proto::Rtmp(Box::new(rtmp::server::Server::new(
                 self.config.limits.clone(),
                 self.rng.fork("rtmp", id.0),
+                now,
+            ))),
+            Service::Rtsp => Proto::Rtsp(Box::new(rtsp::Server::new(
+                self.config.limits.clone(),
+                self.rng.fork("rtsp", id.0),
+                self.wall,
+                self.config.rtsp.udp_pairs > 0,
                 now,
             ))),
             Service::Link => Proto::Link {
@@ -244,6 +255,15 @@ impl Node {
                 },
                 now,
             ),
+            Proto::Rtsp(m) => m.handle(
+                match input {
+                    Wire::Received(b) => rtsp::server::Input::Received(b),
+                    Wire::Writable(n) => rtsp::server::Input::Writable(n),
+                    Wire::PeerFinished => rtsp::server::Input::PeerFinished,
+                    Wire::Tick => rtsp::server::Input::Tick,
+                },
+                now,
+            ),
             Proto::Link { machine: Some(m), .. } => m.handle(
                 match input {
                     Wire::Received(b) => link::Input::Received(b),
@@ -311,6 +331,7 @@ impl Node {
             let said = guard(|| match &mut conn.proto {
                 Proto::Http(m) => m.poll().map(Said::Http),
                 Proto::Rtmp(m) => m.poll().map(Said::Rtmp),
+                Proto::Rtsp(m) => m.poll().map(Said::Rtsp),
                 Proto::Link { machine: Some(m), .. } => m.poll().map(Said::Link),
                 Proto::Socket { machine: Some(m), .. } => m.poll().map(Said::Socket),
                 Proto::Request { machine: Some(m), .. } => m.poll().map(Said::Request),
@@ -323,6 +344,7 @@ impl Node {
             match said {
                 Ok(Some(Said::Http(o))) => self.http_said(id, o),
                 Ok(Some(Said::Rtmp(o))) => self.rtmp_said(id, o),
+                Ok(Some(Said::Rtsp(o))) => self.rtsp_said(id, o),
                 Ok(Some(Said::Link(o))) => self.link_said(id, o),
                 Ok(Some(Said::Socket(o))) => self.proxy_said(id, o),
                 Ok(Some(Said::Request(o))) => self.carry_said(id, o),
@@ -335,6 +357,7 @@ impl Node {
         let deadline = self.conns.get(&id).and_then(|conn| match &conn.proto {
             Proto::Http(m) => m.deadline(),
             Proto::Rtmp(m) => m.deadline(),
+            Proto::Rtsp(m) => m.deadline(),
             Proto::Link { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
             Proto::Socket { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
             Proto::Request { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
@@ -392,8 +415,8 @@ impl Node {
                 }
                 self.send(id, bytes);
             }
-            O::PublishRequested { key, .. } => self.rtmp_publish(id, key),
-            O::PlayRequested { key, .. } => self.rtmp_play(id, key),
+            O::PublishRequested { key, .. } => self.conn_publish(Protocol::Rtmp, id, key),
+            O::PlayRequested { key, .. } => self.conn_play(Protocol::Rtmp, id, key),
             O::Media(ingest) => {
                 if let Some(session) = session {
                     self.ingest(session, ingest);
@@ -505,6 +528,7 @@ impl Node {
             Proto::Socket { .. } => self.proxy_back_gone(id, &reason),
             Proto::Request { .. } => self.carry_back_gone(id, &reason),
             Proto::Rtmp(_) => {}
+            Proto::Rtsp(m) => self.rtsp_gone(id, &m),
             #[cfg(test)]
             Proto::Broken => {}
             Proto::Link { used, .. } => self.link_gone(id, conn.remote, used, reason),

@@ -1,7 +1,7 @@
 //! The node in its cluster: the link to the manager, links to other nodes, reports, and what the manager role says.
 
 use super::conns::Proto;
-use super::session::{Part, Protocol, SessionId};
+use super::session::{Part, Protocol};
 use super::{Alarm, Node};
 use crate::cluster::link::{self, Link};
 use crate::cluster::{LinkId, manager, member};
@@ -86,6 +86,7 @@ pub(super) fn node_info(
             name: at.name.clone().unwrap_or_default(),
             http: config.http.port,
             rtmp: config.rtmp.port,
+            rtsp: config.rtsp.port,
             webrtc: config.webrtc.port,
             link: config.cluster.port,
         },
@@ -226,6 +227,8 @@ impl Node {
             O::Located { req, result } => self.located(req, result),
             O::Fenced { key, epoch } => self.fenced(&key, epoch),
             O::Moved { key, source } => self.moved(&key, source),
+            O::Drain { on, within_ms, stop } => self.ordered_drain(on, within_ms, stop),
+            O::Warm { key, for_ms } => self.ordered_warm(&key, for_ms),
             O::DialManager => self.dial_manager(),
             O::WantReport => {
                 let report = self.make_report();
@@ -238,7 +241,7 @@ impl Node {
     /// The level of a line about the cluster. A node that ends does not need it any more, and often the rest of the
     /// cluster ends with it.
     fn unless_draining(&self, level: Level) -> Level {
-        if self.draining { Level::Debug } else { level }
+        if self.stopping { Level::Debug } else { level }
     }
 
     pub(super) fn manager_said(&mut self, said: manager::Output) {
@@ -280,7 +283,7 @@ impl Node {
         }
     }
 
-    fn make_report(&self) -> Report {
+    pub(super) fn make_report(&self) -> Report {
         let silent = Duration::from_millis(self.limits.stream_silent_ms);
         let viewers = self.viewers();
         let tells = !self.limits.simulation.planted(Bug::ZombiePublisher);
@@ -349,6 +352,11 @@ impl Node {
     /// Measures load; the member asks for the report itself when it is due.
     pub(super) fn report(&mut self) {
         self.load.measure(self.counters.egress(), self.now);
+        for (session, loss) in self.rtsp_loss() {
+            if let Some(s) = self.sessions.get_mut(session) {
+                s.loss = Some(loss);
+            }
+        }
         let next = self.now + Duration::from_millis(self.limits.report_ms);
         self.timers.set(Alarm::Report, Deadline::new(next, "load is measured"));
     }
@@ -378,9 +386,11 @@ impl Node {
 
     /// Operators and tests: takes nothing new, finishes what runs.
     pub(super) fn drain(&mut self) {
-        if std::mem::replace(&mut self.draining, true) {
+        if std::mem::replace(&mut self.stopping, true) {
             return;
         }
+        self.draining = true;
+        self.said_drained = false;
         let most = Duration::from_millis(self.limits.drain_ms);
         let n = self.clients();
         self.log(
@@ -394,8 +404,7 @@ impl Node {
         for conn in rtmp {
             self.tell_rtmp(conn, rtmp::server::Input::Drain);
         }
-        let report = self.make_report();
-        self.member.handle(member::Input::Report(report), self.now);
+        self.report_now();
         let until = self.now + most;
         self.timers.set(Alarm::DrainEnds, Deadline::new(until, "the time to finish what runs is over"));
     }
@@ -404,23 +413,24 @@ impl Node {
         if self.limits.simulation.planted(Bug::DrainNeverEnds) {
             return;
         }
-        let left: Vec<SessionId> = self.sessions.iter().map(|s| s.id).collect();
-        for session in left {
-            self.end_session(
-                session,
-                &Reason::local("draining", "the node stops; reconnect through the manager"),
-            );
+        if self.stopping {
+            self.end_all("the node stops; reconnect through the manager");
+            self.drain_over = true;
+        } else {
+            self.end_all("this node is taken out of service; reconnect through the manager");
         }
         self.end_proxies();
-        self.drain_over = true;
     }
 
     /// Says once that nothing is left.
     pub(super) fn drained(&mut self) {
-        if self.sessions.is_empty() || self.drain_over {
+        if (self.sessions.is_empty() || self.drain_over) && !std::mem::replace(&mut self.said_drained, true) {
             self.timers.cancel(&Alarm::DrainEnds);
-            if !std::mem::replace(&mut self.said_drained, true) {
+            if self.stopping {
                 self.out.push_back(Output::Drained);
+            } else {
+                let text = "drained: no session is left; end the process, or take it back into service";
+                self.log(Level::Info, "node", "drained", text.to_owned());
             }
         }
     }

@@ -15,6 +15,9 @@ impl Node {
     pub(super) fn log_session(&mut self, level: Level, session: SessionId, kind: &'static str, text: String) {
         let Some(s) = self.sessions.get(session) else { return };
         let (target, name, stream) = (s.protocol.name(), s.name(), s.key.to_string());
+        if let Some(s) = self.sessions.get_mut(session) {
+            s.story.note(self.now, &text);
+        }
         self.write(level, target, kind, Some(name), Some(stream), text);
     }
 

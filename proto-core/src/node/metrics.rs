@@ -39,6 +39,8 @@ impl Node {
             self.proxy.len() as f64,
         );
         e.gauge("connections", "TCP connections open now", vec![], self.conns.len() as f64);
+        let help = "Bytes that sessions and rings count for against limits.memory_bytes";
+        e.gauge("memory_counted_bytes", help, vec![], self.memory() as f64);
         e.gauge(
             "draining",
             "1 while the node finishes what runs",
@@ -104,7 +106,9 @@ impl Node {
 
     fn session_metrics(&self, e: &mut Exposition) {
         let mut sessions: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-        for protocol in [Protocol::Rtmp, Protocol::Whip, Protocol::Whep, Protocol::Ws, Protocol::Relay] {
+        for protocol in
+            [Protocol::Rtmp, Protocol::Rtsp, Protocol::Whip, Protocol::Whep, Protocol::Ws, Protocol::Relay]
+        {
             sessions.insert((protocol.name(), "publish"), 0);
             sessions.insert((protocol.name(), "play"), 0);
         }
@@ -132,7 +136,7 @@ impl Node {
         let registry = manager.registry();
         let mut nodes = BTreeMap::from([("draining", 0u32), ("in_service", 0), ("lost", 0)]);
         for node in registry.nodes().values() {
-            let state = match (registry.alive(&node.info.id, self.now), node.load.draining) {
+            let state = match (registry.alive(&node.info.id, self.now), node.draining()) {
                 (false, _) => "lost",
                 (true, true) => "draining",
                 (true, false) => "in_service",

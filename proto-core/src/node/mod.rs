@@ -10,17 +10,23 @@ pub mod config;
 pub mod exposition;
 pub mod identity;
 pub mod session;
+pub mod story;
 pub mod throttle;
 
 mod api;
 mod conns;
+mod dialect;
 mod links;
 mod log;
+mod memory;
 mod metrics;
+mod operators;
+mod orders;
 mod playing;
 mod proxy;
 mod publishing;
 mod pulling;
+mod rtsp;
 mod secure;
 mod serving;
 pub mod signals;
@@ -71,6 +77,8 @@ enum Alarm {
     KeyFrames(SessionId),
     /// A viewer has more to take.
     Pump(SubscriberId),
+    /// A prewarmed stream has been here for long enough.
+    Warm(StreamKey),
     /// Load is measured and reported.
     Report,
     /// Certificate files are to be looked at.
@@ -103,6 +111,7 @@ pub struct Node {
     tls: secure::Tls,
 
     rtc: Endpoint,
+    rtsp_udp: rtsp::Udp,
     udp_open: bool,
     hub: Hub,
     sessions: Sessions,
@@ -128,6 +137,7 @@ pub struct Node {
     manager: Option<Manager>,
     /// The connection that was dialled to the manager last.
     manager_conn: Option<ConnId>,
+    logins: operators::Logins,
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
     proxy: proxy::Proxy,
     pulls: pulling::Pulls,
@@ -136,7 +146,12 @@ pub struct Node {
     counters: stats::Counters,
     throttle: throttle::Throttle,
 
+    /// Streams that stay here whether or not somebody watches them.
+    warm: BTreeSet<StreamKey>,
+    /// Takes nothing new.
     draining: bool,
+    /// And ends when nothing is left.
+    stopping: bool,
     drain_over: bool,
     said_drained: bool,
     started: bool,
@@ -220,8 +235,9 @@ impl Node {
             asks: BTreeMap::new(),
             tls: secure::Tls::new(identity.tls),
             rtc,
+            rtsp_udp: rtsp::Udp::default(),
             udp_open: false,
-            sessions: Sessions::default(),
+            sessions: Sessions::keeping(config.limits.sessions_kept),
             claims: BTreeMap::new(),
             next_req: 0,
             whip_waiting: BTreeMap::new(),
@@ -234,13 +250,16 @@ impl Node {
             member,
             manager,
             manager_conn: None,
+            logins: operators::Logins::default(),
             pair_waiting: BTreeMap::new(),
             proxy: proxy::Proxy::default(),
             pulls: pulling::Pulls::default(),
             serving: serving::Served::default(),
             load: stats::Load::default(),
             counters: stats::Counters::default(),
+            warm: BTreeSet::new(),
             draining: false,
+            stopping: false,
             drain_over: false,
             said_drained: false,
             started: false,

@@ -29,27 +29,23 @@ const BURST_BYTES: usize = 48 << 10;
 const BURST_PAUSE: Duration = Duration::from_millis(5);
 
 impl Node {
-    /// An RTMP client asked to play.
-    pub(super) fn rtmp_play(&mut self, conn: ConnId, key: StreamKey) {
+    /// A client of a protocol whose connection is the session asked to play.
+    pub(super) fn conn_play(&mut self, protocol: Protocol, conn: ConnId, key: StreamKey) {
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
-        let session = self.sessions.add(
-            Protocol::Rtmp,
-            Part::AsksToPlay,
-            key,
-            Some(remote),
-            Carrier::Conn(conn),
-            self.now,
-        );
-        if self.draining {
-            self.refuse_play(session, &super::web::draining());
-        } else {
-            self.find_stream(session);
+        let session =
+            self.sessions.add(protocol, Part::AsksToPlay, key, Some(remote), Carrier::Conn(conn), self.now);
+        match self.no_room() {
+            Some(reason) => self.refuse_play(session, &reason),
+            None => self.find_stream(session),
         }
     }
 
     /// Starts a viewer at once if its stream is here, else has the stream pulled.
     pub(super) fn find_stream(&mut self, session: SessionId) {
         let Some(key) = self.sessions.get(session).map(|s| s.key.clone()) else { return };
+        if let Err(reason) = self.room(0, 0) {
+            return self.refuse_play(session, &reason);
+        }
         if let Some(stream) = self.hub.find(&key)
             && self.is_settled(stream)
         {
@@ -150,7 +146,7 @@ impl Node {
         }
     }
 
-    fn refuse_play(&mut self, session: SessionId, reason: &Reason) {
+    pub(super) fn refuse_play(&mut self, session: SessionId, reason: &Reason) {
         let Some(s) = self.sessions.get(session) else { return };
         let (carrier, protocol, remote) = (s.carrier, s.protocol, s.remote);
         let who = remote.map(|r| format!(" {r}")).unwrap_or_default();
@@ -158,7 +154,7 @@ impl Node {
         let level = if reason.code == "not_found" { Level::Info } else { Level::Warn };
         self.log_session(level, session, reason.code, format!("viewer{who} refused: {reason}"));
         self.counters.ended_as(protocol.name(), reason);
-        if let Some(s) = self.sessions.remove(session) {
+        if let Some(s) = self.sessions.remove(session, self.now) {
             self.pulls.touch(&s.key);
         }
         if let Carrier::Signal(id) = carrier {
@@ -166,7 +162,7 @@ impl Node {
         } else if let Some(offer) = self.whep_waiting.remove(&session) {
             self.answer_whep(offer.conn, session, offer.dialect, Err(reason));
         } else if let Carrier::Conn(conn) = carrier {
-            self.tell_rtmp(conn, rtmp::server::Input::PlayRefused(reason.clone()));
+            self.tell_play_refused(conn, reason.clone());
         }
     }
 
@@ -175,6 +171,7 @@ impl Node {
         let started = match (s.protocol, s.carrier) {
             (_, Carrier::Signal(id)) => self.start_signal(id, session, stream),
             (Protocol::Whep, _) => self.start_whep(session, stream),
+            (Protocol::Rtsp, _) => self.describe_rtsp(session, stream),
             _ => self.start_rtmp(session, stream),
         };
         if let Err(reason) = started {
@@ -243,11 +240,12 @@ impl Node {
         }
     }
 
-    fn viewer_joined(&mut self, session: SessionId, stream: StreamId, subscriber: SubscriberId) {
+    pub(super) fn viewer_joined(&mut self, session: SessionId, stream: StreamId, subscriber: SubscriberId) {
         self.sessions.set_part(session, Part::Plays { stream, subscriber });
         let Some(s) = self.sessions.get(session) else { return };
         let at = s.remote.map(|r| format!(" at {r}")).unwrap_or_default();
         self.pulls.touch(&s.key);
+        self.load.joined_bps += self.hub.bits_per_s(stream, self.now);
         self.log_session(Level::Info, session, "plays", format!("viewer{at} joined"));
         self.pump(subscriber);
     }
@@ -257,10 +255,15 @@ impl Node {
         let Some(id) = self.sessions.of_subscriber(subscriber) else { return };
         let Some(carrier) = self.sessions.get(id).map(|s| s.carrier) else { return };
         let mut burst = 0;
+        let mut udp = matches!(carrier, Carrier::Rtc(_));
         for turns in 0..ITEMS_A_TURN {
             let room = match carrier {
                 Carrier::Conn(conn) => match self.conns.get(&conn) {
                     Some(Conn { proto: Proto::Rtmp(m), .. }) => m.backlog() < BACKLOG,
+                    Some(Conn { proto: Proto::Rtsp(m), .. }) => {
+                        udp = m.is_udp();
+                        m.backlog() < BACKLOG && burst < BURST_BYTES
+                    }
                     _ => return,
                 },
                 Carrier::Rtc(_) => burst < BURST_BYTES,
@@ -273,7 +276,7 @@ impl Node {
                 break;
             }
             if !room {
-                if matches!(carrier, Carrier::Rtc(_)) {
+                if udp {
                     self.timers.set(
                         Alarm::Pump(subscriber),
                         Deadline::new(self.now + BURST_PAUSE, "the next burst for a newcomer"),
@@ -285,13 +288,18 @@ impl Node {
             }
             let Some(delivery) = self.hub.next(subscriber, self.now) else { return };
             if let Delivery::Frame { frame, cached, .. } = &delivery {
-                if *cached {
+                if *cached && udp {
                     burst += frame.len();
                 }
                 self.first_frame(id);
             }
             match carrier {
-                Carrier::Conn(conn) => self.tell_rtmp(conn, rtmp::server::Input::Deliver(&delivery)),
+                Carrier::Conn(conn) => {
+                    if udp && let Delivery::Frame { frame, .. } = &delivery {
+                        self.hub.progress(subscriber, frame.len(), self.now);
+                    }
+                    self.tell_delivery(conn, &delivery);
+                }
                 Carrier::Rtc(session) => {
                     if let Delivery::Frame { frame, .. } = &delivery {
                         let bytes = frame.len();

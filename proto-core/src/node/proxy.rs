@@ -205,7 +205,9 @@ impl Node {
             Some(node) => self.proxy_dial(id, node),
             None => {
                 let action = if action == Action::Broadcast { Place::Broadcast } else { Place::Subscribe };
-                let input = manager::Input::Pair { req, action, key, region: ask.region, strict: ask.strict };
+                let regions = crate::http::event::regions(ask.region.as_deref());
+                let pairing = manager::Pairing { action, key, regions, strict: ask.strict, count: 1 };
+                let input = manager::Input::Pair { req, pairing };
                 let now = self.now;
                 if let Some(manager) = &mut self.manager {
                     manager.handle(input, now);
@@ -543,7 +545,9 @@ impl Node {
 
     /// Remembers what the manager gave out.
     pub(super) fn gave_out(&mut self, action: Action, key: &StreamKey, placement: &Placement) {
-        let host = placement.node.advertised.host();
-        self.proxy.given.add(&self.limits, host, action, key, &placement.node.id, self.now);
+        for node in std::iter::once(&placement.node).chain(&placement.others) {
+            let host = node.advertised.host();
+            self.proxy.given.add(&self.limits, host, action, key, &node.id, self.now);
+        }
     }
 }

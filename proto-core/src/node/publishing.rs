@@ -2,7 +2,6 @@
 
 use super::Node;
 use super::session::{Carrier, Part, Protocol, Session, SessionId};
-use super::web::draining;
 use crate::cluster::Epoch;
 use crate::cluster::member;
 use crate::error::Reason;
@@ -12,7 +11,6 @@ use crate::machine::Machine;
 use crate::media::frame::Ingest;
 use crate::media::key::StreamKey;
 use crate::rtc;
-use crate::rtmp;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -20,12 +18,12 @@ use std::time::Duration;
 const ENDED_RESOURCES: usize = 1_000;
 
 impl Node {
-    /// An RTMP client asked to publish.
-    pub(super) fn rtmp_publish(&mut self, conn: ConnId, key: StreamKey) {
+    /// A client of a protocol whose connection is the session asked to publish.
+    pub(super) fn conn_publish(&mut self, protocol: Protocol, conn: ConnId, key: StreamKey) {
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
         let part = Part::AsksToPublish;
         let session =
-            self.sessions.add(Protocol::Rtmp, part, key.clone(), Some(remote), Carrier::Conn(conn), self.now);
+            self.sessions.add(protocol, part, key.clone(), Some(remote), Carrier::Conn(conn), self.now);
         match self.may_publish(&key) {
             Ok(()) => self.claim(session),
             Err(reason) => self.refuse_publish(session, &reason),
@@ -34,9 +32,10 @@ impl Node {
 
     /// What this node alone can say against a new publisher of a name.
     pub(super) fn may_publish(&self, key: &StreamKey) -> Result<(), Reason> {
-        if self.draining {
-            return Err(draining());
+        if let Some(reason) = self.no_room() {
+            return Err(reason);
         }
+        self.room(usize::from(self.hub.find(key).is_none()), 1)?;
         let Some(stream) = self.hub.find(key) else { return Ok(()) };
         let silent = Duration::from_millis(self.limits.stream_silent_ms);
         let ours = !self.pulls.has(key);
@@ -72,6 +71,7 @@ impl Node {
         }
         let accepted = result.and_then(|epoch| {
             self.drop_pull(key);
+            self.share_memory();
             match self.hub.publish(key, epoch, SourceId(session.0), self.now) {
                 Ok(stream) => Ok((stream, epoch)),
                 Err(reason) => {
@@ -97,7 +97,7 @@ impl Node {
                 match carrier {
                     Carrier::Conn(conn) => {
                         self.conn_is_used(conn);
-                        self.tell_rtmp(conn, rtmp::server::Input::PublishAccepted);
+                        self.tell_published(conn, Ok(()));
                     }
                     _ => self.answer_whip(session, Ok(())),
                 }
@@ -110,11 +110,11 @@ impl Node {
         let (carrier, remote) = (s.carrier, s.remote);
         let from = remote.map(|r| format!(" {r}")).unwrap_or_default();
         self.log_session(Level::Warn, session, reason.code, format!("publisher{from} refused: {reason}"));
-        if let Some(s) = self.sessions.remove(session) {
+        if let Some(s) = self.sessions.remove(session, self.now) {
             self.counters.ended_as(s.protocol.name(), reason);
         }
         match carrier {
-            Carrier::Conn(conn) => self.tell_rtmp(conn, rtmp::server::Input::PublishRefused(reason.clone())),
+            Carrier::Conn(conn) => self.tell_published(conn, Err(reason.clone())),
             Carrier::Rtc(rtc) => {
                 self.answer_refused_whip(session, reason);
                 self.rtc
@@ -163,10 +163,7 @@ impl Node {
     pub(super) fn end_session(&mut self, session: SessionId, reason: &Reason) {
         let Some(s) = self.forget_session(session, reason) else { return };
         match s.carrier {
-            Carrier::Conn(conn) if reason.code == hub::SOURCE_GONE => {
-                self.tell_rtmp(conn, rtmp::server::Input::StreamEnded(reason.clone()));
-            }
-            Carrier::Conn(conn) => self.tell_rtmp(conn, rtmp::server::Input::Close(reason.clone())),
+            Carrier::Conn(conn) => self.tell_ended(conn, reason.clone(), reason.code == hub::SOURCE_GONE),
             Carrier::Rtc(session) => {
                 self.rtc.handle(rtc::Input::Close { session, reason: reason.clone() }, self.now);
             }
@@ -188,10 +185,17 @@ impl Node {
         let (bytes, way) = if s.is_publisher() { (s.bytes_in, "in") } else { (s.bytes_out, "out") };
         let mb = bytes as f64 / 1e6;
         let level = if reason.code == "panic" { Level::Error } else { Level::Info };
+        let frames = match s.part {
+            Part::Plays { subscriber, .. } => self.hub.subscriber_stats(subscriber),
+            _ => None,
+        };
         let text = format!("{what} ended after {age:.1} s ({mb:.1} MB {way}): {reason}");
         self.log_session(level, session, "ended", text);
         self.signal_session_over(session, reason);
-        let s = self.sessions.remove(session)?;
+        if let Some(s) = self.sessions.get_mut(session) {
+            s.frames = frames;
+        }
+        let s = self.sessions.remove(session, self.now)?;
         if let Carrier::Conn(conn) = s.carrier {
             self.conn_explained(conn);
         }

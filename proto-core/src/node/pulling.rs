@@ -85,6 +85,10 @@ impl Node {
                 self.stream_not_found(key, &Reason::limit("too_many_pulls", text));
                 return;
             }
+            if let Err(reason) = self.room(usize::from(self.hub.find(key).is_none()), 0) {
+                self.counters.drop("pull", reason.code, 1);
+                return self.stream_not_found(key, &reason);
+            }
             self.pulls.next += 1;
             let id = self.pulls.next;
             let rng = self.rng.fork("pull", id);
@@ -100,6 +104,7 @@ impl Node {
 
     /// This node becomes the stream's origin: what it pulled of it is no longer wanted.
     pub(super) fn drop_pull(&mut self, key: &StreamKey) {
+        self.not_warm(key);
         let Some(pull) = self.forget_pull(key) else { return };
         if pull.client.is_pulling()
             && let Some(conn) = pull.addr.and_then(|a| self.pulls.links.get(&a)).copied()
@@ -149,6 +154,7 @@ impl Node {
     }
 
     fn end_pull(&mut self, key: &StreamKey, reason: &Reason) {
+        self.not_warm(key);
         let stream = self.hub.find(key).filter(|_| !self.is_ours(key));
         // Nothing will come any more: a newcomer must not be left with what remains, it has to be pulled anew.
         if self.forget_pull(key).is_some()
@@ -264,8 +270,10 @@ impl Node {
 
     fn say_whether_wanted(&mut self, key: &StreamKey) {
         let watched = self.hub.find(key).is_some_and(|s| self.hub.subscribers(s).next().is_some());
-        let wanted =
-            watched || self.play_waiting.contains_key(key) || self.joining.values().any(|(k, _)| k == key);
+        let wanted = watched
+            || self.warm.contains(key)
+            || self.play_waiting.contains_key(key)
+            || self.joining.values().any(|(k, _)| k == key);
         let now = self.now;
         if let Some(pull) = self.pulls.by_key.get_mut(key)
             && pull.wanted != wanted
@@ -355,6 +363,7 @@ impl Node {
             _ => {
                 let source = SourceId(self.sessions.fresh().0);
                 let known = self.hub.find(key).map(|s| self.hub.tracks(s)).unwrap_or_default();
+                self.share_memory();
                 match self.hub.publish(key, epoch, source, now) {
                     Ok(stream) => {
                         // The origin tells a configuration once; it still holds when frames come again after a pause.

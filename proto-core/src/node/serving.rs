@@ -13,6 +13,7 @@ use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::rtc;
 use crate::rtmp;
+use crate::rtsp;
 use crate::wire::link::Message;
 use std::collections::BTreeMap;
 
@@ -31,6 +32,9 @@ impl Node {
         if self.sessions.on(Carrier::Pull(conn, pull)).is_some() {
             // The first session would never be found again, and stay for ever.
             return refuse(self, "pull_number", format!("pull {pull} of this link is under way already"));
+        }
+        if let Err(reason) = self.room(0, 1) {
+            return refuse(self, reason.code, reason.text.into_owned());
         }
         let Some(stream) = self.hub.find(&key) else {
             return refuse(self, "not_found", format!("{key} is not on this node"));
@@ -159,9 +163,13 @@ impl Node {
         if self.pull_key_wanted(source) {
             return;
         }
-        // RTMP has no way to ask; its publishers send key frames in their own rhythm.
-        if let Some(Carrier::Rtc(session)) = self.sessions.get(SessionId(source.0)).map(|s| s.carrier) {
-            self.rtc.handle(rtc::endpoint::Input::RequestKeyFrame { session }, self.now);
+        match self.sessions.get(SessionId(source.0)).map(|s| s.carrier) {
+            Some(Carrier::Rtc(session)) => {
+                self.rtc.handle(rtc::endpoint::Input::RequestKeyFrame { session }, self.now);
+            }
+            // RTMP has no way to ask; its publishers send key frames in their own rhythm.
+            Some(Carrier::Conn(conn)) => self.tell_rtsp(conn, rtsp::server::Input::KeyFrameWanted),
+            _ => {}
         }
     }
 

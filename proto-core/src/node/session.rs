@@ -1,14 +1,15 @@
 //! Sessions: who publishes or plays what, over which protocol, since when. One table for all protocols, so that
 //! `ctl sessions`, the metrics and the log tell the same story.
 
+use super::story::{Ended, Story};
 use crate::cluster::Epoch;
 use crate::error::Broken;
-use crate::hub::{StreamId, SubscriberId};
+use crate::hub::{StreamId, SubscriberId, SubscriberStats};
 use crate::io::ConnId;
 use crate::media::key::StreamKey;
 use crate::node::signals::SignalId;
 use crate::time::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct SessionId(pub u64);
 pub enum Protocol {
     /// RTMP.
     Rtmp,
+    /// RTSP.
+    Rtsp,
     /// A publisher by WHIP.
     Whip,
     /// A viewer by WHEP.
@@ -37,6 +40,7 @@ impl Protocol {
     pub const fn name(self) -> &'static str {
         match self {
             Protocol::Rtmp => "rtmp",
+            Protocol::Rtsp => "rtsp",
             Protocol::Whip => "whip",
             Protocol::Whep => "whep",
             Protocol::Ws => "ws",
@@ -71,7 +75,7 @@ pub enum Part {
 /// What carries a session's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Carrier {
-    /// A TCP connection that is the session (RTMP).
+    /// A TCP connection that is the session (RTMP, RTSP).
     Conn(ConnId),
     /// A WebRTC session of the endpoint.
     Rtc(crate::rtc::SessionId),
@@ -110,6 +114,12 @@ pub struct Session {
     pub rtt_ms: Option<f64>,
     /// Share of packets lost (0 to 1), where the protocol measures it.
     pub loss: Option<f64>,
+    /// Its last numbers of WebRTC.
+    pub rtc: Option<crate::rtc::SessionStats>,
+    /// What became of a viewer's frames, once it has ended.
+    pub frames: Option<SubscriberStats>,
+    /// What the log said of it.
+    pub story: Story,
     /// When the media that came last from a publisher is decoded, nanoseconds on its clock.
     pub last_dts: Option<i64>,
     /// How often a publisher wants key frames in its stream, where it said so.
@@ -144,9 +154,22 @@ pub struct Sessions {
     by_carrier: BTreeMap<Carrier, SessionId>,
     by_subscriber: BTreeMap<SubscriberId, SessionId>,
     by_resource: BTreeMap<String, SessionId>,
+    /// The sessions that ended last, the newest last.
+    ended: VecDeque<Ended>,
+    keep: usize,
 }
 
 impl Sessions {
+    /// None yet; the stories of the last `keep` that end are kept.
+    pub fn keeping(keep: usize) -> Sessions {
+        Sessions { keep, ..Sessions::default() }
+    }
+
+    /// A session of this name that ended lately.
+    pub fn ended(&self, name: &str) -> Option<&Ended> {
+        self.ended.iter().rev().find(|e| e.session.name() == name)
+    }
+
     /// A number that no session has or will have, for a source that is none (a pull).
     pub fn fresh(&mut self) -> SessionId {
         self.next += 1;
@@ -180,6 +203,9 @@ impl Sessions {
                 first_frame: None,
                 rtt_ms: None,
                 loss: None,
+                rtc: None,
+                frames: None,
+                story: Story::default(),
                 last_dts: None,
                 key_frames: None,
                 resource: None,
@@ -218,8 +244,8 @@ impl Sessions {
         s.part = part;
     }
 
-    /// Removes a session.
-    pub fn remove(&mut self, id: SessionId) -> Option<Session> {
+    /// Removes a session; its story is kept for a while.
+    pub fn remove(&mut self, id: SessionId, now: Time) -> Option<Session> {
         let s = self.all.remove(&id)?;
         if self.by_carrier.get(&s.carrier) == Some(&id) {
             self.by_carrier.remove(&s.carrier);
@@ -229,6 +255,13 @@ impl Sessions {
         }
         if let Some(resource) = &s.resource {
             self.by_resource.remove(resource);
+        }
+        if self.keep > 0 {
+            while self.ended.len() >= self.keep {
+                self.ended.pop_front();
+            }
+            // Who knows a resource's name may end its session; a story is for everybody.
+            self.ended.push_back(Ended { session: Session { resource: None, ..s.clone() }, at: now });
         }
         Some(s)
     }

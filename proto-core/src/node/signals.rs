@@ -301,11 +301,15 @@ impl Node {
         if let Some(signal) = self.signals.all.get_mut(&id) {
             signal.session = Some(session);
             self.signals.by_session.insert(session, id);
-            if let Some(conn) = signal.conn {
-                self.conn_is_used(conn);
-            }
         }
         session
+    }
+
+    /// A client got more than words: its websocket no longer counts as idle.
+    fn signal_is_used(&mut self, id: SignalId) {
+        if let Some(conn) = self.signals.all.get(&id).and_then(|s| s.conn) {
+            self.conn_is_used(conn);
+        }
     }
 
     fn signal_publishes(&mut self, id: SignalId, name: &str, sdp: &str) -> Result<(), Reason> {
@@ -316,6 +320,7 @@ impl Node {
         let remote = signal.remote;
         let (rtc, answer) = self.rtc_publish(sdp, &candidates, Some(remote))?;
         let session = self.signal_session(id, Part::AsksToPublish, key, Carrier::Rtc(rtc));
+        self.signal_is_used(id);
         if let Some(signal) = self.signals.all.get_mut(&id) {
             signal.answer = Some(answer);
         }
@@ -345,7 +350,7 @@ impl Node {
     }
 
     fn signal_plays(&mut self, id: SignalId, name: &str, wants_offer: Option<bool>) {
-        let found = if self.draining { Err(super::web::draining()) } else { self.signal_key(id, name) };
+        let found = self.no_room().map_or_else(|| self.signal_key(id, name), Err);
         match found {
             Ok(key) => {
                 if let Some(signal) = self.signals.all.get_mut(&id) {
@@ -384,7 +389,7 @@ impl Node {
             // It only wanted to know.
             signal.session = None;
             self.signals.by_session.remove(&session);
-            if let Some(s) = self.sessions.remove(session) {
+            if let Some(s) = self.sessions.remove(session, self.now) {
                 self.pulls.touch(&s.key);
             }
             self.tell_signal(id, Input::Available(true));
@@ -395,6 +400,7 @@ impl Node {
         let tracks = self.hub.tracks(stream);
         let playing = self.rtc.offer(from, &candidates, &tracks, channel, self.now)?;
         self.sessions.set_carrier(session, Carrier::Rtc(playing.session));
+        self.signal_is_used(id);
         if let Some(key) = self.hub.key(stream).cloned() {
             self.joining.insert(session, (key, playing.takes.with_data()));
         }

@@ -92,6 +92,10 @@ pub(super) struct Load {
     pub(super) egress_bps: u64,
     /// The share of time in which the driver's loop was busy, thousandths.
     pub(super) busy_permille: u32,
+    /// The same at the ends of the last intervals.
+    busy: [u32; 3],
+    /// What the streams of viewers that joined in this interval bring, bits a second: not yet seen in `egress_bps`.
+    pub(super) joined_bps: u64,
 }
 
 impl Load {
@@ -104,6 +108,21 @@ impl Load {
         }
         self.measured = now;
         self.egress = egress;
+        self.joined_bps = 0;
+        self.busy.rotate_left(1);
+        if let Some(last) = self.busy.last_mut() {
+            *last = self.busy_permille;
+        }
+    }
+
+    /// How busy the loop was in each of the last intervals at least, thousandths: one busy moment is no overload.
+    pub(super) fn busy_lately(&self) -> u32 {
+        self.busy.iter().copied().min().unwrap_or(0)
+    }
+
+    /// What is sent now and will be sent to those who have just joined, bits a second.
+    pub(super) fn expected_bps(&self) -> u64 {
+        self.egress_bps.saturating_add(self.joined_bps)
     }
 }
 
@@ -117,5 +136,18 @@ mod tests {
         l.measure(0, Time::from_millis(1000));
         l.measure(125_000, Time::from_millis(2000));
         assert_eq!(l.egress_bps, 1_000_000);
+        l.joined_bps = 5;
+        assert_eq!(l.expected_bps(), 1_000_005);
+    }
+
+    #[test]
+    fn only_a_loop_that_stays_busy_is_busy() {
+        let mut l = Load::default();
+        for (at, permille, lately) in [(1, 990, 0), (2, 990, 0), (3, 980, 980), (4, 100, 100), (5, 990, 100)]
+        {
+            l.busy_permille = permille;
+            l.measure(0, Time::from_millis(at * 1_000));
+            assert_eq!(l.busy_lately(), lately, "second {at}");
+        }
     }
 }

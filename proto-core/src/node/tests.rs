@@ -257,6 +257,163 @@ fn a_node_that_pulls_twice_under_one_number_leaves_no_session_behind() {
     assert!(bench.node.sessions.is_empty(), "{:?}", bench.node.sessions);
 }
 
+fn ask(
+    bench: &mut Bench,
+    conn: ConnId,
+    method: &str,
+    target: &str,
+    headers: &str,
+    body: &str,
+) -> (u16, String) {
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:5080\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let said = bench.tell(Input::Received { conn, bytes: request.as_bytes() });
+    let text = text_of(&said, conn);
+    (text.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0), text)
+}
+
+fn json(answer: &str) -> serde_json::Value {
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+/// The address of the bench's connections is no loopback address: whoever changes something needs a token.
+#[test]
+fn the_dialects_answers_have_the_shapes_and_errors_of_their_generations() {
+    let mut bench = Bench::new(|c| {
+        c.manager.password = "s3cret".to_owned();
+        c.manager.node_group = "ours".to_owned();
+        c.node.region = "eu".to_owned();
+    });
+    let conn = bench.accept(1, Service::Http);
+    for path in ["live/x", "%2Flive/x", "/live/x"] {
+        let target = format!("/streammanager/api/4.0/event/{path}?action=broadcast");
+        let (status, text) = ask(&mut bench, conn, "GET", &target, "", "");
+        assert_eq!(status, 200, "{text}");
+        assert_eq!(json(&text)["serverAddress"], "127.0.0.1");
+        assert_eq!(json(&text)["scope"], "/live");
+    }
+    let (_, text) = ask(
+        &mut bench,
+        conn,
+        "GET",
+        "/streammanager/api/3.1/event/live/x?action=broadcast&endpoints=2",
+        "",
+        "",
+    );
+    assert_eq!(json(&text).as_array().unwrap().len(), 1, "an array, of those that there are");
+    let strict = "/streammanager/api/4.0/event/live/x?action=broadcast&endpoints=2&strict=true";
+    let (status, text) = ask(&mut bench, conn, "GET", strict, "", "");
+    assert_eq!(status, 404, "{text}");
+    assert!(json(&text)["errorMessage"].is_string() && json(&text)["timestamp"].is_u64());
+    let (status, text) =
+        ask(&mut bench, conn, "GET", "/as/v1/streams/stream/default/publish/live/x?subgroup=us,eu", "", "");
+    assert_eq!(status, 200, "{text}");
+    let node = &json(&text)[0];
+    assert_eq!((node["streamGuid"].as_str(), node["nodeRole"].as_str()), (Some("live/x"), Some("origin")));
+    assert_eq!((node["subGroup"].as_str(), node["nodeState"].as_str()), (Some("eu"), Some("INSERVICE")));
+    for (target, status) in [
+        ("/as/v1/streams/stream/ours/publish/live/x?region=mars&strict=true", 404),
+        ("/as/v1/streams/stream/other/publish/live/x", 404),
+        ("/as/v1/streams/stream/ours/subscribe/live/x", 404),
+        ("/as/v1/streams/stream/ours/publish/live/x?endpoints=99", 400),
+        ("/as/v1/streams/stream/ours/stream/live/x", 404),
+    ] {
+        let (got, text) = ask(&mut bench, conn, "GET", target, "", "");
+        assert_eq!(got, status, "{target}: {text}");
+        assert!(
+            json(&text)["error"].is_string() && text.contains("Access-Control-Allow-Origin: *"),
+            "{text}"
+        );
+    }
+    for target in [
+        "/streammanager/api/4.0/event/list",
+        "/streammanager/api/4.0/admin/node",
+        "/streammanager/api/4.0/admin/node/127.0.0.1/stats",
+        "/as/v1/streams/stream/default?aggregate=true",
+        "/as/v1/admin/nodegroup/status/default?metrics=true",
+    ] {
+        let (status, text) = ask(&mut bench, conn, "GET", target, "", "");
+        assert_eq!(status, 200, "{target}: {text}");
+    }
+}
+
+#[test]
+fn a_login_gives_a_token_and_only_with_it_may_a_stranger_change_things() {
+    let mut bench = Bench::new(|c| c.manager.password = "s3cret".to_owned());
+    let conn = bench.accept(1, Service::Http);
+    let sunset = "/streammanager/api/4.0/admin/node/sunset";
+    assert_eq!(ask(&mut bench, conn, "POST", sunset, "", "[\"n\"]").0, 403, "not from this host");
+    let login = |bench: &mut Bench, credentials: &str| {
+        let headers = format!("Origin: https://page.example\r\nAuthorization: Basic {credentials}\r\n");
+        ask(bench, conn, "PUT", "/as/v1/auth/login", &headers, "")
+    };
+    assert_eq!(login(&mut bench, "YWRtaW46d3Jvbmc=").0, 401, "admin:wrong");
+    let (status, text) = login(&mut bench, "YWRtaW46czNjcmV0");
+    assert_eq!(status, 200, "{text}");
+    assert!(text.contains("Access-Control-Allow-Origin: https://page.example"), "{text}");
+    assert!(text.contains("Access-Control-Allow-Credentials: true"), "{text}");
+    let token = json(&text)["token"].as_str().unwrap().to_owned();
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let bent = bearer.replace("Bearer e", "Bearer f");
+    assert_eq!(ask(&mut bench, conn, "POST", sunset, &bent, "[\"n\"]").0, 401);
+    assert_eq!(ask(&mut bench, conn, "POST", sunset, &bearer, "[\"n\",\"other\"]").0, 404, "all or none");
+    assert!(!bench.node.draining);
+    let by_query = format!("{sunset}?accessToken={token}");
+    assert_eq!(ask(&mut bench, conn, "POST", &by_query, "", "[\"127.0.0.1\"]").0, 200);
+    assert!(bench.node.draining && !bench.node.stopping);
+    let (status, text) =
+        ask(&mut bench, conn, "GET", "/streammanager/api/4.0/event/live/x?action=broadcast", "", "");
+    assert_eq!(status, 503, "{text}");
+    assert_eq!(ask(&mut bench, conn, "DELETE", "/api/v1/nodes/n/drain", &bearer, "").0, 204);
+    assert!(!bench.node.draining, "taken back");
+    for _ in 0..5 {
+        login(&mut bench, "YWRtaW46d3Jvbmc=");
+    }
+    assert_eq!(login(&mut bench, "YWRtaW46czNjcmV0").0, 429);
+    bench.later(Duration::from_secs(1));
+    assert_eq!(login(&mut bench, "YWRtaW46czNjcmV0").0, 200);
+    bench.later(Duration::from_secs(3_700));
+    let conn = bench.accept(2, Service::Http);
+    assert_eq!(ask(&mut bench, conn, "DELETE", "/api/v1/nodes/n/drain", &bearer, "").0, 401, "expired");
+}
+
+#[test]
+fn a_node_that_an_operator_ends_through_the_manager_stops_when_nothing_is_left() {
+    let mut bench = Bench::new(|_| {});
+    bench.node.ordered_drain(true, 0, false);
+    assert!(!bench.later(Duration::from_millis(1)).iter().any(|o| matches!(o, Output::Drained)), "it stays");
+    bench.node.ordered_drain(true, 0, true);
+    assert!(bench.later(Duration::from_millis(1)).iter().any(|o| matches!(o, Output::Drained)));
+}
+
+#[test]
+fn a_node_past_its_capacity_refuses_newcomers_in_words() {
+    let mut bench = Bench::new(|_| {});
+    let conn = bench.accept(1, Service::Http);
+    let offer = include_str!("tests/offer.sdp");
+    let sdp = "Content-Type: application/sdp\r\n";
+    for _ in 0..3 {
+        bench.tell(Input::Busy { permille: 990 });
+        bench.later(Duration::from_millis(1_001));
+    }
+    for target in ["/whep/live/x", "/whip/live/x"] {
+        let (status, text) = ask(&mut bench, conn, "POST", target, sdp, offer);
+        assert_eq!(status, 503, "{text}");
+        assert!(
+            text.contains("at its capacity") && text.contains("99.0 %") && text.contains("Retry-After"),
+            "{text}"
+        );
+    }
+    bench.tell(Input::Busy { permille: 300 });
+    bench.later(Duration::from_millis(1_001));
+    assert!(bench.node.no_room().is_none(), "one calm second is enough");
+    bench.node.load.joined_bps = 1_000_000_000;
+    let reason = bench.node.no_room().unwrap();
+    assert!(reason.text.contains("1000 of the 1000 Mbit/s"), "{}", reason.text);
+}
+
 /// The hello of a client that speaks TLS.
 fn hello() -> Vec<u8> {
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());

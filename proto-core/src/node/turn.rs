@@ -7,10 +7,10 @@ use super::{Alarm, MEDIA_SOCKET, Node};
 use crate::cluster::{manager, member};
 use crate::error::Reason;
 use crate::hub::{HubEvent, StreamId};
-use crate::io::{ConnId, Input, Level, Output};
+use crate::io::{Batch, ConnId, Input, Level, Output};
 use crate::machine::Machine;
 use crate::rtc::endpoint;
-use crate::simulation::Site;
+use crate::simulation::{Bug, Site};
 use crate::time::{Deadline, Time, WallAnchor};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,6 +39,9 @@ impl Machine for Node {
             self.manager.as_ref().and_then(Machine::deadline),
         ];
         let mut next = machines.into_iter().fold(None, Deadline::earliest)?;
+        if self.limits.simulation.planted(Bug::RestlessTimer) {
+            next.at = next.at.min(self.now + Duration::from_millis(5));
+        }
         if self.limits.simulation.happens(Site::LateTimer, next.at.as_nanos()) {
             next.at += Duration::from_millis(4);
         }
@@ -77,11 +80,17 @@ impl Node {
                 let reason = self.http_closing(conn).unwrap_or(reason);
                 self.end_conn(conn, reason, None);
             }
+            Input::UdpOpened { socket, max_segments, .. } if socket != MEDIA_SOCKET => {
+                self.rtsp_udp.opened(socket, max_segments);
+            }
             Input::UdpOpened { socket, local, max_segments } => {
                 self.udp_open = true;
                 self.rtc.handle(endpoint::Input::UdpOpened { socket, max_segments }, now);
                 let text = format!("WebRTC listens on udp {local} ({max_segments} segments a message)");
                 self.log(Level::Info, "node", "udp_open", text);
+            }
+            Input::UdpFailed { socket, reason } if socket != MEDIA_SOCKET => {
+                self.rtsp_udp_failed(socket, &reason)
             }
             Input::UdpFailed { reason, .. } => {
                 let at = self.config.webrtc_addr();
@@ -93,11 +102,18 @@ impl Node {
             Input::Datagram { socket, local, remote, stride, bytes } => {
                 self.counters.datagrams_in += bytes.len().div_ceil(stride.max(1)) as u64;
                 self.counters.datagram_bytes_in += bytes.len() as u64;
+                if socket != MEDIA_SOCKET {
+                    return self.rtsp_datagrams(socket, remote, stride, bytes);
+                }
                 self.rtc.handle(endpoint::Input::Datagram { socket, local, remote, stride, bytes }, now);
             }
             Input::Sent { batch, refused } => {
                 self.counters.messages_refused += refused as u64;
-                self.rtc.handle(endpoint::Input::Recycle(batch), now);
+                if batch.socket == MEDIA_SOCKET {
+                    self.rtc.handle(endpoint::Input::Recycle(batch), now);
+                } else {
+                    self.rtsp_udp.recycle(batch);
+                }
             }
             Input::Answer { ask, answer } => self.answered(ask, answer),
             Input::Drain => self.drain(),
@@ -132,6 +148,7 @@ impl Node {
         let bind = self.config.webrtc_addr();
         self.out.push_back(Output::OpenUdp { socket: MEDIA_SOCKET, bind });
         self.start_tls();
+        self.open_rtsp_udp();
         self.join_cluster();
         let first = self.now + Duration::from_millis(self.limits.report_ms);
         self.timers.set(Alarm::Report, Deadline::new(first, "load is measured and reported"));
@@ -160,6 +177,7 @@ impl Node {
                 Alarm::KeyFrames(session) => self.key_frame_due(session),
                 Alarm::Pump(subscriber) => self.pumps.push_back(subscriber),
                 Alarm::Pull(key) => self.tick_pull(&key),
+                Alarm::Warm(key) => self.not_warm(&key),
                 Alarm::Report => self.report(),
                 Alarm::Certificates => self.look_at_certificates(),
                 Alarm::Proxy => self.look_at_proxies(),
@@ -220,6 +238,8 @@ impl Node {
                 break;
             }
         }
+        self.share_memory();
+        self.send_rtsp_batches();
         if self.draining {
             self.drained();
         }
@@ -229,12 +249,7 @@ impl Node {
         use crate::rtc::PeerEvent as E;
         let (rtc, event) = match said {
             endpoint::Output::Datagrams(batch) => {
-                self.counters.messages_out += batch.items.len() as u64;
-                self.counters.datagram_bytes_out += batch.buf.len() as u64;
-                self.counters.datagrams_out +=
-                    batch.items.iter().map(|t| t.len.div_ceil(t.segment_size.max(1)) as u64).sum::<u64>();
-                self.out.push_back(Output::Datagrams(batch));
-                return;
+                return self.send_batch(batch);
             }
             endpoint::Output::Event(rtc, event) => (rtc, event),
         };
@@ -256,6 +271,13 @@ impl Node {
                 );
                 self.whep_connected(session);
             }
+            E::Path { local, remote, nominated } => {
+                let text = match nominated {
+                    true => format!("the peer chose the path from {remote} to {local}"),
+                    false => format!("an ICE check with our password came from {remote} to {local}"),
+                };
+                self.log_session(Level::Debug, session, "path", text);
+            }
             E::Media(ingest) => self.ingest(session, ingest),
             E::KeyFrameWanted => {
                 if let Some(stream) = self.stream_of(session) {
@@ -269,9 +291,18 @@ impl Node {
         }
     }
 
+    pub(super) fn send_batch(&mut self, batch: Box<Batch>) {
+        self.counters.messages_out += batch.items.len() as u64;
+        self.counters.datagram_bytes_out += batch.buf.len() as u64;
+        self.counters.datagrams_out +=
+            batch.items.iter().map(|t| t.len.div_ceil(t.segment_size.max(1)) as u64).sum::<u64>();
+        self.out.push_back(Output::Datagrams(batch));
+    }
+
     fn rtc_stats(&mut self, session: super::session::SessionId, stats: &crate::rtc::SessionStats) {
         let Some(s) = self.sessions.get_mut(session) else { return };
         let loss = if s.is_publisher() { stats.loss_in } else { stats.loss_out };
+        s.rtc = Some(*stats);
         s.rtt_ms = stats.rtt.map(|d| d.as_secs_f64() * 1e3).or(s.rtt_ms);
         s.loss = loss.map(f64::from).or(s.loss);
     }

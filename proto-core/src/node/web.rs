@@ -1,5 +1,6 @@
 //! What HTTP answers: pages at once, WHIP, WHEP and pairing when the cluster has answered.
 
+use super::operators::NO_MANAGER;
 use super::session::{Carrier, Part, Protocol, SessionId};
 use super::{Node, api};
 use crate::cluster::manager::Placement;
@@ -9,7 +10,7 @@ use crate::guard::guard;
 use crate::http::event::{Action, EventNode, EventQuery, EventUrls};
 use crate::http::message::{Request, Response};
 use crate::http::router::{ApiRoute, Route};
-use crate::http::{cors, event, pages, router, server, whip};
+use crate::http::{cors, event, pages, router, server, sm2, whip};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
@@ -43,6 +44,8 @@ fn is_dialect(request: &Request) -> bool {
 pub(super) struct WaitingPair {
     pub(super) conn: ConnId,
     pub(super) query: EventQuery,
+    /// Asked in the dialect's second generation, which has shapes of its own.
+    pub(super) second: bool,
 }
 
 impl Node {
@@ -53,7 +56,11 @@ impl Node {
         if let Some(mut response) = self.answer(conn, &request, route) {
             self.log_refusal(conn, &request, &response);
             if crossing {
-                cors::allow_any_origin(&mut response);
+                // Pages send credentials to the login, and only there.
+                match request.path.as_str() {
+                    "/as/v1/auth/login" => cors::allow_credentials(&request, &mut response),
+                    _ => cors::allow_any_origin(&mut response),
+                }
             }
             self.respond(conn, response);
         }
@@ -65,6 +72,7 @@ impl Node {
             Route::Home => pages::home(request),
             Route::Watch(_) => pages::watch(request),
             Route::Publish(_) => pages::publish(request),
+            Route::Client => pages::client(request),
             Route::Asset(name) => pages::asset(&name, request),
             Route::Whip(key) => return self.whip(conn, request, key),
             Route::Whep(key) => return self.whep(conn, request, key),
@@ -77,13 +85,24 @@ impl Node {
             Route::ProxyResource { node, path } => {
                 return self.carry_to_resource(conn, request, &node, &path);
             }
-            Route::Event(query) => return self.pair(conn, query),
+            Route::Event(query) => return self.pair(conn, query, false),
+            Route::Sm1(call) => self.sm1(conn, request, call),
+            Route::Sm2(sm2::Call::Pair { group, query }) => match self.no_group(&group) {
+                Some((status, text)) => sm2::error(status, &text),
+                None => return self.pair(conn, query, true),
+            },
+            Route::Sm2(call) => self.sm2(request, call),
+            Route::Sm2Preflight => cors::options_with_credentials(request, "PUT, OPTIONS"),
             Route::BadEvent { status, text } => event::error(status, &text, self.wall.wall(self.now)),
             Route::Api(ApiRoute::Nodes) => crate::http::api::answer(&self.api_nodes()),
             Route::Api(ApiRoute::Streams) => crate::http::api::answer(&self.api_streams()),
             Route::Api(ApiRoute::Sessions) => crate::http::api::answer(&self.api_sessions()),
             Route::Api(ApiRoute::Proxies) => crate::http::api::answer(&self.api_proxies()),
             Route::Api(ApiRoute::Kick(name)) => self.kick(conn, request, &name),
+            Route::Api(ApiRoute::Placed(key)) => self.api_placed(&key),
+            Route::Api(ApiRoute::Drain { node, on }) => self.api_drain(conn, request, &node, on),
+            Route::Api(ApiRoute::Warm(key)) => self.api_warm(conn, request, &key),
+            Route::Api(ApiRoute::Why(name)) => self.api_why(&name),
             Route::Metrics => Response::new(200)
                 .with_body("application/openmetrics-text; version=1.0.0; charset=utf-8", self.metrics()),
             Route::Healthz => Response::text(200, "ok"),
@@ -221,8 +240,8 @@ impl Node {
 
     /// A viewer of the dialect wants an offer of ours.
     fn whep_offer(&mut self, conn: ConnId, request: &Request, key: StreamKey) -> Option<Response> {
-        if self.draining {
-            return Some(whip::refusal(&draining()));
+        if let Some(reason) = self.no_room() {
+            return Some(whip::refusal(&reason));
         }
         let channel = request.query("signal").is_some_and(|s| s == "true");
         self.whep_waits(conn, key, WaitingOffer { conn, offer: Err(channel), dialect: true });
@@ -242,8 +261,9 @@ impl Node {
             Ok(offer) => offer.to_owned(),
             Err(response) => return Some(*response),
         };
-        if self.draining {
-            return Some(whip::refusal(&draining()));
+        if let Some(reason) = self.no_room() {
+            self.counters.ended_as("whep", &reason);
+            return Some(whip::refusal(&reason));
         }
         // A broken offer is told at once: it must not cause a search for the stream.
         let wish = sdp::Wish::Play { video: Some(Pictures::GUESS), audio: Some(Codec::Opus) };
@@ -332,8 +352,7 @@ impl Node {
     }
 
     fn kick(&mut self, conn: ConnId, request: &Request, name: &str) -> Response {
-        let remote = self.conns.get(&conn).map_or(IpAddr::from([0, 0, 0, 0]), |c| c.remote.ip());
-        if let Err(response) = crate::http::api::may_change(request, remote) {
+        if let Err(response) = self.may_change(conn, request) {
             return *response;
         }
         match self.sessions.named(name).map(|s| s.id) {
@@ -348,17 +367,33 @@ impl Node {
         }
     }
 
-    fn pair(&mut self, conn: ConnId, query: EventQuery) -> Option<Response> {
-        let wall = self.wall.wall(self.now);
+    fn pair(&mut self, conn: ConnId, query: EventQuery, second: bool) -> Option<Response> {
+        let most = self.limits.pair_nodes;
+        if query.endpoints.is_some_and(|n| n as usize > most) {
+            let text = format!("endpoints may be at most {most} (limits.pair_nodes)");
+            return Some(self.pair_error(second, 400, &text));
+        }
         let Some(manager) = &mut self.manager else {
-            let text = "this node is no manager; ask the manager, or publish and play on any node directly";
-            return Some(event::error(503, text, wall));
+            return Some(self.pair_error(second, 503, NO_MANAGER));
         };
         self.next_req += 1;
         let req = self.next_req;
         manager.handle(api::pair_input(req, &query), self.now);
-        self.pair_waiting.insert(req, WaitingPair { conn, query });
+        self.pair_waiting.insert(req, WaitingPair { conn, query, second });
         None
+    }
+
+    /// The refusal of a pairing question, in the shape of the generation that asked.
+    fn pair_error(&self, second: bool, status: u16, text: &str) -> Response {
+        if second { sm2::error(status, text) } else { event::error(status, text, self.wall.wall(self.now)) }
+    }
+
+    /// Viewers of a stream on a node, as it last reported.
+    fn viewers_at(&self, node: &crate::wire::link::NodeInfo, key: &StreamKey) -> u64 {
+        let Some(registry) = self.manager.as_ref().map(|m| m.registry()) else { return 0 };
+        let owned = registry.stream(key).filter(|s| s.owner.as_ref() == Some(&node.id)).map(|s| s.viewers);
+        let relayed = registry.node(&node.id).and_then(|n| n.relays.get(key)).copied();
+        u64::from(owned.or(relayed).unwrap_or(0))
     }
 
     /// The manager answered a pairing question.
@@ -366,14 +401,26 @@ impl Node {
         if self.proxy_placed(req, &result) {
             return;
         }
-        let Some(WaitingPair { conn, query }) = self.pair_waiting.remove(&req) else { return };
+        let Some(WaitingPair { conn, query, second }) = self.pair_waiting.remove(&req) else { return };
         let response = match result {
             Ok(placement) => {
                 self.gave_out(query.action, &query.key, &placement);
-                let at = &placement.node.advertised;
-                let urls = EventUrls::new(&at.host(), at.http, at.rtmp, &query.key);
-                let node = EventNode::new(&query.key, at.host(), placement.node.region.clone(), urls);
-                event::answer(&query, &[node])
+                let nodes = std::iter::once(&placement.node).chain(&placement.others);
+                if second {
+                    let role = if query.action == Action::Broadcast { "origin" } else { "edge" };
+                    let list = nodes.filter_map(|n| {
+                        let here = self.viewers_at(n, &query.key);
+                        self.sm2_node(n, &query.key, role, here, true)
+                    });
+                    crate::http::api::answer(&list.collect::<Vec<_>>())
+                } else {
+                    let node = |n: &crate::wire::link::NodeInfo| {
+                        let at = &n.advertised;
+                        let urls = EventUrls::new(&at.host(), at.http, at.rtmp, at.rtsp, &query.key);
+                        EventNode::new(&query.key, at.host(), n.region.clone(), urls)
+                    };
+                    event::answer(&query, &nodes.map(node).collect::<Vec<_>>())
+                }
             }
             Err(refusal) => {
                 let what = if query.action == Action::Broadcast { "publisher" } else { "viewer" };
@@ -384,7 +431,7 @@ impl Node {
                     refusal.code,
                     format!("{}: no place for a {what}: {}", query.key, refusal.text),
                 );
-                event::error(refusal.status, &refusal.text, self.wall.wall(self.now))
+                self.pair_error(second, refusal.status, &refusal.text)
             }
         };
         self.respond_crossing(conn, response);

@@ -307,6 +307,7 @@ fn input(c: &mut Cursor) -> Read<Recorded> {
                 2 => Service::Link,
                 3 => Service::Https,
                 4 => Service::Rtmps,
+                5 => Service::Rtsp,
                 _ => return Err("a listener of an unknown kind".into()),
             },
             local: c.address()?,

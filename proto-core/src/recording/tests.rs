@@ -172,6 +172,7 @@ fn recorded() -> impl Strategy<Value = Recorded> {
         Service::Link,
         Service::Https,
         Service::Rtmps,
+        Service::Rtsp,
     ]);
     let file = prop_oneof![bytes().prop_map(Ok), ".*".prop_map(Err)];
     let socket = || any::<u32>().prop_map(SocketId);

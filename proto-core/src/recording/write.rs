@@ -161,6 +161,7 @@ impl Writer {
                     Service::Link => 2,
                     Service::Https => 3,
                     Service::Rtmps => 4,
+                    Service::Rtsp => 5,
                 });
                 address(out, *local);
                 address(out, *remote);

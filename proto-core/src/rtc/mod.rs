@@ -1,6 +1,5 @@
 //! WebRTC: sessions on str0m, one UDP port, our own demux, DTLS provider and egress.
 
-mod clock;
 pub mod codecs;
 pub mod dtls;
 pub mod egress;

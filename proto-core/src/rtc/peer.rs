@@ -70,6 +70,10 @@ pub struct SessionStats {
     pub frames_unsent: u64,
     /// Jumps of a publisher's timestamps.
     pub discontinuities: u64,
+    /// Packets that were asked for again: by a viewer of us, by us of a publisher.
+    pub nacks: u64,
+    /// Key frames that were asked for, in the same ways.
+    pub key_requests: u64,
     /// Messages to and from data channels that were dropped: binary, too long, no room, or another channel's.
     pub messages_dropped: u64,
 }
@@ -81,6 +85,15 @@ pub enum PeerEvent {
     Connected {
         /// Where the peer is.
         remote: SocketAddr,
+    },
+    /// The peer proved that this path is its own, for the first time, or chose it.
+    Path {
+        /// Our end.
+        local: SocketAddr,
+        /// Its end.
+        remote: SocketAddr,
+        /// It chose it.
+        nominated: bool,
     },
     /// A publisher's media.
     Media(Ingest),
@@ -147,6 +160,10 @@ pub(super) struct Peer {
     nominated: Option<(SocketAddr, Time)>,
     /// How often the peer moved.
     moves: u16,
+    /// The ends of paths that the peer has proven.
+    proven: Vec<SocketAddr>,
+    /// NACKs and key-frame requests so far, by media section.
+    asked: Vec<(Mid, u64, u64)>,
     /// The peer began ICE anew: the next path that it nominates is taken at once.
     restarted: bool,
     /// The offer was ours, and the peer has not answered yet.
@@ -258,6 +275,8 @@ impl Peer {
             closed: false,
             remote: None,
             nominated: None,
+            proven: Vec::new(),
+            asked: Vec::new(),
             moves: 0,
             restarted: false,
             unanswered: offered,
@@ -327,7 +346,18 @@ impl Peer {
             Ok(receive) => {
                 let nominates = check.use_candidate();
                 self.input(Input::Receive(instant(self.base, now), receive));
+                if !self.proven.contains(&remote) && self.proven.len() < self.limits.sdp_candidates {
+                    self.proven.push(remote);
+                    self.events.push_back(PeerEvent::Path { local, remote, nominated: false });
+                }
+                let before = self.nominated.map(|(there, _)| there);
                 self.heard_on(remote, nominates, now);
+                if nominates
+                    && before != Some(remote)
+                    && self.nominated.is_some_and(|(there, _)| there == remote)
+                {
+                    self.events.push_back(PeerEvent::Path { local, remote, nominated: true });
+                }
                 Verdict::Authentic
             }
             Err(_) => Verdict::Unauthentic,
@@ -591,8 +621,12 @@ impl Peer {
                 // Not a sign of life: it may tell of reports that came long ago.
                 self.stats.loss_out = s.loss.or(self.stats.loss_out);
                 self.stats.rtt = s.rtt.or(self.stats.rtt);
+                self.asked_for(s.mid, s.nacks, s.plis + s.firs);
             }
-            Event::MediaIngressStats(s) => self.stats.rtt = s.rtt.or(self.stats.rtt),
+            Event::MediaIngressStats(s) => {
+                self.stats.rtt = s.rtt.or(self.stats.rtt);
+                self.asked_for(s.mid, s.nacks, s.plis + s.firs);
+            }
             Event::PeerStats(s) => {
                 self.stats.loss_in = s.ingress_loss_fraction;
                 self.stats.rtt = s.rtt.or(self.stats.rtt);
@@ -615,6 +649,18 @@ impl Peer {
             }
             _ => {}
         }
+    }
+
+    /// What str0m counted for a media section so far.
+    fn asked_for(&mut self, mid: Mid, nacks: u64, keys: u64) {
+        let room = self.asked.len() < self.limits.sdp_sections;
+        match self.asked.iter_mut().find(|(known, ..)| *known == mid) {
+            Some(entry) => *entry = (mid, nacks, keys),
+            None if room => self.asked.push((mid, nacks, keys)),
+            None => {}
+        }
+        self.stats.nacks = self.asked.iter().map(|(_, n, _)| n).sum();
+        self.stats.key_requests = self.asked.iter().map(|(.., n)| n).sum();
     }
 
     /// When time alone changes something, and why.

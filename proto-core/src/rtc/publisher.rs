@@ -1,7 +1,6 @@
 //! A publisher's RTP into frames: reorder, assemble, put on one clock.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use super::clock::{SharedClock, TrackClock};
 use super::codecs::payload_format;
 use super::peer::{PeerEvent, SessionStats};
 use super::sdp::Prepared;
@@ -9,6 +8,7 @@ use crate::limits::Limits;
 use crate::media::frame::{Ingest, NewFrame, Rotation};
 use crate::media::payload::{Depay, Unit};
 use crate::media::reorder::{Inserted, Popped, Reorder};
+use crate::media::rtp_clock::{SharedClock, TrackClock};
 use crate::media::track::{Codec, TrackId};
 use crate::time::{Deadline, Time};
 use std::collections::VecDeque;

@@ -546,7 +546,7 @@ impl Dialect {
     }
 
     fn waits_until(&self) -> Option<Time> {
-        let idle = self.socket && self.stage == Stage::Greeted || self.stage == Stage::Over && self.socket;
+        let idle = self.socket && matches!(self.stage, Stage::Greeted | Stage::Over);
         idle.then(|| self.opened + Duration::from_millis(self.limits.signalling_wait_ms))
     }
 }

@@ -54,6 +54,8 @@ pub struct Advertised {
     pub http: u16,
     /// TCP port of RTMP.
     pub rtmp: u16,
+    /// TCP port of RTSP.
+    pub rtsp: u16,
     /// UDP port of WebRTC.
     pub webrtc: u16,
     /// TCP port for other nodes.
@@ -322,6 +324,23 @@ pub enum Message {
         key: StreamKey,
         /// The higher epoch that another was granted.
         epoch: Epoch,
+    },
+
+    /// Manager to node: take nothing new, or take it again.
+    Drain {
+        /// Nothing new from now on; false: back into service.
+        on: bool,
+        /// What runs is ended after this, milliseconds; 0: it may stay for as long as it likes.
+        within_ms: u64,
+        /// The process ends when nothing is left, as after SIGTERM.
+        stop: bool,
+    },
+    /// Manager to node: have this stream here, whether or not somebody watches it.
+    Warm {
+        /// The name.
+        key: StreamKey,
+        /// For how long, milliseconds.
+        for_ms: u64,
     },
 
     /// Relay: send me this stream.

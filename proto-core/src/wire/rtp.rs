@@ -61,6 +61,82 @@ impl TimestampUnwrapper {
     }
 }
 
+/// Bytes of an RTP header without contributing sources and extensions.
+pub const HEADER_BYTES: usize = 12;
+
+/// An RTP packet (RFC 3550, 5.1), without what a server does not look at: contributing sources and extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// The payload type, 0 to 127.
+    pub payload_type: u8,
+    /// The marker bit.
+    pub marker: bool,
+    /// The sequence number.
+    pub seq: u16,
+    /// The timestamp, in ticks of the payload's clock.
+    pub timestamp: u32,
+    /// The stream.
+    pub ssrc: u32,
+    /// The payload without padding.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Packet<'a> {
+    /// Reads a packet. `None` if it is of another version, or its parts pass its end.
+    pub fn parse(packet: &'a [u8]) -> Option<Packet<'a>> {
+        let (head, mut rest) = packet.split_first_chunk::<HEADER_BYTES>()?;
+        let [first, second, s0, s1, t0, t1, t2, t3, r0, r1, r2, r3] = *head;
+        if first >> 6 != 2 {
+            return None;
+        }
+        rest = rest.get(usize::from(first & 0x0f) * 4..)?;
+        if first & 0x10 != 0 {
+            let [_, _, high, low] = *rest.first_chunk::<4>()?;
+            rest = rest.get(4 + usize::from(u16::from_be_bytes([high, low])) * 4..)?;
+        }
+        if first & 0x20 != 0 {
+            let padding = usize::from(*rest.last()?);
+            rest = rest.get(..rest.len().checked_sub(padding).filter(|_| padding > 0)?)?;
+        }
+        Some(Packet {
+            payload_type: second & 0x7f,
+            marker: second & 0x80 != 0,
+            seq: u16::from_be_bytes([s0, s1]),
+            timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
+            ssrc: u32::from_be_bytes([r0, r1, r2, r3]),
+            payload: rest,
+        })
+    }
+
+    /// The header in front of the payload.
+    pub fn header(&self) -> [u8; HEADER_BYTES] {
+        let [s0, s1] = self.seq.to_be_bytes();
+        let [t0, t1, t2, t3] = self.timestamp.to_be_bytes();
+        let [r0, r1, r2, r3] = self.ssrc.to_be_bytes();
+        let second = self.payload_type & 0x7f | u8::from(self.marker) << 7;
+        [0x80, second, s0, s1, t0, t1, t2, t3, r0, r1, r2, r3]
+    }
+}
+
+/// Turns 16-bit sequence numbers into a count that does not wrap, near the value before. Counts from the middle of the
+/// range, so that packets from before the first one have a number too.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SequenceUnwrapper {
+    last: Option<u64>,
+}
+
+impl SequenceUnwrapper {
+    /// The unwrapped value of `seq`.
+    pub fn unwrap(&mut self, seq: u16) -> u64 {
+        let value = match self.last {
+            None => (1 << 32) | u64::from(seq),
+            Some(last) => last.wrapping_add_signed(i64::from(seq.wrapping_sub(last as u16) as i16)),
+        };
+        self.last = Some(value);
+        value
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
@@ -89,6 +165,50 @@ mod tests {
     }
 
     proptest! {
+        /// rtp-rs writes the packets and reads ours.
+        #[test]
+        fn packets_are_read_and_written_as_another_implementation_does(
+            payload_type in 0u8..128, marked: bool, seq: u16, timestamp: u32, ssrc: u32, padded in 0u8..6,
+            payload in proptest::collection::vec(any::<u8>(), 0..40), csrcs in 0u32..4,
+        ) {
+            let mut builder = rtp_rs::RtpPacketBuilder::new();
+            builder = builder
+                .payload_type(payload_type).marked(marked).ssrc(ssrc).timestamp(timestamp)
+                .sequence(seq.into()).payload(&payload).padded(rtp_rs::Pad::round_to(padded * 4));
+            for csrc in 0..csrcs {
+                builder = builder.add_csrc(csrc);
+            }
+            let bytes = builder.build().unwrap();
+            let p = Packet::parse(&bytes).unwrap();
+            let wanted =
+                Packet { payload_type, marker: marked, seq, timestamp, ssrc, payload: &payload };
+            prop_assert_eq!(p, wanted);
+            let ours = [&wanted.header()[..], &payload].concat();
+            let theirs = rtp_rs::RtpReader::new(&ours).unwrap();
+            prop_assert_eq!(
+                (theirs.payload_type(), theirs.mark(), theirs.ssrc(), theirs.timestamp(), theirs.payload()),
+                (payload_type, marked, ssrc, timestamp, &payload[..])
+            );
+            prop_assert_eq!(u16::from(theirs.sequence_number()), seq);
+        }
+
+        #[test]
+        fn no_packet_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            if let Some(p) = Packet::parse(&bytes) {
+                prop_assert!(p.payload.len() + HEADER_BYTES <= bytes.len());
+            }
+        }
+
+        #[test]
+        fn sequence_numbers_are_followed(start: u16, steps in proptest::collection::vec(-3000i64..3000, 1..50)) {
+            let mut u = SequenceUnwrapper::default();
+            let mut truth = u.unwrap(start);
+            for step in steps {
+                truth = truth.wrapping_add_signed(step);
+                prop_assert_eq!(u.unwrap(truth as u16), truth);
+            }
+        }
+
         /// rtp-rs writes the packets. Payload types 64 to 95 are RTCP's on a shared port (RFC 5761, section 4).
         #[test]
         fn packets_of_another_implementation_are_rtp(

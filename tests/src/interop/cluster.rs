@@ -237,6 +237,8 @@ pub struct Place {
     pub server: String,
     /// `rtmp://…` of the stream there.
     pub rtmp: String,
+    /// `rtsp://…` of the stream there.
+    pub rtsp: String,
     /// WHIP endpoint of the stream there.
     pub whip: String,
     /// WHEP endpoint of the stream there.
@@ -315,6 +317,7 @@ fn place_of(json: &Value) -> Result<Place, String> {
     Ok(Place {
         server: text(&json["serverAddress"], "serverAddress")?,
         rtmp: text(&urls["rtmp"], "urls.rtmp")?,
+        rtsp: text(&urls["rtsp"], "urls.rtsp")?,
         whip: text(&urls["whip"], "urls.whip")?,
         whep: text(&urls["whep"], "urls.whep")?,
     })
@@ -328,7 +331,7 @@ mod tests {
     #[test]
     fn a_place_needs_every_field_of_the_dialect() {
         let whole = json!({"name": "a", "scope": "live", "serverAddress": "127.0.0.2", "region": "r",
-            "urls": {"rtmp": "rtmp://x/live/a", "whip": "http://x/whip", "whep": "http://x/whep"}});
+            "urls": {"rtmp": "rtmp://x/live/a", "rtsp": "rtsp://x:8554/live/a", "whip": "http://x/whip", "whep": "http://x/whep"}});
         assert_eq!(place_of(&whole).map(|p| p.server), Ok("127.0.0.2".to_owned()));
         for missing in ["name", "scope", "serverAddress"] {
             let mut part = whole.clone();

@@ -55,12 +55,19 @@ pub struct Ffmpeg {
 }
 
 impl Ffmpeg {
-    /// Publishes a clip to an `rtmp://` or `rtmps://` URL (as FLV), or writes it to a path (container by its ending).
+    /// Publishes a clip to an `rtmp://` or `rtmps://` URL (as FLV) or an `rtsp://` URL (over TCP), or writes it to a path
+    /// (container by its ending).
     pub fn publish(to: &str, clip: Clip) -> Ffmpeg {
+        Ffmpeg::publish_over(to, clip, "tcp")
+    }
+
+    /// Publishes a clip to an `rtsp://` URL over `tcp` or `udp`.
+    pub fn publish_over(to: &str, clip: Clip, transport: &str) -> Ffmpeg {
         let mut args: Vec<String> = Vec::new();
         let mut add = |words: &str| args.extend(words.split_whitespace().map(str::to_owned));
         let rtmp = to.starts_with("rtmp://") || to.starts_with("rtmps://");
-        if rtmp {
+        let rtsp = to.starts_with("rtsp://");
+        if rtmp || rtsp {
             add("-re");
         }
         if clip.heavy {
@@ -69,7 +76,7 @@ impl Ffmpeg {
             add(&format!("-f lavfi -i testsrc2=size=320x180:rate={}", clip.fps));
         }
         if clip.sound != Sound::None {
-            if rtmp {
+            if rtmp || rtsp {
                 add("-re");
             }
             add("-f lavfi -i sine=frequency=440:sample_rate=48000");
@@ -83,13 +90,16 @@ impl Ffmpeg {
         match clip.sound {
             Sound::None => add("-an"),
             Sound::Aac => add("-c:a aac -b:a 64k"),
-            Sound::Opus => add("-c:a libopus -b:a 48k"),
+            Sound::Opus => add("-c:a libopus -b:a 48k -ac 2"),
         }
         if clip.seconds > 0 {
             add(&format!("-t {}", clip.seconds));
         }
         if rtmp {
             add("-f flv");
+        }
+        if rtsp {
+            add(&format!("-f rtsp -rtsp_transport {transport}"));
         }
         args.extend(["-y".to_owned(), to.to_owned()]);
         Ffmpeg::run(format!("ffmpeg that publishes to {to}"), &args)
@@ -99,6 +109,15 @@ impl Ffmpeg {
     pub fn play(from: &str) -> Ffmpeg {
         let args = ["-i", from, "-map", "0:v", "-fps_mode", "passthrough", "-f", "null", "-"];
         Ffmpeg::run(format!("ffmpeg that plays {from}"), &args.map(str::to_owned))
+    }
+
+    /// Plays an `rtsp://` URL over `tcp` or `udp` for some seconds: decodes pictures and sound, and counts the pictures.
+    pub fn play_rtsp(from: &str, transport: &str, seconds: u32) -> Ffmpeg {
+        let words = format!(
+            "-rtsp_transport {transport} -i {from} -map 0:v -map 0:a -t {seconds} -fps_mode passthrough -f null -"
+        );
+        let args: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        Ffmpeg::run(format!("ffmpeg that plays {from} over {transport}"), &args)
     }
 
     /// Listens on an `rtmp://` URL as a server for one publisher, and decodes and counts what comes: an independent

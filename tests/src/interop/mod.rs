@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod cluster;
 pub mod ffmpeg;
+pub mod gstreamer;
 pub mod http;
 pub mod log;
 pub mod wait;

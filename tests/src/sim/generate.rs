@@ -95,9 +95,10 @@ enum Fault {
     Evil,
     Absent,
     Versions,
+    Memory,
 }
 
-const FAULTS: [Fault; 16] = [
+const FAULTS: [Fault; 17] = [
     Fault::Crash,
     Fault::Drain,
     Fault::Cut,
@@ -114,6 +115,7 @@ const FAULTS: [Fault; 16] = [
     Fault::Evil,
     Fault::Absent,
     Fault::Versions,
+    Fault::Memory,
 ];
 
 /// What people ask nodes for.
@@ -361,6 +363,14 @@ impl Generator<'_> {
                 self.add(at, Op::Replace(place, version));
                 if self.one_in(2) {
                     self.add(later, Op::Replace(place, Version::This));
+                }
+            }
+            Fault::Memory => {
+                // Room for a stream or three, and some sessions.
+                let mb = self.between(9, 26) as u32;
+                self.add(at, Op::Memory(place, mb));
+                if self.one_in(2) {
+                    self.add(later, Op::Memory(place, 0));
                 }
             }
             Fault::Drain => self.add(at, Op::Drain(place)),

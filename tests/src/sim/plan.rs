@@ -186,6 +186,8 @@ pub enum Op {
     Skew(Place, i32),
     /// A node's wall clock jumps by so many milliseconds.
     Wall(Place, i32),
+    /// A node is started anew with so many megabytes to hold; 0: enough.
+    Memory(Place, u32),
     /// A node has at most so many descriptors; 0: enough.
     Descriptors(Place, u32),
     /// A node's kernel refuses so many in a thousand of its messages.

@@ -178,6 +178,9 @@ impl<'a> Runner<'a> {
         self.world.note(|| "plan the faults end".to_owned());
         self.world.heal_all();
         for &host in self.places.values() {
+            if self.world.is_short_of_memory(host) {
+                self.world.memory(host, None);
+            }
             if self.world.is_draining(host) {
                 self.world.crash(host);
             }
@@ -350,6 +353,7 @@ impl<'a> Runner<'a> {
             | Op::Resume(at)
             | Op::Skew(at, _)
             | Op::Wall(at, _)
+            | Op::Memory(at, _)
             | Op::Descriptors(at, _)
             | Op::Refuse(at, _) => at,
             _ => return None,
@@ -378,6 +382,7 @@ impl<'a> Runner<'a> {
             Op::Resume(_) => w.resume(id),
             Op::Skew(_, ppm) => w.skew(id, i64::from(*ppm)),
             Op::Wall(_, ms) => w.jump_wall(id, i64::from(*ms)),
+            Op::Memory(_, mb) => w.memory(id, (*mb > 0).then_some(u64::from(*mb) << 20)),
             Op::Descriptors(_, n) => w.descriptors(id, (*n > 0).then_some(*n as usize)),
             Op::Refuse(_, permille) => w.refuse_datagrams(id, f64::from(*permille) / 1_000.0),
             _ => {}

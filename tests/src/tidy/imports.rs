@@ -8,22 +8,36 @@ const BASE: [&str; 11] =
     ["machine", "time", "trace", "rand", "limits", "simulation", "error", "buf", "ids", "io", "guard"];
 
 /// What each room may use beside [`BASE`] and itself. An entry with `::` opens only that part of a room.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("wire", &["media"]),
     ("media", &["wire"]),
     ("rtmp", &["wire", "media", "hub::delivery"]),
+    ("rtsp", &["wire", "media", "hub::delivery"]),
     ("rtc", &["wire", "media", "hub::delivery"]),
     ("http", &["wire", "media", "hub::delivery"]),
     ("signalling", &["wire"]),
     ("tls", &[]),
     ("hub", &["wire", "media"]),
     ("cluster", &["wire", "media", "hub"]),
-    ("node", &["wire", "media", "rtmp", "rtc", "http", "signalling", "tls", "hub", "cluster"]),
+    ("node", &["wire", "media", "rtmp", "rtsp", "rtc", "http", "signalling", "tls", "hub", "cluster"]),
     // What a node is made of, not the node: any machine of its shape can be recorded.
     ("recording", &["node::config"]),
     (
         "lib",
-        &["wire", "media", "rtmp", "rtc", "http", "signalling", "tls", "hub", "cluster", "node", "recording"],
+        &[
+            "wire",
+            "media",
+            "rtmp",
+            "rtsp",
+            "rtc",
+            "http",
+            "signalling",
+            "tls",
+            "hub",
+            "cluster",
+            "node",
+            "recording",
+        ],
     ),
 ];
 

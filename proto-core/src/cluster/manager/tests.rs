@@ -352,8 +352,9 @@ fn pairs(m: &mut Manager) -> Vec<Result<String, &'static str>> {
 }
 
 fn broadcast(m: &mut Manager, name: &str, region: Option<&str>, strict: bool, now: Time) {
-    let region = region.map(str::to_owned);
-    m.handle(Input::Pair { req: 0, action: Action::Broadcast, key: key(name), region, strict }, now);
+    let regions = region.into_iter().map(str::to_owned).collect();
+    let pairing = Pairing { action: Action::Broadcast, key: key(name), regions, strict, count: 1 };
+    m.handle(Input::Pair { req: 0, pairing }, now);
 }
 
 #[test]
@@ -492,4 +493,129 @@ fn viewers_are_added_up_over_all_nodes_and_go_with_their_node() {
     m.handle(Input::LinkDown(origin), now);
     m.handle(Input::Tick, now + Duration::from_secs(60));
     assert_eq!(total(m, "manager"), 0);
+}
+
+fn choose(w: &mut World, req: u64, name: &str, action: Action, count: usize, strict: bool) {
+    let pairing = Pairing { action, key: key(name), regions: Vec::new(), strict, count };
+    let now = w.now;
+    w.manager.as_mut().unwrap().handle(Input::Pair { req, pairing }, now);
+    w.run(10);
+}
+
+#[test]
+fn several_nodes_are_given_out_the_best_first_and_strict_wants_all_of_them() {
+    let mut w = world();
+    choose(&mut w, 1, "x", Action::Broadcast, 2, true);
+    choose(&mut w, 2, "x", Action::Broadcast, 5, false);
+    choose(&mut w, 3, "x", Action::Broadcast, 3, true);
+    let given = |req: u64| {
+        let p = w.paired[&req].as_ref().unwrap();
+        (p.node.id.0.clone(), p.others.iter().map(|n| n.id.0.clone()).collect::<Vec<_>>())
+    };
+    let (first, rest) = given(1);
+    assert_eq!(rest.len(), 1);
+    assert_ne!(first, rest[0]);
+    assert_eq!(given(2), (first, rest), "the second question finds the first one's reservation");
+    assert_eq!(w.paired[&3].as_ref().unwrap_err().code, "too_few");
+}
+
+#[test]
+fn a_node_that_an_operator_drains_is_given_to_nobody_until_it_is_taken_back() {
+    let mut w = world();
+    let order = |on| DrainOrder { on, within_ms: 0, stop: false };
+    let manager = w.manager.as_mut().unwrap();
+    let node = manager.find_node("origin-a").unwrap();
+    manager.drain_node(&node, order(true)).unwrap();
+    choose(&mut w, 1, "x", Action::Broadcast, 2, false);
+    let p = w.paired[&1].as_ref().unwrap();
+    assert_eq!((p.node.id.0.as_str(), p.others.len()), ("origin-b", 0));
+    w.run(2_000);
+    assert!(w.nodes[0].draining, "the node was told");
+    // A manager that was restarted learns it from the node.
+    w.kill_manager();
+    w.run(500);
+    w.start_manager(0);
+    w.run(5_000);
+    choose(&mut w, 2, "y", Action::Broadcast, 2, false);
+    assert_eq!(w.paired[&2].as_ref().unwrap().node.id.0, "origin-b");
+    w.manager.as_mut().unwrap().drain_node(&node, order(false)).unwrap();
+    w.run(2_000);
+    choose(&mut w, 3, "z", Action::Broadcast, 2, false);
+    assert_eq!(w.paired[&3].as_ref().unwrap().others.len(), 1);
+    let manager = w.manager.as_mut().unwrap();
+    assert_eq!(manager.find_node("nobody").unwrap_err().status, 404);
+    assert_eq!(manager.find_node("10.0.0.1").unwrap().0, "origin-b", "by its address");
+}
+
+#[test]
+fn a_node_that_lost_its_order_on_a_broken_link_is_told_again() {
+    let mut w = world();
+    w.cut(0);
+    w.run(100);
+    let now = w.now;
+    let manager = w.manager.as_mut().unwrap();
+    let node = manager.find_node("origin-a").unwrap();
+    manager.drain_node(&node, DrainOrder { on: true, within_ms: 0, stop: false }).unwrap();
+    let stop = DrainOrder { on: true, within_ms: 0, stop: true };
+    assert_eq!(manager.drain_node(&node, stop).unwrap_err().code, "node_unreachable");
+    w.nodes[0].cut = false;
+    w.run(2_500);
+    assert!(w.nodes[0].draining && w.now > now);
+}
+
+#[test]
+fn a_warm_order_reaches_the_edges_that_viewers_will_be_sent_to() {
+    let mut w = world();
+    w.add("edge-b", EDGE);
+    w.run(2_500);
+    let now = w.now;
+    assert_eq!(w.manager.as_mut().unwrap().warm(&key("x"), 1, 60_000, now).unwrap_err().status, 404);
+    w.claim(0, 1, "x", "");
+    w.run(100);
+    let now = w.now;
+    let edges = w.manager.as_mut().unwrap().warm(&key("x"), 1, 60_000, now).unwrap();
+    w.run(100);
+    let warmed: Vec<_> = w.nodes.iter().filter(|n| !n.warmed.is_empty()).map(|n| n.info.id.clone()).collect();
+    assert_eq!(warmed, edges);
+    choose(&mut w, 2, "x", Action::Subscribe, 1, false);
+    assert_eq!(w.paired[&2].as_ref().unwrap().node.id, edges[0]);
+}
+
+#[test]
+fn why_something_is_where_it_is_can_be_asked_afterwards() {
+    let mut w = world();
+    choose(&mut w, 1, "x", Action::Broadcast, 1, false);
+    let first = w.paired[&1].as_ref().unwrap().node.id.clone();
+    let at = w.nodes.iter().position(|n| n.info.id == first).unwrap();
+    w.claim(at, 1, "x", "");
+    w.claim(1 - at, 2, "y", "");
+    w.run(2_000);
+    for req in 2..9 {
+        choose(&mut w, req, "x", Action::Subscribe, 1, false);
+    }
+    choose(&mut w, 20, "absent", Action::Subscribe, 1, false);
+    let m = w.manager.as_ref().unwrap();
+    let placed = m.placed(&key("x")).unwrap();
+    let choice = placed.publisher.as_ref().unwrap();
+    assert_eq!(choice.considered.len(), 2, "both origins, no edge");
+    assert_eq!(choice.considered[0].node, first.0, "the chosen one first");
+    let words = choice.words(w.now).join("\n");
+    assert!(words.contains("least used") && words.contains("could be used"), "{words}");
+    assert_eq!(placed.viewers.len(), 4, "only the newest are kept");
+    assert!(placed.taken.as_ref().unwrap().how.contains("as the manager had said"));
+    let other = m.placed(&key("y")).unwrap().taken.as_ref().unwrap();
+    assert!(other.how.contains("without asking"), "{}", other.how);
+    assert!(m.placed(&key("absent")).is_none(), "names that nobody publishes push nothing out");
+    assert_eq!(m.placed_count(), 2);
+}
+
+#[test]
+fn of_the_oldest_streams_nothing_is_remembered() {
+    let mut choices = super::placed::Choices::default();
+    for n in 0..10 {
+        let taken = Taken { at: Time::ZERO, node: NodeId("n".to_owned()), epoch: Epoch::default(), how: "" };
+        choices.take(&key(&format!("s{n}")), taken, 4);
+    }
+    assert_eq!(choices.len(), 4);
+    assert!(choices.of(&key("s5")).is_none() && choices.of(&key("s6")).is_some());
 }

@@ -37,6 +37,7 @@ pub(crate) fn info(name: &str, roles: &[Role], region: &str, capacity_mbps: u32)
             name: String::new(),
             http: 1,
             rtmp: 2,
+            rtsp: 5,
             webrtc: 3,
             link: 4,
         },
@@ -165,5 +166,55 @@ fn fair(report_every: usize) {
 fn unequal_origins_are_used_equally_whether_or_not_reports_come_in_between() {
     for report_every in [1, 7, 100, 1_001] {
         fair(report_every);
+    }
+}
+
+/// Many streams with few viewers each: a stream shall be pulled to as few edges as can be. 1 is the least.
+#[test]
+fn ten_thousand_streams_of_ten_viewers_are_pulled_to_few_of_twenty_edges() {
+    let limits = Arc::new(Limits::default());
+    let mut r = Registry::new(Arc::clone(&limits));
+    let mut now = Time::from_millis(1);
+    let edges = names(20);
+    // Unequal edges, which 100,000 viewers of 1 Mbit/s fill to about two thirds.
+    let capacity = |i: usize| 5_000 + 500 * (i as u32 % 10);
+    for (i, name) in edges.iter().enumerate() {
+        let link = LinkId::Conn(ConnId::accepted(i as u64));
+        r.register(link, info(&name.0, &[Role::Edge], "eu", capacity(i)), now).unwrap();
+    }
+    let at: BTreeMap<NodeId, usize> = edges.iter().cloned().zip(0..).collect();
+    let mut carried = vec![0u32; 20];
+    let (mut pulls, mut viewers) = (0usize, 0usize);
+    for s in 0..10_000 {
+        let mut on = std::collections::BTreeSet::new();
+        for _ in 0..10 {
+            let candidates = r.candidates(now);
+            let node = pick_edge(&key(s), &candidates, &[], false).unwrap().0.clone();
+            r.expect_viewer(&node, now);
+            let i = at[&node];
+            carried[i] += 1;
+            on.insert(i);
+            viewers += 1;
+            // A thousand viewers come in a second, and the edges report what they carry.
+            if viewers.is_multiple_of(1_000) {
+                now += std::time::Duration::from_millis(1_000);
+                for (i, name) in edges.iter().enumerate() {
+                    let egress_bps = u64::from(carried[i]) * 1_000_000;
+                    let report = Report {
+                        egress_bps,
+                        sessions: carried[i],
+                        session_limit: 20_000,
+                        ..Report::default()
+                    };
+                    assert!(r.report(name, &report, now));
+                }
+            }
+        }
+        pulls += on.len();
+    }
+    let mean = pulls as f64 / 10_000.0;
+    assert!(mean <= 1.3, "{mean} pulls a stream; the edges carry {carried:?}");
+    for (i, got) in carried.iter().enumerate() {
+        assert!(*got < capacity(i), "edge {i} carries {got} Mbit/s of {}", capacity(i));
     }
 }

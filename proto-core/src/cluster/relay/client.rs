@@ -399,6 +399,15 @@ impl PullClient {
             }
         }
         let media = frame.media;
+        // Tracks share the numbers of their stream.
+        let newest = self.tracks.values().filter_map(|t| t.last).max();
+        if newest.is_some_and(|n| frame.seq.saturating_sub(n) > self.limits.relay_jump_frames) {
+            if let Some(track) = self.tracks.get_mut(&media.track) {
+                track.joined = false;
+            }
+            self.unusable += 1;
+            return;
+        }
         match self.tracks.get_mut(&media.track) {
             Some(track) => {
                 if track.last.is_some_and(|last| frame.seq <= last) {

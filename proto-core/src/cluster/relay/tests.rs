@@ -174,6 +174,27 @@ fn from_another_node_on_the_way_nothing_comes_twice_either() {
 }
 
 #[test]
+fn a_number_from_far_away_is_left_out_and_silences_no_track() {
+    let mut c = client();
+    let mut s = pull_from(&mut c, "origin", E1, T);
+    let items = [
+        config(TrackId::VIDEO, 1),
+        config(TrackId::AUDIO, 1),
+        frame(1, Key, E1),
+        frame(u64::MAX, Audio, E1),
+        frame(2, Audio, E1),
+        frame(u64::MAX, Delta, E1),
+        frame(3, Delta, E1),
+        frame(4, Key, E1),
+        frame(5, Audio, E1),
+    ];
+    let said = feed(&mut c, &mut s, &items);
+    // What refers to the picture that was left out has to wait for the next key frame.
+    assert_eq!(pts(&said), [1, 2, 4, 5]);
+    assert_eq!(c.left_out(), (0, 0, 3));
+}
+
+#[test]
 fn frames_of_a_superseded_epoch_are_never_passed_on() {
     let mut c = client();
     let mut s = pull_from(&mut c, "origin", E1, T);

@@ -1,8 +1,8 @@
-import { Backoff, Refused, Stats, copy, el, end, endpoints, keyFromPath, negotiate, showNotices, showStats, wait } from "./headwater.js";
+import { publish } from "/client.js";
+import { copy, el, keyFromPath, showNotices, showNumbers } from "./headwater.js";
 
 const key = keyFromPath("/publish/");
 const video = el("video");
-const backoff = new Backoff();
 const canCapture = window.isSecureContext && !!navigator.mediaDevices?.getUserMedia;
 let live = null;
 
@@ -91,55 +91,6 @@ function captureWords(error) {
   }
 }
 
-/** H.264 first: it is what every viewer of the cluster gets. */
-function preferH264(transceiver) {
-  const codecs = RTCRtpReceiver.getCapabilities?.("video")?.codecs ?? [];
-  const rank = (c) =>
-    c.mimeType.toLowerCase() !== "video/h264" ? 2 : /packetization-mode=1/.test(c.sdpFmtpLine ?? "") ? 0 : 1;
-  if (!codecs.some((c) => rank(c) < 2)) return false;
-  transceiver.setCodecPreferences?.([...codecs].sort((a, b) => rank(a) - rank(b)));
-  return true;
-}
-
-/** One session; ends by throwing why, or returns when the user stopped it. */
-async function session(run) {
-  const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
-  run.pc = pc;
-  try {
-    for (const track of run.media.getTracks()) {
-      const options = { direction: "sendonly", streams: [run.media] };
-      if (track.kind === "video") options.sendEncodings = [{ maxBitrate: 3_000_000 }];
-      const transceiver = pc.addTransceiver(track, options);
-      if (track.kind === "video" && !preferH264(transceiver)) {
-        showNotices(el("notices"), ["This browser cannot encode H.264, so the node will probably refuse the picture."]);
-      }
-    }
-    const answer = await negotiate(pc, await endpoints(key, "broadcast", "whip"));
-    run.url = answer.session;
-    showNotices(el("notices"), answer.notices);
-    const stats = new Stats(pc, "outbound-rtp");
-    let broken = 0;
-    while (live === run) {
-      await wait(1000);
-      if (live !== run) return;
-      if (pc.connectionState === "failed" || pc.connectionState === "closed") throw new Error("the connection was lost");
-      broken = pc.connectionState === "connected" ? 0 : broken + 1;
-      if (broken > 10) throw new Error("no media path to the node; is its UDP port open?");
-      if (broken === 0) {
-        backoff.reset();
-        tell("live", "Live");
-      }
-      const rows = await stats.read();
-      rows["Node"] = answer.host;
-      showStats(el("stats"), rows);
-    }
-  } finally {
-    pc.close();
-    end(run.url);
-    run.url = null;
-  }
-}
-
 async function start() {
   el("go").disabled = true;
   showNotices(el("notices"), []);
@@ -153,8 +104,24 @@ async function start() {
     el("go").disabled = false;
     return;
   }
-  const run = { media, url: null, pc: null };
+  const session = publish(key, media);
+  const run = { media, session };
   live = run;
+  session.addEventListener("state", () => {
+    if (live !== run) return;
+    const { state, status, text } = session;
+    if (state === "refused") {
+      stop();
+      showNotices(el("notices"), [text], "bad");
+      tell("error", "Refused");
+      return;
+    }
+    const trying = status === 409 ? "The name is taken – trying again…" : "Trying again…";
+    tell(state, state === "connecting" && text !== "Connecting…" ? trying : text);
+    if (state === "connecting" && text !== "Connecting…") showNotices(el("notices"), [text], "bad");
+  });
+  session.addEventListener("notices", () => showNotices(el("notices"), session.notices));
+  session.addEventListener("stats", () => live === run && showNumbers(el("stats"), session));
   video.srcObject = media;
   el("cover").hidden = true;
   el("screen").classList.toggle("mirror", el("source").value === "camera");
@@ -164,32 +131,13 @@ async function start() {
   el("go").classList.add("stop");
   // The browser's own "stop sharing", or an unplugged camera.
   media.getVideoTracks()[0]?.addEventListener("ended", () => live === run && stop());
-  while (live === run) {
-    try {
-      tell("connecting", "Connecting…");
-      await session(run);
-    } catch (error) {
-      if (live !== run) break;
-      const fatal = error instanceof Refused && error.status < 500 && ![404, 409, 429].includes(error.status);
-      showNotices(el("notices"), [error.message], "bad");
-      if (fatal) {
-        stop();
-        tell("error", "Refused");
-        break;
-      }
-      tell("connecting", error.status === 409 ? "The name is taken – trying again…" : "Trying again…");
-      await backoff.pause();
-    }
-  }
 }
 
 function stop() {
   const run = live;
   live = null;
   if (!run) return;
-  end(run.url);
-  run.url = null;
-  run.pc?.close();
+  run.session.stop();
   for (const track of run.media.getTracks()) track.stop();
   run.media.release?.();
   video.srcObject = null;
@@ -211,7 +159,6 @@ const query = new URLSearchParams(location.search);
 if (["camera", "screen", "test"].includes(query.get("source"))) el("source").value = query.get("source");
 el("go").addEventListener("click", () => (live ? stop() : start()));
 el("copy").addEventListener("click", () => copy(el("watch").href, el("copy"), el("watch")));
-addEventListener("pagehide", () => end(live?.url));
 // For scripts and tests: ?start goes live without a press.
 if (!window.RTCPeerConnection) {
   tell("error", "This browser has no WebRTC, so it cannot publish here.");

@@ -113,11 +113,12 @@ impl Node {
         let place = if action == Action::Broadcast { Place::Broadcast } else { Place::Subscribe };
         let req = self.next_req();
         self.proxy.carried.by_req.insert(req, id);
-        let region = request.query("region").filter(|r| !r.is_empty());
+        let regions = crate::http::event::regions(request.query("region").as_deref());
         let strict = request.query("strict").is_some_and(|s| s == "true");
         let now = self.now;
         if let Some(manager) = &mut self.manager {
-            manager.handle(manager::Input::Pair { req, action: place, key, region, strict }, now);
+            let pairing = manager::Pairing { action: place, key, regions, strict, count: 1 };
+            manager.handle(manager::Input::Pair { req, pairing }, now);
         }
         None
     }

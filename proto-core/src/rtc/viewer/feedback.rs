@@ -88,7 +88,7 @@ impl ReportClock {
 fn ntp(now: Time) -> u64 {
     let nanos = now.as_nanos();
     let seconds = NTP_EPOCH.wrapping_add(nanos / 1_000_000_000);
-    seconds << 32 | ((nanos % 1_000_000_000) << 32) / 1_000_000_000
+    (seconds << 32) | (((nanos % 1_000_000_000) << 32) / 1_000_000_000)
 }
 
 impl Viewer {
@@ -142,7 +142,7 @@ impl Viewer {
             let units = middle.wrapping_sub(report.last_sr).wrapping_sub(report.since_last_sr);
             // More than half the range: the peer's clock and ours disagree about a moment.
             if units < 1 << 31 {
-                self.stats.rtt = Some(Duration::from_nanos(u64::from(units) * 1_000_000_000 >> 16));
+                self.stats.rtt = Some(Duration::from_nanos((u64::from(units) * 1_000_000_000) >> 16));
             }
         }
     }

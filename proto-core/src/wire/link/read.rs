@@ -257,6 +257,11 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
             let p = parts(rest, &[Key, Part::Epoch])?;
             Message::Fence { key: need(p.key)?, epoch: need(p.epoch)? }
         }
+        23 => read_drain(rest)?,
+        24 => {
+            let p = parts(rest, &[Id, Key])?;
+            Message::Warm { key: need(p.key)?, for_ms: p.id }
+        }
         30 => read_pull(rest)?,
         31 => read_tracks(rest)?,
         32 => return Ok(read_frame(rest)?.map(|f| Message::Frame(Box::new(f)))),
@@ -270,6 +275,19 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
         37 => Message::CancelPull { pull: parts(rest, &[Id])?.id },
         _ => return Ok(None),
     }))
+}
+
+fn read_drain(mut rest: Bytes) -> Result<Message, Malformed> {
+    let (mut on, mut within_ms, mut stop) = (false, 0, false);
+    while let Some((tag, value)) = next_field(&mut rest)? {
+        match tag {
+            1 => on = flag(value)?,
+            2 => within_ms = number(value)?,
+            3 => stop = flag(value)?,
+            _ => {}
+        }
+    }
+    Ok(Message::Drain { on, within_ms, stop })
 }
 
 fn read_hello(mut rest: Bytes) -> Result<Hello, Malformed> {
@@ -302,6 +320,7 @@ fn read_info(mut rest: Bytes) -> Result<NodeInfo, Malformed> {
             name: String::new(),
             http: 0,
             rtmp: 0,
+            rtsp: 0,
             webrtc: 0,
             link: 0,
         },
@@ -328,6 +347,7 @@ fn read_info(mut rest: Bytes) -> Result<NodeInfo, Malformed> {
             11 => a.rtmp = small(value)?,
             12 => a.webrtc = small(value)?,
             13 => a.link = small(value)?,
+            16 => a.rtsp = small(value)?,
             14 => info.highest = epoch(value)?,
             _ => {}
         }

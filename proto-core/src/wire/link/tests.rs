@@ -25,7 +25,7 @@ fn bytes() -> impl Strategy<Value = Bytes> {
 }
 
 fn info() -> impl Strategy<Value = NodeInfo> {
-    let addrs = (any::<IpAddr>(), any::<IpAddr>(), "[a-z.]{0,20}", any::<[u16; 4]>());
+    let addrs = (any::<IpAddr>(), any::<IpAddr>(), "[a-z.]{0,20}", any::<[u16; 5]>());
     let roles = proptest::sample::subsequence(vec![Role::Manager, Role::Origin, Role::Edge], 0..=3);
     (node(), any::<u64>(), ".{0,20}", roles, "[a-z-]{0,9}", any::<u32>(), addrs, epoch()).prop_map(
         |(
@@ -35,10 +35,10 @@ fn info() -> impl Strategy<Value = NodeInfo> {
             roles,
             region,
             capacity_mbps,
-            (public, private, name, [http, rtmp, webrtc, link]),
+            (public, private, name, [http, rtmp, rtsp, webrtc, link]),
             highest,
         )| {
-            let advertised = Advertised { public, private, name, http, rtmp, webrtc, link };
+            let advertised = Advertised { public, private, name, http, rtmp, rtsp, webrtc, link };
             NodeInfo { id, instance, version, roles, region, advertised, capacity_mbps, highest }
         },
     )
@@ -185,6 +185,8 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
             Message::Moved { key, epoch, node, link_addr: SocketAddr::new(ip, port) }
         }),
         (key(), epoch()).prop_map(|(key, epoch)| Message::Fence { key, epoch }),
+        any::<(bool, u64, bool)>().prop_map(|(on, within_ms, stop)| Message::Drain { on, within_ms, stop }),
+        (key(), n()).prop_map(|(key, for_ms)| Message::Warm { key, for_ms }),
         (n(), key(), vec(node(), 0..5)).prop_map(|(pull, key, hops)| Message::Pull { pull, key, hops }),
         (n(), vec(node(), 0..5), vec(config(), 0..4)).prop_map(|(pull, path, configs)| Message::Tracks {
             pull,

@@ -271,6 +271,17 @@ pub fn encode(message: &Message) -> Encoded {
             w.epoch(2, *epoch);
             22
         }
+        Message::Drain { on, within_ms, stop } => {
+            w.number(1, *on);
+            w.number(2, *within_ms);
+            w.number(3, *stop);
+            23
+        }
+        Message::Warm { key, for_ms } => {
+            w.number(1, *for_ms);
+            w.key(2, key);
+            24
+        }
         Message::Pull { pull, key, hops } => {
             w.number(1, *pull);
             w.key(2, key);
@@ -342,6 +353,7 @@ fn write_info(w: &mut Writer, info: &NodeInfo) {
     w.number(12, a.webrtc);
     w.number(13, a.link);
     w.epoch(14, info.highest);
+    w.number(16, a.rtsp);
 }
 
 fn write_report(w: &mut Writer, r: &Report) {

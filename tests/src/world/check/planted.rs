@@ -69,6 +69,7 @@ pub fn table() -> &'static [Planted] {
         "gop-tail-kept" GopTailKept "S4" a_viewer_is_slow;
         "drop-not-counted" DropNotCounted "S5" a_viewer_is_slow;
         "queue-limit-ignored" QueueLimitIgnored "S6" a_small_ring;
+        "memory-ignored" MemoryIgnored "S6" more_come_than_fit;
         "session-left-in-map" SessionLeftInMap "S7" a_viewer_leaves_while_it_waits;
         "consent-ignored" ConsentIgnored "S9" a_whep_viewer_vanishes;
         "amplified-answer" AmplifiedAnswer "S10" a_stranger_probes;
@@ -76,6 +77,7 @@ pub fn table() -> &'static [Planted] {
         "proxy-unchecked" ProxyUnchecked "S11" a_client_names_the_manager_as_its_node;
         "load-not-reported" LoadNotReported "S14" some_viewers;
         "timer-in-the-past" TimerInThePast "S16" nobody_does_anything;
+        "restless-timer" RestlessTimer "S16" nobody_does_anything;
         "zombie-publisher" ZombiePublisher "L1" a_publisher_vanishes;
         "publish-races-read" PublishRacesRead "L2" a_play_comes_before_its_publish;
         "edge-never-recovers" EdgeNeverRecovers "L3" origin_restarts;

@@ -196,6 +196,44 @@ pub(super) fn a_small_ring(w: &mut World) {
     w.lapse(ms(6_000));
 }
 
+/// A node with room for a stream and some sessions: who comes first is served to the end, who comes later is told.
+pub(super) fn more_come_than_fit(w: &mut World) {
+    let m = w.host("m1", &[Role::Manager], None);
+    // The sessions of a publisher and four viewers, and a ring.
+    let small = |c: &mut Config| {
+        c.limits.session_bytes = 4 << 20;
+        c.limits.memory_bytes = c.limits.ring_bytes_min + 5 * c.limits.session_bytes;
+    };
+    let o = w.host_with("o1", &[Role::Origin], Some(m), small);
+    w.lapse(ms(2_500));
+    let p = live(w, o, ONE);
+    w.lapse(ms(500));
+    let first = viewer(w, o, ONE);
+    let late = w.publish_with(o, TWO, PublisherConfig { again: None, ..PublisherConfig::default() });
+    w.lapse(ms(1_000));
+    let others: Vec<ClientId> = (0..8).map(|_| w.play(o, ONE)).collect();
+    w.lapse(ms(1_000));
+    let by_whep = w.play_webrtc(o, ONE, WhepConfig { again: None, ..WhepConfig::default() });
+    w.lapse(ms(3_000));
+    if w.violation().is_some() {
+        return;
+    }
+    let served = |w: &World, v| w.player(v).last_picture().is_some_and(|s| w.now().since(s.at) < ms(500));
+    let many = others.iter().filter(|v| served(w, **v)).count();
+    let status = w.whep(by_whep).calls().last().and_then(|c| c.status);
+    let told = w.publisher(late).sent.last().and_then(|s| s.ended.clone());
+    let right = served(w, first) && w.publisher(p).is_ready() && many == 3 && status == Some(503);
+    if !right || told.is_none() {
+        let text = format!("first {}, {many} of 8 served, WHEP {status:?}, late {told:?}", served(w, first));
+        w.violate("SCENARIO", text);
+    }
+    for v in others {
+        w.with_player(v, |p| p.leave());
+    }
+    w.lapse(ms(1_000));
+    viewer(w, o, ONE);
+}
+
 pub(super) fn a_viewer_leaves_while_it_waits(w: &mut World) {
     let c = cluster(w, |_| {});
     w.part(c.m.into(), c.e1.into());

@@ -7,6 +7,7 @@ use crate::world::event::Event;
 use crate::world::{HostId, Owner, Party, World};
 use bytes::Bytes;
 use proto_core::io::{Answer, ConnId, Input};
+use proto_core::limits::Limits;
 use proto_core::time::Time;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -152,6 +153,21 @@ impl World {
     pub fn descriptors(&mut self, id: HostId, limit: Option<usize>) {
         self.say(id, "has other descriptors");
         self.hosts[id.0].faults.descriptors = limit;
+    }
+
+    /// Has a host's node start anew with so many bytes to hold (`limits.memory_bytes`); none: the default.
+    pub fn memory(&mut self, id: HostId, bytes: Option<u64>) {
+        if self.node_of(id).is_some() {
+            self.crash(id);
+        }
+        self.say(id, "has other memory");
+        self.hosts[id.0].config.limits.memory_bytes = bytes.unwrap_or_else(|| Limits::default().memory_bytes);
+        self.start(id);
+    }
+
+    /// Whether a host's node has less memory than it would by default.
+    pub fn is_short_of_memory(&self, id: HostId) -> bool {
+        self.hosts[id.0].config.limits.memory_bytes < Limits::default().memory_bytes
     }
 
     /// How many connections a host closed unheard for want of descriptors.

@@ -585,6 +585,7 @@ impl World {
         let services = [
             (config.http.port, Service::Http),
             (config.rtmp.port, Service::Rtmp),
+            (config.rtsp.port, Service::Rtsp),
             (config.cluster.port, Service::Link),
             (config.https.port, Service::Https),
             (config.rtmps.port, Service::Rtmps),

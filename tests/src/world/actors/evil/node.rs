@@ -196,6 +196,7 @@ impl FalseNode {
                 name: String::new(),
                 http: 80,
                 rtmp: 1935,
+                rtsp: 8554,
                 webrtc: 443,
                 link: 5090,
             },

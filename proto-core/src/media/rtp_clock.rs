@@ -20,7 +20,7 @@ const STEADY_SHARE: i128 = 10;
 /// The track that reports first leads: it goes by its timestamps alone, and the other is put beside it. So a wall clock
 /// that runs at another rate or is set moves no track; it serves only to compare them.
 #[derive(Debug, Default)]
-pub(super) struct SharedClock {
+pub struct SharedClock {
     /// Whether there is a leader.
     led: bool,
     /// Media clock minus the publisher's NTP clock, nanoseconds, by the leader's newest report; none while the wall clock
@@ -30,7 +30,7 @@ pub(super) struct SharedClock {
 
 /// The clock of one track.
 #[derive(Debug)]
-pub(super) struct TrackClock {
+pub struct TrackClock {
     rate: i64,
     discontinuity: Duration,
     unwrapper: TimestampUnwrapper,
@@ -57,7 +57,7 @@ struct Anchor {
 
 impl TrackClock {
     /// A clock of `rate` ticks a second, which takes a step of more than `discontinuity` for a new start.
-    pub(super) fn new(rate: u32, discontinuity: Duration) -> TrackClock {
+    pub fn new(rate: u32, discontinuity: Duration) -> TrackClock {
         TrackClock {
             rate: i64::from(rate.max(1)),
             discontinuity,
@@ -71,12 +71,25 @@ impl TrackClock {
         }
     }
 
+    /// Ticks a second.
+    pub fn rate(&self) -> u32 {
+        self.rate as u32
+    }
+
     fn nanos(&self, ticks: i64) -> i64 {
         (i128::from(ticks) * 1_000_000_000 / i128::from(self.rate)) as i64
     }
 
     /// The media time of a frame that arrived at `now`, nanoseconds. Never goes back.
-    pub(super) fn time(&mut self, timestamp: u32, now: Time) -> i64 {
+    pub fn time(&mut self, timestamp: u32, now: Time) -> i64 {
+        let time = self.shown(timestamp, now).max(self.last.map_or(i64::MIN, |l| l + 1));
+        self.last = Some(time);
+        time
+    }
+
+    /// The media time at which a frame that arrived at `now` is shown, nanoseconds. Goes back where pictures come in
+    /// another order than they are shown in.
+    pub fn shown(&mut self, timestamp: u32, now: Time) -> i64 {
         let arrival = now.as_nanos() as i64;
         let ticks = self.unwrapper.unwrap(timestamp);
         let ticks_ns = self.nanos(ticks);
@@ -96,13 +109,11 @@ impl TrackClock {
         let wanted = anchor.target - anchor.offset;
         anchor.offset +=
             if wanted.abs() > SLEW_MAX { wanted } else { wanted.clamp(-passed / SLEW, passed / SLEW) };
-        let time = (ticks_ns + anchor.offset).max(self.last.map_or(i64::MIN, |l| l + 1));
-        self.last = Some(time);
-        time
+        ticks_ns + anchor.offset
     }
 
     /// A sender report says that `timestamp` was sampled at `ntp` (nanoseconds on the publisher's wall clock).
-    pub(super) fn sender_report(&mut self, timestamp: u32, ntp: i128, shared: &mut SharedClock) {
+    pub fn sender_report(&mut self, timestamp: u32, ntp: i128, shared: &mut SharedClock) {
         let ticks_ns = self.nanos(self.unwrapper.near(timestamp));
         let Some(anchor) = &mut self.anchor else { return };
         if (ticks_ns - anchor.last_ticks_ns).unsigned_abs() > self.discontinuity.as_nanos() as u64 {
@@ -134,7 +145,7 @@ impl TrackClock {
     }
 
     /// How often the timestamps jumped.
-    pub(super) fn discontinuities(&self) -> u64 {
+    pub fn discontinuities(&self) -> u64 {
         self.discontinuities
     }
 }

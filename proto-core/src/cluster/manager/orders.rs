@@ -1,0 +1,115 @@
+//! What operators tell nodes through the manager: to take nothing new, to have a stream before its viewers come.
+
+use super::Manager;
+use crate::cluster::NodeId;
+use crate::cluster::placement::{Refusal, pick};
+use crate::error::quote;
+use crate::ids::Role;
+use crate::io::Level;
+use crate::media::key::StreamKey;
+use crate::time::Time;
+use crate::wire::link::Message;
+
+/// What a node is to do about new work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainOrder {
+    /// Nothing new from now on; false: back into service.
+    pub on: bool,
+    /// What runs is ended after this, milliseconds; 0: it may stay.
+    pub within_ms: u64,
+    /// The process ends when nothing is left, as after SIGTERM.
+    pub stop: bool,
+}
+
+impl Manager {
+    /// The node that an operator means by its name, or by its public address where that is one node's only.
+    ///
+    /// # Errors
+    /// 404 if there is none; says what to do.
+    pub fn find_node(&self, text: &str) -> Result<NodeId, Refusal> {
+        let nodes = self.registry.nodes();
+        if let Some((id, _)) = nodes.get_key_value(&NodeId(text.to_owned())) {
+            return Ok(id.clone());
+        }
+        let at = |n: &&crate::cluster::registry::Node| {
+            let a = &n.info.advertised;
+            a.host() == text || a.public.to_string() == text || a.private.to_string() == text
+        };
+        let found: Vec<_> = nodes.values().filter(at).collect();
+        match found.as_slice() {
+            [one] => Ok(one.info.id.clone()),
+            [] => Err(Refusal::new(
+                "no_such_node",
+                404,
+                format!("no node {} is registered here; `headwater ctl nodes` lists them", quote(text)),
+            )),
+            several => Err(Refusal::new(
+                "which_node",
+                404,
+                format!("{} nodes have the address {}; use a node's name", several.len(), quote(text)),
+            )),
+        }
+    }
+
+    /// Tells a node to take nothing new (or to take it again). It is given out to nobody from now on, whether or not
+    /// its version understands the order.
+    ///
+    /// # Errors
+    /// 404 if there is no such node, 503 if it cannot be told now.
+    pub fn drain_node(&mut self, node: &NodeId, order: DrainOrder) -> Result<(), Refusal> {
+        let Some(entry) = self.registry.node(node) else {
+            return Err(Refusal::new(
+                "no_such_node",
+                404,
+                format!("no node {} is registered here", quote(&node.0)),
+            ));
+        };
+        if order.stop && entry.link.is_none() {
+            let text =
+                format!("the link to node {} is broken; end its process on its own host", quote(&node.0));
+            return Err(Refusal::new("node_unreachable", 503, text));
+        }
+        self.registry.order_drain(node, order.on);
+        let DrainOrder { on, within_ms, stop } = order;
+        self.tell(node, Message::Drain { on, within_ms, stop });
+        let what = match (on, stop) {
+            (false, _) => "is back in service",
+            (true, false) => "takes nothing new from now on",
+            (true, true) => "ends when its sessions have, or at its deadline",
+        };
+        self.log(Level::Info, format!("an operator's order: node {} {what}", quote(&node.0)));
+        Ok(())
+    }
+
+    /// A node that registered anew may have missed what it was told.
+    pub(super) fn repeat_orders(&mut self, node: &NodeId) {
+        if self.registry.node(node).is_some_and(|n| n.ordered_drain) {
+            self.tell(node, Message::Drain { on: true, within_ms: 0, stop: false });
+        }
+    }
+
+    /// Has a stream pulled to the first `count` edges that its viewers would be sent to. Answers those.
+    ///
+    /// # Errors
+    /// 404 if nobody publishes it, 503 if no edge can be used.
+    pub fn warm(
+        &mut self,
+        key: &StreamKey,
+        count: usize,
+        for_ms: u64,
+        now: Time,
+    ) -> Result<Vec<NodeId>, Refusal> {
+        if self.registry.stream(key).is_none() {
+            return Err(Refusal::new("not_found", 404, format!("nobody publishes {key}")));
+        }
+        let candidates = self.registry.candidates(now);
+        let edges: Vec<NodeId> = pick(Role::Edge, key, &candidates, &[], false, count)?
+            .into_iter()
+            .map(|(node, _)| node.clone())
+            .collect();
+        for edge in &edges {
+            self.tell(edge, Message::Warm { key: key.clone(), for_ms });
+        }
+        Ok(edges)
+    }
+}

@@ -1,0 +1,397 @@
+//! RTSP: what its connections say, and their datagrams.
+//!
+//! A few pairs of UDP ports serve all sessions. A packet is known by the pair that it comes to and its source. Tracks of
+//! one client address get different pairs as long as there are any, so that an address translator, which gives packets
+//! other ports than the client announced, can be followed: the first packet of an unknown port from that address can only
+//! be the one track that waits on this pair.
+
+use super::Node;
+use super::conns::{Conn, Proto};
+use super::session::{Carrier, Part, Protocol, SessionId};
+use crate::error::Reason;
+use crate::guard::guard;
+use crate::hub::delivery::Delivery;
+use crate::hub::{CodecSet, StreamId};
+use crate::io::{Batch, ConnId, Level, Output, SocketId};
+use crate::machine::Machine;
+use crate::media::track::Origin;
+use crate::rtmp;
+use crate::rtsp;
+use crate::rtsp::server::{Input, Output as Said};
+use crate::time::Time;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// The first socket of RTSP; RTP and RTCP of a pair follow each other.
+const FIRST_SOCKET: u32 = 16;
+/// A track is followed to another port of its client's address once it was silent for so long: two RTCP intervals.
+const MOVES_AFTER: Duration = Duration::from_secs(10);
+/// Empty batches that are kept for reuse.
+const SPARE: usize = 8;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Socket {
+    port: u16,
+    max_segments: usize,
+    open: bool,
+}
+
+/// Where one half of a lane, RTP or RTCP, is.
+#[derive(Clone, Copy, Debug)]
+struct Half {
+    socket: SocketId,
+    peer: SocketAddr,
+    heard: Option<Time>,
+}
+
+/// The UDP ports of RTSP, and whose packets come and go there.
+#[derive(Debug, Default)]
+pub(super) struct Udp {
+    sockets: BTreeMap<SocketId, Socket>,
+    /// By connection and lane: RTP, RTCP, and the address of ours that the client dialled.
+    lanes: BTreeMap<(ConnId, usize), ([Half; 2], Option<IpAddr>)>,
+    by_source: BTreeMap<(SocketId, SocketAddr), (ConnId, usize)>,
+    batches: BTreeMap<SocketId, Box<Batch>>,
+    spare: Vec<Box<Batch>>,
+}
+
+impl Udp {
+    pub(super) fn opened(&mut self, socket: SocketId, max_segments: usize) {
+        if let Some(s) = self.sockets.get_mut(&socket) {
+            s.open = true;
+            s.max_segments = max_segments.max(1);
+        }
+    }
+
+    pub(super) fn recycle(&mut self, mut batch: Box<Batch>) {
+        if self.spare.len() < SPARE {
+            batch.clear();
+            self.spare.push(batch);
+        }
+    }
+
+    /// Takes a pair for a lane whose packets come from these ports. Answers our ports.
+    fn take(
+        &mut self,
+        conn: ConnId,
+        lane: usize,
+        peer: IpAddr,
+        ports: (u16, u16),
+        local: Option<IpAddr>,
+    ) -> Option<(u16, u16)> {
+        let peers = [SocketAddr::new(peer, ports.0), SocketAddr::new(peer, ports.1)];
+        let mut best = None;
+        for (&rtp, socket) in self.sockets.iter().filter(|(id, _)| id.0 % 2 == FIRST_SOCKET % 2) {
+            let rtcp = SocketId(rtp.0 + 1);
+            let Some(second) = self.sockets.get(&rtcp).filter(|s| s.open && socket.open) else { continue };
+            let [a, b] = peers;
+            if self.by_source.contains_key(&(rtp, a)) || self.by_source.contains_key(&(rtcp, b)) {
+                continue;
+            }
+            let used = self.lanes.values().filter(|([h, _], _)| h.socket == rtp);
+            let (same, all) = used.fold((0u32, 0u32), |(same, all), ([h, _], _)| {
+                (same + u32::from(h.peer.ip() == peer), all + 1)
+            });
+            let rank = (same, all, rtp);
+            if best.is_none_or(|(r, _)| rank < r) {
+                best = Some((rank, (socket.port, second.port)));
+            }
+        }
+        let ((.., rtp), ours) = best?;
+        let [a, b] = peers;
+        let half = |socket, peer| Half { socket, peer, heard: None };
+        let rtcp = SocketId(rtp.0 + 1);
+        self.lanes.insert((conn, lane), ([half(rtp, a), half(rtcp, b)], local));
+        self.by_source.insert((rtp, a), (conn, lane));
+        self.by_source.insert((rtcp, b), (conn, lane));
+        Some(ours)
+    }
+
+    fn release(&mut self, conn: ConnId) {
+        let lanes: Vec<_> = self.lanes.range((conn, 0)..=(conn, usize::MAX)).map(|(k, _)| *k).collect();
+        for key in lanes {
+            if let Some((halves, _)) = self.lanes.remove(&key) {
+                for h in halves {
+                    self.by_source.remove(&(h.socket, h.peer));
+                }
+            }
+        }
+    }
+
+    /// Whose packet this is. Follows a client to the port that its address translator gave it.
+    fn owner(&mut self, socket: SocketId, remote: SocketAddr, now: Time) -> Option<(ConnId, usize, bool)> {
+        let half = usize::try_from((socket.0 - FIRST_SOCKET) % 2).ok()?;
+        let key = match self.by_source.get(&(socket, remote)) {
+            Some(key) => *key,
+            None => {
+                let waits = |h: &Half| {
+                    h.socket == socket
+                        && h.peer.ip() == remote.ip()
+                        && h.heard.is_none_or(|at| now.since(at) >= MOVES_AFTER)
+                };
+                let mut fit = self.lanes.iter_mut().filter_map(|(key, (halves, _))| {
+                    halves.get_mut(half).filter(|h| waits(h)).map(|h| (*key, h))
+                });
+                let (key, h) = fit.next()?;
+                if fit.next().is_some() {
+                    return None;
+                }
+                let before = std::mem::replace(&mut h.peer, remote);
+                self.by_source.remove(&(socket, before));
+                self.by_source.insert((socket, remote), key);
+                key
+            }
+        };
+        if let Some(h) = self.lanes.get_mut(&key).and_then(|(halves, _)| halves.get_mut(half)) {
+            h.heard = Some(now);
+        }
+        Some((key.0, key.1, half == 1))
+    }
+
+    fn put(&mut self, conn: ConnId, lane: usize, rtcp: bool, bytes: &Bytes) -> bool {
+        let Some((halves, local)) = self.lanes.get(&(conn, lane)) else { return false };
+        let Some(half) = halves.get(usize::from(rtcp)) else { return false };
+        let max_segments = self.sockets.get(&half.socket).map_or(1, |s| s.max_segments);
+        let spare = &mut self.spare;
+        let batch = self.batches.entry(half.socket).or_insert_with(|| match spare.pop() {
+            Some(mut batch) => {
+                batch.socket = half.socket;
+                batch
+            }
+            None => Box::new(Batch::new(half.socket)),
+        });
+        batch.push(*local, half.peer, bytes, max_segments);
+        true
+    }
+}
+
+impl Node {
+    pub(super) fn open_rtsp_udp(&mut self) {
+        let pairs: Vec<_> = self.config.rtsp_udp_pairs().collect();
+        let ids = (0..).map(|n| SocketId(FIRST_SOCKET + n));
+        for (socket, port) in ids.zip(pairs.into_iter().flat_map(|(a, b)| [a, b])) {
+            self.rtsp_udp.sockets.insert(socket, Socket { port, ..Socket::default() });
+            let bind = SocketAddr::new(self.config.bind, port);
+            self.out.push_back(Output::OpenUdp { socket, bind });
+        }
+    }
+
+    pub(super) fn rtsp_udp_failed(&mut self, socket: SocketId, reason: &Reason) {
+        let Some(s) = self.rtsp_udp.sockets.remove(&socket) else { return };
+        let text = format!(
+            "cannot open udp {} for RTSP media (rtsp.udp_port): {}; clients that ask for it are told to use TCP",
+            s.port, reason.text
+        );
+        self.log(Level::Warn, "rtsp", "udp_bind", text);
+    }
+
+    pub(super) fn rtsp_datagrams(
+        &mut self,
+        socket: SocketId,
+        remote: SocketAddr,
+        stride: usize,
+        bytes: &[u8],
+    ) {
+        let Some((conn, lane, rtcp)) = self.rtsp_udp.owner(socket, remote, self.now) else {
+            let n = bytes.len().div_ceil(stride.max(1)) as u64;
+            return self.counters.drop("datagram", "rtsp_unknown_source", n);
+        };
+        for datagram in bytes.chunks(stride.max(1)) {
+            self.tell_rtsp(conn, Input::Datagram { lane, rtcp, bytes: datagram });
+        }
+    }
+
+    pub(super) fn send_rtsp_batches(&mut self) {
+        while let Some((_, batch)) = self.rtsp_udp.batches.pop_first() {
+            self.send_batch(batch);
+        }
+    }
+
+    /// Hands a node's word to the RTSP machine of a connection, if one speaks there.
+    pub(super) fn tell_rtsp(&mut self, id: ConnId, input: Input<'_>) {
+        let now = self.now;
+        let Some(Conn { proto: Proto::Rtsp(m), explained, .. }) = self.conns.get_mut(&id) else { return };
+        *explained |= matches!(
+            input,
+            Input::PublishRefused(_) | Input::PlayRefused(_) | Input::StreamEnded(_) | Input::Close(_)
+        );
+        match guard(|| m.handle(input, now)) {
+            Ok(()) => {
+                self.dirty_conns.insert(id);
+            }
+            Err(reason) => self.end_conn(id, reason, Some(true)),
+        }
+    }
+
+    fn is_rtsp(&self, id: ConnId) -> bool {
+        matches!(self.conns.get(&id), Some(Conn { proto: Proto::Rtsp(_), .. }))
+    }
+
+    /// Tells a connection whether it may publish.
+    pub(super) fn tell_published(&mut self, id: ConnId, answer: Result<(), Reason>) {
+        use rtmp::server::Input as Rtmp;
+        match (self.is_rtsp(id), answer) {
+            (true, Ok(())) => self.tell_rtsp(id, Input::PublishAccepted),
+            (true, Err(reason)) => self.tell_rtsp(id, Input::PublishRefused(reason)),
+            (false, Ok(())) => self.tell_rtmp(id, Rtmp::PublishAccepted),
+            (false, Err(reason)) => self.tell_rtmp(id, Rtmp::PublishRefused(reason)),
+        }
+    }
+
+    /// Tells a connection that it may not play.
+    pub(super) fn tell_play_refused(&mut self, id: ConnId, reason: Reason) {
+        if self.is_rtsp(id) {
+            self.tell_rtsp(id, Input::PlayRefused(reason));
+        } else {
+            self.tell_rtmp(id, rtmp::server::Input::PlayRefused(reason));
+        }
+    }
+
+    /// Hands a connection that plays the next item.
+    pub(super) fn tell_delivery(&mut self, id: ConnId, delivery: &Delivery) {
+        if self.is_rtsp(id) {
+            self.tell_rtsp(id, Input::Deliver(delivery));
+        } else {
+            self.tell_rtmp(id, rtmp::server::Input::Deliver(delivery));
+        }
+    }
+
+    /// Tells a connection that its session is over; `stream`: because the stream is.
+    pub(super) fn tell_ended(&mut self, id: ConnId, reason: Reason, stream: bool) {
+        use rtmp::server::Input as Rtmp;
+        match (self.is_rtsp(id), stream) {
+            (true, true) => self.tell_rtsp(id, Input::StreamEnded(reason)),
+            (true, false) => self.tell_rtsp(id, Input::Close(reason)),
+            (false, true) => self.tell_rtmp(id, Rtmp::StreamEnded(reason)),
+            (false, false) => self.tell_rtmp(id, Rtmp::Close(reason)),
+        }
+    }
+
+    pub(super) fn rtsp_said(&mut self, id: ConnId, said: Said) {
+        let session = self.sessions.on(Carrier::Conn(id));
+        match said {
+            Said::Send(bytes) => {
+                if let Some(session) = session {
+                    if let Some(s) = self.sessions.get_mut(session) {
+                        s.bytes_out += bytes.len() as u64;
+                    }
+                    self.viewer_progress(session, bytes.len());
+                }
+                self.send(id, bytes);
+            }
+            Said::Datagram { lane, rtcp, bytes } => {
+                if !self.rtsp_udp.put(id, lane, rtcp, &bytes) {
+                    self.counters.drop("datagram", "rtsp_no_lane", 1);
+                } else if let Some(s) = session.and_then(|s| self.sessions.get_mut(s)) {
+                    s.bytes_out += bytes.len() as u64;
+                }
+            }
+            Said::Reading(on) => self.out.push_back(Output::Reading { conn: id, on }),
+            Said::PublishRequested { key, .. } => self.conn_publish(Protocol::Rtsp, id, key),
+            Said::DescribeRequested { key, .. } => self.conn_play(Protocol::Rtsp, id, key),
+            Said::PlayRequested => self.play_rtsp(id),
+            Said::UdpWanted { lane, ports } => {
+                let Some((remote, local)) = self.conns.get(&id).map(|c| (c.remote.ip(), c.local)) else {
+                    return;
+                };
+                let granted = self.rtsp_udp.take(id, lane, remote, ports, local.map(|l| l.ip()));
+                self.tell_rtsp(id, granted.map_or(Input::UdpRefused, Input::UdpGranted));
+            }
+            Said::UdpDone => self.rtsp_udp.release(id),
+            Said::Media(ingest) => {
+                if let Some(session) = session {
+                    self.ingest(session, ingest);
+                }
+            }
+            Said::KeyFrameWanted => {
+                if let Some(stream) = session.and_then(|s| self.stream_of(s)) {
+                    self.hub.request_key_frame(stream, self.now);
+                }
+            }
+            Said::Unpublished | Said::Stopped => {
+                if let Some(session) = session {
+                    let wish = if said == Said::Unpublished {
+                        Reason::peer("unpublished", "the publisher stopped publishing")
+                    } else {
+                        Reason::peer("stopped", "the viewer stopped playing")
+                    };
+                    let closing = match self.conns.get(&id).map(|c| &c.proto) {
+                        Some(Proto::Rtsp(m)) => m.closing().cloned(),
+                        _ => None,
+                    };
+                    self.forget_session(session, &closing.unwrap_or(wish));
+                }
+            }
+            Said::Log(level, text) => self.log_conn(id, level, text),
+            Said::Closed(reason) => self.end_conn(id, reason, Some(false)),
+        }
+    }
+
+    /// A viewer's stream is here: it is told what the stream consists of, and joins with PLAY.
+    pub(super) fn describe_rtsp(&mut self, session: SessionId, stream: StreamId) -> Result<(), Reason> {
+        let Some(s) = self.sessions.get(session) else { return Ok(()) };
+        let (carrier, key) = (s.carrier, s.key.clone());
+        let Carrier::Conn(conn) = carrier else {
+            return Err(Reason::local("no_carrier", "the session has no connection"));
+        };
+        // What was made for players that lack a codec is of no use beside what it was made from.
+        let all = self.hub.tracks(stream).into_iter();
+        let tracks: Vec<_> = all.filter(|(_, c)| c.origin == Origin::Ingest).collect();
+        let takes = tracks.iter().fold(CodecSet::NONE, |set, (_, c)| set.with(c.params.codec()));
+        self.joining.insert(session, (key, takes));
+        self.tell_rtsp(conn, Input::Described(tracks));
+        Ok(())
+    }
+
+    fn play_rtsp(&mut self, conn: ConnId) {
+        let Some(session) = self.sessions.on(Carrier::Conn(conn)) else {
+            let gone = Reason::peer("not_live", "the stream ended before it was played");
+            return self.tell_rtsp(conn, Input::PlayRefused(gone));
+        };
+        let Some((key, takes)) = self.joining.remove(&session) else { return };
+        let gone = || Reason::peer("not_live", format!("{key} ended before it was played"));
+        let stream = self.hub.find(&key).ok_or_else(gone);
+        match stream.and_then(|s| Ok((s, self.hub.subscribe(s, takes, self.now)?))) {
+            Ok((stream, subscriber)) => {
+                self.conn_is_used(conn);
+                self.tell_rtsp(conn, Input::PlayAccepted);
+                self.viewer_joined(session, stream, subscriber);
+            }
+            Err(reason) => self.refuse_play(session, &reason),
+        }
+    }
+
+    /// An RTSP connection is gone.
+    pub(super) fn rtsp_gone(&mut self, id: ConnId, machine: &rtsp::Server) {
+        self.rtsp_udp.release(id);
+        for (reason, n) in machine.drops() {
+            self.counters.drop("rtsp", reason, n);
+        }
+    }
+
+    /// The loss that a publisher's machine counted, for the API.
+    pub(super) fn rtsp_loss(&self) -> Vec<(SessionId, f64)> {
+        let conns = self.conns.iter().filter_map(|(id, conn)| match &conn.proto {
+            Proto::Rtsp(m) => Some((*id, m.loss()?)),
+            _ => None,
+        });
+        conns
+            .filter_map(|(id, loss)| Some((self.sessions.on(Carrier::Conn(id))?, loss)))
+            .filter(|(id, _)| {
+                self.sessions.get(*id).is_some_and(|s| matches!(s.part, Part::Publishes { .. }))
+            })
+            .collect()
+    }
+
+    /// Whether the tables of datagrams agree with each other and with the connections.
+    pub(super) fn verify_rtsp_udp(&self) -> Result<(), crate::error::Broken> {
+        let u = &self.rtsp_udp;
+        crate::error::Broken::unless(u.by_source.len() == 2 * u.lanes.len(), "S7", || {
+            format!("{} lanes of RTSP over datagrams, {} sources", u.lanes.len(), u.by_source.len())
+        })?;
+        let gone = u.lanes.keys().find(|(conn, _)| !self.is_rtsp(*conn));
+        crate::error::Broken::unless(gone.is_none(), "S7", || format!("ports of {gone:?}, which is gone"))
+    }
+}

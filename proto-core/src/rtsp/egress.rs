@@ -1,0 +1,187 @@
+//! Frames into RTP packets for one peer, and the reports that tie them to the wall clock.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use crate::hub::delivery::Delivery;
+use crate::media::frame::{FrameKind, RtpPayloads};
+use crate::media::payload::{Format, PAYLOAD_BYTES, marks, packetise};
+use crate::media::track::{Codec, CodecConfig, CodecParams, TrackId};
+use crate::rand::Rng;
+use crate::time::{Time, WallAnchor};
+use crate::wire::rtcp_reports as rtcp;
+use crate::wire::rtp::{HEADER_BYTES, Packet};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A stream may run so far away from the line that its reports follow before that is drawn anew, nanoseconds.
+/// GStreamer takes no report that is a second ahead of the packets.
+const LINE_OFF: i64 = 500_000_000;
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// So many packets.
+    Packets(usize),
+    /// A configuration was learnt.
+    Config,
+    /// Left out: its track is not set up.
+    NotSetUp,
+    /// Left out: a picture that cannot be decoded without a key frame.
+    BeforeKey,
+    /// Left out: the publisher changed what the description said, and RTSP has no way to say so.
+    Changed,
+}
+
+#[derive(Debug)]
+struct Sender {
+    track: TrackId,
+    payload_type: u8,
+    described: CodecParams,
+    config: Arc<CodecConfig>,
+    /// The configuration is not what was described.
+    changed: bool,
+    seq: u16,
+    ssrc: u32,
+    offset: u32,
+    started: bool,
+    packets: u32,
+    octets: u32,
+}
+
+/// All lanes to one peer. Lanes are numbered as they are added.
+#[derive(Debug, Default)]
+pub(super) struct Egress {
+    lanes: Vec<Sender>,
+    /// When the first frame went out, and at which time it is shown.
+    line: Option<(Time, i64)>,
+    base: Option<i64>,
+    newest: i64,
+}
+
+impl Egress {
+    /// Adds a lane. First sequence numbers and timestamps are drawn from `rng` (RFC 3550, 5.1).
+    pub(super) fn add(&mut self, track: TrackId, config: &Arc<CodecConfig>, payload_type: u8, rng: &mut Rng) {
+        self.lanes.push(Sender {
+            track,
+            payload_type,
+            described: config.params.clone(),
+            config: config.clone(),
+            changed: false,
+            // Far away from the first wrap, which not all receivers take well.
+            seq: rng.below(0x8000) as u16,
+            ssrc: rng.u32(),
+            offset: rng.u32(),
+            started: false,
+            packets: 0,
+            octets: 0,
+        });
+    }
+
+    /// The SSRC of a lane.
+    pub(super) fn ssrc(&self, lane: usize) -> Option<u32> {
+        self.lanes.get(lane).map(|l| l.ssrc)
+    }
+
+    /// What `RTP-Info` says of a lane: the next sequence number and the timestamp of the moment at which sending begins.
+    /// `None` once it has begun.
+    pub(super) fn start(&self, lane: usize) -> Option<(u16, u32)> {
+        self.lanes.get(lane).filter(|_| self.base.is_none()).map(|l| (l.seq, l.offset))
+    }
+
+    /// Nothing more is sent until the next key frame.
+    pub(super) fn pause(&mut self) {
+        self.lanes.iter_mut().for_each(|l| l.started = false);
+    }
+
+    /// Gives the packets of a delivery to `put`: lane, header, payload. Answers what became of it, and the lane if this
+    /// was its first frame since the start or a pause.
+    pub(super) fn write(
+        &mut self,
+        delivery: &Delivery,
+        now: Time,
+        mut put: impl FnMut(usize, &[u8; HEADER_BYTES], &Bytes),
+    ) -> (Written, Option<usize>) {
+        let (frame, pts) = match delivery {
+            Delivery::Config { track, config } => {
+                for lane in self.lanes.iter_mut().filter(|l| l.track == *track) {
+                    lane.changed = !compatible(&lane.described, &config.params);
+                    lane.config = config.clone();
+                }
+                return (Written::Config, None);
+            }
+            Delivery::Frame { frame, pts, .. } => (frame, *pts),
+        };
+        let track = frame.media.track;
+        let Some((n, lane)) = self.lanes.iter_mut().enumerate().find(|(_, l)| l.track == track) else {
+            return (Written::NotSetUp, None);
+        };
+        if lane.changed {
+            return (Written::Changed, None);
+        }
+        if frame.is_video() && !lane.started && frame.media.kind != FrameKind::Key {
+            return (Written::BeforeKey, None);
+        }
+        let first = !std::mem::replace(&mut lane.started, true);
+        let base = *self.base.get_or_insert(pts);
+        self.line.get_or_insert((now, pts));
+        self.newest = pts;
+        let params = &lane.config.params;
+        let format = Format::of(params);
+        let timestamp = lane.offset.wrapping_add(ticks(pts - base, format.clock_rate()));
+        let payloads = &frame
+            .renderings
+            .rtp
+            .get_or_init(|| RtpPayloads(packetise(&format, params, &frame.media, PAYLOAD_BYTES)))
+            .0;
+        for (i, payload) in payloads.iter().enumerate() {
+            let header = Packet {
+                payload_type: lane.payload_type,
+                marker: i + 1 == payloads.len() && marks(params.codec()),
+                seq: lane.seq,
+                timestamp,
+                ssrc: lane.ssrc,
+                payload,
+            };
+            put(n, &header.header(), payload);
+            lane.seq = lane.seq.wrapping_add(1);
+            lane.packets = lane.packets.wrapping_add(1);
+            lane.octets = lane.octets.wrapping_add(payload.len() as u32);
+        }
+        (Written::Packets(payloads.len()), first.then_some(n))
+    }
+
+    /// The sender's reports of all lanes that have begun; `bye`: and their end.
+    ///
+    /// All follow one line from the wall clock to the time at which frames are shown, so that a receiver can put its
+    /// tracks side by side.
+    pub(super) fn reports(&mut self, now: Time, wall: &WallAnchor, bye: bool) -> Vec<(usize, Bytes)> {
+        let (Some((since, shown)), Some(base)) = (self.line, self.base) else { return Vec::new() };
+        let elapsed = |since: Time| i64::try_from(now.since(since).as_nanos()).unwrap_or(i64::MAX);
+        let mut at = shown.saturating_add(elapsed(since));
+        if at.saturating_sub(self.newest).abs() > LINE_OFF {
+            self.line = Some((now, self.newest));
+            at = self.newest;
+        }
+        let ntp = rtcp::ntp_of(wall.wall(now).0);
+        let begun = self.lanes.iter().enumerate().filter(|(_, l)| l.packets > 0);
+        begun
+            .map(|(n, l)| {
+                let rate = Format::of(&l.described).clock_rate();
+                let timestamp = l.offset.wrapping_add(ticks(at - base, rate));
+                (n, rtcp::sender_report(l.ssrc, ntp, timestamp, l.packets, l.octets, bye))
+            })
+            .collect()
+    }
+}
+
+fn ticks(nanos: i64, rate: u32) -> u32 {
+    (i128::from(nanos) * i128::from(rate) / 1_000_000_000) as u32
+}
+
+/// Whether a receiver that was told `described` can decode `now`: parameter sets of pictures come in the stream.
+fn compatible(described: &CodecParams, now: &CodecParams) -> bool {
+    match described.codec() {
+        codec if codec != now.codec() => false,
+        Codec::Aac | Codec::Pcma | Codec::Pcmu => described == now,
+        _ => true,
+    }
+}

@@ -1,0 +1,82 @@
+//! GStreamer as another independent publisher and player (`gst-launch-1.0`).
+
+use super::log::Log;
+use super::wait;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// A running pipeline; it is killed when this is dropped.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// What it says.
+    pub log: Log,
+    child: Child,
+    what: String,
+}
+
+impl Pipeline {
+    /// Starts a pipeline as `gst-launch-1.0` reads it (no part of it may have a space in it).
+    pub fn run(what: &str, pipeline: &str) -> Pipeline {
+        let mut child = Command::new("gst-launch-1.0")
+            .args(["-e", "-m"])
+            .args(pipeline.split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("GStreamer is not installed; run ./check");
+        let log = Log::default();
+        log.capture(child.stdout.take().expect("stdout is piped"));
+        log.capture(child.stderr.take().expect("stderr is piped"));
+        Pipeline { log, child, what: what.to_owned() }
+    }
+
+    /// Publishes moving pictures (H.264) and a tone (AAC, which GStreamer sends as MP4A-LATM) by `rtspclientsink`.
+    pub fn publish(to: &str, transport: &str) -> Pipeline {
+        Pipeline::run(
+            &format!("rtspclientsink that publishes to {to} over {transport}"),
+            &format!(
+                "rtspclientsink name=s location={to} protocols={transport} latency=100 \
+                 videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=180,framerate=25/1 ! \
+                 x264enc tune=zerolatency speed-preset=ultrafast key-int-max=50 bitrate=400 ! h264parse ! s. \
+                 audiotestsrc is-live=true ! audio/x-raw,rate=48000,channels=2 ! avenc_aac ! aacparse ! s."
+            ),
+        )
+    }
+
+    /// Plays by `rtspsrc`: decodes pictures and sound, and ends by itself after so many pictures and buffers of sound. Any
+    /// damage that a depayloader or decoder finds is an error.
+    pub fn play(from: &str, transport: &str, pictures: u32, sounds: u32) -> Pipeline {
+        Pipeline::run(
+            &format!("rtspsrc that plays {from} over {transport}"),
+            &format!(
+                "rtspsrc location={from} protocols={transport} latency=200 name=r \
+                 r. ! application/x-rtp,media=video ! rtph264depay ! h264parse ! avdec_h264 ! identity eos-after={pictures} ! fakesink sync=true \
+                 r. ! application/x-rtp,media=audio ! decodebin ! audioconvert ! identity eos-after={sounds} ! fakesink sync=true"
+            ),
+        )
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait_exit(&mut self, within: Duration) -> ExitStatus {
+        let child = &mut self.child;
+        let look = || child.try_wait().map_err(|e| e.to_string())?.ok_or_else(|| "it still runs".to_owned());
+        wait::try_until(within, look)
+            .unwrap_or_else(|e| panic!("{} did not end: {e}\n{}", self.what, self.log.tail(30)))
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("--- the end of {}:\n{}", self.what, self.log.tail(20));
+        }
+    }
+}
