@@ -31,6 +31,7 @@ fn register(bench: &mut Bench, n: u8, role: config::Role) {
         name: String::new(),
         http: 5080,
         rtmp: 1935,
+        rtsp: 8554,
         webrtc: 8189,
         link: 5090,
     };
