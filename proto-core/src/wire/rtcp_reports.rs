@@ -124,7 +124,7 @@ pub fn ntp_of(unix_nanos: u64) -> u64 {
 
 /// Nanoseconds since 1900 of an NTP time, for differences.
 pub fn nanos_of(ntp: u64) -> i128 {
-    i128::from(ntp >> 32) * 1_000_000_000 + (i128::from(ntp & 0xffff_ffff) * 1_000_000_000 >> 32)
+    i128::from(ntp >> 32) * 1_000_000_000 + ((i128::from(ntp & 0xffff_ffff) * 1_000_000_000) >> 32)
 }
 
 fn head(out: &mut BytesMut, count: u8, kind: u8, words: u16) {

@@ -98,7 +98,7 @@ enum Fault {
     Memory,
 }
 
-const FAULTS: [Fault; 17] = [
+const FAULTS: [Fault; 16] = [
     Fault::Crash,
     Fault::Drain,
     Fault::Cut,
@@ -115,7 +115,6 @@ const FAULTS: [Fault; 17] = [
     Fault::Evil,
     Fault::Absent,
     Fault::Versions,
-    Fault::Memory,
 ];
 
 /// What people ask nodes for.
@@ -289,6 +288,10 @@ impl Generator<'_> {
             for _ in 0..strength {
                 self.fault(fault, strength);
             }
+        }
+        // Drawn last, so that the seeds before it kept what they had.
+        if self.one_in(4) {
+            self.fault(Fault::Memory, 1);
         }
         self.plan
     }

@@ -136,6 +136,8 @@ impl World {
         config.node.roles = roles.to_vec();
         config.cluster.key = "a key that all nodes share".to_owned();
         config.cluster.manager = manager.map_or_else(String::new, |m| self.hosts[m.0].ip.to_string());
+        // A host has one UDP socket; nobody speaks RTSP here yet.
+        config.rtsp.udp_pairs = 0;
         config.limits.simulation = self.switches;
         if self.sites {
             let seed = self.draw("sites", n as u64, 0);

@@ -332,6 +332,7 @@ impl Viewer {
             batch.commit(source, destination, start, most);
             left -= 1;
         }
+        let fresh = batch.buf.len();
         while left > 0
             && let Some(waiting) = self.waiting.front_mut()
         {
@@ -360,9 +361,9 @@ impl Viewer {
                 break;
             }
         }
-        let bytes = batch.buf.len() - began;
-        self.stats.bytes_out += bytes as u64;
-        self.again.earned(bytes, self.limits.rtx_percent);
+        self.stats.bytes_out += (batch.buf.len() - began) as u64;
+        // What is sent again earns nothing.
+        self.again.earned(batch.buf.len() - fresh, self.limits.rtx_percent);
         if self.waiting.is_empty() && self.again.is_empty() { Turn::Idle } else { Turn::More }
     }
 
