@@ -1,5 +1,6 @@
 //! The torture vectors of `tests/vectors/rtsp` against the real server machine, in one piece and byte by byte.
 #![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "the vectors are files")]
 
 use bytes::Bytes;
 use proto_core::error::Reason;

@@ -100,6 +100,8 @@ fn of_input(input: &Input<'_>) -> Row {
                 Ok(bytes) => format!("{} bytes", bytes.len()),
                 Err(why) => why.clone(),
             };
+            Row::new("answer", format!("ask {}", ask.0), detail)
+        }
         Input::Answer { ask, answer: Answer::Bridged(done) } => {
             let failed = done.failed.as_deref().map(|f| format!(", failed: {f}")).unwrap_or_default();
             let detail = format!("{} packets of sound{failed}", done.sound.len());
@@ -128,6 +130,7 @@ fn of_output(output: &Output) -> Row {
         }
         Output::Ask { ask, work: Work::ReadFile { path } } => {
             Row::new("ask", format!("ask {}", ask.0), format!("what {path} holds"))
+        }
         Output::Ask { ask, work: Work::Bridge(BridgeWork { bridge, job }) } => {
             let what = match job {
                 BridgeJob::Open { from, to } => format!("{} to {}", from.codec().name(), to.name()),

@@ -144,6 +144,8 @@ impl Ffmpeg {
         let sink = ["-fps_mode", "passthrough", "-f", "null", "-"];
         let args: Vec<String> = args.into_iter().chain(sink).map(str::to_owned).collect();
         Ffmpeg::run_with(newer(), format!("ffmpeg that plays {from}"), &args)
+    }
+
     /// The loudest sample of the sound of a URL over some seconds, in decibels below full scale.
     ///
     /// # Errors
