@@ -6,8 +6,9 @@ const DEPTH_MAX: usize = 16;
 /// A step beyond this is a new start, nanoseconds.
 const JUMP: i64 = 10_000_000_000;
 
-/// Gives pictures in coding order a time at which they are decoded: never after they are shown and always rising, but
-/// for the first pictures of a track that reorders more than was announced.
+/// Gives pictures in coding order a time at which they are decoded: always rising, and never after they are shown, but
+/// for the first pictures of a track that reorders more than was announced, and for those that are shown before the
+/// first one of all (leading pictures, which a decoder that begins there leaves out).
 #[derive(Clone, Debug, Default)]
 pub struct DecodeOrder {
     /// The newest times shown, one more than `depth` of them, in rising order.
@@ -79,14 +80,16 @@ mod tests {
         ) {
             let mut d = DecodeOrder::default();
             d.announce(depth as u32);
-            let mut waiting: Vec<i64> = (0..=depth as i64).map(|n| n * 40 + 1_000).collect();
-            let (mut last, mut held) = (i64::MIN, 0);
+            // Pictures that wait, in the order in which they are shown: when, and how many passed over each.
+            let mut waiting: Vec<(i64, usize)> = (0..=depth as i64).map(|n| (n * 40 + 1_000, 0)).collect();
+            let mut last = i64::MIN;
             for (n, pick) in picks.iter().enumerate() {
-                // A picture can be passed over `depth` times at most.
-                let at = if held >= depth { 0 } else { pick % waiting.len() };
-                held = if at == 0 { 0 } else { held + 1 };
-                let pts = waiting.remove(at);
-                waiting.push((n + depth + 1) as i64 * 40 + 1_000);
+                // Decoders begin with the picture that is shown first.
+                let late = waiting[0].1 >= depth;
+                let at = if n == 0 || late { 0 } else { pick % waiting.len() };
+                let (pts, _) = waiting.remove(at);
+                waiting[..at].iter_mut().for_each(|(_, passed)| *passed += 1);
+                waiting.push(((n + depth + 1) as i64 * 40 + 1_000, 0));
                 let dts = d.dts(pts);
                 prop_assert!(dts > last && dts <= pts, "{} after {}, shown at {}", dts, last, pts);
                 last = dts;

@@ -171,10 +171,11 @@ mod tests {
             payload_type in 0u8..128, marked: bool, seq: u16, timestamp: u32, ssrc: u32, padded in 0u8..6,
             payload in proptest::collection::vec(any::<u8>(), 0..40), csrcs in 0u32..4,
         ) {
+            let padding = if padded == 0 { rtp_rs::Pad::none() } else { rtp_rs::Pad::round_to(padded * 4) };
             let mut builder = rtp_rs::RtpPacketBuilder::new();
             builder = builder
                 .payload_type(payload_type).marked(marked).ssrc(ssrc).timestamp(timestamp)
-                .sequence(seq.into()).payload(&payload).padded(rtp_rs::Pad::round_to(padded * 4));
+                .sequence(seq.into()).payload(&payload).padded(padding);
             for csrc in 0..csrcs {
                 builder = builder.add_csrc(csrc);
             }
