@@ -2,7 +2,10 @@ use super::*;
 use crate::media::frame::{Frame, FrameKind, NewFrame, Rotation};
 use crate::media::track::{CodecParams, Origin};
 use crate::time::WallTime;
+use crate::wire::rtcp_reports::{self as rtcp, Report};
 use crate::wire::rtp::Packet;
+use crate::wire::rtsp::put_frame_head;
+use bytes::BytesMut;
 
 const URL: &str = "rtsp://127.0.0.1:8554/live/s";
 const SDP: &str = "v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=control:streamid=0\r\n\
