@@ -16,8 +16,9 @@ pub struct MuxConfig {
 }
 
 impl MuxConfig {
-    /// Reads a configuration of `audioMuxVersion` 0. `None` if it is cut short, of the other version, has several
-    /// programs or layers, or frames of another kind than with a length each.
+    /// Reads a configuration of `audioMuxVersion` 0. `None` if its AudioSpecificConfig is cut short, if it is of the other
+    /// version, has several programs or layers, or frames of another kind than with a length each. What is missing after
+    /// the AudioSpecificConfig counts as zero: GStreamer ends there.
     pub fn parse(config: &[u8]) -> Option<MuxConfig> {
         MuxConfig::read(&mut Bits::new(config))
     }
@@ -34,17 +35,18 @@ impl MuxConfig {
             return None;
         }
         let length = AudioSpecificConfig::read(&mut bits.clone())?.bits?;
+        let length = length + extension(bits.clone(), length);
         let mut asc = BitWriter::default();
         for _ in 0..length {
             asc.put(1, bits.take(1)?);
         }
         // frameLengthType, latmBufferFullness
-        if bits.take(3)? != 0 {
+        if bits.take(3).unwrap_or(0) != 0 {
             return None;
         }
-        bits.skip(8)?;
+        let _ = bits.skip(8.min(bits.left()));
         let mut other_data_bits = 0usize;
-        if bits.flag()? {
+        if bits.flag().unwrap_or(false) {
             loop {
                 let more = bits.flag()?;
                 other_data_bits = other_data_bits << 8 | bits.take(8)? as usize;
@@ -56,7 +58,7 @@ impl MuxConfig {
                 }
             }
         }
-        if bits.flag()? {
+        if bits.flag().unwrap_or(false) {
             bits.skip(8)?;
         }
         Some(MuxConfig { asc: asc.finish().into(), sub_frames, other_data_bits })
@@ -78,6 +80,25 @@ impl MuxConfig {
         out.put(2, 0);
         Some(out.finish().into())
     }
+}
+
+/// Bits of the extension behind an AudioSpecificConfig of so many bits, which tells old decoders nothing and new ones of
+/// spectral band replication (1.6.5.3, table 1.15). 0: there is none. Its sync word is no beginning of anything else here.
+fn extension(mut bits: Bits<'_>, length: usize) -> usize {
+    let mut read = || {
+        bits.skip(length)?;
+        let start = bits.position();
+        if bits.take(11)? != 0x2b7 || bits.take(5)? != 5 {
+            return None;
+        }
+        if bits.flag()? && bits.take(4)? == 15 {
+            bits.skip(24)?;
+        }
+        let end = bits.position();
+        let parametric = bits.take(11) == Some(0x548);
+        Some(end - start + if parametric { 12 } else { 0 })
+    };
+    read().unwrap_or(0)
 }
 
 /// `PayloadLengthInfo` (table 1.44): bytes of 255 and one below. `None` past the end.
@@ -107,6 +128,12 @@ mod tests {
         }
         // As ffmpeg and GStreamer write it for AAC-LC of 44.1 kHz in stereo.
         assert_eq!(MuxConfig::parse(&[0x40, 0x00, 0x24, 0x20, 0x3f, 0xc0]).unwrap().asc[..], [0x12, 0x10]);
+        // As GStreamer 1.22 writes it for a stream of ffmpeg's encoder: it has an extension, and no end.
+        let cut = MuxConfig::parse(&[0x40, 0x00, 0x23, 0x20, 0xad, 0xca, 0x00]).unwrap();
+        assert_eq!(
+            (&cut.asc[..], cut.sub_frames, cut.other_data_bits),
+            (&[0x11, 0x90, 0x56, 0xe5, 0][..], 1, 0)
+        );
         assert_eq!(MuxConfig::emit(&[0x12, 0x10]).unwrap()[..], [0x40, 0x00, 0x24, 0x20, 0x3f, 0xc0]);
     }
 
