@@ -77,6 +77,7 @@ fn message(op: Op, req: u64) -> Option<Input> {
                     name: String::new(),
                     http: 1,
                     rtmp: 1,
+                    rtsp: 1,
                     webrtc: 1,
                     link: 1,
                 },
