@@ -67,9 +67,14 @@ impl Node {
             Input::Connected { conn, local, remote } => self.connected(conn, local, remote),
             Input::Received { conn, bytes } => self.wire(conn, Wire::Received(bytes)),
             Input::Writable { conn, free } => {
-                let free = self.short_credit(conn, free);
-                self.wire(conn, Wire::Writable(free));
+                let short = self.short_credit(conn, free);
+                self.wire(conn, Wire::Writable(short));
                 self.drain_conn(conn);
+                if short < free {
+                    // The driver will not tell of room again that it has told of.
+                    self.wire(conn, Wire::Writable(free - short));
+                    self.drain_conn(conn);
+                }
                 self.proxy_room(conn);
                 self.refill(conn);
             }
