@@ -4,6 +4,7 @@ use super::egress::Egress;
 use super::formats::Offered;
 use super::ingest::{Ingester, Stats};
 use super::order::State;
+use crate::auth::secret::Secret;
 use crate::buf::Outbox;
 use crate::error::{Fault, Reason};
 use crate::hub::delivery::Delivery;
@@ -59,6 +60,16 @@ pub enum Input<'a> {
     Described(Vec<Track>),
     /// Answer to [`Output::PlayRequested`]: deliveries will follow.
     PlayAccepted,
+    /// Answer to [`Output::AnnounceRequested`]: what is announced may be read.
+    AnnounceAccepted,
+    /// Answer to anything that shows who the client is: it has to show more. Each challenge is the value of a
+    /// `WWW-Authenticate`.
+    Unauthorized {
+        /// The challenges; none: there is no way by which it could show that here.
+        challenges: Vec<String>,
+        /// Why.
+        reason: Reason,
+    },
     /// Answer to [`Output::DescribeRequested`] or [`Output::PlayRequested`]: no, and this is why.
     PlayRefused(Reason),
     /// Answer to [`Output::PublishRequested`]: media may come.
@@ -77,6 +88,22 @@ pub enum Input<'a> {
     StreamEnded(Reason),
     /// End this connection.
     Close(Reason),
+}
+
+/// What a request shows of who sends it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// The value of its `Authorization` header.
+    pub authorization: Option<Secret>,
+    /// Its method: a digest is about it.
+    pub method: String,
+}
+
+impl Shown {
+    fn of(request: &Request) -> Shown {
+        let authorization = request.headers.get("Authorization").map(Secret::new);
+        Shown { authorization, method: request.method.clone() }
+    }
 }
 
 /// What a server session says.
@@ -103,6 +130,18 @@ pub enum Output {
         key: StreamKey,
         /// The query without question mark. May hold secrets: not for logs.
         query: String,
+        /// What it shows.
+        shown: Shown,
+    },
+    /// The peer wants to announce what it will publish, to a server that asks who comes ([`Server::guard`]). Answered with
+    /// `AnnounceAccepted`, `Unauthorized` or `PublishRefused`.
+    AnnounceRequested {
+        /// The stream's name.
+        key: StreamKey,
+        /// As in `DescribeRequested`.
+        query: String,
+        /// What it shows.
+        shown: Shown,
     },
     /// The peer wants to play what was described. Answered with `PlayAccepted` or `PlayRefused`.
     PlayRequested,
@@ -112,6 +151,8 @@ pub enum Output {
         key: StreamKey,
         /// As in `DescribeRequested`.
         query: String,
+        /// What it shows.
+        shown: Shown,
     },
     /// A lane wants to go over datagrams to these ports of the peer (RTP, RTCP). Answered with `UdpGranted` or
     /// `UdpRefused`.
@@ -149,6 +190,9 @@ enum Phase {
 #[derive(Debug)]
 enum Wait {
     Describe {
+        request: Request,
+    },
+    Announce {
         request: Request,
     },
     /// A SETUP of a stream that was not described.
@@ -222,6 +266,8 @@ pub struct Server {
     wall: WallAnchor,
     /// Datagrams may be used.
     udp: bool,
+    /// The node is asked before an announcement is read.
+    guarded: bool,
     phase: Phase,
     state: State,
     wait: Option<Wait>,
@@ -273,6 +319,7 @@ impl Server {
             rng,
             wall,
             udp,
+            guarded: false,
             phase: Phase::Open,
             state: State::Init,
             wait: None,
@@ -303,6 +350,11 @@ impl Server {
             key_asked: None,
             drops: BTreeMap::new(),
         }
+    }
+
+    /// Says whether the node wants to be asked before an announcement is read.
+    pub fn guard(&mut self, on: bool) {
+        self.guarded = on;
     }
 
     /// Bytes that wait for the peer to read (not counting what the driver holds).
@@ -661,6 +713,7 @@ fn words(status: u16, text: &str) -> Response {
 fn status_of(reason: &Reason) -> u16 {
     match (reason.code, reason.fault) {
         ("not_found" | "not_live", _) => 404,
+        ("unauthorized", _) => 401,
         ("draining", _) | (_, Fault::Local | Fault::Limit) => 503,
         _ => 403,
     }
@@ -689,6 +742,8 @@ impl Machine for Server {
                 self.packet(lane, rtcp, bytes, now);
             }
             Input::Described(tracks) => self.tracks_known(tracks, now),
+            Input::AnnounceAccepted => self.announce_accepted(now),
+            Input::Unauthorized { challenges, reason } => self.unauthorized(&challenges, &reason, now),
             Input::PlayAccepted => self.play_accepted(now),
             Input::PlayRefused(reason) => self.refused(&reason, now),
             Input::PublishAccepted => self.publish_accepted(now),
