@@ -66,8 +66,9 @@ pub(crate) struct Loaded {
     pub(crate) warnings: Vec<Problem>,
 }
 
-/// Keys whose values are never shown.
-const SECRET: [&str; 5] = ["cluster.key", "manager.password", "auth.users", "auth.keys", "auth.secret"];
+/// Keys whose values are not shown: secrets, and rules, which are long and told by their number.
+const HIDDEN: [&str; 6] =
+    ["cluster.key", "manager.password", "auth.rules", "auth.users", "auth.keys", "auth.secret"];
 
 /// What a reader of TOML says of a list of tables, where that is more than the key and holds nothing of a value.
 fn detail<'a>(key: &str, message: &'a str) -> Option<&'a str> {
@@ -224,7 +225,7 @@ impl Loader {
     }
 
     fn put(&mut self, key: &str, value: Entered<'_>, shown: String, source: Source) {
-        let shown = if SECRET.contains(&key) { "…".to_owned() } else { shown };
+        let shown = if HIDDEN.contains(&key) { "…".to_owned() } else { shown };
         match self.try_put(key, value) {
             Ok(()) => _ = self.given.insert(key.to_owned(), (source, shown)),
             Err(text) => self.problems.push(Problem { source, key: key.to_owned(), shown, text }),

@@ -140,6 +140,7 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
     use super::*;
 
     fn attempts() -> Attempts {

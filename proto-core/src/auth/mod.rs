@@ -124,8 +124,8 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// How it came about, for people; never with what.
-    pub fn words(&self) -> String {
+    /// How it came about, for people; never with what. `now_s` is the wall clock, seconds since 1970.
+    pub fn words(&self, now_s: u64) -> String {
         let who = match &self.identity {
             Identity::Nobody => "nothing was asked of it".to_owned(),
             Identity::User(name) => format!("it is the user {}", quote(name)),
@@ -143,7 +143,11 @@ impl Grant {
         if self.rule.is_empty() {
             return "everybody has it: auth.rules is empty".to_owned();
         }
-        let until = self.ends_s.map(|s| format!(", until {s} s after 1970")).unwrap_or_default();
+        let until = match self.ends_s {
+            Some(end) if end > now_s => format!(", for {} s more", end - now_s),
+            Some(_) => ", which is over".to_owned(),
+            None => String::new(),
+        };
         format!("{who}, by {}{until}", self.rule)
     }
 }

@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 use super::config::{KeyConfig, RuleConfig, UserConfig};
 use super::token::OneOrMany;
 use super::*;

@@ -161,7 +161,7 @@ impl Node {
         match self.decide(action, Some(&key), &asker) {
             Decision::Allow(grant) => self.permitted(session, grant),
             Decision::Refuse(refusal) => {
-                if action == Action::Publish && asker.key.is_none() {
+                if action == Action::Publish && asker.key.is_none() && asker.credentials.is_empty() {
                     self.hide_name(session);
                 }
                 self.not_permitted(session, &refusal);
@@ -260,7 +260,7 @@ impl Node {
     }
 
     /// Where the peer of a connection is.
-    pub(super) fn from_conn(&self, conn: ConnId) -> From {
+    pub(super) fn conn_from(&self, conn: ConnId) -> From {
         let Some(c) = self.conns.get(&conn) else {
             return From { ip: IpAddr::from([0, 0, 0, 0]), local: false, secure: false };
         };
@@ -270,8 +270,8 @@ impl Node {
     }
 
     /// Where the client of a request is: what this cluster's manager carried comes from whom it says.
-    pub(super) fn from_request(&self, conn: ConnId, request: &Request) -> From {
-        let direct = self.from_conn(conn);
+    pub(super) fn request_from(&self, conn: ConnId, request: &Request) -> From {
+        let direct = self.conn_from(conn);
         let Some(forwarded) = request.header("x-forwarded-for") else {
             return From { local: direct.local && request.header("forwarded").is_none(), ..direct };
         };
@@ -295,7 +295,7 @@ impl Node {
             credentials.add_header(header);
         }
         credentials.add_query(query);
-        Asker { credentials, key: None, from: self.from_conn(conn) }
+        Asker { credentials, key: None, from: self.conn_from(conn) }
     }
 
     /// The stream that a publisher means, which he may have named by a publish key.
@@ -345,7 +345,7 @@ impl Node {
 
     /// Asks an RTSP client who it is.
     pub(super) fn challenge_rtsp(&mut self, conn: ConnId, refusal: &Refusal) {
-        let basic = self.from_conn(conn).secure || self.config.auth.clear_passwords;
+        let basic = self.conn_from(conn).secure || self.config.auth.clear_passwords;
         let realm = &self.config.auth.realm;
         let mut all = Vec::new();
         for algorithm in self.authority.policy.digests().filter_map(Algorithm::parse) {

@@ -82,7 +82,7 @@ impl Node {
     pub(super) fn asker_of(&self, conn: ConnId, request: &Request) -> Asker {
         let query = request.query.as_deref().unwrap_or_default();
         let mut asker = self.asker(conn, query, request.header("authorization"));
-        asker.from = self.from_request(conn, request);
+        asker.from = self.request_from(conn, request);
         asker
     }
 

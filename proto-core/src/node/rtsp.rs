@@ -243,7 +243,7 @@ impl Node {
     /// The user whom a digest proves (RFC 7616). Its nonce is the connection's, so that nobody else can use it again; that
     /// its URI is the request's is not asked, since clients write one and the same URL in several ways.
     fn proven(&mut self, id: ConnId, answer: &DigestAnswer, method: &str) -> Option<String> {
-        let ip = self.from_conn(id).ip;
+        let ip = self.conn_from(id).ip;
         let fits = answer.realm == self.config.auth.realm
             && digest::same(answer.nonce.as_bytes(), self.authority.nonce(id).as_bytes());
         if !fits || self.authority.policy.must_wait(ip, self.now).is_some() {

@@ -219,6 +219,11 @@ impl World {
         self.hosts[id.0].run.as_ref().is_some_and(|r| r.drained)
     }
 
+    /// What right wall clocks read when the world began, seconds since 1970.
+    pub fn wall_start_s(&self) -> u64 {
+        EPOCH / 1_000_000_000
+    }
+
     /// Gives a host a second address. Its node, if it runs, learns it with its next start.
     pub fn second_address(&mut self, id: HostId) -> IpAddr {
         let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 1, id.0 as u8 + 1));
