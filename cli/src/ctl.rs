@@ -217,7 +217,10 @@ pub(crate) fn revoke(url: &str, name: &str) -> Result<String, String> {
     let text = call(url, "PUT", &format!("/api/v1/revoked/{}", escaped(name)))?;
     let value: Value = serde_json::from_str(&text).unwrap_or_default();
     let ended = value.get("ended").map(plain).unwrap_or_default();
-    Ok(format!("{name} is refused from now on; {} sessions of that node ended\n", clean(&ended)))
+    Ok(format!(
+        "{name} is refused from now on; {} sessions of that node ended, and the others are told\n",
+        clean(&ended)
+    ))
 }
 
 /// A text as it may stand in a path or query.

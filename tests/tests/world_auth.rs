@@ -204,6 +204,34 @@ fn whoever_may_does_and_it_ends_with_the_right() {
     run(3, scenario);
 }
 
+/// What an operator revokes at one node ends everywhere, and is known to nodes that come later.
+#[test]
+fn what_is_revoked_ends_everywhere() {
+    run(9, |w| {
+        let c = cluster(w);
+        let calm = innocents(w, &c);
+        let bad = token(w, "leaked", Action::Publish, "live/*", 3_600);
+        let p = w.publish(c.o, &format!("live/a?token={bad}"));
+        let q = w.publish_webrtc(c.o2, &format!("live/b?token={bad}"), WhipConfig::default());
+        w.until("both publish", ms(4_000), |w| w.publisher(p).is_ready() && w.whip(q).is_ready());
+        let op = token(w, "op", Action::Api, "x/x", 3_600);
+        let to = w.http_addr(c.e);
+        let put = Asker::with_method(to, "PUT", &format!("/api/v1/revoked/token%3Aleaked?token={op}"));
+        let asked = w.add(Box::new(put));
+        w.until("the answer", ms(2_000), |w| w.actor::<Asker>(asked).is_some_and(|a| a.result.is_some()));
+        w.run(ms(1_000));
+        assert!(w.publisher(p).ended().is_some() && w.whip(q).ended().is_some(), "within a second");
+        w.crash(c.o2);
+        w.run(ms(500));
+        w.start(c.o2);
+        w.run(ms(3_000));
+        let late = w.publish(c.o2, &format!("live/c?token={bad}"));
+        w.run(ms(2_000));
+        assert!(!w.publisher(late).is_ready() && w.publisher(late).ended().is_some());
+        undisturbed(w, calm);
+    });
+}
+
 /// A24 and L9: the same identity replaces its own session at once, wherever in the cluster it comes; another waits for three
 /// seconds of silence; and two that fight with one token do not throw each other out all the time.
 #[test]

@@ -140,7 +140,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     (
         "auth.revoked",
         "What is refused: tokens by id, and user:NAME, token:SUBJECT, key:NAME. `headwater ctl revoke` does it at once, \
-         until the node ends.",
+         in the whole cluster, until the manager ends.",
         "a list of texts",
     ),
     (

@@ -24,7 +24,7 @@ use crate::media::key::StreamKey;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time, WallTime};
 use crate::wire::link::{Message, NodeInfo, Report, StreamReport};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,6 +145,8 @@ pub struct Manager {
     /// Above every term heard.
     least_term: u64,
     waiting: VecDeque<Question>,
+    /// What was revoked while it ran.
+    revoked: BTreeSet<String>,
     /// Why the newest streams were placed where they were.
     choices: placed::Choices,
     out: VecDeque<Output>,
@@ -165,6 +167,7 @@ impl Manager {
             last: Epoch::default(),
             least_term: 1,
             waiting: VecDeque::new(),
+            revoked: BTreeSet::new(),
             choices: placed::Choices::default(),
             out: VecDeque::new(),
         }
@@ -299,6 +302,7 @@ impl Manager {
                 }
             }
             Message::Locate { req, key } => self.ask(Question::Locate { link, req, key }, now),
+            Message::Revoke { name } => self.revoked_at(&node, name),
             // The rest is between nodes, or of a newer version.
             _ => {}
         }

@@ -231,6 +231,7 @@ impl Node {
             O::Moved { key, source } => self.moved(&key, source),
             O::Drain { on, within_ms, stop } => self.ordered_drain(on, within_ms, stop),
             O::Warm { key, for_ms } => self.ordered_warm(&key, for_ms),
+            O::Revoked(name) => self.revoked_elsewhere(&name),
             O::DialManager => self.dial_manager(),
             O::WantReport => {
                 let report = self.make_report();

@@ -5,11 +5,13 @@ use super::operators::number;
 use crate::auth::pattern::Pattern;
 use crate::auth::token::{Claims, OneOrMany};
 use crate::auth::{Action, Grant, Identity};
+use crate::cluster::member;
 use crate::error::quote;
 use crate::http::api;
 use crate::http::event::{self, EventQuery};
 use crate::http::message::{Request, Response};
 use crate::io::{ConnId, Level};
+use crate::machine::Machine;
 use std::net::IpAddr;
 
 /// The most characters of a name.
@@ -131,12 +133,22 @@ impl Node {
         }
         match self.revoke(name) {
             Ok(ended) => {
+                self.member.handle(member::Input::Revoke(name.to_owned()), self.now);
                 let text = format!("{} is refused from now on; {ended} sessions ended", quote(name));
                 self.log(Level::Info, "auth", "revoked", text);
                 api::answer(&api::Revoked { name: name.to_owned(), ended: ended as u64 })
             }
             Err(text) => api::error(503, &text),
         }
+    }
+
+    /// Something was revoked at another node.
+    pub(super) fn revoked_elsewhere(&mut self, name: &str) {
+        let text = match self.revoke(name) {
+            Ok(ended) => format!("{} was revoked in the cluster; {ended} sessions ended here", quote(name)),
+            Err(text) => format!("{} was revoked in the cluster, and cannot be here: {text}", quote(name)),
+        };
+        self.log(Level::Info, "auth", "revoked", text);
     }
 
     /// `GET /api/v1/revoked`
