@@ -4,7 +4,6 @@ use super::egress::Egress;
 use super::formats::Offered;
 use super::ingest::{Ingester, Stats};
 use super::order::State;
-use crate::auth::secret::Secret;
 use crate::buf::Outbox;
 use crate::error::{Fault, Reason};
 use crate::hub::delivery::Delivery;
@@ -24,9 +23,12 @@ use std::time::Duration;
 
 mod media;
 mod requests;
+mod shown;
 #[cfg(test)]
 #[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
+
+pub use shown::Shown;
 
 /// Reports go out so often (RFC 3550, 6.2: five seconds at least).
 const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -88,22 +90,6 @@ pub enum Input<'a> {
     StreamEnded(Reason),
     /// End this connection.
     Close(Reason),
-}
-
-/// What a request shows of who sends it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
-    /// The value of its `Authorization` header.
-    pub authorization: Option<Secret>,
-    /// Its method: a digest is about it.
-    pub method: String,
-}
-
-impl Shown {
-    fn of(request: &Request) -> Shown {
-        let authorization = request.headers.get("Authorization").map(Secret::new);
-        Shown { authorization, method: request.method.clone() }
-    }
 }
 
 /// What a server session says.
