@@ -9,6 +9,7 @@ use crate::auth::credentials::Credentials;
 use crate::auth::{Action, Ask, Bounds, Decision, From, Grant, Pending, Policy, Refusal};
 use crate::error::{Broken, Reason};
 use crate::http::message::Request;
+use crate::http::token;
 use crate::io::{AskId, ConnId, Level, Output, Work};
 use crate::limits::Limits;
 use crate::media::key::StreamKey;
@@ -92,13 +93,14 @@ impl Node {
 
     pub(super) fn decide(&mut self, action: Action, stream: Option<&StreamKey>, asker: &Asker) -> Decision {
         let (now, now_s) = (self.now, self.wall_s());
-        let ask = Ask {
-            action,
-            stream,
-            credentials: &asker.credentials,
-            key: asker.key.as_deref(),
-            from: asker.from,
-        };
+        let mut shown = asker.credentials.clone();
+        // Who logged in at this manager has shown his password.
+        let login = shown.token.as_ref().map(|t| token::verify(&self.token_key(), t.reveal(), now_s));
+        if let Some(Ok(claims)) = login {
+            shown.token = None;
+            shown.proven.get_or_insert(claims.sub);
+        }
+        let ask = Ask { action, stream, credentials: &shown, key: asker.key.as_deref(), from: asker.from };
         let decision = self.authority.policy.decide(&ask, now, now_s);
         match &decision {
             Decision::Allow(_) => {}
@@ -222,7 +224,8 @@ impl Node {
     pub(super) fn grant(&mut self, session: SessionId, grant: Grant) {
         let Some(s) = self.sessions.get_mut(session) else { return };
         if let Some(ends) = grant.ends_s {
-            let left = Duration::from_secs(ends.saturating_sub(self.wall.wall(self.now).0 / 1_000_000_000));
+            let now_s = self.wall.wall(self.now).0 / 1_000_000_000;
+            let left = Duration::from_secs(ends.saturating_sub(now_s).min(LONGEST_S));
             let at = Deadline::new(self.now + left, "a session's right ends");
             self.timers.set(Alarm::Expires(session), at);
         }
@@ -427,6 +430,9 @@ impl Node {
         })
     }
 }
+
+/// No timer is set for later than that, ten years; an operator may write any number in a token.
+const LONGEST_S: u64 = 315_360_000;
 
 /// What stands in logs in place of a name that may be a secret.
 pub(super) const HIDDEN: &str = "~hidden~";

@@ -91,9 +91,14 @@ impl Node {
             );
             return sm2::error(401, "the user or the password is wrong").header("WWW-Authenticate", "Bearer");
         }
+        self.login_token(user)
+    }
+
+    /// The token of somebody who has just logged in.
+    pub(super) fn login_token(&self, user: String) -> Response {
         let now = self.wall_s();
         let claims = Claims { sub: user, iat: now, exp: now + self.limits.token_ms / 1_000 };
-        api::answer(&serde_json::json!({ "token": token::mint(&key, &claims) }))
+        api::answer(&serde_json::json!({ "token": token::mint(&self.token_key(), &claims) }))
     }
 
     /// Tells a node to take nothing new, or to take it again.

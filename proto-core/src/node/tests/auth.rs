@@ -249,6 +249,18 @@ fn the_api_is_for_this_host_or_whom_a_rule_names_and_for_no_foreign_page() {
         g.http(8, "PUT", &format!("/api/v1/revoked/{}", token.id), &right, "").starts_with("HTTP/1.1 200")
     );
     assert!(g.http(9, "GET", &asked, "", "").starts_with("HTTP/1.1 401"), "revoked");
+    // A login of the stream-manager dialect gives whoever may use the API a token, and with it he is who he is.
+    let login = g.http(15, "PUT", "/as/v1/auth/login", &right, "");
+    let body: serde_json::Value = serde_json::from_str(login.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let bearer = format!("Authorization: Bearer {}\r\n", body["token"].as_str().unwrap());
+    assert!(
+        g.http(16, "GET", "/as/v1/admin/nodegroup/status/default", &bearer, "").starts_with("HTTP/1.1 200")
+    );
+    let place = "/as/v1/streams/stream/default/publish/live/a";
+    assert!(g.http(17, "GET", place, &bearer, "").starts_with("HTTP/1.1 200"));
+    assert!(
+        g.http(18, "PUT", "/as/v1/auth/login", &basic("alice", "nonsense"), "").starts_with("HTTP/1.1 401")
+    );
     let mut n = 20;
     for bad in [
         "action=watch",
