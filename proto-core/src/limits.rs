@@ -293,6 +293,19 @@ limits! {
     logins_per_s: u32 = 5;
     /// A token from a login is good for this long, milliseconds.
     token_ms: u64 = 3_600_000;
+    /// Passwords that are being verified at a time, each of which costs a thread some 20 ms and 19 MiB; beyond that, it is said
+    /// to try again.
+    auth_checks: usize = 32;
+    /// Of them, those of one address.
+    auth_checks_per_ip: usize = 4;
+    /// A right password is remembered, as a code, for this long, milliseconds.
+    auth_remember_ms: u64 = 600_000;
+    /// Names that may be revoked while a node runs.
+    auth_revoked: usize = 10_000;
+    /// A20: the token in the addresses that a manager gives out is good for this long, milliseconds; who came with it stays.
+    auth_pair_ms: u64 = 60_000;
+    /// The longest life of a token that is asked of a node, milliseconds.
+    auth_token_ms: u64 = 31_536_000_000;
     /// Sessions that ended last of which a node can still say why.
     sessions_kept: usize = 500;
     /// A node whose loop was busy for this many thousandths of each of the last three seconds takes no newcomers.

@@ -101,6 +101,55 @@ const KEYS: &[(&str, &str, &str)] = &[
         "a text, at best 16 characters or more",
     ),
     (
+        "auth.rules",
+        "Who may publish, play, and use the API: the first rule for an action and a stream decides, and what no rule lets \
+         is refused. Empty: publishing and playing are open. Each has action (publish, play or api), streams (patterns: * \
+         is any characters of a part, ** any parts; left out: all) and who (anyone, loopback, users, user:NAME, tokens, keys). \
+         Without a rule for it, the API is for this host only.",
+        "a list of rules, such as { action = \"publish\", streams = [\"live/*\"], who = [\"users\", \"tokens\"] }",
+    ),
+    (
+        "auth.users",
+        "Users, each with name, password (a hash that `headwater ctl passwd` makes) and, for RTSP digest, ha1.",
+        "a list of users, such as { name = \"alice\", password = \"$argon2id$...\" }",
+    ),
+    (
+        "auth.keys",
+        "Secret publish keys: who knows one publishes the stream, with the key in place of the stream's name. Each has key \
+         (16 characters or more), stream and, for logs, name.",
+        "a list of keys, such as { key = \"...\", stream = \"live/show\", name = \"studio\" }",
+    ),
+    (
+        "auth.secret",
+        "The secret under which stream tokens are signed (HS256), the same on all nodes. Empty: derived from cluster.key; \
+         where that is empty too, tokens are good at the node that made them, until it ends.",
+        "a text, at best 32 characters or more",
+    ),
+    (
+        "auth.jwks",
+        "A file with a JSON web key set whose keys (RS256, ES256, EdDSA) sign tokens too. It is read again when it \
+         changes. Empty: none.",
+        "a file name",
+    ),
+    (
+        "auth.issuer",
+        "What the claim iss of tokens under keys of auth.jwks must be. Empty: anything.",
+        "a text",
+    ),
+    ("auth.audience", "What their claim aud must be or hold. Empty: they must have none.", "a text"),
+    (
+        "auth.revoked",
+        "What is refused: tokens by id, and user:NAME, token:SUBJECT, key:NAME. `headwater ctl revoke` does it at once, \
+         in the whole cluster, until the manager ends.",
+        "a list of texts",
+    ),
+    (
+        "auth.clear_passwords",
+        "Take passwords from other hosts over connections without TLS too, where they can be read on the way.",
+        "true or false",
+    ),
+    ("auth.realm", "The realm of RTSP authentication. ha1 of users is made for it.", "a text without quotes"),
+    (
         "manager.node_group",
         "The name of this cluster's node group in the stream-manager dialect. `default` always means it too.",
         NAME,

@@ -24,7 +24,7 @@ use crate::media::key::StreamKey;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time, WallTime};
 use crate::wire::link::{Message, NodeInfo, Report, StreamReport};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,6 +145,8 @@ pub struct Manager {
     /// Above every term heard.
     least_term: u64,
     waiting: VecDeque<Question>,
+    /// What was revoked while it ran.
+    revoked: BTreeSet<String>,
     /// Why the newest streams were placed where they were.
     choices: placed::Choices,
     out: VecDeque<Output>,
@@ -165,6 +167,7 @@ impl Manager {
             last: Epoch::default(),
             least_term: 1,
             waiting: VecDeque::new(),
+            revoked: BTreeSet::new(),
             choices: placed::Choices::default(),
             out: VecDeque::new(),
         }
@@ -299,6 +302,7 @@ impl Manager {
                 }
             }
             Message::Locate { req, key } => self.ask(Question::Locate { link, req, key }, now),
+            Message::Revoke { name } => self.revoked_at(&node, name),
             // The rest is between nodes, or of a newer version.
             _ => {}
         }
@@ -542,11 +546,11 @@ impl Manager {
                 let text = "the cluster has as many streams as the manager may know (limits.cluster_streams)";
                 return self.refuse(link, req, "cluster_streams", text.to_owned());
             }
-            Some(stream)
-                if stream.state != StreamState::Held && stream.owner.as_ref().is_some_and(|o| *o != node) =>
-            {
+            Some(stream) if stream.state != StreamState::Held && stream.owner.is_some() => {
                 let same = !identity.is_empty() && stream.identity == identity;
-                if !same && stream.state != StreamState::Silent {
+                // Of its own publishers a node knows better who is silent: it would not ask.
+                let elsewhere = stream.owner.as_ref() != Some(&node);
+                if elsewhere && !same && stream.state != StreamState::Silent {
                     return self.refuse(link, req, "name_busy", busy(key));
                 }
                 let again = Duration::from_millis(self.limits.takeover_ms);

@@ -75,6 +75,8 @@ pub enum Input {
         /// Its epoch.
         epoch: Epoch,
     },
+    /// A token or a name was revoked at this node: the others are to know.
+    Revoke(String),
     /// The answer to [`Output::WantReport`].
     Report(Report),
     /// The node's own data changed (an address was found, say).
@@ -133,6 +135,8 @@ pub enum Output {
         /// For how long, milliseconds.
         for_ms: u64,
     },
+    /// A token or a name was revoked somewhere in the cluster; see [`Message::Revoke`].
+    Revoked(String),
     /// Dial the manager (an attempt that is still under way is to be forgotten), then say `ManagerUp` or
     /// `ManagerDown`.
     DialManager,
@@ -418,6 +422,7 @@ impl Member {
                 self.out.push_back(Output::Drain { on, within_ms, stop });
             }
             Message::Warm { key, for_ms } => self.out.push_back(Output::Warm { key, for_ms }),
+            Message::Revoke { name } => self.out.push_back(Output::Revoked(name)),
             // The rest goes the other way, is between nodes, or of a newer version.
             _ => {}
         }
@@ -531,6 +536,11 @@ impl Machine for Member {
             Input::Locate { req, key } => self.locate(req, key, now),
             Input::Held { key, epoch } => self.held(key, epoch),
             Input::Released { key, epoch } => self.released(key, epoch),
+            Input::Revoke(name) => {
+                if self.is_registered() {
+                    self.out.push_back(Output::ToManager(Message::Revoke { name }));
+                }
+            }
             Input::Report(report) => self.report(report),
             Input::Info(info) => {
                 self.info = *info;

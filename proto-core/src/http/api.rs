@@ -238,6 +238,35 @@ pub struct Warmed {
     pub seconds: u64,
 }
 
+/// `POST /api/v1/tokens`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Token {
+    /// The token.
+    pub token: String,
+    /// The name by which it can be revoked.
+    pub id: String,
+    /// Until when it is good, seconds since 1970.
+    pub expires: u64,
+    /// It is good at every node of the cluster; else at this one, until it ends.
+    pub everywhere: bool,
+}
+
+/// `PUT /api/v1/revoked/{name}`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// What is refused from now on.
+    pub name: String,
+    /// Sessions of this node that ended with it.
+    pub ended: u64,
+}
+
+/// `GET /api/v1/revoked`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RevokedNames {
+    /// All names that are refused.
+    pub revoked: Vec<String>,
+}
+
 /// `GET /api/v1/why/{session}`: what became of a session, while it lives and for a while after.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionStory {

@@ -17,6 +17,8 @@
 //! | `/api/v1/placed/{app}/{stream}`, `/api/v1/why/{session}` | GET |
 //! | `/api/v1/nodes/{node}/drain` | PUT, DELETE |
 //! | `/api/v1/warm/{app}/{stream}` | PUT |
+//! | `/api/v1/tokens` | POST |
+//! | `/api/v1/revoked`, `/api/v1/revoked/{name}` | GET, PUT |
 //! | `/metrics`, `/healthz`, `/readyz` | GET |
 //!
 //! HEAD is served wherever GET is. An app may have several segments, so a session has a path of its own instead of one
@@ -55,6 +57,12 @@ pub enum ApiRoute {
     },
     /// Edges pull a stream before its viewers come (changes something).
     Warm(StreamKey),
+    /// Make a token (needs the same right as what changes something).
+    Token,
+    /// What is revoked.
+    Revoked,
+    /// Revoke a token, or all of a user, token subject or publish key (changes something).
+    Revoke(String),
 }
 
 /// What a request asks for.
@@ -312,6 +320,13 @@ fn api(request: &Request, rest: &str) -> Route {
         "streams" => return read(request, || Route::Api(ApiRoute::Streams)),
         "sessions" => return read(request, || Route::Api(ApiRoute::Sessions)),
         "proxies" => return read(request, || Route::Api(ApiRoute::Proxies)),
+        "revoked" => return read(request, || Route::Api(ApiRoute::Revoked)),
+        "tokens" => {
+            return match request.method {
+                Method::Post => Route::Api(ApiRoute::Token),
+                _ => Route::MethodNotAllowed { allow: "POST" },
+            };
+        }
         _ => {}
     }
     let Some((what, rest)) = rest.split_once('/') else { return no_call() };
@@ -322,6 +337,10 @@ fn api(request: &Request, rest: &str) -> Route {
             Method::Put => Route::Api(ApiRoute::Warm(key)),
             _ => Route::MethodNotAllowed { allow: "PUT" },
         }),
+        "revoked" if named(rest) => match request.method {
+            Method::Put => Route::Api(ApiRoute::Revoke(rest.to_owned())),
+            _ => Route::MethodNotAllowed { allow: "PUT" },
+        },
         "why" if named(rest) => read(request, || Route::Api(ApiRoute::Why(rest.to_owned()))),
         "sessions" if named(rest) => match request.method {
             Method::Delete => Route::Api(ApiRoute::Kick(rest.to_owned())),
@@ -343,7 +362,7 @@ fn no_call() -> Route {
     Route::NotFound(
         "the API has /api/v1/nodes, /api/v1/streams, /api/v1/sessions, /api/v1/proxies, /api/v1/placed/{app}/{stream} and \
          /api/v1/why/{session}; DELETE /api/v1/sessions/{id}; PUT and DELETE /api/v1/nodes/{node}/drain; \
-         PUT /api/v1/warm/{app}/{stream}"
+         PUT /api/v1/warm/{app}/{stream}; POST /api/v1/tokens; GET /api/v1/revoked and PUT /api/v1/revoked/{name}"
             .to_owned(),
     )
 }

@@ -301,7 +301,9 @@ impl Node {
         self.verify_pulls()?;
         self.verify_conns()?;
         self.verify_rtsp_udp()?;
+        self.verify_authority()?;
         self.verify_timers()?;
+        self.verify_authority()?;
         self.verify_limits()?;
         self.verify_memory()
     }
@@ -480,6 +482,7 @@ impl Node {
                 Alarm::Pull(key) => self.pulls.has(key),
                 Alarm::Waiting(session) => self.is_part(*session, Part::AsksToPlay),
                 Alarm::Settle(key) => self.hub.find(key).is_some(),
+                Alarm::Expires(session) => self.sessions.get(*session).is_some(),
                 Alarm::Warm(key) => self.warm.contains(key),
                 Alarm::Bridge(id) => self.bridges.has(*id),
                 Alarm::DrainEnds => self.draining,
@@ -488,7 +491,7 @@ impl Node {
                     self.sessions.get(*session).is_some_and(|s| s.key_frames.is_some())
                 }
                 // It finds nothing to do where its viewer left.
-                Alarm::Pump(_) | Alarm::Report | Alarm::Certificates | Alarm::Proxy => true,
+                Alarm::Pump(_) | Alarm::Report | Alarm::Certificates | Alarm::KeySet | Alarm::Proxy => true,
             };
             Broken::unless(fits, "S7", || format!("a timer of {alarm:?}, which is gone"))?;
         }

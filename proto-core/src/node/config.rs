@@ -3,6 +3,7 @@
 
 pub use crate::ids::Role;
 
+pub use crate::auth::config::AuthConfig;
 use crate::limits::Limits;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -31,6 +32,8 @@ pub struct Config {
     pub webrtc: WebRtcConfig,
     /// Manager and links to other nodes.
     pub cluster: ClusterConfig,
+    /// Who may publish, play and operate.
+    pub auth: AuthConfig,
     /// What the manager role needs beside that.
     pub manager: ManagerConfig,
     /// Conversion of sound.
@@ -56,6 +59,7 @@ impl Default for Config {
             rtsp: RtspConfig::default(),
             webrtc: WebRtcConfig::default(),
             cluster: ClusterConfig::default(),
+            auth: AuthConfig::default(),
             manager: ManagerConfig::default(),
             bridge: BridgeConfig::default(),
             advertise: AdvertiseConfig::default(),

@@ -173,13 +173,17 @@ impl Node {
                 self.rng.fork("rtmp", id.0),
                 now,
             ))),
-            Service::Rtsp => Proto::Rtsp(Box::new(rtsp::Server::new(
-                self.config.limits.clone(),
-                self.rng.fork("rtsp", id.0),
-                self.wall,
-                self.config.rtsp.udp_pairs > 0,
-                now,
-            ))),
+            Service::Rtsp => {
+                let mut machine = rtsp::Server::new(
+                    self.config.limits.clone(),
+                    self.rng.fork("rtsp", id.0),
+                    self.wall,
+                    self.config.rtsp.udp_pairs > 0,
+                    now,
+                );
+                machine.guard(self.authority.policy.is_on());
+                Proto::Rtsp(Box::new(machine))
+            }
             Service::Link => Proto::Link {
                 machine: Some(Box::new(self.new_link(link::Side::Listener, id, remote))),
                 used: LinkUse::Accepted,
@@ -415,8 +419,14 @@ impl Node {
                 }
                 self.send(id, bytes);
             }
-            O::PublishRequested { key, .. } => self.conn_publish(Protocol::Rtmp, id, key),
-            O::PlayRequested { key, .. } => self.conn_play(Protocol::Rtmp, id, key),
+            O::PublishRequested { key, query } => {
+                let asker = self.asker(id, &query, None);
+                self.conn_publish(Protocol::Rtmp, id, key, asker);
+            }
+            O::PlayRequested { key, query } => {
+                let asker = self.asker(id, &query, None);
+                self.conn_play(Protocol::Rtmp, id, key, asker);
+            }
             O::Media(ingest) => {
                 if let Some(session) = session {
                     self.ingest(session, ingest);
@@ -502,6 +512,7 @@ impl Node {
             self.out.push_back(Output::Close { conn: id, now });
         }
         self.counters.ended(conn.service, &reason);
+        self.authority_conn_gone(id);
         if let Some(session) = self.sessions.on(Carrier::Conn(id)) {
             self.end_session(session, &reason);
         } else if reason.code == "panic" {

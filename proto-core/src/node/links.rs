@@ -38,6 +38,8 @@ pub(super) enum Asked {
     Manager,
     /// What a certificate file holds.
     File,
+    /// What the key set of tokens holds.
+    KeySet,
 }
 
 /// Where the manager is, as host and port, or `None` if it is in this process.
@@ -229,6 +231,7 @@ impl Node {
             O::Moved { key, source } => self.moved(&key, source),
             O::Drain { on, within_ms, stop } => self.ordered_drain(on, within_ms, stop),
             O::Warm { key, for_ms } => self.ordered_warm(&key, for_ms),
+            O::Revoked(name) => self.revoked_elsewhere(&name),
             O::DialManager => self.dial_manager(),
             O::WantReport => {
                 let report = self.make_report();
@@ -272,6 +275,7 @@ impl Node {
         let result = match (self.asks.remove(&ask), answer) {
             (Some(Asked::Manager), Answer::Resolved(result)) => result,
             (Some(Asked::File), Answer::File(found)) => return self.file_read(ask, found),
+            (Some(Asked::KeySet), Answer::File(found)) => return self.key_set_read(found),
             _ => return,
         };
         let failed = |text: String| Reason::peer("resolve_failed", text);

@@ -14,9 +14,11 @@ pub mod story;
 pub mod throttle;
 
 mod api;
+mod authority;
 mod bridging;
 mod conns;
 mod dialect;
+mod gate;
 mod links;
 mod log;
 mod memory;
@@ -35,6 +37,7 @@ mod sockets;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod turn;
 mod web;
 
@@ -87,6 +90,10 @@ enum Alarm {
     Report,
     /// Certificate files are to be looked at.
     Certificates,
+    /// The key set of tokens is to be looked at.
+    KeySet,
+    /// The right of a session ends.
+    Expires(SessionId),
     /// It is to be looked whether nodes that are proxied to live.
     Proxy,
     /// The time to finish what runs is over.
@@ -113,6 +120,7 @@ pub struct Node {
     next_ask: u64,
     asks: BTreeMap<AskId, links::Asked>,
     tls: secure::Tls,
+    authority: authority::Authority,
 
     rtc: Endpoint,
     rtsp_udp: rtsp::Udp,
@@ -220,6 +228,7 @@ impl Node {
         let info = links::node_info(&config, &id, instance, &advertised);
         let target = config.cluster.manager.clone();
         let member = Member::new(limits.clone(), info, target, rng.fork("member", 0), Time::ZERO);
+        let authority = authority::Authority::new(&config, &limits, &rng);
         Ok(Node {
             hub: Hub::new(&limits),
             throttle: throttle::Throttle::new(limits.log_lines_per_s),
@@ -239,6 +248,7 @@ impl Node {
             next_ask: 0,
             asks: BTreeMap::new(),
             tls: secure::Tls::new(identity.tls),
+            authority,
             rtc,
             rtsp_udp: rtsp::Udp::default(),
             udp_open: false,

@@ -1,5 +1,6 @@
 //! From a viewer's wish to frames on its way: find the stream (here, or by a pull), subscribe, and pump.
 
+use super::authority::Asker;
 use super::conns::{Conn, Proto};
 use super::session::{Carrier, Part, Protocol, SessionId};
 use super::web::Answered;
@@ -32,14 +33,11 @@ const BURST_PAUSE: Duration = Duration::from_millis(5);
 
 impl Node {
     /// A client of a protocol whose connection is the session asked to play.
-    pub(super) fn conn_play(&mut self, protocol: Protocol, conn: ConnId, key: StreamKey) {
+    pub(super) fn conn_play(&mut self, protocol: Protocol, conn: ConnId, key: StreamKey, asker: Asker) {
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
         let session =
             self.sessions.add(protocol, Part::AsksToPlay, key, Some(remote), Carrier::Conn(conn), self.now);
-        match self.no_room() {
-            Some(reason) => self.refuse_play(session, &reason),
-            None => self.find_stream(session),
-        }
+        self.permit(session, asker);
     }
 
     /// Starts a viewer at once if its stream is here, else has the stream pulled.
@@ -151,6 +149,7 @@ impl Node {
 
     pub(super) fn refuse_play(&mut self, session: SessionId, reason: &Reason) {
         let Some(s) = self.sessions.get(session) else { return };
+        self.timers.cancel(&Alarm::Expires(session));
         let (carrier, protocol, remote) = (s.carrier, s.protocol, s.remote);
         let who = remote.map(|r| format!(" {r}")).unwrap_or_default();
         // Players ask again and again for what nobody publishes yet.

@@ -1,7 +1,8 @@
 //! From a publisher's wish to its frames in the hub: ask the cluster for the name, take it, feed the stream, let go.
 
-use super::Node;
+use super::authority::Asker;
 use super::session::{Carrier, Part, Protocol, Session, SessionId};
+use super::{Alarm, Node};
 use crate::cluster::Epoch;
 use crate::cluster::member;
 use crate::error::Reason;
@@ -19,19 +20,27 @@ const ENDED_RESOURCES: usize = 1_000;
 
 impl Node {
     /// A client of a protocol whose connection is the session asked to publish.
-    pub(super) fn conn_publish(&mut self, protocol: Protocol, conn: ConnId, key: StreamKey) {
+    pub(super) fn conn_publish(
+        &mut self,
+        protocol: Protocol,
+        conn: ConnId,
+        key: StreamKey,
+        mut asker: Asker,
+    ) {
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
-        let part = Part::AsksToPublish;
-        let session =
-            self.sessions.add(protocol, part, key.clone(), Some(remote), Carrier::Conn(conn), self.now);
-        match self.may_publish(&key) {
-            Ok(()) => self.claim(session),
-            Err(reason) => self.refuse_publish(session, &reason),
+        let key = self.named_by(key, &mut asker);
+        let announced = self.announced_grant(conn).filter(|(of, _)| *of == key);
+        let (part, carrier) = (Part::AsksToPublish, Carrier::Conn(conn));
+        let session = self.sessions.add(protocol, part, key, Some(remote), carrier, self.now);
+        match announced {
+            Some((_, grant)) => self.permit_as_announced(session, grant),
+            None => self.permit(session, asker),
         }
     }
 
-    /// What this node alone can say against a new publisher of a name.
-    pub(super) fn may_publish(&self, key: &StreamKey) -> Result<(), Reason> {
+    /// What this node alone can say against a new publisher of a name. One of the same identity as the present one
+    /// replaces it at once (A24); without an identity nobody is the same.
+    pub(super) fn may_publish(&self, key: &StreamKey, identity: &str) -> Result<(), Reason> {
         if let Some(reason) = self.no_room() {
             return Err(reason);
         }
@@ -39,10 +48,21 @@ impl Node {
         let Some(stream) = self.hub.find(key) else { return Ok(()) };
         let silent = Duration::from_millis(self.limits.stream_silent_ms);
         let ours = !self.pulls.has(key);
-        if ours && self.is_live(stream) && self.hub.silent_for(stream, self.now).is_some_and(|s| s < silent) {
+        let same = !identity.is_empty() && self.publisher_identity(stream).as_deref() == Some(identity);
+        if ours
+            && !same
+            && self.is_live(stream)
+            && self.hub.silent_for(stream, self.now).is_some_and(|s| s < silent)
+        {
             return Err(name_busy(key));
         }
         Ok(())
+    }
+
+    /// Who publishes a stream here, if that is known.
+    fn publisher_identity(&self, stream: StreamId) -> Option<String> {
+        let publishes = |s: &&Session| matches!(s.part, Part::Publishes { stream: of, .. } if of == stream);
+        self.sessions.iter().find(publishes).map(|s| s.grant.identity.name())
     }
 
     /// Whether a stream has a source now.
@@ -52,10 +72,11 @@ impl Node {
 
     /// Asks the cluster for the name of a session's stream.
     pub(super) fn claim(&mut self, session: SessionId) {
-        let Some(key) = self.sessions.get(session).map(|s| s.key.clone()) else { return };
+        let Some(s) = self.sessions.get(session) else { return };
+        let (key, identity) = (s.key.clone(), s.grant.identity.name());
         let req = self.next_req();
         self.claims.insert(req, (session, key.clone()));
-        self.member.handle(member::Input::Claim { req, key, identity: String::new() }, self.now);
+        self.member.handle(member::Input::Claim { req, key, identity }, self.now);
     }
 
     /// The cluster answered a claim.
@@ -105,8 +126,9 @@ impl Node {
         }
     }
 
-    fn refuse_publish(&mut self, session: SessionId, reason: &Reason) {
+    pub(super) fn refuse_publish(&mut self, session: SessionId, reason: &Reason) {
         let Some(s) = self.sessions.get(session) else { return };
+        self.timers.cancel(&Alarm::Expires(session));
         let (carrier, remote) = (s.carrier, s.remote);
         let from = remote.map(|r| format!(" {r}")).unwrap_or_default();
         self.log_session(Level::Warn, session, reason.code, format!("publisher{from} refused: {reason}"));
@@ -192,6 +214,7 @@ impl Node {
         let text = format!("{what} ended after {age:.1} s ({mb:.1} MB {way}): {reason}");
         self.log_session(level, session, "ended", text);
         self.signal_session_over(session, reason);
+        self.timers.cancel(&Alarm::Expires(session));
         if let Some(s) = self.sessions.get_mut(session) {
             s.frames = frames;
         }

@@ -6,8 +6,10 @@
 //! be the one track that waits on this pair.
 
 use super::Node;
+use super::authority::Asker;
 use super::conns::{Conn, Proto};
 use super::session::{Carrier, Part, Protocol, SessionId};
+use crate::auth::secret::Secret;
 use crate::error::Reason;
 use crate::guard::guard;
 use crate::hub::delivery::Delivery;
@@ -17,7 +19,8 @@ use crate::machine::Machine;
 use crate::media::track::Origin;
 use crate::rtmp;
 use crate::rtsp;
-use crate::rtsp::server::{Input, Output as Said};
+use crate::rtsp::digest::{self, Authorization, DigestAnswer};
+use crate::rtsp::server::{Input, Output as Said, Shown};
 use crate::time::Time;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -227,7 +230,35 @@ impl Node {
         }
     }
 
-    fn is_rtsp(&self, id: ConnId) -> bool {
+    /// What the client of a connection shows with a request.
+    fn rtsp_asker(&mut self, id: ConnId, query: &str, shown: &Shown) -> Asker {
+        let header = shown.authorization.as_ref().map(Secret::reveal);
+        let mut asker = self.asker(id, query, header);
+        if let Some(Authorization::Digest(answer)) = header.and_then(Authorization::parse) {
+            asker.credentials.proven = self.proven(id, &answer, &shown.method);
+        }
+        asker
+    }
+
+    /// The user whom a digest proves (RFC 7616). Its nonce is the connection's, so that nobody else can use it again; that
+    /// its URI is the request's is not asked, since clients write one and the same URL in several ways.
+    fn proven(&mut self, id: ConnId, answer: &DigestAnswer, method: &str) -> Option<String> {
+        let ip = self.conn_from(id).ip;
+        let fits = answer.realm == self.config.auth.realm
+            && digest::same(answer.nonce.as_bytes(), self.authority.nonce(id).as_bytes());
+        if !fits || self.authority.policy.must_wait(ip, self.now).is_some() {
+            return None;
+        }
+        let proves = |ha1: &str| answer.proves(ha1, method);
+        if self.authority.policy.ha1(&answer.user, answer.algorithm.name()).is_some_and(proves) {
+            return Some(answer.user.clone());
+        }
+        self.authority.policy.failed(ip, self.now);
+        self.counters.drop("auth", "wrong_digest", 1);
+        None
+    }
+
+    pub(super) fn is_rtsp(&self, id: ConnId) -> bool {
         matches!(self.conns.get(&id), Some(Conn { proto: Proto::Rtsp(_), .. }))
     }
 
@@ -291,8 +322,18 @@ impl Node {
                 }
             }
             Said::Reading(on) => self.out.push_back(Output::Reading { conn: id, on }),
-            Said::PublishRequested { key, .. } => self.conn_publish(Protocol::Rtsp, id, key),
-            Said::DescribeRequested { key, .. } => self.conn_play(Protocol::Rtsp, id, key),
+            Said::PublishRequested { key, query, shown } => {
+                let asker = self.rtsp_asker(id, &query, &shown);
+                self.conn_publish(Protocol::Rtsp, id, key, asker);
+            }
+            Said::DescribeRequested { key, query, shown } => {
+                let asker = self.rtsp_asker(id, &query, &shown);
+                self.conn_play(Protocol::Rtsp, id, key, asker);
+            }
+            Said::AnnounceRequested { key, query, shown } => {
+                let asker = self.rtsp_asker(id, &query, &shown);
+                self.rtsp_announced(id, key, asker);
+            }
             Said::PlayRequested => self.play_rtsp(id),
             Said::UdpWanted { lane, ports } => {
                 let Some((remote, local)) = self.conns.get(&id).map(|c| (c.remote.ip(), c.local)) else {

@@ -2,6 +2,7 @@
 //! `ctl sessions`, the metrics and the log tell the same story.
 
 use super::story::{Ended, Story};
+use crate::auth::Grant;
 use crate::cluster::Epoch;
 use crate::error::Broken;
 use crate::hub::{StreamId, SubscriberId, SubscriberStats};
@@ -118,6 +119,8 @@ pub struct Session {
     pub rtc: Option<crate::rtc::SessionStats>,
     /// What became of a viewer's frames, once it has ended.
     pub frames: Option<SubscriberStats>,
+    /// By which right it is here.
+    pub grant: Grant,
     /// What the log said of it.
     pub story: Story,
     /// When the media that came last from a publisher is decoded, nanoseconds on its clock.
@@ -205,6 +208,7 @@ impl Sessions {
                 loss: None,
                 rtc: None,
                 frames: None,
+                grant: Grant::default(),
                 story: Story::default(),
                 last_dts: None,
                 key_frames: None,

@@ -121,6 +121,7 @@ impl Node {
                 }
             }
             Input::Answer { ask, answer: Answer::Bridged(done) } => self.bridged(ask, done),
+            Input::Answer { ask, answer: Answer::Checked(right) } => self.password_checked(ask, right),
             Input::Answer { ask, answer } => self.answered(ask, answer),
             Input::Drain => self.drain(),
         }
@@ -146,14 +147,18 @@ impl Node {
             self.advertised.private
         );
         self.log(Level::Info, "node", "start", text);
-        if !self.config.bind.is_loopback() {
-            let text = "anyone who reaches this node may publish and play: there is no authorisation yet; \
-                        restrict access by --bind or a firewall where that is not wanted";
+        if let Some(wrong) = self.authority.policy.wrong() {
+            let text = format!("everybody is refused everything: {wrong}");
+            self.log(Level::Error, "auth", "auth_wrong", text);
+        } else if !self.authority.policy.is_on() && !self.config.bind.is_loopback() {
+            let text = "anyone who reaches this node may publish and play: auth.rules is empty; write rules, or restrict \
+                        access by --bind or a firewall where that is not wanted";
             self.log(Level::Warn, "node", "open", text.to_owned());
         }
         let bind = self.config.webrtc_addr();
         self.out.push_back(Output::OpenUdp { socket: MEDIA_SOCKET, bind });
         self.start_tls();
+        self.read_key_set();
         self.open_rtsp_udp();
         self.join_cluster();
         let first = self.now + Duration::from_millis(self.limits.report_ms);
@@ -187,6 +192,8 @@ impl Node {
                 Alarm::Bridge(id) => self.bridge_due(id),
                 Alarm::Report => self.report(),
                 Alarm::Certificates => self.look_at_certificates(),
+                Alarm::KeySet => self.read_key_set(),
+                Alarm::Expires(session) => self.right_ends(session),
                 Alarm::Proxy => self.look_at_proxies(),
                 Alarm::DrainEnds => self.drain_ends(),
             }

@@ -491,6 +491,7 @@ impl Server {
                     // Encoders read it as "the name is taken".
                     (true, "name_busy" | "takeover_limited") => "NetStream.Publish.BadName",
                     (true, _) => "NetStream.Publish.Denied",
+                    (false, "unauthorized" | "forbidden" | "auth_wait") => "NetStream.Play.Failed",
                     (false, _) => "NetStream.Play.StreamNotFound",
                 };
                 self.writer.on_status(stream, "error", code, &reason.text);

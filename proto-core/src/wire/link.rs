@@ -343,6 +343,12 @@ pub enum Message {
         for_ms: u64,
     },
 
+    /// Node to manager and manager to node: refuse a token or a name from now on, and end what it runs.
+    Revoke {
+        /// The token's id, or `user:…`, `token:…`, `key:…`.
+        name: String,
+    },
+
     /// Relay: send me this stream.
     Pull {
         /// The puller's number for it, unique on this link.

@@ -262,6 +262,7 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
             let p = parts(rest, &[Id, Key])?;
             Message::Warm { key: need(p.key)?, for_ms: p.id }
         }
+        25 => Message::Revoke { name: parts(rest, &[First])?.first },
         30 => read_pull(rest)?,
         31 => read_tracks(rest)?,
         32 => return Ok(read_frame(rest)?.map(|f| Message::Frame(Box::new(f)))),

@@ -282,6 +282,10 @@ pub fn encode(message: &Message) -> Encoded {
             w.key(2, key);
             24
         }
+        Message::Revoke { name } => {
+            w.text(1, name);
+            25
+        }
         Message::Pull { pull, key, hops } => {
             w.number(1, *pull);
             w.key(2, key);

@@ -152,3 +152,8 @@ impl Notes {
         self.lines.pop_front()
     }
 }
+
+/// The stream that an address such as `live/one?token=…` names.
+pub fn name_of(address: &str) -> &str {
+    address.split('?').next().unwrap_or_default()
+}

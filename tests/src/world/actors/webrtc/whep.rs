@@ -5,7 +5,7 @@ use super::peer::Rtp;
 use super::reorder::{Next, Reorder};
 use super::rtp::{Depacketiser, Picture, Read};
 use super::sync::{Sync, Timeline};
-use crate::world::actors::{Client, In, Notes, Out, Standing};
+use crate::world::actors::{Client, In, Notes, Out, Standing, name_of};
 use crate::world::media::{MADE_OF_AAC, Mark, sound_at};
 use proto_core::time::Time;
 use std::net::SocketAddr;
@@ -154,7 +154,7 @@ impl Whep {
 
     /// What it plays.
     pub fn stream(&self) -> &str {
-        &self.caller.seat.stream
+        name_of(&self.caller.seat.stream)
     }
 
     /// Where it plays.

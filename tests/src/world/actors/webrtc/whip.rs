@@ -3,7 +3,7 @@
 use super::caller::{Call, Caller, News, Seat};
 use super::rtp::packetise;
 use crate::world::actors::publisher::Sent;
-use crate::world::actors::{Client, In, Notes, Out, Standing};
+use crate::world::actors::{Client, In, Notes, Out, Standing, name_of};
 use crate::world::media::{Label, opus_toc};
 use proto_core::rand::Rng;
 use proto_core::time::Time;
@@ -205,7 +205,7 @@ impl Whip {
 
     fn frame(&mut self, picture: bool, session: u64, seq: u64, due: Time, now: Time) {
         let key = picture && (std::mem::take(&mut self.key_wanted) | seq.is_multiple_of(self.config.gop));
-        let stream = self.caller.seat.stream.clone();
+        let stream = name_of(&self.caller.seat.stream).to_owned();
         let label = Label { stream, session, track: if picture { 'v' } else { 'a' }, seq, key };
         let (payloads, rate) = if picture {
             let len = if key { self.config.key_bytes } else { self.config.delta_bytes };
@@ -259,7 +259,7 @@ impl Client for Whip {
 
     fn standing(&self) -> Standing {
         Standing {
-            stream: Some(self.caller.seat.stream.clone()),
+            stream: Some(name_of(&self.caller.seat.stream).to_owned()),
             publishes: true,
             ended: self.ended().is_some() && self.redial.is_none(),
             session: self.sent.last().filter(|_| self.is_ready()).map(|s| s.session),
