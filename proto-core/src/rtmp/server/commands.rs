@@ -115,6 +115,7 @@ impl Server {
             app: app.trim_matches('/').to_owned(),
             query: query.to_owned(),
             flash_ver: text("flashVer").to_owned(),
+            via: text("via").chars().take(512).collect(),
         };
         greet(&mut self.writer);
         if peer.app.is_empty() {
