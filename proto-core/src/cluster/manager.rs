@@ -4,6 +4,7 @@
 //! restart the nodes announce what they serve, and until they had two report intervals to do so, questions about
 //! names that are not known yet wait. Only where this process is the whole cluster is there nobody to wait for.
 
+mod offers;
 mod orders;
 mod pairing;
 mod placed;
@@ -147,6 +148,8 @@ pub struct Manager {
     waiting: VecDeque<Question>,
     /// Why the newest streams were placed where they were.
     choices: placed::Choices,
+    /// What nodes can pull from other servers.
+    offers: offers::Offers,
     out: VecDeque<Output>,
 }
 
@@ -166,6 +169,7 @@ impl Manager {
             least_term: 1,
             waiting: VecDeque::new(),
             choices: placed::Choices::default(),
+            offers: offers::Offers::default(),
             out: VecDeque::new(),
         }
     }
@@ -299,6 +303,7 @@ impl Manager {
                 }
             }
             Message::Locate { req, key } => self.ask(Question::Locate { link, req, key }, now),
+            Message::Offers { streams } => self.offers.set(node, &streams, self.limits.remotes),
             // The rest is between nodes, or of a newer version.
             _ => {}
         }
@@ -528,7 +533,7 @@ impl Manager {
                 self.out.push_back(Output::Paired { req, result });
             }
             Question::Claim { link, req, key, identity } => self.claim(link, req, &key, &identity, now),
-            Question::Locate { link, req, key } => self.locate(link, req, key),
+            Question::Locate { link, req, key } => self.locate_or_want(link, req, key, now),
         }
     }
 
@@ -590,6 +595,7 @@ impl Manager {
             );
         }
         self.out.push_back(Output::ToLink(link, Message::Claimed { req, key: key.clone(), epoch }));
+        self.answer_wanting(key);
     }
 
     fn locate(&mut self, link: LinkId, req: u64, key: StreamKey) {
@@ -624,6 +630,7 @@ impl Manager {
     }
 
     fn tick(&mut self, now: Time) {
+        self.give_up_wanting(now);
         while let Some(lapsed) = self.registry.pop_due(now) {
             match lapsed {
                 Lapsed::Node(node, orphans) => {
@@ -672,6 +679,6 @@ impl Machine for Manager {
 
     fn deadline(&self) -> Option<Deadline> {
         let settle = (!self.settled).then(|| Deadline::new(self.settle_at, "manager relearns"));
-        Deadline::earliest(settle, self.registry.deadline())
+        Deadline::earliest(Deadline::earliest(settle, self.registry.deadline()), self.offers.deadline())
     }
 }

@@ -77,6 +77,8 @@ pub enum Input {
     },
     /// The answer to [`Output::WantReport`].
     Report(Report),
+    /// The streams that this node can pull from other servers on demand; see [`Message::Offers`].
+    Offers(Vec<String>),
     /// The node's own data changed (an address was found, say).
     Info(Box<NodeInfo>),
     /// Time passed.
@@ -133,6 +135,11 @@ pub enum Output {
         /// For how long, milliseconds.
         for_ms: u64,
     },
+    /// Somebody wants a stream that this node can pull from another server.
+    Want {
+        /// The name.
+        key: StreamKey,
+    },
     /// Dial the manager (an attempt that is still under way is to be forgotten), then say `ManagerUp` or
     /// `ManagerDown`.
     DialManager,
@@ -170,6 +177,8 @@ struct Pending {
 pub struct Member {
     limits: Arc<Limits>,
     info: NodeInfo,
+    /// What it can pull from other servers.
+    offers: Vec<String>,
     /// How the operator wrote the manager's address; empty: the manager is in this process.
     manager: String,
     rng: Rng,
@@ -208,6 +217,7 @@ impl Member {
         Member {
             limits,
             info,
+            offers: Vec::new(),
             manager,
             rng,
             place: Place::Away { dial_at },
@@ -264,6 +274,9 @@ impl Member {
         self.place = Place::Up { link, registered: false, report_at };
         self.failures = 0;
         self.out.push_back(Output::ToManager(self.registration()));
+        if !self.offers.is_empty() {
+            self.out.push_back(Output::ToManager(Message::Offers { streams: self.offers.clone() }));
+        }
     }
 
     fn down(&mut self, reason: &Reason, now: Time) {
@@ -418,6 +431,7 @@ impl Member {
                 self.out.push_back(Output::Drain { on, within_ms, stop });
             }
             Message::Warm { key, for_ms } => self.out.push_back(Output::Warm { key, for_ms }),
+            Message::Want { key } => self.out.push_back(Output::Want { key }),
             // The rest goes the other way, is between nodes, or of a newer version.
             _ => {}
         }
@@ -532,6 +546,12 @@ impl Machine for Member {
             Input::Held { key, epoch } => self.held(key, epoch),
             Input::Released { key, epoch } => self.released(key, epoch),
             Input::Report(report) => self.report(report),
+            Input::Offers(streams) => {
+                self.offers = streams;
+                if !matches!(self.place, Place::Away { .. } | Place::Dialling { .. }) {
+                    self.out.push_back(Output::ToManager(Message::Offers { streams: self.offers.clone() }));
+                }
+            }
             Input::Info(info) => {
                 self.info = *info;
                 if self.is_registered() {

@@ -38,6 +38,8 @@ pub(super) enum Asked {
     Manager,
     /// What a certificate file holds.
     File,
+    /// The address of a source or destination, or the authorities that its server is trusted by.
+    Remote,
 }
 
 /// Where the manager is, as host and port, or `None` if it is in this process.
@@ -229,6 +231,7 @@ impl Node {
             O::Moved { key, source } => self.moved(&key, source),
             O::Drain { on, within_ms, stop } => self.ordered_drain(on, within_ms, stop),
             O::Warm { key, for_ms } => self.ordered_warm(&key, for_ms),
+            O::Want { key } => _ = self.want_source(&key),
             O::DialManager => self.dial_manager(),
             O::WantReport => {
                 let report = self.make_report();
@@ -272,6 +275,8 @@ impl Node {
         let result = match (self.asks.remove(&ask), answer) {
             (Some(Asked::Manager), Answer::Resolved(result)) => result,
             (Some(Asked::File), Answer::File(found)) => return self.file_read(ask, found),
+            (Some(Asked::Remote), Answer::Resolved(found)) => return self.remote_resolved(ask, found),
+            (Some(Asked::Remote), Answer::File(found)) => return self.remote_authorities(ask, found),
             _ => return,
         };
         let failed = |text: String| Reason::peer("resolve_failed", text);
@@ -292,6 +297,10 @@ impl Node {
             .hub
             .streams()
             .filter_map(|(id, key)| {
+                // A name that was granted for a source is reported as such below.
+                if self.remotes.claimed(key).is_some() {
+                    return None;
+                }
                 // What was pulled belongs to another node, also while it is held here after its pull ended.
                 if !self.is_ours(key) {
                     return None;
@@ -306,6 +315,7 @@ impl Node {
                     about: self.stream_facts(id),
                 })
             })
+            .chain(self.remotes.reports())
             .collect();
         let relayed = self
             .hub
@@ -338,10 +348,10 @@ impl Node {
         self.sessions.iter().filter(|s| s.protocol != Protocol::Relay).count()
     }
 
-    /// Viewers per stream on this node, pulls of other nodes not counted.
+    /// Viewers per stream on this node, pulls of other nodes and pushes to other servers not counted.
     pub(super) fn viewers(&self) -> BTreeMap<StreamId, u32> {
         let mut viewers = BTreeMap::new();
-        for session in self.sessions.iter().filter(|s| s.protocol != Protocol::Relay) {
+        for session in self.sessions.iter().filter(|s| s.protocol != Protocol::Relay && !s.is_push()) {
             if let Part::Plays { stream, .. } = session.part {
                 *viewers.entry(stream).or_default() += 1;
             }
@@ -380,6 +390,7 @@ impl Node {
             );
             self.end_session(session, &reason);
         }
+        self.stop_pushing(key);
         // Viewers here stay and get the stream from its new origin.
         self.pull(key);
     }
@@ -391,6 +402,7 @@ impl Node {
         }
         self.draining = true;
         self.said_drained = false;
+        self.stop_remotes();
         let most = Duration::from_millis(self.limits.drain_ms);
         let n = self.clients();
         self.log(

@@ -27,6 +27,7 @@ mod playing;
 mod proxy;
 mod publishing;
 mod pulling;
+mod remote;
 mod rtsp;
 mod secure;
 mod serving;
@@ -89,6 +90,8 @@ enum Alarm {
     Certificates,
     /// It is to be looked whether nodes that are proxied to live.
     Proxy,
+    /// A source or destination is tried again, or is given up.
+    Remote(remote::RemoteId),
     /// The time to finish what runs is over.
     DrainEnds,
 }
@@ -145,6 +148,7 @@ pub struct Node {
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
     proxy: proxy::Proxy,
     pulls: pulling::Pulls,
+    remotes: remote::Remotes,
     serving: serving::Served,
     bridges: bridging::Bridges,
     load: stats::Load,
@@ -205,6 +209,7 @@ impl Node {
         if !config.webrtc.lean {
             rtc.use_whole_viewers();
         }
+        let remotes = remote::Remotes::new(&config, &rng)?;
         let dials = links::manager_target(&config)?;
         let is_manager = config.has_role(Role::Manager) && dials.is_none();
         if !is_manager && dials.is_none() {
@@ -259,6 +264,7 @@ impl Node {
             pair_waiting: BTreeMap::new(),
             proxy: proxy::Proxy::default(),
             pulls: pulling::Pulls::default(),
+            remotes,
             serving: serving::Served::default(),
             bridges: bridging::Bridges::default(),
             load: stats::Load::default(),

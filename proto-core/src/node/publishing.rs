@@ -1,6 +1,7 @@
 //! From a publisher's wish to its frames in the hub: ask the cluster for the name, take it, feed the stream, let go.
 
 use super::Node;
+use super::remote::Via;
 use super::session::{Carrier, Part, Protocol, Session, SessionId};
 use crate::cluster::Epoch;
 use crate::cluster::member;
@@ -19,12 +20,16 @@ const ENDED_RESOURCES: usize = 1_000;
 
 impl Node {
     /// A client of a protocol whose connection is the session asked to publish.
-    pub(super) fn conn_publish(&mut self, protocol: Protocol, conn: ConnId, key: StreamKey) {
+    pub(super) fn conn_publish(&mut self, protocol: Protocol, conn: ConnId, key: StreamKey, via: Via) {
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
         let part = Part::AsksToPublish;
         let session =
             self.sessions.add(protocol, part, key.clone(), Some(remote), Carrier::Conn(conn), self.now);
-        match self.may_publish(&key) {
+        let round = self.round_trip(&via);
+        if let Some(s) = self.sessions.get_mut(session) {
+            s.via = via;
+        }
+        match round.map_or_else(|| self.may_publish(&key), Err) {
             Ok(()) => self.claim(session),
             Err(reason) => self.refuse_publish(session, &reason),
         }
@@ -60,6 +65,9 @@ impl Node {
 
     /// The cluster answered a claim.
     pub(super) fn claimed(&mut self, req: u64, result: Result<Epoch, Reason>) {
+        if self.source_claimed(req, &result) {
+            return;
+        }
         let Some((session, key)) = self.claims.remove(&req) else { return };
         let key = &key;
         if !self.is_part(session, Part::AsksToPublish) {
@@ -178,6 +186,8 @@ impl Node {
         let s = self.sessions.get(session)?;
         let what = match s.protocol {
             Protocol::Relay => "pull",
+            _ if s.is_push() => "push",
+            _ if s.is_remote() => "source",
             _ if s.is_publisher() => "publisher",
             _ => "viewer",
         };
@@ -213,7 +223,7 @@ impl Node {
             Part::AsksToPublish => self.answer_whip(session, Err(reason)),
             Part::AsksToPlay => self.forget_waiting(session, &s.key, reason),
         }
-        self.pulls.touch(&s.key);
+        self.touch_viewers(&s.key);
         Some(s)
     }
 

@@ -156,6 +156,7 @@ impl Node {
         self.start_tls();
         self.open_rtsp_udp();
         self.join_cluster();
+        self.start_remotes();
         let first = self.now + Duration::from_millis(self.limits.report_ms);
         self.timers.set(Alarm::Report, Deadline::new(first, "load is measured and reported"));
     }
@@ -188,6 +189,7 @@ impl Node {
                 Alarm::Report => self.report(),
                 Alarm::Certificates => self.look_at_certificates(),
                 Alarm::Proxy => self.look_at_proxies(),
+                Alarm::Remote(id) => self.remote_due(&id),
                 Alarm::DrainEnds => self.drain_ends(),
             }
         }
@@ -242,6 +244,9 @@ impl Node {
                 quiet = false;
             }
             if self.settle_pulls() {
+                quiet = false;
+            }
+            if self.settle_remotes() {
                 quiet = false;
             }
             if quiet {

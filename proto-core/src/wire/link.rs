@@ -343,6 +343,17 @@ pub enum Message {
         for_ms: u64,
     },
 
+    /// Manager to node: somebody wants this stream, which you said that you can pull from another server.
+    Want {
+        /// The name.
+        key: StreamKey,
+    },
+    /// Node to manager, with its registration: the streams that it can pull from other servers when somebody wants them.
+    Offers {
+        /// Names, or beginnings of names with a `*`.
+        streams: Vec<String>,
+    },
+
     /// Relay: send me this stream.
     Pull {
         /// The puller's number for it, unique on this link.

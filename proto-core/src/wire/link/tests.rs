@@ -187,6 +187,8 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         (key(), epoch()).prop_map(|(key, epoch)| Message::Fence { key, epoch }),
         any::<(bool, u64, bool)>().prop_map(|(on, within_ms, stop)| Message::Drain { on, within_ms, stop }),
         (key(), n()).prop_map(|(key, for_ms)| Message::Warm { key, for_ms }),
+        key().prop_map(|key| Message::Want { key }),
+        vec("[a-z/*]{1,20}", 0..4).prop_map(|streams| Message::Offers { streams }),
         (n(), key(), vec(node(), 0..5)).prop_map(|(pull, key, hops)| Message::Pull { pull, key, hops }),
         (n(), vec(node(), 0..5), vec(config(), 0..4)).prop_map(|(pull, path, configs)| Message::Tracks {
             pull,
