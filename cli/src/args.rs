@@ -192,6 +192,10 @@ pub(crate) enum CtlCommand {
     Sessions,
     /// List websockets that are proxied to other nodes
     Proxies,
+    /// List the streams that are pulled from other servers
+    Sources,
+    /// List the servers that streams are pushed to
+    Destinations,
     /// End a session or a proxied websocket (only from the node's own host)
     Kick {
         /// Its id, as `sessions` or `proxies` lists it, such as rtmp-12

@@ -18,6 +18,10 @@ pub(crate) enum List {
     Sessions,
     /// Websockets that are proxied to other nodes.
     Proxies,
+    /// Streams that are pulled from other servers.
+    Sources,
+    /// Servers that streams are pushed to.
+    Destinations,
 }
 
 impl List {
@@ -27,6 +31,8 @@ impl List {
             List::Streams => "streams",
             List::Sessions => "sessions",
             List::Proxies => "proxies",
+            List::Sources => "sources",
+            List::Destinations => "destinations",
         }
     }
 
@@ -67,6 +73,29 @@ impl List {
                 ("OUT", "bytes_out", bytes),
                 ("RTT ms", "rtt_ms", tenths),
                 ("LOSS", "loss", percent),
+            ],
+            List::Sources => &[
+                ("STREAM", "stream", plain),
+                ("URL", "url", plain),
+                ("WHEN", "when", plain),
+                ("STATE", "state", plain),
+                ("FOR", "since_s", duration),
+                ("SESSION", "session", plain),
+                ("TRIES", "tries", plain),
+                ("WORKED", "worked", plain),
+                ("NEXT s", "next_try_s", tenths),
+                ("REASON", "reason", plain),
+            ],
+            List::Destinations => &[
+                ("STREAM", "stream", plain),
+                ("URL", "url", plain),
+                ("STATE", "state", plain),
+                ("FOR", "since_s", duration),
+                ("SESSION", "session", plain),
+                ("TRIES", "tries", plain),
+                ("WORKED", "worked", plain),
+                ("NEXT s", "next_try_s", tenths),
+                ("REASON", "reason", plain),
             ],
             List::Proxies => &[
                 ("PROXY", "id", plain),

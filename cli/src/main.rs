@@ -113,6 +113,8 @@ fn control(args: &args::Ctl) -> Result<(), Failure> {
         CtlCommand::Streams => ctl::list(url, List::Streams, args.json),
         CtlCommand::Sessions => ctl::list(url, List::Sessions, args.json),
         CtlCommand::Proxies => ctl::list(url, List::Proxies, args.json),
+        CtlCommand::Sources => ctl::list(url, List::Sources, args.json),
+        CtlCommand::Destinations => ctl::list(url, List::Destinations, args.json),
         CtlCommand::Kick { session } => ctl::kick(url, session),
         CtlCommand::WhyPlaced { stream } => ctl::words(url, "placed", stream, args.json),
         CtlCommand::Why { session } => ctl::words(url, "why", session, args.json),

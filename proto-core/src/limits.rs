@@ -238,6 +238,30 @@ limits! {
     /// A sound bridge whose last viewer left goes on for this long, and one that failed is tried again after it,
     /// milliseconds.
     bridge_linger_ms: u64 = 5_000;
+    /// Sources and destinations of one node.
+    remotes: usize = 1_000;
+    /// Bytes of one RTSP message from a server that this node pulls from or pushes to, head and body.
+    remote_message_bytes: usize = 64 << 10;
+    /// A server that this node pulls from or pushes to must let it begin within this, milliseconds, connecting included.
+    remote_setup_ms: u64 = 10_000;
+    /// A source from which no picture or sound came for this long is connected anew, milliseconds.
+    remote_silent_ms: u64 = 10_000;
+    /// A source that agreed to send datagrams and sent none for this long is asked to use the connection, milliseconds.
+    remote_udp_wait_ms: u64 = 3_000;
+    /// The first wait before a source or destination that failed is tried again, milliseconds; doubles with each failure.
+    remote_retry_min_ms: u64 = 1_000;
+    /// The longest wait before a source or destination that failed is tried again, milliseconds.
+    remote_retry_max_ms: u64 = 30_000;
+    /// A source or destination that worked for this long begins with the shortest wait again, milliseconds.
+    remote_stable_ms: u64 = 60_000;
+    /// How often a node that has an "always" source looks whether it may pull it, while another node does, milliseconds.
+    remote_standby_ms: u64 = 2_000;
+    /// A source "on demand" whose last viewer left is pulled for this long, milliseconds.
+    source_linger_ms: u64 = 10_000;
+    /// How long the first viewers of a source "on demand" wait for its first picture or sound, milliseconds.
+    source_wait_ms: u64 = 10_000;
+    /// Redirects that a source or destination may answer with in a row.
+    remote_redirects: u32 = 4;
     /// A29: hops of a relay chain.
     relay_hops: usize = 4;
     /// A29: a name that was not found is not asked for again for this long, milliseconds.

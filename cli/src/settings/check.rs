@@ -28,6 +28,7 @@ pub(crate) fn check(config: &Config) -> Vec<Finding> {
     cluster(config, &mut found);
     certificates(config, &mut found);
     auth(config, &mut found);
+    remotes(config, &mut found);
     limits(config, &mut found);
     found.0
 }
@@ -125,6 +126,34 @@ fn addresses(config: &Config, found: &mut Findings) {
                 key,
                 "must be `auto` or an IP address without a port (a DNS name belongs into advertise.name)",
             ),
+        }
+    }
+}
+
+fn remotes(config: &Config, found: &mut Findings) {
+    let sources: Vec<_> = config.sources.iter().map(|s| s.rule()).collect();
+    let destinations: Vec<_> = config.destinations.iter().map(|d| d.rule()).collect();
+    for (key, rules) in [("sources", &sources), ("destinations", &destinations)] {
+        for (n, rule) in rules.iter().enumerate() {
+            if let Err(why) = rule {
+                found.wrong(key, format!("number {}: {why}", n + 1));
+            }
+        }
+    }
+    let streams = || config.sources.iter().map(|s| &s.stream);
+    for (n, stream) in streams().enumerate() {
+        if streams().take(n).any(|s| s == stream) {
+            found.wrong("sources", format!("{stream} has two sources; a stream comes from one place"));
+        }
+    }
+    if sources.len() + destinations.len() > config.limits.remotes {
+        found.wrong("limits.remotes", "is less than there are sources and destinations");
+    }
+    if !config.has_role(Role::Origin) {
+        for (key, n) in [("sources", sources.len()), ("destinations", destinations.len())] {
+            if n > 0 {
+                found.odd(key, "are used by nodes with the origin role only, and this one has none");
+            }
         }
     }
 }

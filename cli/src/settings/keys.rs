@@ -27,6 +27,20 @@ const KEYS: &[(&str, &str, &str)] = &[
         "an IP address, such as 0.0.0.0, 127.0.0.2 or ::",
     ),
     (
+        "sources",
+        "Streams that this node pulls from other servers, a table each: [[sources]] stream = \"live/cam1\" url = \
+         \"rtsp://USER:PASSWORD@HOST/PATH\" (or rtmp://HOST/APP/NAME) when = \"demand\" (while somebody watches) or \
+         \"always\" transport = \"auto\", \"tcp\" or \"udp\". On demand, stream may be a pattern such as cams/*, with {name} \
+         in the url. Of several nodes with the same source one pulls it.",
+        "a list of tables with stream, url, when and transport",
+    ),
+    (
+        "destinations",
+        "Servers that this node pushes the streams to that are published here, a table each: [[destinations]] stream = \
+         \"live/*\" url = \"rtmp://HOST/APP/{name}\" (or rtsp://…). {stream}, {app} and {name} stand for the stream's own.",
+        "a list of tables with stream, url and transport",
+    ),
+    (
         "node.name",
         "This node's name in the cluster. Empty: made from a role and a random part at each start.",
         NAME,
@@ -63,6 +77,12 @@ const KEYS: &[(&str, &str, &str)] = &[
         "PEM files with the private keys, in the order of the certificates. Empty: each key stands in the file of its \
          certificate.",
         "a list of file names",
+    ),
+    (
+        "tls.authorities",
+        "A PEM file with the authorities whose certificates the servers of sources and destinations may have (rtsps://, \
+         rtmps://). The default is where most systems keep them.",
+        "a file name",
     ),
     ("rtsp.port", "TCP port of RTSP.", PORT),
     (

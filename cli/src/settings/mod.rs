@@ -49,8 +49,10 @@ impl fmt::Display for Problem {
             Source::File(path, line) if key.is_empty() => write!(f, "{path}:{line}: {text}"),
             Source::File(path, line) if shown.is_empty() => write!(f, "{path}:{line}: {key}: {text}"),
             Source::File(path, line) => write!(f, "{path}:{line}: {key} = {shown}: {text}"),
+            Source::Variable(name) if shown.is_empty() => write!(f, "environment {name}: {key} {text}"),
             Source::Variable(name) => write!(f, "environment {name}={shown}: {key} {text}"),
             Source::Set if key.is_empty() => write!(f, "--set {shown}: {text}"),
+            Source::Set if shown.is_empty() => write!(f, "--set {key}: {text}"),
             Source::Set => write!(f, "--set {key}={shown}: {text}"),
             Source::Flag(flag) => write!(f, "{flag} {shown}: {key} {text}"),
         }
@@ -225,7 +227,12 @@ impl Loader {
     }
 
     fn put(&mut self, key: &str, value: Entered<'_>, shown: String, source: Source) {
-        let shown = if HIDDEN.contains(&key) { "…".to_owned() } else { shown };
+        let shown = match key {
+            _ if HIDDEN.contains(&key) => "…".to_owned(),
+            // URLs hold passwords.
+            "sources" | "destinations" => String::new(),
+            _ => shown,
+        };
         match self.try_put(key, value) {
             Ok(()) => _ = self.given.insert(key.to_owned(), (source, shown)),
             Err(text) => self.problems.push(Problem { source, key: key.to_owned(), shown, text }),
@@ -262,9 +269,11 @@ impl Loader {
             None => _ = changed.insert(key.to_owned(), value),
         }
         // Read as a whole each time: only so is a value that does not fit tied to its own key.
-        changed.clone().try_into::<Config>().map_err(|e| match detail(key, e.message()) {
-            Some(detail) => format!("{allowed}; {detail}"),
-            None => allowed,
+        changed.clone().try_into::<Config>().map_err(|e| {
+            match detail(key, e.message()).map(str::to_owned).or_else(|| table_fault(key, &e)) {
+                Some(why) => format!("{allowed}; {why}"),
+                None => allowed,
+            }
         })?;
         self.table = changed;
         Ok(())
@@ -300,6 +309,13 @@ impl Loader {
             Err(self.problems)
         }
     }
+}
+
+/// What is wrong with one of a list of tables, where that can be said without a value, which may be secret.
+fn table_fault(key: &str, error: &toml::de::Error) -> Option<String> {
+    let text = error.message();
+    let harmless = ["missing field", "unknown field", "unknown variant"].iter().any(|w| text.starts_with(w));
+    (matches!(key, "sources" | "destinations") && harmless).then(|| text.to_owned())
 }
 
 /// A value of the default's type out of a text.

@@ -4,6 +4,7 @@
 //! restart the nodes announce what they serve, and until they had two report intervals to do so, questions about
 //! names that are not known yet wait. Only where this process is the whole cluster is there nobody to wait for.
 
+mod offers;
 mod orders;
 mod pairing;
 mod placed;
@@ -149,6 +150,8 @@ pub struct Manager {
     revoked: BTreeSet<String>,
     /// Why the newest streams were placed where they were.
     choices: placed::Choices,
+    /// What nodes can pull from other servers.
+    offers: offers::Offers,
     out: VecDeque<Output>,
 }
 
@@ -169,6 +172,7 @@ impl Manager {
             waiting: VecDeque::new(),
             revoked: BTreeSet::new(),
             choices: placed::Choices::default(),
+            offers: offers::Offers::default(),
             out: VecDeque::new(),
         }
     }
@@ -303,6 +307,7 @@ impl Manager {
             }
             Message::Locate { req, key } => self.ask(Question::Locate { link, req, key }, now),
             Message::Revoke { name } => self.revoked_at(&node, name),
+            Message::Offers { streams } => self.offers.set(node, &streams, self.limits.remotes),
             // The rest is between nodes, or of a newer version.
             _ => {}
         }
@@ -532,7 +537,7 @@ impl Manager {
                 self.out.push_back(Output::Paired { req, result });
             }
             Question::Claim { link, req, key, identity } => self.claim(link, req, &key, &identity, now),
-            Question::Locate { link, req, key } => self.locate(link, req, key),
+            Question::Locate { link, req, key } => self.locate_or_want(link, req, key, now),
         }
     }
 
@@ -594,6 +599,7 @@ impl Manager {
             );
         }
         self.out.push_back(Output::ToLink(link, Message::Claimed { req, key: key.clone(), epoch }));
+        self.answer_wanting(key);
     }
 
     fn locate(&mut self, link: LinkId, req: u64, key: StreamKey) {
@@ -628,6 +634,7 @@ impl Manager {
     }
 
     fn tick(&mut self, now: Time) {
+        self.give_up_wanting(now);
         while let Some(lapsed) = self.registry.pop_due(now) {
             match lapsed {
                 Lapsed::Node(node, orphans) => {
@@ -676,6 +683,6 @@ impl Machine for Manager {
 
     fn deadline(&self) -> Option<Deadline> {
         let settle = (!self.settled).then(|| Deadline::new(self.settle_at, "manager relearns"));
-        Deadline::earliest(settle, self.registry.deadline())
+        Deadline::earliest(Deadline::earliest(settle, self.registry.deadline()), self.offers.deadline())
     }
 }

@@ -79,6 +79,8 @@ pub enum Input {
     Revoke(String),
     /// The answer to [`Output::WantReport`].
     Report(Report),
+    /// The streams that this node can pull from other servers on demand; see [`Message::Offers`].
+    Offers(Vec<String>),
     /// The node's own data changed (an address was found, say).
     Info(Box<NodeInfo>),
     /// Time passed.
@@ -137,6 +139,11 @@ pub enum Output {
     },
     /// A token or a name was revoked somewhere in the cluster; see [`Message::Revoke`].
     Revoked(String),
+    /// Somebody wants a stream that this node can pull from another server.
+    Want {
+        /// The name.
+        key: StreamKey,
+    },
     /// Dial the manager (an attempt that is still under way is to be forgotten), then say `ManagerUp` or
     /// `ManagerDown`.
     DialManager,
@@ -174,6 +181,8 @@ struct Pending {
 pub struct Member {
     limits: Arc<Limits>,
     info: NodeInfo,
+    /// What it can pull from other servers.
+    offers: Vec<String>,
     /// How the operator wrote the manager's address; empty: the manager is in this process.
     manager: String,
     rng: Rng,
@@ -212,6 +221,7 @@ impl Member {
         Member {
             limits,
             info,
+            offers: Vec::new(),
             manager,
             rng,
             place: Place::Away { dial_at },
@@ -268,6 +278,9 @@ impl Member {
         self.place = Place::Up { link, registered: false, report_at };
         self.failures = 0;
         self.out.push_back(Output::ToManager(self.registration()));
+        if !self.offers.is_empty() {
+            self.out.push_back(Output::ToManager(Message::Offers { streams: self.offers.clone() }));
+        }
     }
 
     fn down(&mut self, reason: &Reason, now: Time) {
@@ -423,6 +436,7 @@ impl Member {
             }
             Message::Warm { key, for_ms } => self.out.push_back(Output::Warm { key, for_ms }),
             Message::Revoke { name } => self.out.push_back(Output::Revoked(name)),
+            Message::Want { key } => self.out.push_back(Output::Want { key }),
             // The rest goes the other way, is between nodes, or of a newer version.
             _ => {}
         }
@@ -542,6 +556,12 @@ impl Machine for Member {
                 }
             }
             Input::Report(report) => self.report(report),
+            Input::Offers(streams) => {
+                self.offers = streams;
+                if !matches!(self.place, Place::Away { .. } | Place::Dialling { .. }) {
+                    self.out.push_back(Output::ToManager(Message::Offers { streams: self.offers.clone() }));
+                }
+            }
             Input::Info(info) => {
                 self.info = *info;
                 if self.is_registered() {

@@ -7,6 +7,7 @@ pub mod frame;
 pub mod h264;
 pub mod h265;
 pub mod key;
+pub mod pattern;
 pub mod payload;
 pub mod reorder;
 pub mod rtp_clock;

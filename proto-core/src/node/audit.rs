@@ -243,7 +243,7 @@ impl Node {
             owned,
             asked,
             waiting: [
-                self.claims.len(),
+                self.claims.len() + self.remotes.claims(),
                 self.whip_waiting.len(),
                 self.whep_waiting.len(),
                 self.joining.len(),
@@ -465,6 +465,12 @@ impl Node {
         Broken::unless(idle == self.conns_per_ip, "S7", || {
             format!("idle connections by address: {idle:?}, counted {:?}", self.conns_per_ip)
         })?;
+        let wrong = self.remotes.conns().find(|(conn, id)| {
+            !matches!(self.conns.get(conn).map(|c| &c.proto), Some(Proto::Remote { id: of, .. }) if of == *id)
+        });
+        Broken::unless(wrong.is_none(), "S7", || {
+            format!("the connection of {wrong:?} is gone or is another's")
+        })?;
         let gone = self.proxy.dialled().find(|c| !self.conns.contains_key(c));
         Broken::unless(gone.is_none() && self.proxy.agrees(), "S7", || {
             format!("the proxy's tables do not agree; the connection {gone:?} is gone")
@@ -485,6 +491,7 @@ impl Node {
                 Alarm::Expires(session) => self.sessions.get(*session).is_some(),
                 Alarm::Warm(key) => self.warm.contains(key),
                 Alarm::Bridge(id) => self.bridges.has(*id),
+                Alarm::Remote(id) => self.remotes.has(id),
                 Alarm::DrainEnds => self.draining,
                 Alarm::Signal(id) => self.signals.contains(*id),
                 Alarm::KeyFrames(session) => {
@@ -509,6 +516,7 @@ impl Node {
             most(*n, limits.conns_per_ip, &format!("idle connections of {ip}"), "conns_per_ip")?;
         }
         most(self.pulls.len(), limits.streams, "pulls", "streams")?;
+        most(self.remotes.len(), limits.remotes, "sources and destinations", "remotes")?;
         most(self.proxy.len(), limits.proxy_sessions, "proxied websockets", "proxy_sessions")?;
         most(self.bridges.working(), limits.bridges, "sound bridges", "bridges")?;
         most(self.member.counts().1, limits.cluster_waiting, "open questions", "cluster_waiting")?;
@@ -528,6 +536,9 @@ impl Node {
                 }
                 Proto::Rtmp(m) => (m.backlog(), limits.ring_bytes + 2 * limits.frame_bytes, "ring_bytes"),
                 Proto::Rtsp(m) => (m.backlog(), limits.ring_bytes + 2 * limits.frame_bytes, "ring_bytes"),
+                Proto::Remote { machine: Some(m), .. } => {
+                    (m.backlog(), limits.ring_bytes + 2 * limits.frame_bytes, "ring_bytes")
+                }
                 _ => continue,
             };
             most(queued, bound, &format!("bytes wait on {} {id}", conn.service.name()), key)?;

@@ -40,6 +40,8 @@ pub(super) enum Asked {
     File,
     /// What the key set of tokens holds.
     KeySet,
+    /// The address of a source or destination, or the authorities that its server is trusted by.
+    Remote,
 }
 
 /// Where the manager is, as host and port, or `None` if it is in this process.
@@ -232,6 +234,7 @@ impl Node {
             O::Drain { on, within_ms, stop } => self.ordered_drain(on, within_ms, stop),
             O::Warm { key, for_ms } => self.ordered_warm(&key, for_ms),
             O::Revoked(name) => self.revoked_elsewhere(&name),
+            O::Want { key } => _ = self.want_source(&key),
             O::DialManager => self.dial_manager(),
             O::WantReport => {
                 let report = self.make_report();
@@ -276,6 +279,8 @@ impl Node {
             (Some(Asked::Manager), Answer::Resolved(result)) => result,
             (Some(Asked::File), Answer::File(found)) => return self.file_read(ask, found),
             (Some(Asked::KeySet), Answer::File(found)) => return self.key_set_read(found),
+            (Some(Asked::Remote), Answer::Resolved(found)) => return self.remote_resolved(ask, found),
+            (Some(Asked::Remote), Answer::File(found)) => return self.remote_authorities(ask, found),
             _ => return,
         };
         let failed = |text: String| Reason::peer("resolve_failed", text);
@@ -296,6 +301,10 @@ impl Node {
             .hub
             .streams()
             .filter_map(|(id, key)| {
+                // A name that was granted for a source is reported as such below.
+                if self.remotes.claimed(key).is_some() {
+                    return None;
+                }
                 // What was pulled belongs to another node, also while it is held here after its pull ended.
                 if !self.is_ours(key) {
                     return None;
@@ -310,6 +319,7 @@ impl Node {
                     about: self.stream_facts(id),
                 })
             })
+            .chain(self.remotes.reports())
             .collect();
         let relayed = self
             .hub
@@ -342,10 +352,10 @@ impl Node {
         self.sessions.iter().filter(|s| s.protocol != Protocol::Relay).count()
     }
 
-    /// Viewers per stream on this node, pulls of other nodes not counted.
+    /// Viewers per stream on this node, pulls of other nodes and pushes to other servers not counted.
     pub(super) fn viewers(&self) -> BTreeMap<StreamId, u32> {
         let mut viewers = BTreeMap::new();
-        for session in self.sessions.iter().filter(|s| s.protocol != Protocol::Relay) {
+        for session in self.sessions.iter().filter(|s| s.protocol != Protocol::Relay && !s.is_push()) {
             if let Part::Plays { stream, .. } = session.part {
                 *viewers.entry(stream).or_default() += 1;
             }
@@ -384,6 +394,7 @@ impl Node {
             );
             self.end_session(session, &reason);
         }
+        self.stop_pushing(key);
         // Viewers here stay and get the stream from its new origin.
         self.pull(key);
     }
@@ -395,6 +406,7 @@ impl Node {
         }
         self.draining = true;
         self.said_drained = false;
+        self.stop_remotes();
         let most = Duration::from_millis(self.limits.drain_ms);
         let n = self.clients();
         self.log(

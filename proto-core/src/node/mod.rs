@@ -29,6 +29,7 @@ mod playing;
 mod proxy;
 mod publishing;
 mod pulling;
+mod remote;
 mod rtsp;
 mod secure;
 mod serving;
@@ -96,6 +97,8 @@ enum Alarm {
     Expires(SessionId),
     /// It is to be looked whether nodes that are proxied to live.
     Proxy,
+    /// A source or destination is tried again, or is given up.
+    Remote(remote::RemoteId),
     /// The time to finish what runs is over.
     DrainEnds,
 }
@@ -153,6 +156,7 @@ pub struct Node {
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
     proxy: proxy::Proxy,
     pulls: pulling::Pulls,
+    remotes: remote::Remotes,
     serving: serving::Served,
     bridges: bridging::Bridges,
     load: stats::Load,
@@ -213,6 +217,7 @@ impl Node {
         if !config.webrtc.lean {
             rtc.use_whole_viewers();
         }
+        let remotes = remote::Remotes::new(&config, &rng)?;
         let dials = links::manager_target(&config)?;
         let is_manager = config.has_role(Role::Manager) && dials.is_none();
         if !is_manager && dials.is_none() {
@@ -269,6 +274,7 @@ impl Node {
             pair_waiting: BTreeMap::new(),
             proxy: proxy::Proxy::default(),
             pulls: pulling::Pulls::default(),
+            remotes,
             serving: serving::Served::default(),
             bridges: bridging::Bridges::default(),
             load: stats::Load::default(),

@@ -37,7 +37,10 @@ impl Node {
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
         let session =
             self.sessions.add(protocol, Part::AsksToPlay, key, Some(remote), Carrier::Conn(conn), self.now);
-        self.permit(session, asker);
+        match self.round_trip(&self.conn_via(conn)) {
+            Some(reason) => self.refuse_play(session, &reason),
+            None => self.permit(session, asker),
+        }
     }
 
     /// Starts a viewer at once if its stream is here, else has the stream pulled.
@@ -53,13 +56,17 @@ impl Node {
             return;
         }
         self.play_waiting.entry(key.clone()).or_default().push(session);
-        let patience = Duration::from_millis(self.limits.cluster_answer_ms);
+        let sourced = self.hub.find(&key).is_none() && self.want_source(&key);
+        let mut patience = Duration::from_millis(self.limits.cluster_answer_ms);
+        if self.remotes.has_source(&key) {
+            patience = patience.max(Duration::from_millis(self.limits.source_wait_ms));
+        }
         let until = self.now + patience + Duration::from_millis(500);
         if !self.limits.simulation.planted(Bug::PublishRacesRead) {
             self.timers.set(Alarm::Waiting(session), Deadline::new(until, "a viewer waits for its stream"));
         }
-        self.pulls.touch(&key);
-        if self.hub.find(&key).is_none() {
+        self.touch_viewers(&key);
+        if self.hub.find(&key).is_none() && !sourced {
             self.pull(&key);
         }
     }
@@ -97,6 +104,7 @@ impl Node {
             self.timers.cancel(&Alarm::Waiting(session));
             self.start_viewer(session, stream);
         }
+        self.push_stream(key);
     }
 
     /// What a stream's former publisher announced says nothing about the next one's tracks.
@@ -157,7 +165,7 @@ impl Node {
         self.log_session(level, session, reason.code, format!("viewer{who} refused: {reason}"));
         self.counters.ended_as(protocol.name(), reason);
         if let Some(s) = self.sessions.remove(session, self.now) {
-            self.pulls.touch(&s.key);
+            self.touch_viewers(&s.key);
         }
         if let Carrier::Signal(id) = carrier {
             self.signal_refused(id, session, reason);
@@ -256,10 +264,13 @@ impl Node {
         self.sessions.set_part(session, Part::Plays { stream, subscriber });
         let Some(s) = self.sessions.get(session) else { return };
         let at = s.remote.map(|r| format!(" at {r}")).unwrap_or_default();
-        self.pulls.touch(&s.key);
+        let (key, push) = (s.key.clone(), s.is_push());
+        self.touch_viewers(&key);
         self.load.joined_bps += self.hub.bits_per_s(stream, self.now);
         self.bridges.touch(stream);
-        self.log_session(Level::Info, session, "plays", format!("viewer{at} joined"));
+        if !push {
+            self.log_session(Level::Info, session, "plays", format!("viewer{at} joined"));
+        }
         self.pump(subscriber);
     }
 
@@ -274,6 +285,10 @@ impl Node {
                 Carrier::Conn(conn) => match self.conns.get(&conn) {
                     Some(Conn { proto: Proto::Rtmp(m), .. }) => m.backlog() < BACKLOG,
                     Some(Conn { proto: Proto::Rtsp(m), .. }) => {
+                        udp = m.is_udp();
+                        m.backlog() < BACKLOG && burst < BURST_BYTES
+                    }
+                    Some(Conn { proto: Proto::Remote { machine: Some(m), .. }, .. }) => {
                         udp = m.is_udp();
                         m.backlog() < BACKLOG && burst < BURST_BYTES
                     }

@@ -1,6 +1,7 @@
 //! From a publisher's wish to its frames in the hub: ask the cluster for the name, take it, feed the stream, let go.
 
 use super::authority::Asker;
+use super::remote::Via;
 use super::session::{Carrier, Part, Protocol, Session, SessionId};
 use super::{Alarm, Node};
 use crate::cluster::Epoch;
@@ -26,15 +27,21 @@ impl Node {
         conn: ConnId,
         key: StreamKey,
         mut asker: Asker,
+        via: Via,
     ) {
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
         let key = self.named_by(key, &mut asker);
         let announced = self.announced_grant(conn).filter(|(of, _)| *of == key);
         let (part, carrier) = (Part::AsksToPublish, Carrier::Conn(conn));
         let session = self.sessions.add(protocol, part, key, Some(remote), carrier, self.now);
-        match announced {
-            Some((_, grant)) => self.permit_as_announced(session, grant),
-            None => self.permit(session, asker),
+        let round = self.round_trip(&via);
+        if let Some(s) = self.sessions.get_mut(session) {
+            s.via = via;
+        }
+        match (round, announced) {
+            (Some(reason), _) => self.refuse_publish(session, &reason),
+            (None, Some((_, grant))) => self.permit_as_announced(session, grant),
+            (None, None) => self.permit(session, asker),
         }
     }
 
@@ -81,6 +88,9 @@ impl Node {
 
     /// The cluster answered a claim.
     pub(super) fn claimed(&mut self, req: u64, result: Result<Epoch, Reason>) {
+        if self.source_claimed(req, &result) {
+            return;
+        }
         let Some((session, key)) = self.claims.remove(&req) else { return };
         let key = &key;
         if !self.is_part(session, Part::AsksToPublish) {
@@ -200,6 +210,8 @@ impl Node {
         let s = self.sessions.get(session)?;
         let what = match s.protocol {
             Protocol::Relay => "pull",
+            _ if s.is_push() => "push",
+            _ if s.is_remote() => "source",
             _ if s.is_publisher() => "publisher",
             _ => "viewer",
         };
@@ -236,7 +248,7 @@ impl Node {
             Part::AsksToPublish => self.answer_whip(session, Err(reason)),
             Part::AsksToPlay => self.forget_waiting(session, &s.key, reason),
         }
-        self.pulls.touch(&s.key);
+        self.touch_viewers(&s.key);
         Some(s)
     }
 

@@ -72,6 +72,12 @@ impl Pulls {
 }
 
 impl Node {
+    /// Something about a stream's viewers changed: whoever brings it here looks whether it is still wanted.
+    pub(super) fn touch_viewers(&mut self, key: &StreamKey) {
+        self.pulls.touch(key);
+        self.remotes.touch(key);
+    }
+
     /// Has a stream pulled, if it is not already.
     pub(super) fn pull(&mut self, key: &StreamKey) {
         if !self.pulls.has(key) {
@@ -99,7 +105,7 @@ impl Node {
                 .by_key
                 .insert(key.clone(), Pull { client, addr: None, feeds: None, wanted: true, told: 0 });
         }
-        self.pulls.touch(key);
+        self.touch_viewers(key);
     }
 
     /// This node becomes the stream's origin: what it pulled of it is no longer wanted.

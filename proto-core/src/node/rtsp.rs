@@ -8,6 +8,7 @@
 use super::Node;
 use super::authority::Asker;
 use super::conns::{Conn, Proto};
+use super::remote;
 use super::session::{Carrier, Part, Protocol, SessionId};
 use crate::auth::secret::Secret;
 use crate::error::Reason;
@@ -114,6 +115,19 @@ impl Udp {
         Some(ours)
     }
 
+    /// Learns the ports of a peer that was granted its lane before they were known.
+    fn set_peer(&mut self, key: (ConnId, usize), ports: (u16, u16)) {
+        let Some((halves, _)) = self.lanes.get_mut(&key) else { return };
+        for (h, port) in halves.iter_mut().zip([ports.0, ports.1]) {
+            let peer = SocketAddr::new(h.peer.ip(), port);
+            if h.heard.is_none() && port != 0 && !self.by_source.contains_key(&(h.socket, peer)) {
+                self.by_source.remove(&(h.socket, h.peer));
+                h.peer = peer;
+                self.by_source.insert((h.socket, peer), key);
+            }
+        }
+    }
+
     fn release(&mut self, conn: ConnId) {
         let lanes: Vec<_> = self.lanes.range((conn, 0)..=(conn, usize::MAX)).map(|(k, _)| *k).collect();
         for key in lanes {
@@ -204,7 +218,11 @@ impl Node {
             return self.counters.drop("datagram", "rtsp_unknown_source", n);
         };
         for datagram in bytes.chunks(stride.max(1)) {
-            self.tell_rtsp(conn, Input::Datagram { lane, rtcp, bytes: datagram });
+            if conn.is_dialled() {
+                self.tell_remote(conn, remote::Input::Datagram { lane, rtcp, bytes: datagram });
+            } else {
+                self.tell_rtsp(conn, Input::Datagram { lane, rtcp, bytes: datagram });
+            }
         }
     }
 
@@ -227,6 +245,41 @@ impl Node {
                 self.dirty_conns.insert(id);
             }
             Err(reason) => self.end_conn(id, reason, Some(true)),
+        }
+    }
+
+    /// Sends a datagram of a lane.
+    pub(super) fn put_rtsp_datagram(&mut self, id: ConnId, lane: usize, rtcp: bool, bytes: &Bytes) {
+        let session = self.sessions.on(Carrier::Conn(id));
+        if !self.rtsp_udp.put(id, lane, rtcp, bytes) {
+            self.counters.drop("datagram", "rtsp_no_lane", 1);
+        } else if let Some(s) = session.and_then(|s| self.sessions.get_mut(s)) {
+            s.bytes_out += bytes.len() as u64;
+        }
+    }
+
+    /// Takes a pair of ports for a lane of a server, whose own ports are not known yet.
+    pub(super) fn take_rtsp_ports(&mut self, id: ConnId, lane: usize) -> Option<(u16, u16)> {
+        let (remote, local) = self.conns.get(&id).map(|c| (c.remote.ip(), c.local))?;
+        self.rtsp_udp.take(id, lane, remote, (0, 0), local.map(|l| l.ip()))
+    }
+
+    /// A server said from which ports a lane's packets come.
+    pub(super) fn rtsp_peer_ports(&mut self, id: ConnId, lane: usize, ports: (u16, u16)) {
+        self.rtsp_udp.set_peer((id, lane), ports);
+    }
+
+    /// No lane of a connection goes over datagrams any more.
+    pub(super) fn release_rtsp_ports(&mut self, id: ConnId) {
+        self.rtsp_udp.release(id);
+    }
+
+    /// The nodes that a publisher's stream came through, as it says.
+    pub(super) fn conn_via(&self, id: ConnId) -> remote::Via {
+        match self.conns.get(&id).map(|c| &c.proto) {
+            Some(Proto::Rtsp(m)) => remote::Via::parse(m.via()),
+            Some(Proto::Rtmp(m)) => remote::Via::parse(m.via()),
+            _ => remote::Via::default(),
         }
     }
 
@@ -284,7 +337,9 @@ impl Node {
 
     /// Hands a connection that plays the next item.
     pub(super) fn tell_delivery(&mut self, id: ConnId, delivery: &Delivery) {
-        if self.is_rtsp(id) {
+        if id.is_dialled() {
+            self.tell_remote(id, remote::Input::Deliver(delivery));
+        } else if self.is_rtsp(id) {
             self.tell_rtsp(id, Input::Deliver(delivery));
         } else {
             self.tell_rtmp(id, rtmp::server::Input::Deliver(delivery));
@@ -294,6 +349,9 @@ impl Node {
     /// Tells a connection that its session is over; `stream`: because the stream is.
     pub(super) fn tell_ended(&mut self, id: ConnId, reason: Reason, stream: bool) {
         use rtmp::server::Input as Rtmp;
+        if id.is_dialled() {
+            return self.tell_remote(id, remote::Input::Close(reason));
+        }
         match (self.is_rtsp(id), stream) {
             (true, true) => self.tell_rtsp(id, Input::StreamEnded(reason)),
             (true, false) => self.tell_rtsp(id, Input::Close(reason)),
@@ -314,17 +372,12 @@ impl Node {
                 }
                 self.send(id, bytes);
             }
-            Said::Datagram { lane, rtcp, bytes } => {
-                if !self.rtsp_udp.put(id, lane, rtcp, &bytes) {
-                    self.counters.drop("datagram", "rtsp_no_lane", 1);
-                } else if let Some(s) = session.and_then(|s| self.sessions.get_mut(s)) {
-                    s.bytes_out += bytes.len() as u64;
-                }
-            }
+            Said::Datagram { lane, rtcp, bytes } => self.put_rtsp_datagram(id, lane, rtcp, &bytes),
             Said::Reading(on) => self.out.push_back(Output::Reading { conn: id, on }),
             Said::PublishRequested { key, query, shown } => {
                 let asker = self.rtsp_asker(id, &query, &shown);
-                self.conn_publish(Protocol::Rtsp, id, key, asker);
+                let via = self.conn_via(id);
+                self.conn_publish(Protocol::Rtsp, id, key, asker, via);
             }
             Said::DescribeRequested { key, query, shown } => {
                 let asker = self.rtsp_asker(id, &query, &shown);
@@ -418,6 +471,7 @@ impl Node {
     pub(super) fn rtsp_loss(&self) -> Vec<(SessionId, f64)> {
         let conns = self.conns.iter().filter_map(|(id, conn)| match &conn.proto {
             Proto::Rtsp(m) => Some((*id, m.loss()?)),
+            Proto::Remote { machine: Some(m), .. } => Some((*id, m.loss()?)),
             _ => None,
         });
         conns
@@ -434,7 +488,12 @@ impl Node {
         crate::error::Broken::unless(u.by_source.len() == 2 * u.lanes.len(), "S7", || {
             format!("{} lanes of RTSP over datagrams, {} sources", u.lanes.len(), u.by_source.len())
         })?;
-        let gone = u.lanes.keys().find(|(conn, _)| !self.is_rtsp(*conn));
+        let has = |conn: &ConnId| match self.conns.get(conn).map(|c| &c.proto) {
+            Some(Proto::Rtsp(_)) => true,
+            Some(Proto::Remote { machine, .. }) => machine.is_some(),
+            _ => false,
+        };
+        let gone = u.lanes.keys().find(|(conn, _)| !has(conn));
         crate::error::Broken::unless(gone.is_none(), "S7", || format!("ports of {gone:?}, which is gone"))
     }
 }

@@ -8,6 +8,7 @@ use crate::error::Broken;
 use crate::hub::{StreamId, SubscriberId, SubscriberStats};
 use crate::io::ConnId;
 use crate::media::key::StreamKey;
+use crate::node::remote::Via;
 use crate::node::signals::SignalId;
 use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -129,12 +130,24 @@ pub struct Session {
     pub key_frames: Option<Duration>,
     /// The unguessable name of its resource (WHIP, WHEP).
     pub resource: Option<String>,
+    /// The nodes that a publisher's stream came through.
+    pub(in crate::node) via: Via,
 }
 
 impl Session {
     /// The name that logs, `ctl` and the API use, such as `rtmp-12`.
     pub fn name(&self) -> String {
         format!("{}-{}", self.protocol.name(), self.id.0)
+    }
+
+    /// Whether it is on a connection that this node dialled: a source that is pulled, or a destination that is pushed to.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.carrier, Carrier::Conn(conn) if conn.is_dialled())
+    }
+
+    /// Whether it pushes the stream to another server.
+    pub fn is_push(&self) -> bool {
+        self.is_remote() && !self.is_publisher()
     }
 
     /// Whether it publishes or asks to.
@@ -213,6 +226,7 @@ impl Sessions {
                 last_dts: None,
                 key_frames: None,
                 resource: None,
+                via: Via::default(),
             },
         );
         id

@@ -161,6 +161,7 @@ impl Node {
         self.read_key_set();
         self.open_rtsp_udp();
         self.join_cluster();
+        self.start_remotes();
         let first = self.now + Duration::from_millis(self.limits.report_ms);
         self.timers.set(Alarm::Report, Deadline::new(first, "load is measured and reported"));
     }
@@ -195,6 +196,7 @@ impl Node {
                 Alarm::KeySet => self.read_key_set(),
                 Alarm::Expires(session) => self.right_ends(session),
                 Alarm::Proxy => self.look_at_proxies(),
+                Alarm::Remote(id) => self.remote_due(&id),
                 Alarm::DrainEnds => self.drain_ends(),
             }
         }
@@ -249,6 +251,9 @@ impl Node {
                 quiet = false;
             }
             if self.settle_pulls() {
+                quiet = false;
+            }
+            if self.settle_remotes() {
                 quiet = false;
             }
             if quiet {

@@ -116,6 +116,8 @@ impl Node {
             Route::Api(ApiRoute::Streams) => crate::http::api::answer(&self.api_streams()),
             Route::Api(ApiRoute::Sessions) => crate::http::api::answer(&self.api_sessions()),
             Route::Api(ApiRoute::Proxies) => crate::http::api::answer(&self.api_proxies()),
+            Route::Api(ApiRoute::Sources) => crate::http::api::answer(&self.api_sources()),
+            Route::Api(ApiRoute::Destinations) => crate::http::api::answer(&self.api_destinations()),
             Route::Api(ApiRoute::Kick(name)) => self.kick(conn, request, &name),
             Route::Api(ApiRoute::Placed(key)) => self.api_placed(&key),
             Route::Api(ApiRoute::Drain { node, on }) => self.api_drain(conn, request, &node, on),

@@ -276,6 +276,7 @@ pub struct Server {
     paused: bool,
 
     agent: String,
+    via: String,
     strikes: u32,
     forgiven_until: Time,
     requests: u32,
@@ -324,6 +325,7 @@ impl Server {
             egress: Egress::default(),
             paused: false,
             agent: String::new(),
+            via: String::new(),
             strikes: 0,
             forgiven_until: now,
             requests: 0,
@@ -356,6 +358,11 @@ impl Server {
     /// What the peer calls itself, as it was sent. Empty before its first request.
     pub fn agent(&self) -> &str {
         &self.agent
+    }
+
+    /// The header `Via` of the peer's last request that had one, cut short: who sends the stream on, or took it on.
+    pub fn via(&self) -> &str {
+        &self.via
     }
 
     /// Packets and frames that were left out, by reason.

@@ -348,6 +348,16 @@ pub enum Message {
         /// The token's id, or `user:…`, `token:…`, `key:…`.
         name: String,
     },
+    /// Manager to node: somebody wants this stream, which you said that you can pull from another server.
+    Want {
+        /// The name.
+        key: StreamKey,
+    },
+    /// Node to manager, with its registration: the streams that it can pull from other servers when somebody wants them.
+    Offers {
+        /// Names, or beginnings of names with a `*`.
+        streams: Vec<String>,
+    },
 
     /// Relay: send me this stream.
     Pull {

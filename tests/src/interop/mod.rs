@@ -1,6 +1,7 @@
 //! Real processes and real clients: nodes of a cluster, ffmpeg, Chromium.
 
 pub mod browser;
+pub mod camera;
 pub mod cluster;
 pub mod ffmpeg;
 pub mod gstreamer;

@@ -135,8 +135,12 @@ impl Server {
         // Clients repeat the query of the URL in the app, or leave it out of one of the two.
         let query = if app_query.is_empty() { url_query } else { app_query };
         let query = join_queries(query, &shown(command));
-        let peer =
-            Peer { app: app.trim_matches('/').to_owned(), query, flash_ver: text("flashVer").to_owned() };
+        let peer = Peer {
+            app: app.trim_matches('/').to_owned(),
+            query,
+            flash_ver: text("flashVer").to_owned(),
+            via: text("via").chars().take(512).collect(),
+        };
         greet(&mut self.writer);
         if peer.app.is_empty() {
             let text = "the URL names no app; it must look like rtmp://host/live/name";

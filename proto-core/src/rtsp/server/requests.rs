@@ -26,6 +26,9 @@ const LOWEST_PORT: u16 = 1_024;
 /// Bytes of a client's own name that are kept for the log.
 const AGENT_BYTES: usize = 128;
 
+/// Characters of a client's `Via` that are kept.
+const VIA_CHARS: usize = 512;
+
 /// A request is answered now, or once the node has answered.
 type Answer = Option<Response>;
 
@@ -44,6 +47,9 @@ impl Server {
             && self.agent.is_empty()
         {
             self.agent = agent.chars().take(AGENT_BYTES).collect();
+        }
+        if let Some(via) = request.headers.get("Via") {
+            self.via = via.chars().take(VIA_CHARS).collect();
         }
         let answer = self.answer(&cseq, request, now);
         if let Some(response) = answer {

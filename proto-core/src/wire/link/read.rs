@@ -263,6 +263,16 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
             Message::Warm { key: need(p.key)?, for_ms: p.id }
         }
         25 => Message::Revoke { name: parts(rest, &[First])?.first },
+        28 => Message::Want { key: need(parts(rest, &[Key])?.key)? },
+        29 => {
+            let (mut streams, mut rest) = (Vec::new(), rest);
+            while let Some((tag, value)) = next_field(&mut rest)? {
+                if tag == 1 {
+                    streams.push(text(&value)?);
+                }
+            }
+            Message::Offers { streams }
+        }
         30 => read_pull(rest)?,
         31 => read_tracks(rest)?,
         32 => return Ok(read_frame(rest)?.map(|f| Message::Frame(Box::new(f)))),

@@ -188,6 +188,8 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         any::<(bool, u64, bool)>().prop_map(|(on, within_ms, stop)| Message::Drain { on, within_ms, stop }),
         (key(), n()).prop_map(|(key, for_ms)| Message::Warm { key, for_ms }),
         ".{0,40}".prop_map(|name| Message::Revoke { name }),
+        key().prop_map(|key| Message::Want { key }),
+        vec("[a-z/*]{1,20}", 0..4).prop_map(|streams| Message::Offers { streams }),
         (n(), key(), vec(node(), 0..5)).prop_map(|(pull, key, hops)| Message::Pull { pull, key, hops }),
         (n(), vec(node(), 0..5), vec(config(), 0..4)).prop_map(|(pull, path, configs)| Message::Tracks {
             pull,

@@ -286,6 +286,16 @@ pub fn encode(message: &Message) -> Encoded {
             w.text(1, name);
             25
         }
+        Message::Want { key } => {
+            w.key(1, key);
+            28
+        }
+        Message::Offers { streams } => {
+            for stream in streams {
+                w.text(1, stream);
+            }
+            29
+        }
         Message::Pull { pull, key, hops } => {
             w.number(1, *pull);
             w.key(2, key);

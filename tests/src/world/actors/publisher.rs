@@ -394,7 +394,7 @@ impl OwnRtmp {
                     }
                     self.said.push_back(Said::Ready);
                 }
-                Output::Log(..) => {}
+                Output::Log(..) | Output::Media(_) => {}
                 Output::Closed(reason) => {
                     self.rtmp = None;
                     self.said.push_back(Said::Do(Out::Close(0, false)));
