@@ -178,7 +178,10 @@ limits! {
     rtc_rtx_ms: u64 = 1_000;
     /// Frames that may wait for their turn to be sent to one WebRTC viewer; beyond, it goes on with the next key frame.
     rtc_viewer_frames: usize = 512;
-    /// How long a publisher's pictures wait for a lost packet to be sent again, milliseconds.
+    /// Lost packets of a WebRTC publisher that are remembered and asked for; where more are missing, a key frame is.
+    rtc_missing_packets: usize = 1_024;
+    /// How long a publisher's pictures wait at least for a lost packet to be sent again, milliseconds; on long ways they
+    /// wait for five round trips, and at most for `jitter_ms`.
     rtc_video_wait_ms: u64 = 300;
     /// How long a publisher's sound waits for a lost packet, milliseconds.
     rtc_audio_wait_ms: u64 = 100;

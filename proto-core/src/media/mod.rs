@@ -8,6 +8,7 @@ pub mod h264;
 pub mod h265;
 pub mod key;
 pub mod payload;
+pub mod reception;
 pub mod reorder;
 pub mod rtp_clock;
 pub mod track;
