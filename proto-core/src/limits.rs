@@ -243,6 +243,9 @@ limits! {
     bridge_linger_ms: u64 = 5_000;
     /// A29: hops of a relay chain.
     relay_hops: usize = 4;
+    /// Where an origin uses so much of what it can, percent, nodes that ask for its streams pull them from a node that relays
+    /// them already, if there is one; above 100: never for that reason.
+    relay_spread_percent: u32 = 80;
     /// A29: a name that was not found is not asked for again for this long, milliseconds.
     negative_cache_ms: u64 = 1_000;
     /// Bytes of one message between nodes.

@@ -11,7 +11,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use str0m::config::{DtlsCert, DtlsVersion};
-use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile};
+use str0m::crypto::dtls::{
+    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile,
+};
 use str0m::crypto::{CryptoError, CryptoProvider};
 
 /// First retransmission of a handshake flight. dimpl's own second is longer than a viewer waits for a picture.

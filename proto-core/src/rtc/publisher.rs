@@ -172,7 +172,9 @@ impl Publisher {
 
     fn sender_report(&mut self, ssrc: u32, ntp: u64, timestamp: u32) {
         let lanes = [self.video.as_mut().map(|(lane, ..)| lane), self.audio.as_mut().map(|(lane, _)| lane)];
-        for lane in lanes.into_iter().flatten().filter(|lane| lane.ssrc.is_some_and(|(known, _)| known == ssrc)) {
+        for lane in
+            lanes.into_iter().flatten().filter(|lane| lane.ssrc.is_some_and(|(known, _)| known == ssrc))
+        {
             lane.clock.sender_report(timestamp, nanos_of(ntp), &mut self.shared);
         }
     }

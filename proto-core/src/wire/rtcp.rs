@@ -320,10 +320,8 @@ mod tests {
         put_description(&mut out, &[1, 2], b"name");
         put_goodbye(&mut out, &[1, 2]);
         let read: Vec<_> = packets(&out).map(Result::unwrap).collect();
-        assert!(
-            matches!(read[..], [Packet::Sender(i, r), Packet::Other, Packet::Goodbye]
-                if r.iter().count() == 0 && (i.ntp, i.timestamp, i.octets) == (2, 3, 5))
-        );
+        assert!(matches!(read[..], [Packet::Sender(i, r), Packet::Other, Packet::Goodbye]
+                if r.iter().count() == 0 && (i.ntp, i.timestamp, i.octets) == (2, 3, 5)));
         let ends = [28, 28 + 4 + 24, out.len()];
         for n in 1..out.len() {
             let whole = ends.contains(&n);

@@ -163,7 +163,8 @@ pub fn extension(packet: &[u8], number: u8) -> Option<&[u8]> {
     if first & 0x10 == 0 {
         return None;
     }
-    let (head, rest) = packet.get(HEADER_BYTES + usize::from(first & 0x0f) * 4..)?.split_first_chunk::<4>()?;
+    let (head, rest) =
+        packet.get(HEADER_BYTES + usize::from(first & 0x0f) * 4..)?.split_first_chunk::<4>()?;
     let [p0, p1, l0, l1] = *head;
     let mut rest = rest.get(..usize::from(u16::from_be_bytes([l0, l1])) * 4)?;
     let short = match u16::from_be_bytes([p0, p1]) {

@@ -177,6 +177,10 @@ mod tests {
         assert_eq!(put_feedback(&mut out, (1, 2), 0, 5, &[None, Some(1)]), 0);
         out.clear();
         put_feedback(&mut out, (1, 2), 0, 5, &[Some(64_000_000); 100]);
-        assert_eq!(out.len(), 20 + 4 + 100, "one chunk for a run, a byte for each packet, no padding but to the word");
+        assert_eq!(
+            out.len(),
+            20 + 4 + 100,
+            "one chunk for a run, a byte for each packet, no padding but to the word"
+        );
     }
 }

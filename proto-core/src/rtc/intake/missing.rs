@@ -108,8 +108,12 @@ impl Missing {
 
     /// Numbers to ask for at `now`, in order; they count as asked for.
     pub(super) fn ask(&mut self, now: Time) -> Vec<u64> {
-        let due: Vec<u64> =
-            self.gaps.iter().filter(|(_, g)| self.due(g).is_some_and(|at| at <= now)).map(|(n, _)| *n).collect();
+        let due: Vec<u64> = self
+            .gaps
+            .iter()
+            .filter(|(_, g)| self.due(g).is_some_and(|at| at <= now))
+            .map(|(n, _)| *n)
+            .collect();
         for n in &due {
             if let Some(gap) = self.gaps.get_mut(n) {
                 gap.asked += 1;

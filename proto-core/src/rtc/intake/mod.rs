@@ -177,10 +177,15 @@ impl Intake {
             self.arrivals.came(u16::from_be_bytes(number), now);
         }
         let Some(header) = rtp::head(packet) else { return Opened::Nothing };
-        let format = self.wanted.formats.iter().find(|f| f.pt == header.payload_type || f.rtx == Some(header.payload_type));
+        let format = self
+            .wanted
+            .formats
+            .iter()
+            .find(|f| f.pt == header.payload_type || f.rtx == Some(header.payload_type));
         let Some(format) = format.cloned() else { return Opened::Nothing };
         let repairs = format.rtx == Some(header.payload_type);
-        let source = self.sources.entry(ssrc).or_insert(Source { counts: Counts::default(), repairs, bytes: 0 });
+        let source =
+            self.sources.entry(ssrc).or_insert(Source { counts: Counts::default(), repairs, bytes: 0 });
         source.counts.packet(index, header.timestamp, format.rate, now);
         source.bytes += packet.len() as u64;
         let padding = if header.padded { plain.last().map_or(0, |n| usize::from(*n)) } else { 0 };
@@ -189,11 +194,14 @@ impl Intake {
         };
         let (ssrc, seq, payload) = if repairs {
             // RFC 4588, 4: its own number first. What only pads, for the sake of bandwidth estimation, has none.
-            let (Some((original, payload)), Some(main)) = (payload.split_first_chunk::<2>(), self.pictures) else {
+            let (Some((original, payload)), Some(main)) = (payload.split_first_chunk::<2>(), self.pictures)
+            else {
                 return Opened::Nothing;
             };
             let newest = self.keys.as_ref().and_then(|k| k.receiver.newest(main));
-            let Some(seq) = receive::nearest(newest, u16::from_be_bytes(*original)) else { return Opened::Nothing };
+            let Some(seq) = receive::nearest(newest, u16::from_be_bytes(*original)) else {
+                return Opened::Nothing;
+            };
             (main, seq, payload)
         } else {
             (ssrc, index, payload)
@@ -336,7 +344,8 @@ impl Intake {
         feedback::put_reference_time(&mut plain, self.own, ntp_of(now.as_nanos()));
         if let Some(estimate) = &mut self.estimate {
             let rate = estimate.report(bytes * 8, worst);
-            let sources: Vec<u32> = self.sources.iter().filter(|(_, s)| !s.repairs).map(|(s, _)| *s).collect();
+            let sources: Vec<u32> =
+                self.sources.iter().filter(|(_, s)| !s.repairs).map(|(s, _)| *s).collect();
             feedback::put_rate(&mut plain, self.own, rate, &sources);
         }
         self.send(&plain);

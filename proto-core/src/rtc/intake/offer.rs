@@ -89,7 +89,8 @@ mod tests {
         let formats = vec![Format { pt: 96, rtx: Some(97), rate: 90_000 }];
         assert_eq!(wanted(""), Wanted { formats: formats.clone(), ..Wanted::default() });
         let all = format!("a=extmap:3 {TRANSPORT}\r\na=extmap:4 {ORIENTATION}\r\n");
-        let feedback = "a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 ccm fir\r\na=rtcp-fb:* goog-remb\r\n";
+        let feedback =
+            "a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 ccm fir\r\na=rtcp-fb:* goog-remb\r\n";
         let told = Wanted {
             formats,
             orientation: None,

@@ -22,9 +22,9 @@ pub fn nearest(newest: Option<u64>, seq: u16) -> Option<u64> {
     match newest {
         // The rollover counter begins at 0.
         None => Some(u64::from(seq)),
-        Some(newest) => {
-            newest.checked_add_signed(i64::from(seq.wrapping_sub(newest as u16) as i16)).filter(|i| *i < 1 << 48)
-        }
+        Some(newest) => newest
+            .checked_add_signed(i64::from(seq.wrapping_sub(newest as u16) as i16))
+            .filter(|i| *i < 1 << 48),
     }
 }
 
@@ -76,7 +76,14 @@ impl Receiver {
         Ok((ssrc, index))
     }
 
-    fn decrypt(&mut self, packet: &[u8], head: usize, ssrc: u32, index: u64, out: &mut Vec<u8>) -> Option<()> {
+    fn decrypt(
+        &mut self,
+        packet: &[u8],
+        head: usize,
+        ssrc: u32,
+        index: u64,
+        out: &mut Vec<u8>,
+    ) -> Option<()> {
         let Keys { cipher, .. } = &self.keys;
         let (clear, sealed) = packet.split_at_checked(head)?;
         if let Cipher::Counter { .. } = cipher {

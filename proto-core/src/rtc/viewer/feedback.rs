@@ -98,7 +98,9 @@ impl Viewer {
         // No sign of consent: that is renewed by checks alone (RFC 7675).
         for packet in rtcp::packets(&plain).map_while(Result::ok) {
             match packet {
-                Packet::Reports(reports) | Packet::Sender(_, reports) => reports.iter().for_each(|r| self.reported(&r, now)),
+                Packet::Reports(reports) | Packet::Sender(_, reports) => {
+                    reports.iter().for_each(|r| self.reported(&r, now))
+                }
                 Packet::Nack { ssrc, missing } => {
                     if let Some(lane) = self.lane_of(ssrc) {
                         missing.iter().for_each(|seq| self.again.ask(lane, seq));
