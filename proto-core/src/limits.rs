@@ -178,7 +178,10 @@ limits! {
     rtc_rtx_ms: u64 = 1_000;
     /// Frames that may wait for their turn to be sent to one WebRTC viewer; beyond, it goes on with the next key frame.
     rtc_viewer_frames: usize = 512;
-    /// How long a publisher's pictures wait for a lost packet to be sent again, milliseconds.
+    /// Lost packets of a WebRTC publisher that are remembered and asked for; where more are missing, a key frame is.
+    rtc_missing_packets: usize = 1_024;
+    /// How long a publisher's pictures wait at least for a lost packet to be sent again, milliseconds; on long ways they
+    /// wait for five round trips, and at most for `jitter_ms`.
     rtc_video_wait_ms: u64 = 300;
     /// How long a publisher's sound waits for a lost packet, milliseconds.
     rtc_audio_wait_ms: u64 = 100;
@@ -264,6 +267,9 @@ limits! {
     remote_redirects: u32 = 4;
     /// A29: hops of a relay chain.
     relay_hops: usize = 4;
+    /// Where an origin uses so much of what it can, percent, nodes that ask for its streams pull them from a node that relays
+    /// them already, if there is one; above 100: never for that reason.
+    relay_spread_percent: u32 = 80;
     /// A29: a name that was not found is not asked for again for this long, milliseconds.
     negative_cache_ms: u64 = 1_000;
     /// Bytes of one message between nodes.

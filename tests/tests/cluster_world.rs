@@ -700,3 +700,38 @@ fn after_any_faults_all_is_well_again() {
         drains_to_zero(w, &nodes);
     });
 }
+
+/// To another region a stream goes once: the second edge there pulls from the first. When that one goes, the second finds the
+/// origin, and its viewer stays.
+#[test]
+fn edges_of_another_region_chain_and_survive_the_first_of_them() {
+    seeds(|w| {
+        let m = w.host("m1", &[Role::Manager], None);
+        let o = w.host_with("o1", &[Role::Origin], Some(m), |c| c.node.region = "eu".to_owned());
+        let far = |w: &mut World, name: &str| {
+            w.host_with(name, &[Role::Edge], Some(m), |c| c.node.region = "us".to_owned())
+        };
+        let [e1, e2] = ["e1", "e2"].map(|name| far(w, name));
+        w.run(ms(2_500));
+        let p = live(w, o, STREAM);
+        let s = session(w, p);
+        let first = viewer(w, e1, STREAM, p);
+        w.run(ms(1_500));
+        let second = viewer(w, e2, STREAM, p);
+        w.run(ms(4_000));
+        let pulls = |w: &mut World, at: HostId| {
+            let sessions = json(w, at, "/api/v1/sessions");
+            sessions["sessions"].as_array().unwrap().iter().filter(|s| s["protocol"] == "relay").count()
+        };
+        assert_eq!((pulls(w, o), pulls(w, e1)), (1, 1));
+        for v in [first, second] {
+            saw_all(w, v, p, s);
+        }
+        w.crash(e1);
+        let before = w.now();
+        w.run(ms(6_000));
+        assert_eq!((pulls(w, o), &w.player(second).ended), (1, &None));
+        let late = w.now().since(w.player(second).last_picture().unwrap().at);
+        assert!(late < ms(500), "it sees pictures {late:?} ago, {:?} after the crash", w.now().since(before));
+    });
+}

@@ -8,6 +8,7 @@ mod offers;
 mod orders;
 mod pairing;
 mod placed;
+mod relaying;
 #[cfg(test)]
 mod tests;
 
@@ -117,7 +118,7 @@ pub enum Output {
 enum Question {
     Pair { req: u64, pairing: Pairing },
     Claim { link: LinkId, req: u64, key: StreamKey, identity: String },
-    Locate { link: LinkId, req: u64, key: StreamKey },
+    Locate { link: LinkId, req: u64, key: StreamKey, direct: bool },
 }
 
 impl Question {
@@ -280,7 +281,7 @@ impl Manager {
         let Some(node) = self.registry.node_at(link).cloned() else {
             match message {
                 Message::Claim { req, .. } => self.refuse(link, req, "not_registered", not_registered()),
-                Message::Locate { req, key } => {
+                Message::Locate { req, key, .. } => {
                     self.out.push_back(Output::ToLink(link, Message::NotFound { req, key }))
                 }
                 _ => {}
@@ -305,7 +306,9 @@ impl Manager {
                     self.registry.hold(&key, now);
                 }
             }
-            Message::Locate { req, key } => self.ask(Question::Locate { link, req, key }, now),
+            Message::Locate { req, key, direct } => {
+                self.ask(Question::Locate { link, req, key, direct }, now);
+            }
             Message::Revoke { name } => self.revoked_at(&node, name),
             Message::Offers { streams } => self.offers.set(node, &streams, self.limits.remotes),
             // The rest is between nodes, or of a newer version.
@@ -493,7 +496,7 @@ impl Manager {
                 Question::Claim { link, req, .. } => {
                     self.refuse(link, req, "manager_starting", text.to_owned())
                 }
-                Question::Locate { link, req, key } => {
+                Question::Locate { link, req, key, .. } => {
                     self.out.push_back(Output::ToLink(link, Message::NotFound { req, key }));
                 }
             };
@@ -537,7 +540,7 @@ impl Manager {
                 self.out.push_back(Output::Paired { req, result });
             }
             Question::Claim { link, req, key, identity } => self.claim(link, req, &key, &identity, now),
-            Question::Locate { link, req, key } => self.locate_or_want(link, req, key, now),
+            Question::Locate { link, req, key, direct } => self.locate_or_want((link, req), key, direct, now),
         }
     }
 
@@ -599,31 +602,7 @@ impl Manager {
             );
         }
         self.out.push_back(Output::ToLink(link, Message::Claimed { req, key: key.clone(), epoch }));
-        self.answer_wanting(key);
-    }
-
-    fn locate(&mut self, link: LinkId, req: u64, key: StreamKey) {
-        let Some(asker) = self.registry.node_at(link).cloned() else { return };
-        let looped = self.limits.simulation.planted(Bug::RelayLoop);
-        let via = self.registry.stream(&key).filter(|_| looped);
-        let via = via.and_then(|s| s.askers.iter().find(|a| **a != asker).cloned());
-        if let Some(stream) = self.registry.stream_mut(&key) {
-            // Also where nobody owns it now: whoever claims it next is told to the asker at once.
-            stream.askers.insert(asker);
-        }
-        let found = self.registry.stream(&key).and_then(|s| Some((s.epoch, via.or(s.owner.clone())?)));
-        let answer = match found {
-            // An owner whose link to us broke but whose lease runs may well be within the asker's reach.
-            Some((epoch, node)) => match self.registry.node(&node) {
-                Some(n) => {
-                    let link_addr = n.info.advertised.link_addr();
-                    Message::Located { req, key, epoch, node, link_addr }
-                }
-                None => Message::NotFound { req, key },
-            },
-            None => Message::NotFound { req, key },
-        };
-        self.out.push_back(Output::ToLink(link, answer));
+        self.answer_wanting(key, now);
     }
 
     fn link_down(&mut self, link: LinkId) {

@@ -59,6 +59,8 @@ pub enum Input {
         req: u64,
         /// The name.
         key: StreamKey,
+        /// Its origin is wanted, not a relay of it.
+        direct: bool,
     },
     /// The publisher that was accepted under this epoch is gone; the stream waits here for the next. The manager is told
     /// at once, so that the publisher may come back anywhere without waiting for the next report.
@@ -166,7 +168,7 @@ enum Place {
 #[derive(Debug)]
 enum Wish {
     Claim { identity: String },
-    Locate,
+    Locate { direct: bool },
 }
 
 #[derive(Debug)]
@@ -344,15 +346,15 @@ impl Member {
     fn fail(&mut self, req: u64, pending: &Pending, reason: Reason) {
         self.out.push_back(match pending.wish {
             Wish::Claim { .. } => Output::Claimed { req, result: Err(reason) },
-            Wish::Locate => Output::Located { req, result: Err(reason) },
+            Wish::Locate { .. } => Output::Located { req, result: Err(reason) },
         });
     }
 
-    fn locate(&mut self, req: u64, key: StreamKey, now: Time) {
+    fn locate(&mut self, req: u64, key: StreamKey, direct: bool, now: Time) {
         if self.absent.get(&key).is_some_and(|until| now < *until) {
             self.out.push_back(Output::Located { req, result: Err(not_found(&key)) });
         } else {
-            self.ask(req, key, Wish::Locate, now);
+            self.ask(req, key, Wish::Locate { direct }, now);
         }
     }
 
@@ -528,7 +530,7 @@ impl Pending {
         let key = self.key.clone();
         match &self.wish {
             Wish::Claim { identity } => Message::Claim { req, key, identity: identity.clone() },
-            Wish::Locate => Message::Locate { req, key },
+            Wish::Locate { direct } => Message::Locate { req, key, direct: *direct },
         }
     }
 }
@@ -547,7 +549,7 @@ impl Machine for Member {
             Input::ManagerDown(reason) => self.down(&reason, now),
             Input::Message(message) => self.message(message, now),
             Input::Claim { req, key, identity } => self.ask(req, key, Wish::Claim { identity }, now),
-            Input::Locate { req, key } => self.locate(req, key, now),
+            Input::Locate { req, key, direct } => self.locate(req, key, direct, now),
             Input::Held { key, epoch } => self.held(key, epoch),
             Input::Released { key, epoch } => self.released(key, epoch),
             Input::Revoke(name) => {

@@ -51,6 +51,8 @@ pub struct Node {
     pub owns: BTreeSet<StreamKey>,
     /// The streams that it relays, and their viewers on it.
     pub relays: BTreeMap<StreamKey, u32>,
+    /// Those of them whose frames come, and how many nodes they came through.
+    pub hops: BTreeMap<StreamKey, u32>,
     /// Viewers that were sent to it and have not shown up yet: when each is forgotten, oldest first.
     viewers_due: VecDeque<Time>,
     /// Publishers that were sent to it and have not shown up in a report yet.
@@ -299,6 +301,7 @@ impl Registry {
             ordered_drain: false,
             owns: BTreeSet::new(),
             relays: BTreeMap::new(),
+            hops: BTreeMap::new(),
             viewers_due: VecDeque::new(),
             publishers_due: 0,
             report_second: 0,
@@ -368,6 +371,8 @@ impl Registry {
         };
         let most = self.limits.cluster_streams;
         node.relays = report.relayed.iter().take(most).map(|s| (s.key.clone(), s.viewers)).collect();
+        let feeding = report.relayed.iter().take(most).filter(|s| s.hops > 0);
+        node.hops = feeding.map(|s| (s.key.clone(), s.hops)).collect();
         for key in landed {
             self.drop_reservation(&key);
         }
@@ -437,6 +442,7 @@ impl Registry {
         let owned = match self.nodes.get_mut(id) {
             Some(node) => {
                 node.relays.clear();
+                node.hops.clear();
                 std::mem::take(&mut node.owns)
             }
             None => BTreeSet::new(),

@@ -328,6 +328,7 @@ impl Node {
             .map(|(id, key)| RelayedReport {
                 key: key.clone(),
                 viewers: viewers.get(&id).copied().unwrap_or(0),
+                hops: self.pulls.hops(key),
             })
             .collect();
         Report {

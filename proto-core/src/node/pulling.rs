@@ -58,6 +58,12 @@ impl Pulls {
         self.by_key.len()
     }
 
+    /// How many nodes the frames of a pulled stream come through now; 0 while none come.
+    pub(super) fn hops(&self, key: &StreamKey) -> u32 {
+        let path = self.by_key.get(key).filter(|p| p.feeds.is_some()).map_or(0, |p| p.client.path().len());
+        u32::try_from(path).unwrap_or(u32::MAX)
+    }
+
     /// The nodes that a pulled stream came through, the origin first; empty for a stream that is not pulled.
     pub(super) fn path(&self, key: &StreamKey) -> &[crate::cluster::NodeId] {
         self.by_key.get(key).map_or(&[], |p| p.client.path())
@@ -294,7 +300,8 @@ impl Node {
             Output::Locate => {
                 let req = self.next_req();
                 self.pulls.locates.insert(req, key.clone());
-                self.member.handle(member::Input::Locate { req, key: key.clone() }, self.now);
+                let direct = self.pulls.by_key.get(key).is_some_and(|p| p.client.wants_origin());
+                self.member.handle(member::Input::Locate { req, key: key.clone(), direct }, self.now);
             }
             Output::Connect { node, addr } => self.connect_pull(key, &node, addr),
             Output::Send(message) => {

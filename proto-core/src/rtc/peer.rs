@@ -6,7 +6,7 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::codecs;
-use super::dtls::Identity;
+use super::dtls::{Identity, Tap};
 use super::egress::{Egress, Lane, Written};
 use super::publisher::Publisher;
 use super::sdp::{Accepted, Prepared, Wish};
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use str0m::change::SdpOffer;
 use str0m::channel::{ChannelData, ChannelId};
 use str0m::config::CryptoProvider;
-use str0m::media::{KeyframeRequestKind, Mid};
+use str0m::media::Mid;
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
@@ -59,6 +59,8 @@ pub struct SessionStats {
     pub packets_lost: u64,
     /// RTP packets of a publisher that came after they were given up.
     pub packets_late: u64,
+    /// Packets of a publisher that had come before, or so long ago that nobody can say.
+    pub packets_repeated: u64,
     /// Access units of a publisher left out because packets of theirs were lost or made no sense.
     pub frames_damaged: u64,
     /// Access units of a publisher left out because what they refer to is missing.
@@ -170,6 +172,9 @@ pub(super) struct Peer {
     unanswered: bool,
     /// The peer's data channel for signalling.
     channel: Option<ChannelId>,
+    tap: Tap,
+    /// The path on which the peer's media came last; what it is told of it goes there.
+    media: Option<(SocketAddr, SocketAddr)>,
     stats: SessionStats,
     pub(super) sent: VecDeque<Sent>,
     pub(super) events: VecDeque<PeerEvent>,
@@ -211,7 +216,8 @@ impl Peer {
             .set_sctp_max_buffered_amount(limits.rtc_channel_bytes)
             .set_stats_interval(Some(STATS_INTERVAL));
         codecs::configure(config.codec_config(), prepared);
-        let mut rtc = config.build(instant(base, now));
+        let tap = Tap::default();
+        let mut rtc = tap.during(|| config.build(instant(base, now)));
         for address in candidates {
             let candidate = Candidate::host(*address, "udp").map_err(|e| {
                 Reason::local(
@@ -241,12 +247,7 @@ impl Peer {
             ));
         }
         let role = match wish {
-            Wish::Publish => Role::Publisher(Box::new(Publisher::new(
-                video.map(|l| l.mid),
-                audio.map(|l| l.mid),
-                prepared,
-                &limits,
-            ))),
+            Wish::Publish => Role::Publisher(Box::new(Publisher::new(prepared, &limits, rng))),
             Wish::Play { .. } => {
                 if let Some(lane) = video {
                     let cap = limits.rtx_percent as f32 / 100.0;
@@ -281,6 +282,8 @@ impl Peer {
             restarted: false,
             unanswered: offered,
             channel: None,
+            tap,
+            media: None,
             stats: SessionStats::default(),
             sent: VecDeque::new(),
             events: VecDeque::new(),
@@ -413,6 +416,17 @@ impl Peer {
         self.remote = Some(remote);
         self.heard_on(remote, false, now);
         self.stats.bytes_in += datagram.len() as u64;
+        // Media of a publisher is ours; what comes of it before there are keys is nobody's.
+        if let Role::Publisher(publisher) = &mut self.role
+            && datagram.first().is_some_and(|first| first >> 6 == 2)
+        {
+            if !self.connected || !publisher.datagram(datagram, now, &mut self.stats) {
+                return Verdict::Unauthentic;
+            }
+            self.heard = now;
+            self.media = Some((local, remote));
+            return Verdict::Taken;
+        }
         self.input(input);
         Verdict::Taken
     }
@@ -538,21 +552,18 @@ impl Peer {
 
     /// Takes everything out of str0m. Called after every input.
     pub(super) fn drain(&mut self, now: Time) {
-        loop {
-            self.drain_rtc(now);
-            let Role::Publisher(publisher) = &mut self.role else { break };
+        self.drain_rtc(now);
+        if let Role::Publisher(publisher) = &mut self.role {
             publisher.run(now, &mut self.stats, &mut self.events);
-            if self.closing.is_none()
-                && let Some(mid) = publisher.key_request_due(now)
-            {
-                publisher.key_requested(now);
-                if let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(mid, None) {
-                    stream.request_keyframe(KeyframeRequestKind::Pli);
-                    self.input(Input::Timeout(instant(self.base, now)));
-                    continue;
+            if self.closing.is_none() {
+                publisher.tell(now);
+            }
+            for packet in publisher.intake.out.drain(..) {
+                if let Some((local, remote)) = self.media {
+                    self.stats.bytes_out += packet.len() as u64;
+                    self.sent.push_back((local, remote, packet));
                 }
             }
-            break;
         }
         if self.closed
             && let Some(reason) = &self.closing
@@ -597,20 +608,9 @@ impl Peer {
             Event::Connected => {
                 self.connected = true;
                 self.heard = now;
+                self.take_keys();
                 if let Some(remote) = self.remote {
                     self.events.push_back(PeerEvent::Connected { remote });
-                }
-            }
-            Event::RtpPacket(packet) => {
-                self.heard = now;
-                if let Role::Publisher(publisher) = &mut self.role {
-                    publisher.packet(packet, now, &mut self.stats);
-                }
-            }
-            Event::SenderFeedback(report) => {
-                self.heard = now;
-                if let Role::Publisher(publisher) = &mut self.role {
-                    publisher.sender_report(report.mid, &report.sender_info);
                 }
             }
             Event::KeyframeRequest(_) => {
@@ -623,13 +623,14 @@ impl Peer {
                 self.stats.rtt = s.rtt.or(self.stats.rtt);
                 self.asked_for(s.mid, s.nacks, s.plis + s.firs);
             }
-            Event::MediaIngressStats(s) => {
-                self.stats.rtt = s.rtt.or(self.stats.rtt);
-                self.asked_for(s.mid, s.nacks, s.plis + s.firs);
-            }
             Event::PeerStats(s) => {
-                self.stats.loss_in = s.ingress_loss_fraction;
                 self.stats.rtt = s.rtt.or(self.stats.rtt);
+                if let Role::Publisher(publisher) = &self.role {
+                    let intake = &publisher.intake;
+                    self.stats.loss_in = intake.loss;
+                    self.stats.rtt = intake.rtt().or(self.stats.rtt);
+                    (self.stats.nacks, self.stats.key_requests) = (intake.nacks, intake.key_requests);
+                }
                 self.events.push_back(PeerEvent::Stats(self.stats));
             }
             Event::ChannelOpen(id, label) if label == SIGNAL_CHANNEL && self.channel.is_none() => {
@@ -648,6 +649,19 @@ impl Peer {
                 self.closing.get_or_insert_with(peer_closed);
             }
             _ => {}
+        }
+    }
+
+    /// DTLS stands, and the peer has shown the certificate of its offer: str0m says that it is connected after it has looked.
+    fn take_keys(&mut self) {
+        let Role::Publisher(publisher) = &mut self.role else { return };
+        let taken = match self.tap.take() {
+            Some(e) => publisher.intake.keys(&e.material, e.profile, e.client, &self.crypto),
+            None => Err(Reason::local("srtp_keys", "the DTLS handshake left no keys")),
+        };
+        if let Err(reason) = taken {
+            self.closing.get_or_insert(reason);
+            self.closed = true;
         }
     }
 

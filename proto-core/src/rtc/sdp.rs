@@ -242,7 +242,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
                 if !prepared.video.is_empty() {
                     taken = true;
                     prepared.video_mid = Some(mid.to_owned());
-                    write_section(&mut body, s, &session, mid, (&prepared.video, None), wish, limits)?;
+                    write_section(&mut body, s, &session, mid, (&prepared.video, None), wish)?;
                 }
             } else if s.media == "audio" && want_audio && prepared.audio_mid.is_none() {
                 seen_audio = true;
@@ -254,7 +254,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
                     taken = true;
                     prepared.audio = Some(format);
                     prepared.audio_mid = Some(mid.to_owned());
-                    write_section(&mut body, s, &session, mid, (&[], Some(format)), wish, limits)?;
+                    write_section(&mut body, s, &session, mid, (&[], Some(format)), wish)?;
                 }
             }
             if taken {
@@ -357,7 +357,6 @@ fn write_section(
     mid: &str,
     (video, audio): (&[VideoFormat], Option<AudioFormat>),
     wish: Wish,
-    limits: &Limits,
 ) -> Result<(), Reason> {
     let Transport { ufrag, pwd, print, setup } = Transport::of(s, session)?;
     let sound = audio.map(|f| f.pt);
@@ -398,9 +397,6 @@ fn write_section(
                 let _ = write!(out, "a=rtcp-fb:{pt} {what}\r\n");
             }
         }
-    }
-    if wish == Wish::Publish {
-        write_ssrcs(out, s, limits)?;
     }
     Ok(())
 }
@@ -548,30 +544,6 @@ pub fn fragment(text: &str, limits: &Limits) -> Result<Fragment, Reason> {
         }
     }
     Ok(fragment)
-}
-
-/// `a=ssrc-group:FID` and `a=ssrc` (RFC 5576). With several encodings in one section (simulcast without RIDs) the
-/// first is taken.
-fn write_ssrcs(out: &mut String, s: &Section<'_>, limits: &Limits) -> Result<(), Reason> {
-    let mut ssrcs: Vec<u32> = Vec::new();
-    for n in s.all("ssrc").filter_map(|v| v.split(' ').next()?.parse().ok()) {
-        if !ssrcs.contains(&n) {
-            ssrcs.push(n);
-        }
-        if ssrcs.len() > limits.rtp_ssrcs {
-            return Err(too_many("SSRCs in one section", ssrcs.len(), limits.rtp_ssrcs));
-        }
-    }
-    let Some(&main) = ssrcs.first() else { return Ok(()) };
-    let repair = s.all("ssrc-group").find_map(|g| {
-        let mut words = g.strip_prefix("FID ")?.split(' ');
-        (words.next()?.parse() == Ok(main)).then(|| words.next()?.parse::<u32>().ok())?
-    });
-    if let Some(repair) = repair {
-        let _ = write!(out, "a=ssrc-group:FID {main} {repair}\r\na=ssrc:{repair} cname:-\r\n");
-    }
-    let _ = write!(out, "a=ssrc:{main} cname:-\r\n");
-    Ok(())
 }
 
 fn sha256(fingerprint: &str) -> Option<&str> {

@@ -163,6 +163,9 @@ pub struct RelayedReport {
     pub key: StreamKey,
     /// As in [`StreamReport`].
     pub viewers: u32,
+    /// How many nodes its frames came through to get there, the origin counted; 0 while none come, and from nodes that are
+    /// too old to say it.
+    pub hops: u32,
 }
 
 /// A node's load and streams, every `report_ms`.
@@ -286,8 +289,10 @@ pub enum Message {
         req: u64,
         /// The name.
         key: StreamKey,
+        /// Its origin, not a relay of it: one has failed the asker before.
+        direct: bool,
     },
-    /// Manager to node: there.
+    /// Manager to node: there, or at a relay of it that is nearer or has more room.
     Located {
         /// The question's number.
         req: u64,

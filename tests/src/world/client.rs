@@ -1,12 +1,13 @@
 //! What drives a client: the world's side of [`Client`](super::actors::Client).
 
 use super::actors::asker::Asker;
-use super::actors::player::Player;
+use super::actors::player::{Player, PlayerConfig};
 use super::actors::publisher::{Publisher, PublisherConfig};
 use super::actors::{Client, Conn, In, Out, Standing};
 use super::event::Event;
 use super::nat::NatId;
 use super::{ClientId, HostId, Owner, Party, World};
+use proto_core::rand::Rng;
 use proto_core::time::Time;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -93,8 +94,13 @@ impl World {
 
     /// A player of `stream` at a node's RTMP port.
     pub fn play(&mut self, at: HostId, stream: &str) -> ClientId {
+        self.play_with(at, stream, PlayerConfig::default())
+    }
+
+    /// As [`World::play`], with a behaviour.
+    pub fn play_with(&mut self, at: HostId, stream: &str, config: PlayerConfig) -> ClientId {
         let to = self.rtmp_addr(at);
-        self.add(Box::new(Player::new(to, stream)))
+        self.add(Box::new(Player::with(to, stream, config, Rng::new([0; 32]))))
     }
 
     /// A publisher by RTMP.

@@ -17,6 +17,8 @@ struct Wanting {
     link: LinkId,
     req: u64,
     key: StreamKey,
+    /// The asker may be sent to the origin only.
+    direct: bool,
 }
 
 /// What nodes said that they can pull, and who waits for it.
@@ -59,7 +61,13 @@ impl Manager {
     }
 
     /// Answers where a stream is; where nobody publishes it and a node can pull it, that is told to, and the answer waits.
-    pub(super) fn locate_or_want(&mut self, link: LinkId, req: u64, key: StreamKey, now: Time) {
+    pub(super) fn locate_or_want(
+        &mut self,
+        (link, req): (LinkId, u64),
+        key: StreamKey,
+        direct: bool,
+        now: Time,
+    ) {
         let owned = self.registry.stream(&key).is_some_and(|s| s.owner.is_some());
         if !owned
             && self.offers.wanting.len() < self.limits.cluster_waiting
@@ -68,19 +76,18 @@ impl Manager {
             self.tell(&node, Message::Want { key: key.clone() });
             // Before the asker gives up.
             let until = now + Duration::from_millis(self.limits.cluster_answer_ms / 2);
-            return self.offers.wanting.push(Wanting { until, link, req, key });
+            return self.offers.wanting.push(Wanting { until, link, req, key, direct });
         }
-        self.locate(link, req, key);
+        self.locate((link, req), key, direct, now);
     }
 
     /// A stream was claimed: those who wait for it are told where it is.
-    pub(super) fn answer_wanting(&mut self, key: &StreamKey) {
+    pub(super) fn answer_wanting(&mut self, key: &StreamKey, now: Time) {
         let all = std::mem::take(&mut self.offers.wanting);
-        let (now, later) = all.into_iter().partition(|w| w.key == *key);
+        let (answered, later): (Vec<Wanting>, _) = all.into_iter().partition(|w| w.key == *key);
         self.offers.wanting = later;
-        let now: Vec<Wanting> = now;
-        for w in now {
-            self.locate(w.link, w.req, w.key);
+        for w in answered {
+            self.locate((w.link, w.req), w.key, w.direct, now);
         }
     }
 

@@ -121,6 +121,8 @@ pub struct PullClient {
     away: bool,
     /// Since when nothing came (from the start, or from the last break).
     dry_since: Option<Time>,
+    /// Since when a relay, not the origin, has had nothing.
+    relay_dry: Option<Time>,
     unwanted_since: Option<Time>,
     key_asked: Option<Time>,
     key_due: bool,
@@ -153,6 +155,7 @@ impl PullClient {
             ever: false,
             away: false,
             dry_since: Some(now),
+            relay_dry: None,
             unwanted_since: None,
             key_asked: None,
             key_due: false,
@@ -196,6 +199,12 @@ impl PullClient {
         }
     }
 
+    /// Whether it must pull from the origin, not from a node that relays the stream: frames that it had may have gone on to
+    /// others already, or a relay failed it.
+    pub fn wants_origin(&self) -> bool {
+        self.ever || self.failures > 0
+    }
+
     /// The highest epoch heard of; frames of a lower one are left out.
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -233,6 +242,7 @@ impl PullClient {
         let late = self.limits.simulation.happens(Site::LateRetry, self.id ^ now.as_nanos());
         let wait = if late { most } else { wait - spread };
         self.failures = self.failures.saturating_add(1);
+        self.relay_dry = None;
         self.state = State::Backoff { until: now + Self::ms(wait) };
         self.dry_since.get_or_insert(now);
         if was_pulling {
@@ -302,7 +312,10 @@ impl PullClient {
                 *old = source;
             }
             _ if source.node == self.own => {}
+            // So do they by way of a relay.
+            State::Pulling { .. } if self.path.len() > 1 && self.path.first() == Some(&source.node) => {}
             _ => {
+                self.relay_dry = None;
                 if self.is_pulling() {
                     self.out.push_back(Output::Send(Message::CancelPull { pull: self.pull() }));
                     self.set_away(true);
@@ -346,10 +359,13 @@ impl PullClient {
             Message::Frame(frame) if self.is_for(frame.pull) => self.frame(*frame),
             Message::SourceAway { pull } if self.is_for(pull) => {
                 self.dry_since.get_or_insert(now);
+                if self.path.len() > 1 {
+                    self.relay_dry.get_or_insert(now);
+                }
                 self.set_away(true);
             }
             Message::SourceBack { pull } if self.is_for(pull) => {
-                self.dry_since = None;
+                (self.dry_since, self.relay_dry) = (None, None);
                 self.set_away(false);
             }
             Message::End { pull, code, text } if self.is_for(pull) => {
@@ -432,7 +448,7 @@ impl PullClient {
         }
         self.ever = true;
         self.failures = 0;
-        self.dry_since = None;
+        (self.dry_since, self.relay_dry) = (None, None);
         self.set_away(false);
         let (epoch, seq) = (frame.epoch, frame.seq);
         self.out.push_back(Output::Ingest { epoch, seq, ingest: Ingest::Frame(media) });
@@ -463,6 +479,11 @@ impl PullClient {
         self.dry_since.map(|at| at + Self::ms(self.limits.stream_hold_ms))
     }
 
+    /// The origin may have the stream again when the relay does not: whoever is fed by one goes and looks.
+    fn relay_end(&self) -> Option<Time> {
+        self.relay_dry.filter(|_| self.is_pulling()).map(|at| at + Self::ms(self.limits.lease_ms))
+    }
+
     /// When the step that is under way is given up or followed by the next.
     fn step(&self) -> Option<Deadline> {
         let answer = Self::ms(self.limits.cluster_answer_ms.saturating_add(self.limits.report_ms));
@@ -486,6 +507,11 @@ impl PullClient {
         if self.dry_end().is_some_and(|at| at <= now) {
             let text = format!("nothing came of {} for {} ms", self.key, self.limits.stream_hold_ms);
             return self.end(Reason::peer("source_gone", text));
+        }
+        if self.relay_end().is_some_and(|at| at <= now) {
+            self.out.push_back(Output::Send(Message::CancelPull { pull: self.pull() }));
+            let text = format!("the node that relays {} has had nothing of it for a while", self.key);
+            self.fail(Reason::peer("relay_dry", text), now);
         }
         if self.step().is_some_and(|d| d.at <= now) {
             match &self.state {
@@ -540,6 +566,7 @@ impl Machine for PullClient {
         let timed = [
             self.linger_end().map(|at| Deadline::new(at, "no viewers")),
             self.dry_end().map(|at| Deadline::new(at, "nothing comes")),
+            self.relay_end().map(|at| Deadline::new(at, "the relay has nothing")),
             self.key_request_at().map(|at| Deadline::new(at, "key request")),
         ];
         timed.into_iter().fold(self.step(), Deadline::earliest)

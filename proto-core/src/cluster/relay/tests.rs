@@ -335,3 +335,34 @@ fn away_and_back_pass_once_each_and_what_an_old_attempt_sends_is_left_alone() {
     pull_from(&mut c, "origin", E1, T);
     assert!(pts(&feed(&mut c, &mut s, &[frame(2, Audio, E1)])).is_empty());
 }
+
+/// Fed by a relay, a node stays with it when its origin goes on under a higher epoch, goes to another origin itself, and
+/// asks for the origin when the relay has had nothing for a lease.
+#[test]
+fn a_node_that_a_relay_feeds_finds_the_origin_when_it_must() {
+    let mut c = client();
+    assert!(!c.wants_origin());
+    let limits = Arc::new(Limits::default());
+    let mut s = pull_from(&mut c, "relay", E1, T);
+    s = PullServer::accept(s.pull(), key(), &[id("edge")], &id("relay"), &[id("origin")], limits).unwrap();
+    feed(&mut c, &mut s, &[config(TrackId::VIDEO, 1), frame(1, Key, E1)]);
+    assert_eq!(c.path(), [id("origin"), id("relay")]);
+    assert!(c.wants_origin(), "others may be fed by it now");
+    c.handle(Input::Moved(source("origin", E2)), T);
+    assert_eq!(drain(&mut c), [], "the relay goes on");
+    assert_eq!(pts(&feed(&mut c, &mut s, &[frame(2, Delta, E1)])), [] as [i64; 0], "stale");
+    assert_eq!(pts(&feed(&mut c, &mut s, &[frame(1, Key, E2)])), [1]);
+    c.handle(Input::Message(s.away()), T);
+    assert_eq!(drain(&mut c), [Output::Away]);
+    let lease = Duration::from_millis(Limits::default().lease_ms);
+    let mut said = Vec::new();
+    while !said.contains(&Output::Locate) {
+        let at = c.deadline().unwrap().at;
+        assert!(at <= T + lease + Duration::from_secs(1));
+        c.handle(Input::Tick, at);
+        said.extend(drain(&mut c));
+    }
+    assert!(matches!(said[0], Output::Send(Message::CancelPull { .. })), "{said:?}");
+    c.handle(Input::Located(Ok(source("origin", E2))), T + lease * 2);
+    assert!(matches!(&drain(&mut c)[..], [Output::Connect { node, .. }] if node.0 == "origin"));
+}

@@ -70,6 +70,8 @@ pub(super) struct Viewer {
     again: Again,
     nominated: Option<Nominated>,
     clock: ReportClock,
+    /// A receiver's clock that it told: who, the middle 32 bits of its NTP time, when it came.
+    told: Option<(u32, u32, Time)>,
     opener: Option<Opener>,
     dtls: Box<dyn DtlsInstance>,
     dtls_deadline: Time,
@@ -124,6 +126,7 @@ impl Viewer {
             again: Again::default(),
             nominated: None,
             clock: ReportClock::default(),
+            told: None,
             opener: None,
             dtls,
             dtls_deadline: now,

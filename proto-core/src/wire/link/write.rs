@@ -241,9 +241,10 @@ pub fn encode(message: &Message) -> Encoded {
             w.epoch(2, *epoch);
             17
         }
-        Message::Locate { req, key } => {
+        Message::Locate { req, key, direct } => {
             w.number(1, *req);
             w.key(2, key);
+            w.number(3, *direct);
             18
         }
         Message::Located { req, key, epoch, node, link_addr } => {
@@ -390,6 +391,7 @@ fn write_report(w: &mut Writer, r: &Report) {
         w.nested(7, |w| {
             w.key(1, &s.key);
             w.number(2, s.viewers);
+            w.number(3, s.hops);
         });
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Net {
     nats: Vec<Nat>,
     /// Behind what the next client sits.
     pub(super) behind: Option<NatId>,
+    /// Bytes of RTP that each party sent.
+    said: BTreeMap<Party, u64>,
     /// RTP packets that arrived.
     pub(super) media: u64,
 }
