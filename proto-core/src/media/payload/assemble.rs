@@ -57,6 +57,8 @@ pub(super) struct Assembler<F: Format> {
     gap: bool,
     /// Nothing but a key frame can be decoded.
     need_key: bool,
+    /// Parameters that have not been told yet: they came with a picture that could not be used.
+    params: Option<CodecParams>,
     drops: DepayDrops,
 }
 
@@ -69,6 +71,7 @@ impl<F: Format> Assembler<F> {
             frame: None,
             gap: false,
             need_key: true,
+            params: None,
             drops: DepayDrops::default(),
         }
     }
@@ -137,6 +140,8 @@ impl<F: Format> Assembler<F> {
         }
         let timestamp = frame.timestamp;
         let whole = self.format.finish(frame)?;
+        // They are told once: with the first picture that is handed on after they changed.
+        self.params = whole.params.or(self.params.take());
         if self.need_key && !whole.key {
             self.drops.undecodable += 1;
             return None;
@@ -148,7 +153,7 @@ impl<F: Format> Assembler<F> {
             discardable: whole.discardable,
             temporal_layer: whole.temporal_layer,
             payload: whole.payload,
-            params: whole.params,
+            params: self.params.take(),
         })
     }
 }

@@ -109,6 +109,45 @@ fn a_lost_packet_costs_its_frame_and_all_until_the_next_key_frame() {
     }
 }
 
+/// Parameters that came with a picture that was lost are told with the next one that can be used; else nobody would ever
+/// see a publisher whose first picture lost a packet.
+#[test]
+fn parameters_of_a_picture_that_was_lost_are_told_with_the_next() {
+    for which in 0..5 {
+        let (format, params, key, delta) = match which {
+            4 => {
+                let (sps, pps) =
+                    (Bytes::from_static(&[0x67, 0x42, 0xe0, 0x1f, 0x8d]), Bytes::from_static(&[0x68, 0xce]));
+                let slice = |head: u8| nals(&[[&[head, 0x80], &[7; 3_000][..]].concat()]);
+                let (key, delta) = (frame(FrameKind::Key, slice(0x65)), frame(FrameKind::Delta, slice(0x41)));
+                (Format::H264, h264_params(vec![sps], vec![pps]), key, delta)
+            }
+            _ => {
+                let (format, params, key) = made(which, true, 3_000, 7);
+                (format, params, key, made(which, false, 3_000, 7).2)
+            }
+        };
+        let cut = |frame| packetise(&format, &params, frame, 1_000);
+        let (key, delta) = (cut(&key), cut(&delta));
+        for lost in 1..key.len() {
+            let mut d = depay(&format);
+            for (i, p) in key.iter().enumerate() {
+                if i == lost {
+                    d.lost();
+                } else {
+                    d.push(p, 0, i + 1 == key.len(), |_| panic!("{format:?} without packet {lost}"));
+                }
+            }
+            for stamp in 1..3 {
+                assert_eq!(push_all(&mut d, &delta, stamp), [], "{format:?} without packet {lost}");
+            }
+            let units = push_all(&mut d, &key, 3);
+            assert_eq!(units[0].kind, FrameKind::Key);
+            assert_eq!(units[0].params.as_ref(), Some(&params), "{format:?} without packet {lost}");
+        }
+    }
+}
+
 #[test]
 fn several_units_in_one_packet_have_their_own_times() {
     let mut d = depay(&Format::of(&aac()));
