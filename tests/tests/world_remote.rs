@@ -257,3 +257,23 @@ fn a_viewer_at_an_edge_has_an_origin_pull_what_it_can_pull_on_demand() {
         });
     }
 }
+
+#[test]
+fn a_publisher_keeps_the_name_that_a_source_has_too() {
+    seeds(|w| {
+        let (camera, _) = camera(w);
+        w.crash(camera);
+        let url = "rtmp://10.0.0.1/live/one";
+        let node = w.host_with("node", &ALL, None, pulls(url, When::Always));
+        w.run(ms(3_000));
+        let publisher = w.publish(node, STREAM);
+        w.until("the publisher is accepted", ms(3_000), |w| w.publisher(publisher).is_ready());
+        w.start(camera);
+        w.run(ms(20_000));
+        assert!(w.publisher(publisher).is_ready() && w.publisher(publisher).ended().is_none());
+        assert_eq!(row(w, node, "sources")["state"], "standby");
+        w.with_publisher(publisher, |p, now| p.leave(now));
+        w.run(ms(8_000));
+        assert_eq!(row(w, node, "sources")["state"], "working", "it pulls once the name is free");
+    });
+}

@@ -621,6 +621,7 @@ impl Manager {
                     let text =
                         format!("node {name} is gone (its lease ran out); {n} streams wait for a new origin");
                     self.log(Level::Warn, text);
+                    self.offers.forget(&node);
                 }
                 Lapsed::Stream(key) => {
                     self.log(Level::Debug, format!("{key} was not published again; forgotten"))

@@ -114,6 +114,7 @@ impl Node {
         match accepted {
             Err(reason) => self.refuse_publish(session, &reason),
             Ok((stream, epoch)) => {
+                self.source_yields(key);
                 self.forget_first_track(stream, key);
                 self.sessions.set_part(session, Part::Publishes { stream, epoch });
                 let Some(s) = self.sessions.get(session) else { return };

@@ -172,6 +172,10 @@ impl Udp {
     fn put(&mut self, conn: ConnId, lane: usize, rtcp: bool, bytes: &Bytes) -> bool {
         let Some((halves, local)) = self.lanes.get(&(conn, lane)) else { return false };
         let Some(half) = halves.get(usize::from(rtcp)) else { return false };
+        if half.peer.port() == 0 {
+            // A server has not said yet where it takes them.
+            return true;
+        }
         let max_segments = self.sockets.get(&half.socket).map_or(1, |s| s.max_segments);
         let spare = &mut self.spare;
         let batch = self.batches.entry(half.socket).or_insert_with(|| match spare.pop() {

@@ -40,6 +40,11 @@ impl Offers {
         }
     }
 
+    /// A node is gone; it says again what it can pull when it comes back.
+    pub(super) fn forget(&mut self, node: &NodeId) {
+        self.by_node.remove(node);
+    }
+
     fn has(&self, node: &NodeId, key: &StreamKey) -> bool {
         self.by_node.get(node).is_some_and(|all| all.iter().any(|p| p.fits(key)))
     }

@@ -96,9 +96,13 @@ impl Node {
         }
         match id {
             RemoteId::Source(key) => {
-                let streams = usize::from(self.hub.find(key).is_none());
-                if let Err(reason) = self.room(streams, 1) {
-                    return self.remote_failed(id, reason);
+                // Also of the node that has a name, another publisher may claim it anew: what is live here stays.
+                match self.may_publish(key) {
+                    Err(reason) if TAKEN.contains(&reason.code) => {
+                        return self.source_is_elsewhere(id, &reason);
+                    }
+                    Err(reason) => return self.remote_failed(id, reason),
+                    Ok(()) => {}
                 }
                 let req = self.next_req();
                 self.remotes.claims.insert(req, id.clone());
@@ -163,6 +167,23 @@ impl Node {
             self.log_stream(Level::Info, id.key().to_string(), "source_standby", text.to_owned());
         }
         self.stand_by(id, self.standby());
+    }
+
+    /// A publisher was granted the name of a source that was still being set up.
+    pub(in crate::node) fn source_yields(&mut self, key: &StreamKey) {
+        let id = RemoteId::Source(key.clone());
+        let Some(remote) = self.remotes.get(&id) else { return };
+        if matches!(remote.state, State::Works(..)) {
+            return;
+        }
+        // The name is not ours to give back.
+        remote.epoch = None;
+        let state = std::mem::replace(&mut remote.state, State::Idle);
+        let reason = crate::node::publishing::name_busy(key);
+        if let State::Connects(conn) = state {
+            self.end_conn(conn, reason.clone(), Some(true));
+        }
+        self.source_is_elsewhere(&id, &reason);
     }
 
     fn standby(&self) -> Duration {
@@ -401,6 +422,8 @@ impl Node {
         }
         if other_way {
             remote.ways = Ways::Tcp;
+        } else if reason.code == "remote_transport" {
+            remote.ways = remote.all_ways;
         }
         let wait = match moved || other_way {
             true => Duration::from_millis(1),
@@ -441,10 +464,11 @@ impl Node {
         let reason =
             Reason::local("source_unwatched", "nobody watches; it is pulled again when somebody does");
         let key = id.key().clone();
-        self.forget_remote_for(id, &reason);
+        // The stream first: it is not to be held for a source that will not come.
         if let Some(stream) = self.hub.find(&key).filter(|_| self.is_ours(&key)) {
-            self.hub.end(stream, reason, self.now);
+            self.hub.end(stream, reason.clone(), self.now);
         }
+        self.forget_remote_for(id, &reason);
     }
 
     /// A source or destination that is not to be tried again.

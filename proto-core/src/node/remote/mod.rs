@@ -95,6 +95,8 @@ struct Remote {
     /// Where it is now, after redirects.
     target: Target,
     when: When,
+    /// The ways that its media may take, as configured and as what was seen leaves them.
+    all_ways: Ways,
     ways: Ways,
     state: State,
     since: Time,
@@ -214,15 +216,17 @@ impl Remotes {
     fn add(&mut self, id: RemoteId, rule: &Rule, limits: &Limits, rng: &Rng, now: Time) {
         self.made += 1;
         let home = rule.target(id.key());
+        let ways = match rule.carries {
+            Carries::Auto => Ways::TcpThenUdp,
+            Carries::Tcp => Ways::Tcp,
+            Carries::Udp => Ways::UdpThenTcp,
+        };
         let remote = Remote {
             target: home.clone(),
             home,
             when: rule.when,
-            ways: match rule.carries {
-                Carries::Auto => Ways::TcpThenUdp,
-                Carries::Tcp => Ways::Tcp,
-                Carries::Udp => Ways::UdpThenTcp,
-            },
+            all_ways: ways,
+            ways,
             state: State::Idle,
             since: now,
             epoch: None,

@@ -72,7 +72,9 @@ impl Node {
         let mut sources = Vec::new();
         let idle = |rule: &&Rule| match &rule.pattern {
             Pattern::One(key) => !self.remotes.has_source(key),
-            Pattern::Prefix(_) => true,
+            pattern @ Pattern::Prefix(_) => {
+                !self.remotes.all.keys().any(|id| matches!(id, RemoteId::Source(key) if pattern.fits(key)))
+            }
         };
         for rule in self.remotes.sources.iter().filter(idle) {
             sources.push(info(rule.stream.clone(), rule.shown(), rule.when.name(), Row::idle()));

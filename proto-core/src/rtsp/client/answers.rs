@@ -3,6 +3,7 @@
 use super::{ALIVE_LEAST, Client, Kind, Output, Pending, Planned, REPORT_EVERY, Way, What, status_words};
 use crate::error::{Reason, quote};
 use crate::io::Level;
+use crate::media::frame::Ingest;
 use crate::media::track::TrackId;
 use crate::rtsp::digest::{Challenge, strongest};
 use crate::rtsp::formats::offered;
@@ -112,9 +113,23 @@ impl Client {
                 self.alive_at = Some(now + (self.timeout / 2).max(ALIVE_LEAST));
                 self.report_at = Some(now + REPORT_EVERY);
                 self.events.push_back(Output::Ready);
+                self.announce_tracks();
                 self.report(now);
             }
         }
+    }
+
+    /// What the description says of tracks is told at once: viewers of a camera that begins with sound, or with pictures that
+    /// nobody can decode, shall not take it for one that has nothing else.
+    fn announce_tracks(&mut self) {
+        let received = self.planned.iter().filter_map(|p| match &p.what {
+            What::Received(track, offered) => {
+                Some((*track, offered.preset.clone().or_else(|| offered.format.described())?))
+            }
+            What::Sent(..) => None,
+        });
+        let configs = received.map(|(track, params)| Output::Media(Ingest::Config { track, params }));
+        self.events.extend(configs);
     }
 
     fn described(&mut self, response: &Response, now: Time) {

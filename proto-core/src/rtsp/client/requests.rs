@@ -130,7 +130,8 @@ impl Client {
     fn start(&mut self, now: Time) {
         let method = if self.plays() { Method::Play } else { Method::Record };
         let mut headers = Headers::default();
-        headers.add("Range", if self.plays() { "npt=now-" } else { "npt=0.000-" });
+        // What players send; cameras know no other.
+        headers.add("Range", "npt=0.000-");
         self.ask(Kind::Start, method, self.aggregate.clone(), headers, Bytes::new(), now);
     }
 

@@ -156,6 +156,8 @@ fn a_camera_is_played_and_kept_alive_and_left() {
     let left_out =
         b.said.iter().any(|o| matches!(o, Output::Log(Level::Warn, t) if t.contains("application")));
     assert!(left_out, "{:?}", b.said);
+    let configs = b.said.iter().filter(|o| matches!(o, Output::Media(Ingest::Config { .. }))).count();
+    assert_eq!(configs, 2, "what the description says of tracks is known at once");
     b.rtp(0, 1, 90_000, &[0x65, 1, 2, 3]);
     b.rtp(2, 1, 48_000, &[1, 2, 3]);
     assert_eq!(b.media(), 2);
