@@ -350,6 +350,55 @@ mod tests {
         );
     }
 
+    /// A token that `openssl dgst -sha256 -sign` signed, with an issuer and an audience.
+    #[test]
+    fn tokens_of_others_say_whose_they_are_and_for_whom() {
+        let n = "lKgkx0uZ1ZoQueAuKdITEWIVnJgsl-SoYh3EKT23rQO5-H5vGyhnzDxmk6R3Dz_6-BxnzlYaiCA3wvy67bl_dapburhIyelXa59N\
+             Jk2ziWGfyVQD8HCSJIMZvyW2YXtIb44UBk5_9yhd79JsGJ2b8-9mqnGH9QXN8LLwsdaImRmkLTMlnjt1q0qZ3z66AVIN-NvyIo5K\
+             1cYiLT8v8EhND_ODzqsqFkWpA-IjScCq46NrI4duM0bodNSYiw4lsdKpvaL3Gu9MB04qAUuNeTdFEqNEhTX3OWtq-uTpLiDC-Xt2\
+             cI5YswmEJ2Lo_5t_OcwlXknixRowKYcpXJ2dgR_c4Q";
+        let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6InJzYSJ9.eyJzdWIiOiJzdHVkaW8iLCJleHAiOjIwMDAsImFjdGlvbiI6WyJwdWJsaXNoIiw\
+             icGxheSJdLCJzdHJlYW0iOiJsaXZlLyoiLCJpc3MiOiJodHRwczovL2xvZ2luLmV4YW1wbGUiLCJhdWQiOiJoZWFkd2F0ZXIifQ.\
+             KVZzIkFH0OFHFje6IrXSMFCZR8vNzJU45nM5-pWO7ZNm_lyQqweg8f97wbyY9r3k9lrgkpu4XPK1jvkQsaRrra3fzBX-5pp_BySa\
+             XgzMPQld3FuCz3wnTLTc2Kv6M8ls71hqDyKbAiO17vHBIoQRM1krGDZ_89QIle0LVDcg0F_aXBpHl28c-GUkcQRCCLiTaBTXtFgW\
+             M1yyw6qr6CjIL03jfHkkGIu43ea2Ry4O3T5CUrOw1jqx88qFV8WuDZqJlEqjwde3HqDrWSynYujuXz9jS4aMxOwvKUX6Io0kpc7A\
+             uxOv0g_eAxkXZRFRIxjS2hKdZ8GUQP_5MZ6iDHeoGw";
+        let set = format!(r#"{{"keys":[{{"kty":"RSA","kid":"rsa","alg":"RS256","n":"{n}","e":"AQAB"}}]}}"#);
+        let with = |issuer: &str, audience: &str| {
+            let mut keys = TokenKeys::new(b"a secret of thirty-two characters", issuer, audience);
+            assert_eq!(keys.set_foreign(set.as_bytes()), Ok(1));
+            keys.verify(token, 1_500)
+        };
+        let claims = with("https://login.example", "headwater").unwrap();
+        assert_eq!((claims.sub.as_str(), claims.exp), ("studio", 2_000));
+        assert!(claims.covers(Action::Play, Some(&StreamKey::parse("live/x").unwrap())));
+        assert!(with("", "headwater").is_ok());
+        assert!(with("https://other.example", "headwater").unwrap_err().contains("auth.issuer"));
+        assert!(with("", "other").unwrap_err().contains("auth.audience"));
+        assert!(
+            with("", "").unwrap_err().contains("auth.audience"),
+            "it is for somebody, and that is not us"
+        );
+        let mut others = keys();
+        assert!(others.verify(token, 1_500).unwrap_err().contains("auth.jwks"));
+        let renamed = set.replace(r#""kid":"rsa""#, r#""kid":"x""#);
+        others.set_foreign(renamed.as_bytes()).unwrap();
+        assert!(others.verify(token, 1_500).unwrap_err().contains("not in the key set"));
+    }
+
+    /// The example of RFC 7515, appendix A.3: its claims are none of ours, its signature is right.
+    #[test]
+    fn es256_is_verified_as_the_rfc_has_it() {
+        let set = br#"{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+        let mut keys = keys();
+        keys.set_foreign(set).unwrap();
+        let token = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb29\
+                     0Ijp0cnVlfQ.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
+        assert!(keys.verify(token, 0).unwrap_err().contains("lacks exp or action"));
+        assert!(keys.verify(&token.replace("DtEhU3l", "DtEhU3m"), 0).unwrap_err().contains("signature"));
+    }
+
     proptest! {
         #[test]
         fn whatever_comes_is_refused_in_words(text in "\\PC{0,200}", dots in "[A-Za-z0-9_-]{0,40}\\.[A-Za-z0-9_-]{0,40}\\.[A-Za-z0-9_-]{0,44}") {

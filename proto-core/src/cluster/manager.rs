@@ -554,11 +554,13 @@ impl Manager {
                 let text = "the cluster has as many streams as the manager may know (limits.cluster_streams)";
                 return self.refuse(link, req, "cluster_streams", text.to_owned());
             }
-            Some(stream) if stream.state != StreamState::Held && stream.owner.is_some() => {
-                let same = !identity.is_empty() && stream.identity == identity;
-                // Of its own publishers a node knows better who is silent: it would not ask.
-                let elsewhere = stream.owner.as_ref() != Some(&node);
-                if elsewhere && !same && stream.state != StreamState::Silent {
+            // Of its own publishers a node knows better who is silent; but two of one identity may fight there as well.
+            Some(stream)
+                if stream.state != StreamState::Held
+                    && stream.owner.as_ref().is_some_and(|o| *o != node || stream.is_by(identity)) =>
+            {
+                let same = stream.is_by(identity);
+                if !same && stream.state != StreamState::Silent {
                     return self.refuse(link, req, "name_busy", busy(key));
                 }
                 let again = Duration::from_millis(self.limits.takeover_ms);

@@ -130,6 +130,13 @@ pub struct Stream {
     pub askers: BTreeSet<NodeId>,
 }
 
+impl Stream {
+    /// Whether its publisher is of this identity. Of nobody in particular nobody is the same.
+    pub fn is_by(&self, identity: &str) -> bool {
+        !identity.is_empty() && self.identity == identity
+    }
+}
+
 /// An origin that was given out to a publisher who has not shown up yet.
 #[derive(Clone, Debug)]
 pub struct Reservation {

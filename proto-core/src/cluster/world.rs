@@ -490,7 +490,7 @@ impl World {
             }
             member::Output::Drain { on, .. } => self.nodes[i].draining = on,
             member::Output::Warm { key, .. } => self.nodes[i].warmed.push(key),
-            member::Output::Want { .. } => {}
+            member::Output::Want { .. } | member::Output::Revoked(_) => {}
             member::Output::Log(_, text) => self.nodes[i].logs.push(text),
         }
     }

@@ -341,6 +341,7 @@ impl Node {
                     playing += 1;
                     (stream, self.hub.stream_of(subscriber) == Some(stream))
                 }
+                Part::AsksToPublish | Part::AsksToPlay if self.authority.waits_for(s.id) => continue,
                 Part::AsksToPublish => {
                     let asked = self.claims.values().any(|(id, key)| *id == s.id && *key == s.key);
                     Broken::unless(asked, "S7", || {

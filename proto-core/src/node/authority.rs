@@ -79,6 +79,11 @@ impl Authority {
         }
     }
 
+    /// Whether a session waits for its password to be verified.
+    pub(super) fn waits_for(&self, session: SessionId) -> bool {
+        self.waiting.values().any(|(_, then)| matches!(then, Then::Session(id, _) if *id == session))
+    }
+
     /// The nonce of RTSP digest on a connection: nobody can guess it, and it is good there alone.
     pub(super) fn nonce(&self, conn: ConnId) -> String {
         self.nonces.fork("nonce", conn.0).token(32)

@@ -127,6 +127,13 @@ impl Proxy {
 impl Node {
     /// A client asks to be connected with a node.
     pub(super) fn proxy_asked(&mut self, conn: ConnId, request: Request) {
+        // Whoever shows what is good for nothing is told here, and no node is dialled for him.
+        if let Ok(Ask { wish, .. }) = Ask::parse(&request) {
+            let (asker, key) = (self.asker_of(conn, &request), wish.key());
+            if !self.may_connect(conn, &request, key.app(), key.name(), &asker) {
+                return;
+            }
+        }
         if let Err(response) = self.proxy_begin(conn, &request) {
             self.log_refusal(conn, &request, &response);
             self.respond(conn, *response);

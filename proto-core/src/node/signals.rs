@@ -341,7 +341,14 @@ impl Node {
     /// Whether a client whose websocket is asked for may come in as far as that can be known: whoever shows something that is
     /// good for neither publishing nor playing under this id is told at once. A viewer's id is not its stream's name, so
     /// that it is seen only when it asks for one.
-    fn may_connect(&mut self, conn: ConnId, request: &Request, app: &str, id: &str, asker: &Asker) -> bool {
+    pub(super) fn may_connect(
+        &mut self,
+        conn: ConnId,
+        request: &Request,
+        app: &str,
+        id: &str,
+        asker: &Asker,
+    ) -> bool {
         let Ok(key) = StreamKey::join(app, id) else { return true };
         if !self.authority.policy.is_on() || asker.credentials.is_empty() || id.starts_with("subscriber-") {
             return true;

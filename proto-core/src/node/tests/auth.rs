@@ -405,6 +405,11 @@ fn the_websocket_dialect_rejects_and_takes_a_token_three_ways() {
     let (conn, said) = open(&mut g.bench, 1, "/live/?id=vip&token=nonsense");
     let (heard, ended) = texts(&said, conn);
     assert_eq!((heard, ended), (vec![rejected.to_owned()], Some(1008)));
+    // Through the manager, before any node is dialled.
+    for (n, what) in [(8, "subscribe/live/vip?id=subscriber-1"), (9, "publish/live/vip?id=vip")] {
+        let (conn, said) = open(&mut g.bench, n, &format!("/as/v1/proxy/ws/{what}&token=nonsense"));
+        assert_eq!(texts(&said, conn), (vec![rejected.to_owned()], Some(1008)), "{what}");
+    }
     let says = |g: &mut Guarded, conn, message: &str| {
         let bytes = frames(masked(), &[message], None);
         let said = g.tell(Input::Received { conn, bytes: &bytes });
