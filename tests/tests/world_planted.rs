@@ -49,6 +49,7 @@ planted! {
     a_frame_of_another_stream "cross-stream";
     the_tail_of_a_group_of_pictures "gop-tail-kept";
     a_drop_that_is_not_counted "drop-not-counted";
+    a_frame_lost_between_two_nodes "relay-drop-not-counted";
     a_queue_without_limit "queue-limit-ignored";
     memory_without_end "memory-ignored";
     a_session_left_in_a_map "session-left-in-map";
@@ -57,6 +58,7 @@ planted! {
     a_relay_loop "relay-loop";
     a_proxy_that_dials_anybody "proxy-unchecked";
     load_that_is_not_reported "load-not-reported";
+    grants_that_are_not_counted "grants-not-counted";
     a_timer_in_the_past "timer-in-the-past";
     a_timer_that_never_rests "restless-timer";
     a_zombie_publisher "zombie-publisher";

@@ -28,6 +28,8 @@ pub(super) struct Pull {
     /// Its place in the hub, while frames come.
     pub(super) feeds: Option<(StreamId, SourceId, Epoch)>,
     pub(super) wanted: bool,
+    /// Frames that it handed on: into the hub, or refused for a reason that was counted.
+    pub(super) fed: u64,
     /// How often its machine was told something.
     told: u64,
 }
@@ -97,7 +99,7 @@ impl Node {
             self.pulls.by_id.insert(id, key.clone());
             self.pulls
                 .by_key
-                .insert(key.clone(), Pull { client, addr: None, feeds: None, wanted: true, told: 0 });
+                .insert(key.clone(), Pull { client, addr: None, feeds: None, wanted: true, fed: 0, told: 0 });
         }
         self.pulls.touch(key);
     }
@@ -357,7 +359,8 @@ impl Node {
 
     fn feed(&mut self, key: &StreamKey, epoch: Epoch, seq: u64, ingest: Ingest) {
         let now = self.now;
-        let Some(pull) = self.pulls.by_key.get(key) else { return };
+        let Some(pull) = self.pulls.by_key.get_mut(key) else { return };
+        pull.fed += u64::from(matches!(ingest, Ingest::Frame(_)));
         let feeds = match pull.feeds {
             Some(f) if f.2 == epoch => Some(f),
             _ => {
