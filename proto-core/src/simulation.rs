@@ -162,6 +162,7 @@ struct On {
     sites: Option<u64>,
     struck: Option<(u64, u64)>,
     speaks: Option<Speech>,
+    unasserted: bool,
 }
 
 /// How a node speaks to other nodes, if not as this version does.
@@ -215,6 +216,18 @@ impl Switches {
         self.on.speaks
     }
 
+    /// Without the assertions that are made in service, so that checkers prove what they see by themselves.
+    #[must_use]
+    pub fn unasserted(mut self) -> Switches {
+        self.on.unasserted = true;
+        self
+    }
+
+    /// Whether assertions are made.
+    pub fn asserts(self) -> bool {
+        !self.on.unasserted
+    }
+
     /// Whether a session's machine is to panic at its `nth` input: the one that was chosen, or now and then one.
     pub fn strikes(self, session: u64, nth: u64) -> bool {
         let random = || self.happens(Site::SessionPanics, session) && mix(session) % 512 == nth;
@@ -235,6 +248,11 @@ impl Switches {
     /// Whether this bug is planted: never.
     pub const fn planted(self, _: Bug) -> bool {
         false
+    }
+
+    /// Whether assertions are made: always.
+    pub const fn asserts(self) -> bool {
+        true
     }
 
     /// How this node speaks to others: as this version does.

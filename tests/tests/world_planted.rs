@@ -2,8 +2,12 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
+use headwater_tests::world::World;
+use headwater_tests::world::actors::webrtc::{WhepConfig, WhipConfig};
 use headwater_tests::world::check::planted::{Planted, storm, table, waiting};
-use proto_core::simulation::Bug;
+use headwater_tests::world::scenario::chosen;
+use proto_core::node::config::Role;
+use proto_core::simulation::{Bug, Switches};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -86,6 +90,49 @@ fn every_bug_and_every_invariant_is_accounted_for() {
     assert!(missing.is_empty(), "neither planted nor waiting: {missing:?}");
 }
 
+
+/// S1, S3, S6 and S9 are asserted in service too: the node itself sees the bug, and says so under a code of its own.
+#[test]
+fn nodes_see_by_themselves_what_is_asserted_in_service() {
+    let all = [
+        ("epoch-not-raised", "broken_s1"),
+        ("cross-stream", "broken_s3"),
+        ("queue-limit-ignored", "broken_s6"),
+        ("consent-ignored", "broken_s9"),
+    ];
+    for (name, code) in all {
+        let planted = table().iter().find(|p| p.name == name).expect("the table has it");
+        let Err(v) = planted.run_asserted(0) else { panic!("{name} is not seen") };
+        assert_eq!(v.invariant, planted.invariant, "{name}: {}", v.text);
+        assert!(v.text.contains(code) && v.text.contains("logged an error"), "{name}: {}", v.text);
+        println!("{name}: {} at {}: {}", v.invariant, v.at, v.text);
+    }
+}
+
+/// An assertion that fails ends the one session that it was found in: other viewers of the same stream at the same node see
+/// nothing of it, and the session is counted.
+#[test]
+fn a_broken_assertion_ends_one_session_and_the_node_goes_on() {
+    let mut w = World::quiet(5);
+    w.switch(Switches::default().plant(Bug::ConsentIgnored));
+    w.forgive_assertions();
+    let one = w.host("one", &[Role::Manager, Role::Origin, Role::Edge], None);
+    w.run(Duration::from_millis(100));
+    let p = w.publish_webrtc(one, "live/one", WhipConfig::default());
+    w.until("the publisher is connected", Duration::from_secs(5), |w| w.whip(p).is_ready());
+    let [gone, stays] = [(); 2].map(|()| w.play_webrtc(one, "live/one", WhepConfig::default()));
+    w.run(Duration::from_secs(3));
+    w.cut(gone.into());
+    w.run(Duration::from_secs(40));
+    assert_eq!(w.forgiven().len(), 1, "{:?}", w.forgiven());
+    assert!(w.forgiven()[0].contains("broken_s9") && w.forgiven()[0].contains("please report"));
+    let last = w.whep(stays).last_picture().expect("it sees pictures").at;
+    assert!(w.now().since(last) < Duration::from_millis(500) && w.whep(stays).ended().is_none());
+    assert_eq!(w.node_of(one).map(|n| n.client_count()), Some(2), "the publisher and the viewer that stayed");
+    let (_, metrics) = w.get(one, "/metrics").unwrap();
+    let counted = r#"headwater_ended_total{what="whep",fault="local",reason="broken_s9"} 1"#;
+    assert!(metrics.contains(counted), "{metrics}");
+}
 #[test]
 fn without_bugs_a_storm_passes_and_all_drains() {
     for seed in seeds("0..6") {

@@ -9,7 +9,7 @@ use crate::cluster::member::{self, Source};
 use crate::cluster::relay::PullClient;
 use crate::cluster::relay::client::{Input, Output};
 use crate::error::Reason;
-use crate::guard::{guard, strike};
+use crate::guard::{guard, must, strike};
 use crate::hub::{SourceId, StreamId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
@@ -393,6 +393,13 @@ impl Node {
             && let Some(other) = self.pulls.by_key.values().find_map(|p| p.feeds)
         {
             (stream, source, _) = other;
+        }
+        // S3: into the stream that was asked for, and no other.
+        let own = must(self.limits.simulation, self.hub.key(stream) == Some(key), "S3", || {
+            format!("a frame pulled for {key} was to go into {:?}", self.hub.key(stream))
+        });
+        if let Err(broken) = own {
+            return self.pull_broke(key, broken);
         }
         match ingest {
             Ingest::Frame(frame) => self.hub.relay(stream, source, seq, frame, now),

@@ -24,11 +24,22 @@ impl Planted {
     /// # Errors
     /// The first broken invariant.
     pub fn run(&self, seed: u64, planted: bool) -> Result<(), Violation> {
-        let mut world =
-            if std::env::var_os("WORLD_LOG").is_some() { World::new(seed) } else { World::quiet(seed) };
-        if planted {
-            world.switch(Switches::default().plant(self.bug));
-        }
+        // Assertions in service would be first; what is proven here is what checkers see from outside.
+        let switches = Switches::default().plant(self.bug).unasserted();
+        self.run_with(seed, if planted { switches } else { Switches::default() })
+    }
+
+    /// Runs its scenario with the bug, and with the assertions that nodes make in service.
+    ///
+    /// # Errors
+    /// The first broken invariant.
+    pub fn run_asserted(&self, seed: u64) -> Result<(), Violation> {
+        self.run_with(seed, Switches::default().plant(self.bug))
+    }
+
+    fn run_with(&self, seed: u64, switches: Switches) -> Result<(), Violation> {
+        let mut world = quiet_unless_asked(seed);
+        world.switch(switches);
         (self.scenario)(&mut world);
         world.violation().cloned().map_or(Ok(()), Err)
     }
