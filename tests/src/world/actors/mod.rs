@@ -8,6 +8,7 @@ pub mod evil;
 pub mod operator;
 pub mod player;
 pub mod publisher;
+mod rml;
 pub mod rml_player;
 pub mod rml_publisher;
 #[cfg(feature = "independent")]
