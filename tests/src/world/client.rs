@@ -73,6 +73,11 @@ impl World {
     pub fn with<T: Client, R>(&mut self, id: ClientId, act: impl FnOnce(&mut T, Time) -> R) -> R {
         let now = self.now;
         let actor: &mut dyn Any = self.clients[id.0].actor.as_mut();
+    /// How a client stands.
+    pub fn standing(&self, id: ClientId) -> Standing {
+        self.clients[id.0].actor.standing()
+    }
+
         let result = act(actor.downcast_mut().expect("a client of that kind"), now);
         self.after_client(id);
         result

@@ -25,6 +25,7 @@ mod host;
 pub mod interference;
 pub mod media;
 pub mod net;
+pub mod scenario;
 mod sound;
 
 use actors::{Conn, In};
