@@ -47,7 +47,7 @@ fn every_frame_reaches_every_viewer() {
         }
         leave_all(w, &[p], &viewers);
         w.with_player(late, |v| v.leave());
-        drains_to_zero(w, &c.nodes());
+        all_gone(w, &c.nodes());
     });
 }
 
@@ -147,7 +147,7 @@ fn returns(w: &mut World, silence: u64, again: impl Fn(&Cluster) -> HostId) {
     }
     leave_all(w, &[p, back], &viewers);
     w.heal(p.into());
-    drains_to_zero(w, &c.nodes());
+    all_gone(w, &c.nodes());
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn when_the_hold_time_is_over_players_are_told_the_end() {
             assert!(v.ended.is_some(), "it still waits");
             assert!(v.statuses.iter().any(|s| s == "NetStream.Play.UnpublishNotify"), "{:?}", v.statuses);
         }
-        drains_to_zero(w, &c.nodes());
+        all_gone(w, &c.nodes());
     });
 }
 
@@ -262,7 +262,7 @@ fn another_origin_takes_the_publisher_of_one_that_vanished() {
             saw_all(w, v, back, s);
         }
         leave_all(w, &[p, back], &[v1, v2, at_origin]);
-        drains_to_zero(w, &c.nodes());
+        all_gone(w, &c.nodes());
     });
 }
 
@@ -292,7 +292,7 @@ fn an_origin_that_only_the_manager_lost_is_fenced_off() {
             saw_all(w, v, back, s);
         }
         leave_all(w, &[back], &[at_origin, v1, v2]);
-        drains_to_zero(w, &c.nodes());
+        all_gone(w, &c.nodes());
     });
 }
 
@@ -486,7 +486,7 @@ fn one_process_is_a_whole_cluster() {
         saw_all(w, v, p, session(w, p));
         saw_all(w, u, other, session(w, other));
         leave_all(w, &[p, other], &[v, u]);
-        drains_to_zero(w, &[one]);
+        all_gone(w, &[one]);
     });
 }
 
@@ -587,6 +587,6 @@ fn after_any_faults_all_is_well_again() {
             }
         }
         leave_all(w, &publishers, &viewers);
-        drains_to_zero(w, &nodes);
+        all_gone(w, &nodes);
     });
 }

@@ -89,7 +89,6 @@ fn every_frame_of_a_whip_publisher_reaches_every_whep_viewer() {
     });
 }
 
-/// AAC has no place in WebRTC: each node makes Opus of it, at the times of the pictures.
 /// Whatever overtakes whatever at the start of a call: the viewer has ended its handshake before its first burst comes.
 #[test]
 fn no_media_comes_before_its_viewer_can_read_it() {
@@ -115,6 +114,7 @@ fn no_media_comes_before_its_viewer_can_read_it() {
     });
 }
 
+/// AAC has no place in WebRTC: each node makes Opus of it, at the times of the pictures.
 #[test]
 fn a_whep_viewer_hears_an_rtmp_publisher() {
     replayed_seeds("0..2", |w| {

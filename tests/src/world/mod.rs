@@ -27,6 +27,7 @@ pub mod media;
 pub mod net;
 pub mod scenario;
 mod sound;
+mod tls;
 
 use actors::{Conn, In};
 use client::Slot;
@@ -136,11 +137,11 @@ pub struct World {
     sites: bool,
     log: Vec<String>,
     violation: Option<Violation>,
-    switches: Switches,
-    checks: check::Checkers,
     /// Nodes may find that their assertions do not hold; what they said of it.
     forgives: bool,
     forgiven: Vec<String>,
+    switches: Switches,
+    checks: check::Checkers,
 }
 
 /// Events at one moment beyond which something runs in circles.
@@ -169,10 +170,10 @@ impl World {
             sites: false,
             log: Vec::new(),
             violation: None,
-            switches: Switches::default(),
-            checks: check::Checkers::default(),
             forgives: false,
             forgiven: Vec::new(),
+            switches: Switches::default(),
+            checks: check::Checkers::default(),
         }
     }
 
@@ -402,8 +403,6 @@ impl World {
         self.hosts[at.0].run.as_ref().map_or(0, |r| r.wakes)
     }
 
-    fn logged(&mut self, host: HostId, level: Level, text: String) {
-        let name = self.hosts[host.0].config.node.name.clone();
     /// From now on it is no violation that a node finds an assertion of its own broken.
     pub fn forgive_assertions(&mut self) {
         self.forgives = true;
@@ -414,6 +413,8 @@ impl World {
         &self.forgiven
     }
 
+    fn logged(&mut self, host: HostId, level: Level, text: String) {
+        let name = self.hosts[host.0].config.node.name.clone();
         self.trace(|| format!("{name} {level:?} {text}"));
         // A panic that the simulation itself caused is no news.
         if level == Level::Error && !text.contains(INJECTED) {

@@ -153,10 +153,17 @@ pub fn drains_to_zero(w: &mut World, nodes: &[HostId]) {
     w.run(ms(5_000));
     for &node in nodes {
         let (_, metrics) = w.get(node, "/metrics").expect("an answer");
-        let value = |line: &str| line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok());
         for line in metrics.lines().filter(|l| l.starts_with("headwater_sessions{")) {
             assert_eq!(value(line), Some(0.0), "{node:?}: {line}");
         }
+    }
+}
+
+/// As [`drains_to_zero`], and nodes have no connections left that the network has not.
+pub fn all_gone(w: &mut World, nodes: &[HostId]) {
+    drains_to_zero(w, nodes);
+    for &node in nodes {
+        let (_, metrics) = w.get(node, "/metrics").expect("an answer");
         let open = metrics.lines().find(|l| l.starts_with("headwater_connections "));
         let open = open.and_then(value).expect("there is a gauge of connections") as usize;
         w.run(ms(3_000));
@@ -164,4 +171,9 @@ pub fn drains_to_zero(w: &mut World, nodes: &[HostId]) {
         assert_eq!(open - 1, w.connections(node.into()), "{node:?} counts other connections than there are");
         assert!(open <= 2 * nodes.len(), "{node:?} has {open} connections left");
     }
+}
+
+/// The value in a line of metrics.
+fn value(line: &str) -> Option<f64> {
+    line.rsplit(' ').next().and_then(|v| v.parse().ok())
 }

@@ -33,6 +33,8 @@ pub(super) struct Net {
     nats: Vec<Nat>,
     /// Behind what the next client sits.
     pub(super) behind: Option<NatId>,
+    /// The next client's connections are TLS.
+    pub(super) secure: bool,
     /// RTP packets that arrived.
     pub(super) media: u64,
 }
