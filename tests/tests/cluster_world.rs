@@ -6,7 +6,6 @@ use headwater_tests::world::actors::publisher::PublisherConfig;
 use headwater_tests::world::scenario::*;
 use headwater_tests::world::{ClientId, HostId, Party, World};
 use proto_core::node::config::Role;
-use std::time::Duration;
 
 fn live(w: &mut World, at: HostId, stream: &str) -> ClientId {
     let p = w.publish(at, stream);

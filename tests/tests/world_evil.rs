@@ -30,14 +30,14 @@ fn noticed(seed: u64, kind: Evil, without: &Innocents, told: bool) -> Option<Str
 #[test]
 fn innocents_notice_nothing_of_any_evil_client() {
     let only = std::env::var("WORLD_EVIL").ok();
-    let chosen = |k: &&Evil| only.as_deref().is_none_or(|o| o == format!("{k:?}"));
+    let is_chosen = |k: &&Evil| only.as_deref().is_none_or(|o| o == format!("{k:?}"));
     for seed in chosen("0..1") {
         let without = [false, true].map(|webrtc| run(seed, webrtc, None));
         assert!(
             without.iter().all(|w| w.violation.is_none()),
             "seed {seed} without anybody evil: {without:?}"
         );
-        let todo = Mutex::new(Evil::ALL.iter().copied().filter(|k| chosen(&k)));
+        let todo = Mutex::new(Evil::ALL.iter().copied().filter(|k| is_chosen(&k)));
         let wrong = Mutex::new(Vec::new());
         let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
         std::thread::scope(|scope| {

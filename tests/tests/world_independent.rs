@@ -14,7 +14,6 @@ use headwater_tests::world::{ClientId, HostId, World};
 use proto_core::node::config::Role;
 use proto_core::rand::Rng;
 use proto_core::time::Time;
-use std::time::Duration;
 
 /// A manager, an origin and an edge.
 #[derive(Clone, Copy)]

@@ -8,7 +8,6 @@ use headwater_tests::world::link::{Conditions, Direction, Loss};
 use headwater_tests::world::nat::Behaviour;
 use headwater_tests::world::scenario::*;
 use headwater_tests::world::{ClientId, HostId, World};
-use proto_core::node::config::Role;
 use proto_core::time::Time;
 use std::time::Duration;
 

@@ -183,7 +183,7 @@ impl Evil {
     pub fn is_about_webrtc(self) -> bool {
         use Evil as E;
         let posts = matches!(self, E::SdpBombs | E::UnconnectedWhep | E::UnconnectedWhip | E::WhipThief);
-        posts || udp::is(self)
+        posts || self == E::SignalHalfway || udp::is(self)
     }
 
     /// Whether it has victims only where there are WebRTC sessions.
