@@ -18,7 +18,8 @@ pub use placed::{Choice, Considered, Placed, Taken};
 use crate::cluster::placement::{Refusal, Why};
 use crate::cluster::registry::{Lapsed, Registry, Stream, StreamState};
 use crate::cluster::{Epoch, LinkId, NodeId};
-use crate::error::quote;
+use crate::error::{Reason, quote};
+use crate::guard::must;
 use crate::io::Level;
 use crate::limits::Limits;
 use crate::machine::Machine;
@@ -111,6 +112,8 @@ pub enum Output {
     },
     /// A line for the operator.
     Log(Level, String),
+    /// An assertion does not hold: a claim was refused for that alone.
+    Broken(Reason),
 }
 
 /// A question that waits until the nodes had time to come back.
@@ -583,6 +586,15 @@ impl Manager {
         let old = self.registry.stream(key).map(|s| s.epoch);
         let old = old.filter(|_| self.limits.simulation.planted(Bug::EpochNotRaised));
         let epoch = old.unwrap_or_else(|| self.next_epoch());
+        // S1, asserted with each grant.
+        let highest = self.registry.stream(key).map(|s| s.epoch);
+        let rises = must(self.limits.simulation, highest.is_none_or(|h| h < epoch), "S1", || {
+            format!("{key} was to be granted under epoch {epoch}, and has had {highest:?}")
+        });
+        if let Err(broken) = rises {
+            self.refuse(link, req, broken.code, broken.text.to_string());
+            return self.out.push_back(Output::Broken(broken));
+        }
         let how = match (self.registry.reserved(key), taken_over) {
             (_, Some(why)) => why,
             (Some(sent), _) if *sent == node => "its publisher came as the manager had said",

@@ -466,6 +466,9 @@ impl Registry {
 
     /// Remembers that a publisher of `key` was sent to `node`.
     pub fn reserve(&mut self, key: &StreamKey, node: &NodeId, now: Time) {
+        if self.limits.simulation.planted(Bug::GrantsNotCounted) {
+            return;
+        }
         if self.reservations.get(key).is_none_or(|r| r.node != *node) {
             self.drop_reservation(key);
             if self.reservations.len() >= self.limits.cluster_streams {
@@ -496,6 +499,9 @@ impl Registry {
 
     /// Remembers that a viewer was sent to `node`.
     pub fn expect_viewer(&mut self, node: &NodeId, now: Time) {
+        if self.limits.simulation.planted(Bug::GrantsNotCounted) {
+            return;
+        }
         let until = now + self.ms(self.limits.reservation_ms);
         let most = self.limits.rtc_sessions;
         if let Some(node) = self.nodes.get_mut(node) {

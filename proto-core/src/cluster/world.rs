@@ -433,6 +433,7 @@ impl World {
                 assert!(self.paired.insert(req, result).is_none());
             }
             manager::Output::ToLink(LinkId::Local, _) | manager::Output::Log(..) => {}
+            manager::Output::Broken(reason) => panic!("{reason}"),
         }
     }
 

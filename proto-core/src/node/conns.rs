@@ -550,11 +550,11 @@ impl Node {
         self.authority_conn_gone(id);
         if let Some(session) = self.sessions.on(Carrier::Conn(id)) {
             self.end_session(session, &reason);
-        } else if reason.code == "panic" {
+        } else if reason.is_defect() {
             self.log(
                 Level::Error,
                 conn.service.name(),
-                "panic",
+                reason.code,
                 format!("connection {id} of {}: {reason}", conn.remote),
             );
         } else if conn.service != Service::Link

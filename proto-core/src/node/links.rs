@@ -258,6 +258,10 @@ impl Node {
             manager::Output::ToLink(LinkId::Conn(conn), message) => self.send_link(conn, message),
             manager::Output::Paired { req, result } => self.paired(req, result),
             manager::Output::Log(level, text) => self.log(level, "cluster", "manager", text),
+            manager::Output::Broken(reason) => {
+                self.counters.ended_as("claim", &reason);
+                self.log(Level::Error, "cluster", reason.code, format!("a claim was refused: {reason}"));
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use super::session::{Carrier, Part, Protocol, SessionId};
 use super::web::Answered;
 use super::{Alarm, Node};
 use crate::error::Reason;
+use crate::guard::must;
 use crate::hub::delivery::Delivery;
 use crate::hub::{CodecSet, StreamId, SubscriberId};
 use crate::io::{ConnId, Level};
@@ -263,6 +264,12 @@ impl Node {
     pub(super) fn viewer_joined(&mut self, session: SessionId, stream: StreamId, subscriber: SubscriberId) {
         self.sessions.set_part(session, Part::Plays { stream, subscriber });
         let Some(s) = self.sessions.get(session) else { return };
+        let asked = must(self.limits.simulation, self.hub.key(stream) == Some(&s.key), "S3", || {
+            format!("a viewer of {} joined {:?}", s.key, self.hub.key(stream))
+        });
+        if let Err(broken) = asked {
+            return self.end_session(session, &broken);
+        }
         let at = s.remote.map(|r| format!(" at {r}")).unwrap_or_default();
         let (key, push) = (s.key.clone(), s.is_push());
         self.touch_viewers(&key);
@@ -277,7 +284,10 @@ impl Node {
     /// Hands a viewer what it can take now.
     pub(super) fn pump(&mut self, subscriber: SubscriberId) {
         let Some(id) = self.sessions.of_subscriber(subscriber) else { return };
-        let Some(carrier) = self.sessions.get(id).map(|s| s.carrier) else { return };
+        let Some((carrier, part)) = self.sessions.get(id).map(|s| (s.carrier, s.part)) else { return };
+        if let Err(broken) = self.plays_its_own(part, subscriber) {
+            return self.end_session(id, &broken);
+        }
         let mut burst = 0;
         let mut udp = matches!(carrier, Carrier::Rtc(_));
         for turns in 0..ITEMS_A_TURN {
@@ -348,6 +358,15 @@ impl Node {
         }
         // More may wait: the turn goes to the others first.
         self.timers.set(Alarm::Pump(subscriber), Deadline::new(self.now, "a viewer has more to take"));
+    }
+
+    /// S3, asserted with each turn: what a subscriber is handed is of the stream that its session plays.
+    fn plays_its_own(&self, part: Part, subscriber: SubscriberId) -> Result<(), Reason> {
+        let from = self.hub.stream_of(subscriber);
+        let own = matches!(part, Part::Plays { stream, .. } if from == Some(stream));
+        must(self.limits.simulation, own, "S3", || {
+            format!("frames of {from:?} for a session that does this: {part:?}")
+        })
     }
 
     fn first_frame(&mut self, session: SessionId) {

@@ -7,6 +7,7 @@ use super::{Alarm, Node};
 use crate::cluster::Epoch;
 use crate::cluster::member;
 use crate::error::Reason;
+use crate::guard::must;
 use crate::hub::{self, SourceId, StreamId, StreamState};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
@@ -101,6 +102,10 @@ impl Node {
             return;
         }
         let accepted = result.and_then(|epoch| {
+            if let Err(broken) = self.is_new_here(key, epoch) {
+                self.release(key, epoch);
+                return Err(broken);
+            }
             self.drop_pull(key);
             self.share_memory();
             match self.hub.publish(key, epoch, SourceId(session.0), self.now) {
@@ -137,12 +142,21 @@ impl Node {
         }
     }
 
+    /// S1, asserted when a publisher is accepted: nobody has published here under its epoch.
+    fn is_new_here(&self, key: &StreamKey, epoch: Epoch) -> Result<(), Reason> {
+        let before = self.hub.find(key).filter(|_| self.is_ours(key)).and_then(|s| self.hub.epoch(s));
+        must(self.limits.simulation, before != Some(epoch), "S1", || {
+            format!("{key} was granted under epoch {epoch}, under which it was published here before")
+        })
+    }
+
     pub(super) fn refuse_publish(&mut self, session: SessionId, reason: &Reason) {
         let Some(s) = self.sessions.get(session) else { return };
         self.timers.cancel(&Alarm::Expires(session));
         let (carrier, remote) = (s.carrier, s.remote);
         let from = remote.map(|r| format!(" {r}")).unwrap_or_default();
-        self.log_session(Level::Warn, session, reason.code, format!("publisher{from} refused: {reason}"));
+        let level = if reason.is_defect() { Level::Error } else { Level::Warn };
+        self.log_session(level, session, reason.code, format!("publisher{from} refused: {reason}"));
         if let Some(s) = self.sessions.remove(session, self.now) {
             self.counters.ended_as(s.protocol.name(), reason);
         }
@@ -219,13 +233,16 @@ impl Node {
         let age = self.now.since(s.since).as_secs_f64();
         let (bytes, way) = if s.is_publisher() { (s.bytes_in, "in") } else { (s.bytes_out, "out") };
         let mb = bytes as f64 / 1e6;
-        let level = if reason.code == "panic" { Level::Error } else { Level::Info };
+        let (level, kind) = match reason.is_defect() {
+            true => (Level::Error, reason.code),
+            false => (Level::Info, "ended"),
+        };
         let frames = match s.part {
             Part::Plays { subscriber, .. } => self.hub.subscriber_stats(subscriber),
             _ => None,
         };
         let text = format!("{what} ended after {age:.1} s ({mb:.1} MB {way}): {reason}");
-        self.log_session(level, session, "ended", text);
+        self.log_session(level, session, kind, text);
         self.signal_session_over(session, reason);
         self.timers.cancel(&Alarm::Expires(session));
         if let Some(s) = self.sessions.get_mut(session) {

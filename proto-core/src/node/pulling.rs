@@ -9,7 +9,7 @@ use crate::cluster::member::{self, Source};
 use crate::cluster::relay::PullClient;
 use crate::cluster::relay::client::{Input, Output};
 use crate::error::Reason;
-use crate::guard::{guard, strike};
+use crate::guard::{guard, must, strike};
 use crate::hub::{SourceId, StreamId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
@@ -28,6 +28,8 @@ pub(super) struct Pull {
     /// Its place in the hub, while frames come.
     pub(super) feeds: Option<(StreamId, SourceId, Epoch)>,
     pub(super) wanted: bool,
+    /// Frames that it handed on: into the hub, or refused for a reason that was counted.
+    pub(super) fed: u64,
     /// How often its machine was told something.
     told: u64,
 }
@@ -109,7 +111,7 @@ impl Node {
             self.pulls.by_id.insert(id, key.clone());
             self.pulls
                 .by_key
-                .insert(key.clone(), Pull { client, addr: None, feeds: None, wanted: true, told: 0 });
+                .insert(key.clone(), Pull { client, addr: None, feeds: None, wanted: true, fed: 0, told: 0 });
         }
         self.touch_viewers(key);
     }
@@ -370,7 +372,8 @@ impl Node {
 
     fn feed(&mut self, key: &StreamKey, epoch: Epoch, seq: u64, ingest: Ingest) {
         let now = self.now;
-        let Some(pull) = self.pulls.by_key.get(key) else { return };
+        let Some(pull) = self.pulls.by_key.get_mut(key) else { return };
+        pull.fed += u64::from(matches!(ingest, Ingest::Frame(_)));
         let feeds = match pull.feeds {
             Some(f) if f.2 == epoch => Some(f),
             _ => {
@@ -403,6 +406,13 @@ impl Node {
             && let Some(other) = self.pulls.by_key.values().find_map(|p| p.feeds)
         {
             (stream, source, _) = other;
+        }
+        // S3: into the stream that was asked for, and no other.
+        let own = must(self.limits.simulation, self.hub.key(stream) == Some(key), "S3", || {
+            format!("a frame pulled for {key} was to go into {:?}", self.hub.key(stream))
+        });
+        if let Err(broken) = own {
+            return self.pull_broke(key, broken);
         }
         match ingest {
             Ingest::Frame(frame) => self.hub.relay(stream, source, seq, frame, now),

@@ -369,8 +369,15 @@ impl Node {
             HubEvent::Ended { stream, key, reason, stats } => {
                 self.forget_first_track(stream, &key);
                 // Why it is no longer pulled has been said.
-                let level = if self.is_ours(&key) { Level::Info } else { Level::Debug };
-                self.log_stream(level, key.to_string(), "ended", format!("the stream ended: {reason}"));
+                let (level, kind) = match (reason.is_defect(), self.is_ours(&key)) {
+                    (true, _) => (Level::Error, reason.code),
+                    (false, true) => (Level::Info, "ended"),
+                    (false, false) => (Level::Debug, "ended"),
+                };
+                if reason.is_defect() {
+                    self.counters.ended_as("stream", &reason);
+                }
+                self.log_stream(level, key.to_string(), kind, format!("the stream ended: {reason}"));
                 self.stream_ended(&key, stats.epoch);
             }
             HubEvent::Notice(stream, notice) => {

@@ -11,6 +11,7 @@ use super::egress::{Egress, Lane, Written};
 use super::publisher::Publisher;
 use super::sdp::{Accepted, Prepared, Wish};
 use crate::error::Reason;
+use crate::guard::must_here;
 use crate::hub::delivery::Delivery;
 use crate::io::Level;
 use crate::limits::Limits;
@@ -540,18 +541,27 @@ impl Peer {
         if !self.connected && now.since(self.opened).as_millis() as u64 >= limits.rtc_handshake_ms {
             self.closing.get_or_insert(handshake_timeout(limits, self.heard > self.opened));
             self.closed = true;
-        } else if now.since(self.heard).as_millis() as u64 >= limits.rtc_consent_ms
-            && !limits.simulation.planted(Bug::ConsentIgnored)
-        {
-            self.closing.get_or_insert(silent(limits));
-            self.closed = true;
-        } else if self.rtc_deadline <= now {
+        } else if !self.consent(now) && self.rtc_deadline <= now {
             self.input(Input::Timeout(instant(self.base, now)));
         }
     }
 
+    /// RFC 7675: whom nothing was heard of for so long is sent nothing more. Answers whether the session is over by that.
+    fn consent(&mut self, now: Time) -> bool {
+        let limits = &self.limits;
+        let over = now.since(self.heard).as_millis() as u64 >= limits.rtc_consent_ms
+            && !limits.simulation.planted(Bug::ConsentIgnored);
+        if over && !self.closed {
+            self.closing.get_or_insert(silent(limits));
+            self.closed = true;
+        }
+        over
+    }
+
     /// Takes everything out of str0m. Called after every input.
     pub(super) fn drain(&mut self, now: Time) {
+        // Whatever woke it: after a long sleep a frame may come before the timer does.
+        self.consent(now);
         self.drain_rtc(now);
         if let Role::Publisher(publisher) = &mut self.role {
             publisher.run(now, &mut self.stats, &mut self.events);
@@ -595,12 +605,26 @@ impl Peer {
                         .find(|(r, c, _)| (*r, *c) == (t.destination, t.source))
                         .map_or(t.source, |(_, _, local)| *local);
                     self.stats.bytes_out += t.contents.len() as u64;
+                    // RTP and RTCP (RFC 7983, 7).
+                    if matches!(t.contents.first(), Some(128..=191)) {
+                        self.may_send_media(t.destination, now);
+                    }
                     self.sent.push_back((source, t.destination, t.contents.into()));
                 }
                 Ok(Output::Event(event)) => self.event(event, now),
                 Err(e) => self.fail(&e),
             }
         }
+    }
+
+    /// S9, asserted before media leaves: ICE and DTLS have come to their end, and consent was renewed.
+    fn may_send_media(&self, to: SocketAddr, now: Time) {
+        let silent = now.since(self.heard);
+        let fresh = silent < Duration::from_millis(self.limits.rtc_consent_ms);
+        must_here(self.limits.simulation, self.connected && fresh, "S9", || {
+            let ms = silent.as_millis();
+            format!("media for {to}, whose path stands: {}, and which was heard {ms} ms ago", self.connected)
+        });
     }
 
     fn event(&mut self, event: Event, now: Time) {

@@ -267,7 +267,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
         {
             taken = true;
             prepared.channel_mid = Some(mid.to_owned());
-            write_channel(&mut body, s, &session, mid)?;
+            write_channel(&mut body, s, &session, mid, wish)?;
             mids.push(mid);
         }
         prepared.sections.push(if taken {
@@ -359,6 +359,7 @@ fn write_section(
     wish: Wish,
 ) -> Result<(), Reason> {
     let Transport { ufrag, pwd, print, setup } = Transport::of(s, session)?;
+    let setup = role(setup, wish);
     let sound = audio.map(|f| f.pt);
     let pts: Vec<u8> = video.iter().flat_map(|f| [Some(f.pt), f.rtx]).chain([sound]).flatten().collect();
     let formats = pts.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
@@ -411,8 +412,10 @@ fn write_channel(
     s: &Section<'_>,
     session: &[(&str, &str)],
     mid: &str,
+    wish: Wish,
 ) -> Result<(), Reason> {
     let Transport { ufrag, pwd, print, setup } = Transport::of(s, session)?;
+    let setup = role(setup, wish);
     let number =
         |name: &str, default: u32| s.first(name).and_then(|v| v.trim().parse().ok()).unwrap_or(default);
     // RFC 8841, 5 and 6: the port is 5000 and a message has 64 KiB where nothing is said.
@@ -424,6 +427,17 @@ fn write_channel(
          a=sctp-port:{port}\r\na=max-message-size:{most}\r\n"
     );
     Ok(())
+}
+
+/// Where the peer leaves to us who begins the DTLS handshake, whoever sends media does: the one that begins a handshake is
+/// the last to end it (RFC 6347, 4.2.4), so all that it sends from then on is understood. Else the first packets may
+/// overtake the last of the handshake, and are lost.
+fn role<'a>(setup: &'a str, wish: Wish) -> &'a str {
+    match (setup, wish) {
+        ("actpass", Wish::Play { .. }) => "passive",
+        ("actpass", Wish::Publish) => "active",
+        (said, _) => said,
+    }
 }
 
 /// What a section says about the way to its sender, itself or by the session part.

@@ -48,6 +48,11 @@ impl Run {
     pub(super) fn conns(&self) -> usize {
         self.conns.len()
     }
+
+    /// The connection of the network behind one of the node's, and the node's side of it.
+    pub(super) fn pipe(&self, conn: ConnId) -> Option<(u64, usize)> {
+        self.conns.get(&conn).copied()
+    }
 }
 
 /// A machine that may run a node.

@@ -126,10 +126,34 @@ pub struct PullClient {
     unwanted_since: Option<Time>,
     key_asked: Option<Time>,
     key_due: bool,
-    stale: u64,
-    repeated: u64,
-    unusable: u64,
+    taken: Taken,
     out: VecDeque<Output>,
+}
+
+/// What became of the frames that came: nothing is dropped silently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Frames that the source sent under the present number.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Frames that came in all.
+    pub total: u64,
+    /// Frames that were handed on, of all.
+    pub passed: u64,
+    /// Frames that were left out: of a superseded epoch.
+    pub stale: u64,
+    /// Left out: seen before.
+    pub repeated: u64,
+    /// Left out: without the configuration or the frames that they need.
+    pub unusable: u64,
+}
+
+impl Taken {
+    /// Whether all that came was handed on or left out for a reason.
+    pub fn adds_up(&self) -> bool {
+        self.total == self.passed + self.stale + self.repeated + self.unusable
+    }
 }
 
 /// Attempts are numbered in the low bits of a pull's number.
@@ -159,9 +183,7 @@ impl PullClient {
             unwanted_since: None,
             key_asked: None,
             key_due: false,
-            stale: 0,
-            repeated: 0,
-            unusable: 0,
+            taken: Taken::default(),
             out: VecDeque::from([Output::Locate]),
         }
     }
@@ -215,9 +237,9 @@ impl PullClient {
         matches!(self.state, State::Pulling { .. })
     }
 
-    /// Frames left out: of a superseded epoch, seen before, and without the configuration or the frames they need.
-    pub fn left_out(&self) -> (u64, u64, u64) {
-        (self.stale, self.repeated, self.unusable)
+    /// What became of the frames that came.
+    pub fn taken(&self) -> Taken {
+        self.taken
     }
 
     fn ms(ms: u64) -> Duration {
@@ -333,6 +355,7 @@ impl PullClient {
     fn link_up(&mut self) {
         let State::Dialling { source, .. } = &self.state else { return };
         self.state = State::Pulling { source: source.clone() };
+        (self.taken.frames, self.taken.bytes) = (0, 0);
         for track in self.tracks.values_mut() {
             track.joined = false;
         }
@@ -396,8 +419,11 @@ impl PullClient {
     }
 
     fn frame(&mut self, frame: RelayFrame) {
+        self.taken.frames += 1;
+        self.taken.bytes += frame.media.payload.len() as u64;
+        self.taken.total += 1;
         if frame.epoch < self.epoch {
-            self.stale += 1;
+            self.taken.stale += 1;
             return;
         }
         self.epoch = frame.epoch;
@@ -421,20 +447,20 @@ impl PullClient {
             if let Some(track) = self.tracks.get_mut(&media.track) {
                 track.joined = false;
             }
-            self.unusable += 1;
+            self.taken.unusable += 1;
             return;
         }
         match self.tracks.get_mut(&media.track) {
             Some(track) => {
                 if track.last.is_some_and(|last| frame.seq <= last) {
                     track.joined |= track.last == Some(frame.seq);
-                    self.repeated += 1;
+                    self.taken.repeated += 1;
                     return;
                 }
                 // Never a picture whose reference is missing.
                 let starts = media.kind != FrameKind::Delta;
                 if frame.config_version > track.config.config.version || !(starts || track.joined) {
-                    self.unusable += 1;
+                    self.taken.unusable += 1;
                     return;
                 }
                 (track.last, track.joined) = (Some(frame.seq), true);
@@ -442,10 +468,11 @@ impl PullClient {
             // Data needs no configuration.
             None if media.kind == FrameKind::Data => {}
             None => {
-                self.unusable += 1;
+                self.taken.unusable += 1;
                 return;
             }
         }
+        self.taken.passed += 1;
         self.ever = true;
         self.failures = 0;
         (self.dry_since, self.relay_dry) = (None, None);

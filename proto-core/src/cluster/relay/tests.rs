@@ -155,7 +155,8 @@ fn after_a_break_nothing_comes_twice_and_no_picture_without_its_reference() {
     let mut s = pull_from(&mut c, "origin", E1, T);
     let later = [config(TrackId::VIDEO, 1), frame(8, Delta, E1), frame(9, Key, E1), frame(10, Delta, E1)];
     assert_eq!(pts(&feed(&mut c, &mut s, &later)), [9, 10]);
-    assert_eq!(c.left_out(), (0, 3, 1));
+    assert_eq!((c.taken().stale, c.taken().repeated, c.taken().unusable), (0, 3, 1));
+    assert!(c.taken().adds_up());
 }
 
 #[test]
@@ -191,7 +192,8 @@ fn a_number_from_far_away_is_left_out_and_silences_no_track() {
     let said = feed(&mut c, &mut s, &items);
     // What refers to the picture that was left out has to wait for the next key frame.
     assert_eq!(pts(&said), [1, 2, 4, 5]);
-    assert_eq!(c.left_out(), (0, 0, 3));
+    assert_eq!((c.taken().stale, c.taken().repeated, c.taken().unusable), (0, 0, 3));
+    assert!(c.taken().adds_up());
 }
 
 #[test]

@@ -370,6 +370,7 @@ impl<S: Source> Client for PlayerBy<S> {
             last_picture: self.picture.map(|s| s.at),
             frames: self.seen.len() as u64,
             calls: None,
+            talks: None,
         }
     }
 }

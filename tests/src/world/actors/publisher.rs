@@ -368,6 +368,7 @@ impl<W: Wire> Client for PublisherBy<W> {
             last_picture: None,
             frames: self.sent.iter().map(|s| s.pictures + s.sounds).sum(),
             calls: None,
+            talks: None,
         }
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Net {
     pub(super) behind: Option<NatId>,
     /// Bytes of RTP that each party sent.
     said: BTreeMap<Party, u64>,
+    /// The next client's connections are TLS.
+    pub(super) secure: bool,
     /// RTP packets that arrived.
     pub(super) media: u64,
 }
