@@ -14,6 +14,7 @@ use crate::time::Time;
 use crate::wire::link::Message;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 
 const E1: Epoch = Epoch { term: 1, count: 1 };
 const E2: Epoch = Epoch { term: 1, count: 2 };
@@ -346,7 +347,7 @@ fn a_node_that_a_relay_feeds_finds_the_origin_when_it_must() {
     assert!(!c.wants_origin());
     let limits = Arc::new(Limits::default());
     let mut s = pull_from(&mut c, "relay", E1, T);
-    s = PullServer::accept(s.pull(), key(), &[id("edge")], &id("relay"), &[id("origin")], limits).unwrap();
+    s = PullServer::accept(s.pull(), key("x"), &[id("edge")], &id("relay"), &[id("origin")], limits).unwrap();
     feed(&mut c, &mut s, &[config(TrackId::VIDEO, 1), frame(1, Key, E1)]);
     assert_eq!(c.path(), [id("origin"), id("relay")]);
     assert!(c.wants_origin(), "others may be fed by it now");

@@ -97,7 +97,7 @@ impl Node {
         match id {
             RemoteId::Source(key) => {
                 // Also of the node that has a name, another publisher may claim it anew: what is live here stays.
-                match self.may_publish(key) {
+                match self.may_publish(key, "") {
                     Err(reason) if TAKEN.contains(&reason.code) => {
                         return self.source_is_elsewhere(id, &reason);
                     }
