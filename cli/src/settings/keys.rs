@@ -113,6 +113,23 @@ const KEYS: &[(&str, &str, &str)] = &[
         "a text, at best 16 characters or more",
     ),
     (
+        "pacing.sound_wait_ms",
+        "Where many watch a stream, sound waits at most this long for the next picture, so that both leave in one message, \
+         which costs much less. As long as one picture at 30 a second. 0: never.",
+        "a whole number from 0 to 1000",
+    ),
+    (
+        "pacing.sound_wait_viewers",
+        "How many viewers of a stream on this node are many; with fewer, sound leaves at once.",
+        "a whole number",
+    ),
+    (
+        "pacing.tcp_merge_ms",
+        "Frames for viewers over TCP (RTMP, HTTP-FLV, RTSP) are collected for this long and written with one call: cheaper, \
+         and that much later. 0: each leaves at once.",
+        "a whole number from 0 to 1000",
+    ),
+    (
         "bridge.audio",
         "Convert sound for viewers whose protocol cannot carry it: AAC to Opus for browsers, Opus to AAC for RTMP players. \
          How many at once: limits.bridges.",

@@ -3,6 +3,7 @@
 
 pub use crate::ids::Role;
 
+use crate::hub::Pacing;
 use crate::limits::Limits;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -39,6 +40,8 @@ pub struct Config {
     pub advertise: AdvertiseConfig,
     /// What the log looks like.
     pub log: LogConfig,
+    /// How long frames may wait so that fewer messages carry them.
+    pub pacing: Pacing,
     /// Every limit.
     pub limits: Limits,
 }
@@ -60,6 +63,7 @@ impl Default for Config {
             bridge: BridgeConfig::default(),
             advertise: AdvertiseConfig::default(),
             log: LogConfig::default(),
+            pacing: Pacing::default(),
             limits: Limits::default(),
         }
     }

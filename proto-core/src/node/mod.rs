@@ -214,6 +214,8 @@ impl Node {
                  or add the manager role (--roles manager,origin,edge)",
             ));
         }
+        let mut hub = Hub::new(&limits);
+        hub.set_pacing(config.pacing);
         let complete = config.has_role(Role::Origin) && config.has_role(Role::Edge);
         let manager = is_manager.then(|| Manager::new(limits.clone(), complete, Time::ZERO));
         let advertised = Advertised::find(&config, &[]);
@@ -221,7 +223,7 @@ impl Node {
         let target = config.cluster.manager.clone();
         let member = Member::new(limits.clone(), info, target, rng.fork("member", 0), Time::ZERO);
         Ok(Node {
-            hub: Hub::new(&limits),
+            hub,
             throttle: throttle::Throttle::new(limits.log_lines_per_s),
             limits,
             rng,

@@ -11,7 +11,7 @@ use super::session::{Carrier, Part, Protocol, SessionId};
 use crate::error::Reason;
 use crate::guard::guard;
 use crate::hub::delivery::Delivery;
-use crate::hub::{CodecSet, StreamId};
+use crate::hub::{CodecSet, Pace, StreamId};
 use crate::io::{Batch, ConnId, Level, Output, SocketId};
 use crate::machine::Machine;
 use crate::media::track::Origin;
@@ -357,6 +357,9 @@ impl Node {
         let stream = self.hub.find(&key).ok_or_else(gone);
         match stream.and_then(|s| Ok((s, self.hub.subscribe(s, takes, self.now)?))) {
             Ok((stream, subscriber)) => {
+                let udp =
+                    matches!(self.conns.get(&conn), Some(Conn { proto: Proto::Rtsp(m), .. }) if m.is_udp());
+                self.hub.set_pace(subscriber, if udp { Pace::Riding } else { Pace::Merged });
                 self.conn_is_used(conn);
                 self.tell_rtsp(conn, Input::PlayAccepted);
                 self.viewer_joined(session, stream, subscriber);

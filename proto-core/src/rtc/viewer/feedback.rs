@@ -147,10 +147,10 @@ impl Viewer {
         }
     }
 
-    /// Sends reports of all lanes that have sent something.
-    pub(super) fn report(&mut self, now: Time) {
-        let (Some(at), Some(nominated)) = (self.clock.at(now), self.nominated.clone()) else { return };
-        let mut plain = Vec::with_capacity(128);
+    /// Appends reports of all lanes that have sent something, sealed. Whether there is anything to report.
+    pub(super) fn report(&mut self, now: Time, plain: &mut Vec<u8>, out: &mut Vec<u8>) -> bool {
+        let (Some(at), Some(sealer)) = (self.clock.at(now), &mut self.sealer) else { return false };
+        plain.clear();
         let mut sources = [0; 2];
         let mut count = 0;
         for (lane, source) in self.lanes.iter().flatten().filter(|l| l.packets > 0).zip(&mut sources) {
@@ -161,18 +161,15 @@ impl Viewer {
                 packets: lane.packets,
                 octets: lane.octets,
             };
-            rtcp::put_sender_report(&mut plain, &info);
+            rtcp::put_sender_report(plain, &info);
             *source = lane.ssrc;
             count += 1;
         }
-        if count > 0 {
-            rtcp::put_description(
-                &mut plain,
-                sources.get(..count).unwrap_or_default(),
-                self.cname.as_bytes(),
-            );
-            self.say(&plain, nominated.local, nominated.remote);
+        if count == 0 {
+            return false;
         }
+        rtcp::put_description(plain, sources.get(..count).unwrap_or_default(), self.cname.as_bytes());
+        sealer.rtcp(plain, out).is_ok()
     }
 
     fn say(&mut self, plain: &[u8], local: SocketAddr, remote: SocketAddr) {
