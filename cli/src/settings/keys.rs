@@ -84,6 +84,12 @@ const KEYS: &[(&str, &str, &str)] = &[
         "true or false",
     ),
     (
+        "webrtc.gso",
+        "Hand the kernel all datagrams of a viewer's picture as one message where it can take them (UDP_SEGMENT); it does \
+         without by itself where it cannot. Switch it off to compare, or where a network driver sends such messages damaged.",
+        "true or false",
+    ),
+    (
         "webrtc.stun",
         "Answer STUN requests of anybody on that port, and tell clients so, who then need no STUN server of others.",
         "true or false",

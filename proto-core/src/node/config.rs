@@ -246,13 +246,15 @@ pub struct WebRtcConfig {
     pub port: u16,
     /// Whether viewers get lean sessions, which cost a small part of a whole one.
     pub lean: bool,
+    /// Whether the kernel is handed several datagrams as one message where it can take them.
+    pub gso: bool,
     /// Answer STUN requests of anybody on that port, and tell clients so.
     pub stun: bool,
 }
 
 impl Default for WebRtcConfig {
     fn default() -> Self {
-        WebRtcConfig { port: 8189, lean: true, stun: true }
+        WebRtcConfig { port: 8189, lean: true, gso: true, stun: true }
     }
 }
 
