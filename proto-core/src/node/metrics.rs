@@ -113,9 +113,15 @@ impl Node {
 
     fn session_metrics(&self, e: &mut Exposition) {
         let mut sessions: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-        for protocol in
-            [Protocol::Rtmp, Protocol::Rtsp, Protocol::Whip, Protocol::Whep, Protocol::Ws, Protocol::Relay]
-        {
+        for protocol in [
+            Protocol::Rtmp,
+            Protocol::Rtsp,
+            Protocol::Whip,
+            Protocol::Whep,
+            Protocol::Flv,
+            Protocol::Ws,
+            Protocol::Relay,
+        ] {
             sessions.insert((protocol.name(), "publish"), 0);
             sessions.insert((protocol.name(), "play"), 0);
         }

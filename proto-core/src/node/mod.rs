@@ -17,6 +17,7 @@ mod api;
 mod bridging;
 mod conns;
 mod dialect;
+mod flv;
 mod links;
 mod log;
 mod memory;
@@ -132,6 +133,8 @@ pub struct Node {
     ended_resources: VecDeque<String>,
     /// WHEP viewers whose media path does not stand yet.
     joining: BTreeMap<SessionId, (StreamKey, CodecSet)>,
+    /// Viewers by HTTP-FLV.
+    flv: flv::Players,
     /// Clients of the websocket dialect.
     signals: signals::Signals,
     /// Viewers of any protocol whose stream is not here yet.
@@ -252,6 +255,7 @@ impl Node {
             first_track: BTreeMap::new(),
             ended_resources: VecDeque::new(),
             joining: BTreeMap::new(),
+            flv: flv::Players::new(),
             signals: signals::Signals::default(),
             play_waiting: BTreeMap::new(),
             member,

@@ -175,6 +175,7 @@ impl Node {
             (_, Carrier::Signal(id)) => self.start_signal(id, session, stream),
             (Protocol::Whep, _) => self.start_whep(session, stream),
             (Protocol::Rtsp, _) => self.describe_rtsp(session, stream),
+            (Protocol::Flv, _) => self.start_flv(session, stream),
             _ => self.start_rtmp(session, stream),
         };
         if let Err(reason) = started {
@@ -282,7 +283,11 @@ impl Node {
                         udp = m.is_udp();
                         m.backlog() < BACKLOG && burst < BURST_BYTES
                     }
-                    _ => return,
+                    Some(_) => match self.flv_backlog(conn) {
+                        Some(waits) => waits < BACKLOG,
+                        None => return,
+                    },
+                    None => return,
                 },
                 // A slow link is the pull's own business: it leaves out whole groups.
                 Carrier::Pull(..) => true,

@@ -246,6 +246,8 @@ impl Node {
     pub(super) fn tell_play_refused(&mut self, id: ConnId, reason: Reason) {
         if self.is_rtsp(id) {
             self.tell_rtsp(id, Input::PlayRefused(reason));
+        } else if self.is_flv(id) {
+            self.refuse_flv(id, &reason);
         } else {
             self.tell_rtmp(id, rtmp::server::Input::PlayRefused(reason));
         }
@@ -255,6 +257,8 @@ impl Node {
     pub(super) fn tell_delivery(&mut self, id: ConnId, delivery: &Delivery) {
         if self.is_rtsp(id) {
             self.tell_rtsp(id, Input::Deliver(delivery));
+        } else if self.is_flv(id) {
+            self.deliver_flv(id, delivery);
         } else {
             self.tell_rtmp(id, rtmp::server::Input::Deliver(delivery));
         }
@@ -263,6 +267,9 @@ impl Node {
     /// Tells a connection that its session is over; `stream`: because the stream is.
     pub(super) fn tell_ended(&mut self, id: ConnId, reason: Reason, stream: bool) {
         use rtmp::server::Input as Rtmp;
+        if self.is_flv(id) {
+            return self.end_flv(id, reason);
+        }
         match (self.is_rtsp(id), stream) {
             (true, true) => self.tell_rtsp(id, Input::StreamEnded(reason)),
             (true, false) => self.tell_rtsp(id, Input::Close(reason)),
