@@ -641,6 +641,37 @@ fn frames_for_viewers_over_tcp_are_merged_where_that_is_wanted() {
 }
 
 #[test]
+fn forms_for_sending_are_let_go_after_a_while_but_not_from_who_holds_the_frame() {
+    let mut w = World::video(&Limits::default());
+    let sub = w.join(ALL);
+    let mut held = None;
+    while w.now < 10_000 {
+        w.play(w.now + 40, 25, 9, false);
+        while let Some(delivery) = w.hub.next(sub, at(w.now)) {
+            if let Delivery::Frame { frame, .. } = delivery {
+                frame.renderings.rtmp.get_or_init(|| Bytes::from_static(b"made"));
+                held.get_or_insert(frame);
+            }
+        }
+    }
+    let ring = &w.hub.streams[&w.stream].ring;
+    let made: Vec<i64> = (ring.first()..ring.end())
+        .filter_map(|n| ring.get(n))
+        .filter(|e| !e.frame.renderings.are_none())
+        .map(|e| ring.edge() - e.edge)
+        .collect();
+    assert!(
+        made.len() > 95 && made.iter().all(|age| *age <= 4_000 * MS),
+        "{} {:?}",
+        made.len(),
+        made.first()
+    );
+    assert_eq!(ring.end() - ring.first(), 250, "the frames themselves stay");
+    assert!(!held.unwrap().renderings.are_none());
+    assert_eq!(w.hub.verify(), Ok(()));
+}
+
+#[test]
 fn viewers_who_come_and_go_leave_nothing_behind() {
     let mut w = World::video(&Limits::default());
     for _ in 0..1_000 {

@@ -90,6 +90,13 @@ pub struct Renderings {
     pub flv: OnceLock<Bytes>,
 }
 
+impl Renderings {
+    /// Whether none has been made.
+    pub fn are_none(&self) -> bool {
+        self.rtp.get().is_none() && self.rtmp.get().is_none() && self.flv.get().is_none()
+    }
+}
+
 /// One coded picture, audio packet or data message in its place in a stream. Shared behind `Arc`.
 #[derive(Debug)]
 pub struct Frame {
