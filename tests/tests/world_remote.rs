@@ -298,3 +298,23 @@ fn a_camera_that_hangs_is_given_up_and_had_again() {
         });
     }
 }
+
+#[test]
+fn an_origin_that_drains_leaves_its_source_to_another() {
+    seeds(|w| {
+        let (camera, _) = camera(w);
+        let url = "rtsp://10.0.0.1:8554/live/one";
+        let m = w.host("m1", &[Role::Manager], None);
+        let both =
+            ["o1", "o2"].map(|name| w.host_with(name, &[Role::Origin], Some(m), pulls(url, When::Always)));
+        w.run(ms(10_000));
+        let [o1, o2] = both;
+        let first = if row(w, o1, "sources")["state"] == "working" { o1 } else { o2 };
+        let other = if first == o1 { o2 } else { o1 };
+        w.drain(first);
+        w.until("the first has nothing left", ms(5_000), |w| w.is_drained(first));
+        w.run(ms(6_000));
+        assert_eq!(row(w, other, "sources")["state"], "working");
+        assert_eq!(row(w, camera, "streams")["viewers"], 1);
+    });
+}
