@@ -1,11 +1,10 @@
-//! WebRTC clients besides Chromium: aiortc, ffmpeg's WHIP muxer, Firefox.
+//! WebRTC clients besides Chromium: aiortc, ffmpeg's WHIP muxer.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use headwater_tests::interop::aiortc::Aiortc;
 use headwater_tests::interop::cluster::{Net, Node, turn};
 use headwater_tests::interop::ffmpeg::Ffmpeg;
-use headwater_tests::interop::firefox::Firefox;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -53,22 +52,4 @@ fn ffmpeg_publishes_by_whip_and_aiortc_and_rtmp_players_see_it() {
     player.wait_more("sound", 50, LONG);
     rtmp.wait_more_frames(40, LONG);
     assert!(publisher.runs());
-}
-
-#[test]
-fn firefox_publishes_and_plays_vp8() {
-    let _turn = turn();
-    let node = whole();
-    let stream = "live/firefox";
-    let firefox = Firefox::start();
-    firefox.open(&node.url("/"));
-    let to = whip(&node, stream);
-    firefox.eval(&format!("return await hw.whip('p', '{to}', {{codec: 'video/VP8', only: true}})"));
-    let from = whep(&node, stream);
-    firefox.eval(&format!("return await hw.whep('v', '{from}')"));
-    firefox.eval("await hw.moving('v')");
-    let player = Aiortc::play(&from);
-    player.wait_line("codec=VP8/90000", LONG);
-    player.wait_more("frame", 30, LONG);
-    player.wait_more("sound", 50, LONG);
 }

@@ -12,8 +12,8 @@ use proto_core::node::config::Role;
 use std::time::Duration;
 
 const STREAM: &str = "live/one";
-/// Of so many steps one is tried; other seeds try others. `STEPS=1` tries all.
-const STRIDE: usize = 24;
+/// Of so many steps one is tried, other ones of each node and fault. `STEPS=1` tries all.
+const STRIDE: usize = 4;
 
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -166,7 +166,7 @@ fn all(phase: Phase) {
         }
     }
     println!("{phase:?}: {tried} runs");
-    assert!(tried >= 18, "{tried}");
+    assert!(tried > 9, "{phase:?} has steps");
 }
 
 #[test]

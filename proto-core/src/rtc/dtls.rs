@@ -6,7 +6,7 @@
 
 use crate::error::Reason;
 use dimpl::Dtls;
-use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ const DTLS_MTU: usize = 1_150;
 #[derive(Clone)]
 pub struct Identity {
     certificate: DtlsCert,
+    provider: &'static Provider,
     crypto: Arc<CryptoProvider>,
 }
 
@@ -84,21 +85,42 @@ impl Identity {
             })?;
         let makes_certificates = other.dtls_provider;
         // str0m takes providers as static references; one small allocation per identity is the price.
-        let dtls: &'static Provider =
-            Box::leak(Box::new(Provider { config: Arc::new(config), makes_certificates }));
-        let crypto = CryptoProvider { dtls_provider: dtls, ..other };
-        Ok(Identity { certificate, crypto: Arc::new(crypto) })
+        let provider: &'static Provider = Box::leak(Box::new(Provider {
+            config: Arc::new(config),
+            taps: Mutex::default(),
+            makes_certificates,
+        }));
+        let crypto = CryptoProvider { dtls_provider: provider, ..other };
+        Ok(Identity { certificate, provider, crypto: Arc::new(crypto) })
     }
 
     /// Another identity with the same cryptography, and at no cost: nothing is tested or allocated for good. For
     /// drivers with many nodes.
     #[must_use]
     pub fn with_certificate(&self, certificate: DtlsCert) -> Identity {
-        Identity { certificate, crypto: self.crypto.clone() }
+        Identity { certificate, provider: self.provider, crypto: self.crypto.clone() }
     }
 
     pub(super) fn certificate(&self) -> DtlsCert {
         self.certificate.clone()
+    }
+
+    /// Begins one handshake, by str0m, whose keys can be taken from the tap: `begin` gets the certificate for it.
+    pub(super) fn tapped<T>(&self, begin: impl FnOnce(DtlsCert) -> T) -> (T, Tap) {
+        let tap = Tap::default();
+        let mut certificate = self.certificate.clone();
+        let number = {
+            let mut taps = lock(&self.provider.taps);
+            taps.next = taps.next.wrapping_add(1);
+            let number = taps.next;
+            taps.waiting.insert(number, tap.clone());
+            number
+        };
+        certificate.private_key.extend_from_slice(MARK);
+        certificate.private_key.extend_from_slice(&number.to_be_bytes());
+        let begun = begin(certificate);
+        lock(&self.provider.taps).waiting.remove(&number);
+        (begun, tap)
     }
 
     pub(super) fn crypto(&self) -> &Arc<CryptoProvider> {
@@ -118,30 +140,51 @@ pub(super) struct Exported {
 #[derive(Clone, Default)]
 pub(super) struct Tap(Arc<Mutex<Option<Exported>>>);
 
-thread_local! {
-    /// The tap of the handshake that str0m is about to begin. str0m hands nothing of a session through to its provider,
-    /// so it is laid here for the length of one call.
-    static NEXT: RefCell<Option<Tap>> = const { RefCell::new(None) };
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tap(..)")
+    }
 }
 
 impl Tap {
-    /// Does what begins one handshake on this thread, which leaves its keys here.
-    pub(super) fn during<T>(&self, begin: impl FnOnce() -> T) -> T {
-        NEXT.with(|next| next.replace(Some(self.clone())));
-        let begun = begin();
-        NEXT.with(RefCell::take);
-        begun
-    }
-
     /// The keys, once. They are there as soon as the handshake stands, whoever the peer turns out to be.
     pub(super) fn take(&self) -> Option<Exported> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Taps that wait for the handshake that str0m is about to begin. str0m hands nothing of a session through to its provider
+/// but the certificate, so the tap's number stands behind the private key, where only the provider looks.
+#[derive(Debug, Default)]
+struct Taps {
+    waiting: BTreeMap<u64, Tap>,
+    next: u64,
+}
+
+/// In front of a tap's number.
+const MARK: &[u8; 8] = b"tap no. ";
+
+impl Taps {
+    /// The tap whose number stands behind a key, and the key without it.
+    fn of<'a>(&mut self, key: &'a [u8]) -> (&'a [u8], Option<Tap>) {
+        let marked = key
+            .split_last_chunk::<8>()
+            .and_then(|(rest, number)| Some((rest.strip_suffix(MARK)?, u64::from_be_bytes(*number))));
+        match marked {
+            Some((key, number)) => (key, self.waiting.remove(&number)),
+            None => (key, None),
+        }
     }
 }
 
 #[derive(Debug)]
 struct Provider {
     config: Arc<dimpl::Config>,
+    taps: Mutex<Taps>,
     makes_certificates: &'static dyn DtlsProvider,
 }
 
@@ -157,8 +200,9 @@ impl DtlsProvider for Provider {
         _version: DtlsVersion,
         _mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        let tap = NEXT.with(RefCell::take);
-        Ok(Box::new(Session::new(self.config.clone(), cert.clone(), now, tap)))
+        let (key, tap) = lock(&self.taps).of(&cert.private_key);
+        let cert = DtlsCert { certificate: cert.certificate.clone(), private_key: key.to_vec() };
+        Ok(Box::new(Session::new(self.config.clone(), cert, now, tap)))
     }
 }
 
@@ -226,7 +270,7 @@ impl DtlsInstance for Session {
         self.connected |= matches!(output, DtlsOutput::Connected);
         if let (DtlsOutput::KeyingMaterial(material, profile), Some(tap)) = (&output, &self.tap) {
             let exported = Exported { material: material.to_vec(), profile: *profile, client };
-            *tap.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(exported);
+            *lock(&tap.0) = Some(exported);
         }
         output
     }

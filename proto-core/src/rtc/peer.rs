@@ -208,7 +208,6 @@ impl Peer {
         let password = creds.pass.clone();
         let mut config = RtcConfig::new()
             .set_crypto_provider(identity.crypto().clone())
-            .set_dtls_cert(identity.certificate())
             .set_local_ice_credentials(creds)
             .set_ice_lite(true)
             .set_rtp_mode(true)
@@ -217,8 +216,8 @@ impl Peer {
             .set_sctp_max_buffered_amount(limits.rtc_channel_bytes)
             .set_stats_interval(Some(STATS_INTERVAL));
         codecs::configure(config.codec_config(), prepared);
-        let tap = Tap::default();
-        let mut rtc = tap.during(|| config.build(instant(base, now)));
+        let begin = |certificate| config.set_dtls_cert(certificate).build(instant(base, now));
+        let (mut rtc, tap) = identity.tapped(begin);
         for address in candidates {
             let candidate = Candidate::host(*address, "udp").map_err(|e| {
                 Reason::local(

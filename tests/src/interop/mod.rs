@@ -5,7 +5,6 @@ pub mod browser;
 pub mod camera;
 pub mod cluster;
 pub mod ffmpeg;
-pub mod firefox;
 pub mod gstreamer;
 pub mod http;
 pub mod log;
