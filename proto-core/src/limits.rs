@@ -68,7 +68,7 @@ limits! {
     rtsp_headers: usize = 64;
     /// A8: bytes of an RTSP head.
     rtsp_head_bytes: usize = 16 << 10;
-    /// A9: bytes of an RTSP message, head and body (there is no authorisation yet, so this is the bound before it).
+    /// A9: bytes of an RTSP message, head and body (an announcement comes before it is known who sends it).
     rtsp_message_bytes: usize = 16 << 10;
     /// A8: whole RTSP message, milliseconds, from its first byte.
     rtsp_head_ms: u64 = 10_000;
