@@ -17,6 +17,8 @@ use std::collections::VecDeque;
 const SLICE: usize = 16;
 /// A batch leaves once it has so many bytes.
 const BATCH_BYTES: usize = 192 << 10;
+/// More than one viewer's turn can add: its slice, sound and a report.
+const TURN_MOST: usize = (SLICE + 8) * 1_200;
 /// Bytes that leave in one turn of the loop; then whoever else has work gets the loop.
 const TURN_BYTES: usize = 768 << 10;
 
@@ -105,6 +107,10 @@ impl Endpoint {
             let batch =
                 self.batch.get_or_insert_with(|| pool.pop().unwrap_or_else(|| Box::new(Batch::new(socket))));
             batch.socket = socket;
+            if batch.buf.is_empty() {
+                // At once, for growing by doubling would leave up to as much again unused.
+                batch.buf.reserve_exact(BATCH_BYTES + TURN_MOST);
+            }
             let (bytes, items) = (batch.buf.len(), batch.items.len());
             let scratch = &mut self.fan.scratch;
             let turn = guard(|| viewer.send(batch, scratch, (SLICE, most), now));
