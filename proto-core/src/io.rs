@@ -67,6 +67,8 @@ pub enum Service {
     Https,
     /// [`Service::Rtmp`] over TLS.
     Rtmps,
+    /// [`Service::Rtsp`] over TLS.
+    Rtsps,
 }
 
 impl Service {
@@ -79,6 +81,7 @@ impl Service {
             Service::Link => "link",
             Service::Https => "https",
             Service::Rtmps => "rtmps",
+            Service::Rtsps => "rtsps",
         }
     }
 
@@ -91,12 +94,13 @@ impl Service {
             Service::Link => "cluster.port",
             Service::Https => "https.port",
             Service::Rtmps => "rtmps.port",
+            Service::Rtsps => "rtsps.port",
         }
     }
 
     /// Whether its bytes are in TLS.
     pub const fn is_secure(self) -> bool {
-        matches!(self, Service::Https | Service::Rtmps)
+        matches!(self, Service::Https | Service::Rtmps | Service::Rtsps)
     }
 }
 

@@ -173,11 +173,12 @@ impl Node {
                 self.rng.fork("rtmp", id.0),
                 now,
             ))),
-            Service::Rtsp => Proto::Rtsp(Box::new(rtsp::Server::new(
+            Service::Rtsp | Service::Rtsps => Proto::Rtsp(Box::new(rtsp::Server::new(
                 self.config.limits.clone(),
                 self.rng.fork("rtsp", id.0),
                 self.wall,
-                self.config.rtsp.udp_pairs > 0,
+                // Over TLS nobody expects media in the clear beside it.
+                self.config.rtsp.udp_pairs > 0 && service == Service::Rtsp,
                 now,
             ))),
             Service::Link => Proto::Link {

@@ -236,7 +236,7 @@ impl Node {
             node_state: self.sm2_state(manager, node),
             subscribers,
             duration_ms: None,
-            urls: urls.then(|| EventUrls::new(&at.host(), at.http, at.rtmp, at.rtsp, key)),
+            urls: urls.then(|| EventUrls::new(at, key)),
         })
     }
 

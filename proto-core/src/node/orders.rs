@@ -34,6 +34,9 @@ impl Node {
             };
             self.log(Level::Info, "node", "drain", text);
             self.said_drained = false;
+            if on {
+                self.rtsp_redirect_all();
+            }
         }
         self.timers.cancel(&Alarm::DrainEnds);
         if on && within_ms > 0 {

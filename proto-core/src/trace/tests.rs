@@ -79,6 +79,8 @@ pub(crate) fn inputs() -> Vec<Input<'static>> {
         accepted(conn, Service::Link, here, there),
         accepted(conn, Service::Https, here, there),
         accepted(conn, Service::Rtmps, here, there),
+        accepted(conn, Service::Rtsp, here, there),
+        accepted(conn, Service::Rtsps, here, there),
         accepted(ConnId::dialled(1), Service::Http, here, there),
         accepted(conn, Service::Http, there, there),
         accepted(conn, Service::Http, here, here),
