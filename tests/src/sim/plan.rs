@@ -36,6 +36,10 @@ pub enum By {
     Rtmp,
     /// WHIP or WHEP.
     Webrtc,
+    /// RTSP, packets over the connection.
+    Rtsp,
+    /// RTSP, packets as datagrams.
+    RtspUdp,
 }
 
 /// Behind what a client sits.

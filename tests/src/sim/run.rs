@@ -8,8 +8,9 @@ use super::media;
 use super::plan::{Behind, By, Op, Place, Plan, Version, Who};
 use crate::world::actors::asker::Asker;
 use crate::world::actors::evil::Evil;
-use crate::world::actors::player::Player;
+use crate::world::actors::player::{Player, PlayerConfig};
 use crate::world::actors::publisher::Publisher;
+use crate::world::actors::rtsp::{RtspPlayer, RtspPublisher};
 use crate::world::actors::webrtc::{Whep, WhepConfig, Whip};
 use crate::world::net::nat::{Behaviour, NatId};
 use crate::world::{ClientId, HostId, Party, Violation, World};
@@ -117,6 +118,8 @@ enum Kind {
     Player,
     Whip,
     Whep,
+    RtspPublisher,
+    RtspPlayer,
     Evil,
 }
 
@@ -193,6 +196,8 @@ impl<'a> Runner<'a> {
                 Kind::Publisher => self.world.with_publisher(id, |p, _| p.keep_silent(false)),
                 Kind::Whip => self.world.with_whip(id, |p, _| p.keep_silent(false)),
                 Kind::Player => self.world.with_player(id, |p| p.read(true)),
+                Kind::RtspPublisher => self.world.with_rtsp_publisher(id, |p, _| p.keep_silent(false)),
+                Kind::RtspPlayer => self.world.with_rtsp_player(id, |p| p.read(true)),
                 Kind::Evil => self.world.relent(id),
                 Kind::Whep => {}
             }
@@ -249,7 +254,11 @@ impl<'a> Runner<'a> {
                 let at = *self.places.get(at)?;
                 self.seat(*behind);
                 let (id, kind) = match by {
-                    By::Rtmp => (self.world.publish_with(at, stream, media::rtmp(how)), Kind::Publisher),
+                    By::Rtmp => (self.world.publish_with(at, stream, media::plain(how)), Kind::Publisher),
+                    By::Rtsp | By::RtspUdp => {
+                        let config = media::rtsp(how, *by == By::RtspUdp);
+                        (self.world.publish_rtsp(at, stream, config), Kind::RtspPublisher)
+                    }
                     By::Webrtc => (self.world.publish_webrtc(at, stream, media::whip(how)), Kind::Whip),
                 };
                 self.joined(*client, id, kind);
@@ -260,6 +269,11 @@ impl<'a> Runner<'a> {
                 let again = Some(Duration::from_millis(700));
                 let (id, kind) = match by {
                     By::Rtmp => (self.world.play(at, stream), Kind::Player),
+                    By::Rtsp | By::RtspUdp => {
+                        let config =
+                            PlayerConfig { again, udp: *by == By::RtspUdp, ..PlayerConfig::default() };
+                        (self.world.play_rtsp(at, stream, config), Kind::RtspPlayer)
+                    }
                     By::Webrtc => {
                         // It must have noticed that its node is gone before recovery is judged.
                         let silence = Duration::from_secs(4);
@@ -300,17 +314,24 @@ impl<'a> Runner<'a> {
         match (op, kind) {
             (Op::Leave(_), Kind::Publisher) => w.with_publisher(id, Publisher::leave),
             (Op::Leave(_), Kind::Player) => w.with_player(id, Player::leave),
+            (Op::Leave(_), Kind::RtspPublisher) => w.with_rtsp_publisher(id, RtspPublisher::leave),
+            (Op::Leave(_), Kind::RtspPlayer) => w.with_rtsp_player(id, RtspPlayer::leave),
             (Op::Leave(_), Kind::Whip) => w.with_whip(id, Whip::leave),
             (Op::Leave(_), Kind::Whep) => w.with_whep(id, Whep::leave),
             (Op::Leave(_), Kind::Evil) => w.relent(id),
             (Op::Silent(_, silent), Kind::Publisher) => w.with_publisher(id, |p, _| p.keep_silent(*silent)),
+            (Op::Silent(_, silent), Kind::RtspPublisher) => {
+                w.with_rtsp_publisher(id, |p, _| p.keep_silent(*silent));
+            }
             (Op::Silent(_, silent), Kind::Whip) => w.with_whip(id, |p, _| p.keep_silent(*silent)),
             (Op::Reconnect(_), Kind::Publisher) => w.with_publisher(id, Publisher::connect),
+            (Op::Reconnect(_), Kind::RtspPublisher) => w.with_rtsp_publisher(id, RtspPublisher::connect),
+            (Op::Reconnect(_), Kind::RtspPlayer) => w.with(id, RtspPlayer::connect),
             (Op::Reconnect(_), Kind::Whip) => w.with_whip(id, Whip::connect),
             (Op::Reconnect(_), Kind::Whep) => w.with_whep(id, Whep::connect),
             (Op::Elsewhere(_, at), _) => {
                 let host = *self.places.get(at)?;
-                let (rtmp, http) = (w.rtmp_addr(host), w.http_addr(host));
+                let (rtmp, rtsp, http) = (w.rtmp_addr(host), w.rtsp_addr(host), w.http_addr(host));
                 match kind {
                     Kind::Publisher => w.with_publisher(id, |p, now| {
                         p.goes_to(rtmp);
@@ -324,9 +345,18 @@ impl<'a> Runner<'a> {
                         p.goes_to(http);
                         p.connect(now);
                     }),
+                    Kind::RtspPublisher => w.with_rtsp_publisher(id, |p, now| {
+                        p.goes_to(rtsp);
+                        p.connect(now);
+                    }),
+                    Kind::RtspPlayer => w.with(id, |p: &mut RtspPlayer, now| {
+                        p.goes_to(rtsp);
+                        p.connect(now);
+                    }),
                     Kind::Player | Kind::Evil => {}
                 }
             }
+            (Op::Reading(_, on), Kind::RtspPlayer) => w.with_rtsp_player(id, |p| p.read(*on)),
             (Op::Reading(_, on), Kind::Player) => w.with_player(id, |p| p.read(*on)),
             (Op::Rebind(_) | Op::Readdress(_), _) => {
                 match op {

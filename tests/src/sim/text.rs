@@ -34,6 +34,8 @@ impl fmt::Display for By {
         f.write_str(match self {
             By::Rtmp => "rtmp",
             By::Webrtc => "webrtc",
+            By::Rtsp => "rtsp",
+            By::RtspUdp => "rtsp-udp",
         })
     }
 }
@@ -205,6 +207,8 @@ impl FromStr for By {
         match word {
             "rtmp" => Ok(By::Rtmp),
             "webrtc" => Ok(By::Webrtc),
+            "rtsp" => Ok(By::Rtsp),
+            "rtsp-udp" => Ok(By::RtspUdp),
             _ => Err(format!("{word} is no protocol")),
         }
     }

@@ -1,6 +1,6 @@
 //! A publisher by RTMP that shares no code with the server: the protocol is `rml_rtmp`'s, the tags are written here.
 
-use super::publisher::{Attempt, Due, PublisherBy, Said, Wire};
+use super::publisher::{Attempt, Due, PublisherBy, PublisherConfig, Said, Wire};
 use super::{In, Out};
 use crate::world::media::{ASC, PPS, SPS};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -157,7 +157,7 @@ fn tag_of(due: &Due) -> Bytes {
 }
 
 impl Wire for RmlRtmp {
-    fn begin(attempt: Attempt, _now: Time) -> RmlRtmp {
+    fn begin(attempt: Attempt, _: &PublisherConfig, _now: Time) -> RmlRtmp {
         let said = VecDeque::from([Said::Do(Out::Dial(0, attempt.to))]);
         RmlRtmp { attempt, step: Step::Idle, ready: false, status: None, said }
     }

@@ -67,6 +67,7 @@ impl Clients {
 impl World {
     /// A node got bytes over a link.
     pub(in crate::world) fn heard_bytes(&mut self, at: HostId, pipe: u64) {
+        self.rtsp_bytes(at, pipe);
         if !self.hosts[at.0].config.has_role(Role::Manager) {
             return;
         }
