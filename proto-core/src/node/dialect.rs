@@ -223,7 +223,7 @@ impl Node {
         key: &StreamKey,
         role: &'static str,
         subscribers: u64,
-        urls: bool,
+        token: Option<&str>,
     ) -> Option<StreamNode> {
         let manager = self.manager.as_ref()?;
         let node = manager.registry().node(&info.id)?;
@@ -236,7 +236,7 @@ impl Node {
             node_state: self.sm2_state(manager, node),
             subscribers,
             duration_ms: None,
-            urls: urls.then(|| EventUrls::new(at, key)),
+            urls: token.map(|token| EventUrls::new(at, key).with_token(token)),
         })
     }
 
@@ -262,13 +262,13 @@ impl Node {
             let owner = stream.owner.as_ref().and_then(|n| manager.registry().node(n));
             let at_origin = if aggregate { all } else { all.saturating_sub(on_edges) };
             let mut entries: Vec<StreamNode> = owner
-                .and_then(|n| self.sm2_node(&n.info, key, "origin", at_origin, false))
+                .and_then(|n| self.sm2_node(&n.info, key, "origin", at_origin, None))
                 .into_iter()
                 .collect();
             if !aggregate {
                 entries.extend(edges.iter().filter_map(|n| {
                     let here = n.relays.get(key).copied().unwrap_or(0);
-                    self.sm2_node(&n.info, key, "edge", u64::from(here), false)
+                    self.sm2_node(&n.info, key, "edge", u64::from(here), None)
                 }));
             }
             for entry in &mut entries {

@@ -7,6 +7,7 @@
 //! that follows any).
 
 use super::Node;
+use super::authority::Asker;
 use super::conns::{Conn, Proto};
 use super::session::Protocol;
 use crate::cluster::manager::{Action, Input as Ask, Pairing, Placement};
@@ -23,36 +24,51 @@ use std::collections::BTreeMap;
 const FOLLOWS: [&str; 3] = ["Lavf", "GStreamer", "mpv"];
 
 /// Questions to the manager: who is to be sent where.
-pub(super) type Asking = BTreeMap<u64, (ConnId, StreamKey, Action)>;
+pub(super) type Asking = BTreeMap<u64, (ConnId, Wish)>;
+
+/// What an RTSP client wants.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) key: StreamKey,
+    /// The query behind the name. May hold secrets.
+    pub(super) query: String,
+    pub(super) action: Action,
+    pub(super) asker: Asker,
+}
 
 impl Node {
     /// An RTSP client asked for a stream, or to publish one. Serves it, or sends it elsewhere.
-    pub(super) fn rtsp_asked(&mut self, conn: ConnId, key: StreamKey, action: Action) {
+    pub(super) fn rtsp_asked(&mut self, conn: ConnId, wish: Wish) {
+        let (key, action) = (wish.key.clone(), wish.action);
         let refuses = self.no_room().is_some();
         let misplaced = action == Action::Subscribe
             && !self.config.has_role(Role::Edge)
             && self.hub.find(&key).is_none()
             && self.rtsp_follows(conn);
         if !self.config.rtsp.redirect || !(refuses || misplaced) {
-            return self.rtsp_here(conn, key, action);
+            return self.rtsp_here(conn, wish);
         }
         if let Some(manager) = &mut self.manager {
             self.next_req += 1;
             let req = self.next_req;
-            let pairing = Pairing { action, key: key.clone(), regions: Vec::new(), strict: false, count: 1 };
-            self.elsewhere.insert(req, (conn, key, action));
+            let pairing = Pairing { action, key, regions: Vec::new(), strict: false, count: 1 };
+            self.elsewhere.insert(req, (conn, wish));
             return manager.handle(Ask::Pair { req, pairing }, self.now);
         }
         match self.rtsp_at_the_manager(conn, &key) {
-            Some(url) => self.rtsp_sent(conn, url),
-            None => self.rtsp_here(conn, key, action),
+            Some(url) => self.rtsp_sent(conn, url, &wish.query),
+            None => self.rtsp_here(conn, wish),
         }
     }
 
-    fn rtsp_here(&mut self, conn: ConnId, key: StreamKey, action: Action) {
+    fn rtsp_here(&mut self, conn: ConnId, wish: Wish) {
+        let Wish { key, action, asker, .. } = wish;
         match action {
-            Action::Broadcast => self.conn_publish(Protocol::Rtsp, conn, key),
-            Action::Subscribe => self.conn_play(Protocol::Rtsp, conn, key),
+            Action::Broadcast => {
+                let via = self.conn_via(conn);
+                self.conn_publish(Protocol::Rtsp, conn, key, asker, via);
+            }
+            Action::Subscribe => self.conn_play(Protocol::Rtsp, conn, key, asker),
         }
     }
 
@@ -67,28 +83,29 @@ impl Node {
         Some(format!("{}/{key}", self.member.manager_rtsp(tls)?))
     }
 
-    fn rtsp_sent(&mut self, conn: ConnId, url: String) {
+    fn rtsp_sent(&mut self, conn: ConnId, url: String, query: &str) {
         self.log_conn(conn, Level::Info, format!("sent on to {url}"));
-        self.tell_rtsp(conn, Input::Elsewhere(url));
+        let mark = if query.is_empty() { "" } else { "?" };
+        self.tell_rtsp(conn, Input::Elsewhere(format!("{url}{mark}{query}")));
     }
 
     /// The manager answered a pairing question. `false`: it was not about an RTSP client.
     pub(super) fn elsewhere_placed(&mut self, req: u64, result: &Result<Box<Placement>, Refusal>) -> bool {
-        let Some((conn, key, action)) = self.elsewhere.remove(&req) else { return false };
+        let Some((conn, wish)) = self.elsewhere.remove(&req) else { return false };
         let Some(tls) = self.conns.get(&conn).map(|c| c.service.is_secure()) else { return true };
         match result {
             Ok(p) if p.node.id != self.id => match p.node.advertised.rtsp_base(tls) {
-                base if base.is_empty() => self.rtsp_here(conn, key, action),
+                base if base.is_empty() => self.rtsp_here(conn, wish),
                 base => {
-                    let asked = match action {
+                    let asked = match wish.action {
                         Action::Broadcast => event::Action::Broadcast,
                         Action::Subscribe => event::Action::Subscribe,
                     };
-                    self.gave_out(asked, &key, p);
-                    self.rtsp_sent(conn, format!("{base}/{key}"));
+                    self.gave_out(asked, &wish.key, p);
+                    self.rtsp_sent(conn, format!("{base}/{}", wish.key), &wish.query);
                 }
             },
-            _ => self.rtsp_here(conn, key, action),
+            _ => self.rtsp_here(conn, wish),
         }
         true
     }

@@ -15,9 +15,11 @@ pub mod story;
 pub mod throttle;
 
 mod api;
+mod authority;
 mod bridging;
 mod conns;
 mod dialect;
+mod gate;
 mod links;
 mod log;
 mod memory;
@@ -28,6 +30,7 @@ mod playing;
 mod proxy;
 mod publishing;
 mod pulling;
+mod remote;
 mod rtsp;
 mod secure;
 mod serving;
@@ -36,6 +39,7 @@ mod sockets;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod turn;
 mod web;
 
@@ -88,8 +92,14 @@ enum Alarm {
     Report,
     /// Certificate files are to be looked at.
     Certificates,
+    /// The key set of tokens is to be looked at.
+    KeySet,
+    /// The right of a session ends.
+    Expires(SessionId),
     /// It is to be looked whether nodes that are proxied to live.
     Proxy,
+    /// A source or destination is tried again, or is given up.
+    Remote(remote::RemoteId),
     /// The time to finish what runs is over.
     DrainEnds,
 }
@@ -114,6 +124,7 @@ pub struct Node {
     next_ask: u64,
     asks: BTreeMap<AskId, links::Asked>,
     tls: secure::Tls,
+    authority: authority::Authority,
 
     rtc: Endpoint,
     rtsp_udp: rtsp::Udp,
@@ -148,6 +159,7 @@ pub struct Node {
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
     proxy: proxy::Proxy,
     pulls: pulling::Pulls,
+    remotes: remote::Remotes,
     serving: serving::Served,
     bridges: bridging::Bridges,
     load: stats::Load,
@@ -208,6 +220,7 @@ impl Node {
         if !config.webrtc.lean {
             rtc.use_whole_viewers();
         }
+        let remotes = remote::Remotes::new(&config, &rng)?;
         let dials = links::manager_target(&config)?;
         let is_manager = config.has_role(Role::Manager) && dials.is_none();
         if !is_manager && dials.is_none() {
@@ -223,6 +236,7 @@ impl Node {
         let info = links::node_info(&config, &id, instance, &advertised);
         let target = config.cluster.manager.clone();
         let member = Member::new(limits.clone(), info, target, rng.fork("member", 0), Time::ZERO);
+        let authority = authority::Authority::new(&config, &limits, &rng);
         Ok(Node {
             hub: Hub::new(&limits),
             throttle: throttle::Throttle::new(limits.log_lines_per_s),
@@ -242,6 +256,7 @@ impl Node {
             next_ask: 0,
             asks: BTreeMap::new(),
             tls: secure::Tls::new(identity.tls),
+            authority,
             rtc,
             rtsp_udp: rtsp::Udp::default(),
             elsewhere: elsewhere::Asking::default(),
@@ -263,6 +278,7 @@ impl Node {
             pair_waiting: BTreeMap::new(),
             proxy: proxy::Proxy::default(),
             pulls: pulling::Pulls::default(),
+            remotes,
             serving: serving::Served::default(),
             bridges: bridging::Bridges::default(),
             load: stats::Load::default(),

@@ -35,7 +35,10 @@ impl Node {
             self.log(Level::Info, "node", "drain", text);
             self.said_drained = false;
             if on {
+                self.stop_remotes();
                 self.rtsp_redirect_all();
+            } else {
+                self.start_remotes();
             }
         }
         self.timers.cancel(&Alarm::DrainEnds);
@@ -81,7 +84,7 @@ impl Node {
     pub(super) fn not_warm(&mut self, key: &StreamKey) {
         if self.warm.remove(key) {
             self.timers.cancel(&Alarm::Warm(key.clone()));
-            self.pulls.touch(key);
+            self.touch_viewers(key);
         }
     }
 

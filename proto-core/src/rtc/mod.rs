@@ -4,6 +4,7 @@ pub mod codecs;
 pub mod dtls;
 pub mod egress;
 pub mod endpoint;
+mod intake;
 mod offering;
 pub mod path;
 mod peer;

@@ -16,6 +16,11 @@ pub(super) fn status_with(code: &str, message: &str) -> String {
     json!({ "data": { "type": "status", "code": code, "message": message } }).to_string()
 }
 
+/// The client may not come in. With a message beside the code clients do not recognise it.
+pub fn rejected() -> String {
+    json!({ "data": { "type": "error", "code": "NetConnection.Connect.Rejected" } }).to_string()
+}
+
 pub(super) fn error(reason: &Reason) -> String {
     json!({ "data": { "type": "error", "message": reason.text, "detail": reason.code } }).to_string()
 }

@@ -36,6 +36,11 @@ impl fmt::Display for By {
             By::Webrtc => "webrtc",
             By::Rtsp => "rtsp",
             By::RtspUdp => "rtsp-udp",
+            By::Rtmps => "rtmps",
+            By::Https => "https",
+            By::Ws => "ws",
+            By::Wss => "wss",
+            By::Managed => "managed",
         })
     }
 }
@@ -209,6 +214,11 @@ impl FromStr for By {
             "webrtc" => Ok(By::Webrtc),
             "rtsp" => Ok(By::Rtsp),
             "rtsp-udp" => Ok(By::RtspUdp),
+            "rtmps" => Ok(By::Rtmps),
+            "https" => Ok(By::Https),
+            "ws" => Ok(By::Ws),
+            "wss" => Ok(By::Wss),
+            "managed" => Ok(By::Managed),
             _ => Err(format!("{word} is no protocol")),
         }
     }

@@ -17,7 +17,7 @@
 //   manager   the manager's address, such as "https://manager.example:5443"
 //   endpoint  a WHIP or WHEP address to use, the manager is not asked then
 //   region    the region to prefer, several with commas between; strict: true takes no other
-//   query     further query parameters for the node, such as { token: "…" }
+//   query     further query parameters for manager and node, such as { token: "…" }
 //   ice       an RTCConfiguration's iceServers; none are needed, nodes have public addresses
 // Of publish():   bitrate  the most bits a second of the picture (default 3,000,000)
 // Of subscribe(): video    a <video> that shows the stream; delay  milliseconds to buffer (default 0)
@@ -80,7 +80,7 @@ async function endpoints(key, action, kind, options) {
   if (options.endpoint) return [options.endpoint];
   const manager = (options.manager || HOME).replace(/\/+$/, "");
   const own = `${manager}/${kind}/${key}`;
-  const query = new URLSearchParams({ action });
+  const query = new URLSearchParams({ action, ...options.query });
   if (options.region) query.set("region", options.region);
   if (options.strict) query.set("strict", "true");
   let response;

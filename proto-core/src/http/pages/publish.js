@@ -1,5 +1,5 @@
 import { publish } from "/client.js";
-import { copy, el, keyFromPath, showNotices, showNumbers } from "./headwater.js";
+import { copy, el, keyFromPath, shown, showNotices, showNumbers } from "./headwater.js";
 
 const key = keyFromPath("/publish/");
 const video = el("video");
@@ -104,7 +104,7 @@ async function start() {
     el("go").disabled = false;
     return;
   }
-  const session = publish(key, media);
+  const session = publish(key, media, { query: shown() });
   const run = { media, session };
   live = run;
   session.addEventListener("state", () => {

@@ -1,5 +1,5 @@
 import { subscribe } from "/client.js";
-import { el, keyFromPath, showNotices, showNumbers } from "./headwater.js";
+import { el, keyFromPath, shown, showNotices, showNumbers } from "./headwater.js";
 
 const key = keyFromPath("/watch/");
 const video = el("video");
@@ -7,7 +7,7 @@ const video = el("video");
 document.title = `${key} · Headwater`;
 el("title").textContent = key;
 
-const session = subscribe(key, { video });
+const session = subscribe(key, { video, query: shown() });
 
 /** What the viewer is told; the cover lies over the picture until it is live. */
 function tell() {

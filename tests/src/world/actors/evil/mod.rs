@@ -174,6 +174,12 @@ evils! {
     RtspHalfOpen,
     /// Datagrams of a stranger to the ports of RTSP media.
     RtspPortFlood,
+    /// Websockets of the dialect that say what is no message, in a wrong order, or for another's name.
+    SignalNonsense,
+    /// Websockets of the dialect that say the same thing as fast as it goes.
+    SignalFlood,
+    /// Websockets of the dialect that ask for an offer, or make one, and go no further or away.
+    SignalHalfway,
 }
 
 /// Which nodes a kind of evil can do anything to.
@@ -202,7 +208,7 @@ impl Evil {
     pub fn is_about_webrtc(self) -> bool {
         use Evil as E;
         let posts = matches!(self, E::SdpBombs | E::UnconnectedWhep | E::UnconnectedWhip | E::WhipThief);
-        posts || udp::is(self) && !self.is_about_rtsp()
+        posts || self == E::SignalHalfway || udp::is(self) && !self.is_about_rtsp()
     }
 
     /// Whether it could touch RTSP sessions more than any others.
