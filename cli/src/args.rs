@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Config(Config),
     /// Ask a running node
     Ctl(Ctl),
+    /// Put load on a running node and measure
+    Bench(Bench),
 }
 
 /// `headwater serve`.
@@ -271,6 +273,57 @@ pub(crate) enum CtlCommand {
         #[arg(long, value_name = "SECONDS", default_value_t = 300)]
         seconds: u64,
     },
+}
+
+/// `headwater bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// What to measure.
+    #[command(subcommand)]
+    pub(crate) command: BenchCommand,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Publish a made-up stream, have many play it, and say what came, how late, and what it cost
+    #[command(
+        after_help = "Examples (the node: headwater serve --set node.capacity_mbps=100000 --set limits.conns_per_ip=20000\n\
+        --set limits.rtc_handshakes_per_ip=4000):\n  \
+        headwater bench play --publish rtmp://127.0.0.1/live/a --play http://127.0.0.1:5080/whep/live/a,1000 --pid PID\n  \
+        headwater bench play --publish rtmp://127.0.0.1/live/a --play rtmp://127.0.0.1/live/a,1000 --pid PID\n  \
+        headwater bench play --publish rtmp://127.0.0.1/live/a --play http://127.0.0.1:5080/flv/live/a.flv,500\n\n\
+        Works against any server by URL; publishing is by RTMP, playing by WHEP, RTMP or HTTP-FLV. Four players of each URL\n\
+        read the times that stand in the pictures, so publisher and players must be on one host. Give server and bench a\n\
+        core each (taskset); compare figures of one run only. Players report no loss: what is lost stays lost."
+    )]
+    Play(BenchPlay),
+}
+
+/// `headwater bench play`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchPlay {
+    /// Where to publish the stream, rtmp://HOST[:PORT]/APP/NAME
+    #[arg(long, value_name = "URL")]
+    pub(crate) publish: String,
+    /// Who plays: a URL of WHEP, RTMP or HTTP-FLV, and how many; may be given again
+    #[arg(long, value_name = "URL[,N]", required = true)]
+    pub(crate) play: Vec<String>,
+    /// Measure for so long, once all have joined
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// Rate of the pictures; sound adds 64 kbit/s
+    #[arg(long, value_name = "KBIT/S", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
+    pub(crate) kbps: u64,
+    /// Pictures a second
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(crate) fps: u64,
+    /// The server's process on this host, whose processor time and memory are counted
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[cfg(test)]

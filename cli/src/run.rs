@@ -100,7 +100,10 @@ fn outcome(exit: ExitReason) -> Result<(), String> {
 fn listening(config: &Config, log: Log) -> Result<Runtime, Failure> {
     // More descriptors are better; fewer only mean fewer clients, which `limits.conns` does not know.
     let _ = runtime_mio::raise_file_limit();
-    let options = runtime_mio::Options::new(&config.limits, move |line| log.line(line));
+    let options = runtime_mio::Options {
+        gso: config.webrtc.gso,
+        ..runtime_mio::Options::new(&config.limits, move |line| log.line(line))
+    };
     let mut runtime =
         Runtime::new(options).map_err(|e| Failure::Running(format!("cannot make the event loop: {e}")))?;
     for (service, addr) in [

@@ -146,6 +146,8 @@ pub enum Site {
     SmallHandshakeTurn,
     /// A handshake datagram is put off to the next turn though there is room in this one. Key: time.
     LateHandshake,
+    /// Sound waits for the next picture though few watch. Key: time.
+    SoundWaits,
 }
 
 /// What is switched on. Handed in with the limits, so that every machine can ask.

@@ -154,6 +154,11 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
+    /// Whether the timer of `key` is set.
+    pub fn has(&self, key: &K) -> bool {
+        self.by_key.contains_key(key)
+    }
+
     /// Takes out the earliest timer that is due at `now`.
     pub fn pop_due(&mut self, now: Time) -> Option<K> {
         let (at, _) = self.by_time.first()?;

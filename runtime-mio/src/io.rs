@@ -92,7 +92,7 @@ impl Io {
             registry,
             listeners: Listeners::new(SpareFd::new()?),
             tcp: Tcp::new(options.write_buffer, control.counters.clone()),
-            udp: Udp::new(control.counters.clone()),
+            udp: Udp::new(control.counters.clone(), options.gso),
             alarms: Timers::default(),
             // A read into an empty buffer would look like the end of the stream.
             read_per_turn: options.read_per_turn.max(1),

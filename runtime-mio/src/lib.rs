@@ -54,6 +54,8 @@ pub struct Options {
     pub read_per_turn: usize,
     /// Bytes held for the sending side of one connection (`limits.conn_write_buffer`).
     pub write_buffer: usize,
+    /// Whether the kernel is handed several datagrams as one message where it can take them (`webrtc.gso`).
+    pub gso: bool,
     /// Where the node's log lines go. Called on the loop's thread, so it must not block for long.
     pub log: Box<dyn FnMut(&LogLine) + Send>,
 }
@@ -64,6 +66,7 @@ impl Options {
         Options {
             read_per_turn: limits.conn_read_per_turn,
             write_buffer: limits.conn_write_buffer,
+            gso: true,
             log: Box::new(log),
         }
     }

@@ -107,14 +107,23 @@ pub(crate) struct Udp {
     ready: VecDeque<usize>,
     /// Something was staged for a socket that is not blocked.
     dirty: bool,
+    /// Nodes may make messages of several datagrams.
+    gso: bool,
     counters: Arc<Counters>,
 }
 
 type Reports = VecDeque<Input<'static>>;
 
 impl Udp {
-    pub(crate) fn new(counters: Arc<Counters>) -> Udp {
-        Udp { sockets: Slab::new(), by_id: BTreeMap::new(), ready: VecDeque::new(), dirty: false, counters }
+    pub(crate) fn new(counters: Arc<Counters>, gso: bool) -> Udp {
+        Udp {
+            sockets: Slab::new(),
+            by_id: BTreeMap::new(),
+            ready: VecDeque::new(),
+            dirty: false,
+            gso,
+            counters,
+        }
     }
 
     pub(crate) fn has_work(&self) -> bool {
@@ -137,7 +146,8 @@ impl Udp {
         let key = entry.key();
         match Socket::open(id, bind, key, registry) {
             Ok(socket) => {
-                let (local, max_segments) = (socket.bound, socket.state.max_gso_segments());
+                let max_segments = if self.gso { socket.state.max_gso_segments() } else { 1 };
+                let local = socket.bound;
                 entry.insert(socket);
                 self.by_id.insert(id, key);
                 reports.push_back(Input::UdpOpened { socket: id, local, max_segments });
@@ -464,7 +474,7 @@ mod tests {
         let registry = poll.registry().try_clone().unwrap();
         let to = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         to.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let (mut udp, mut reports) = (Udp::new(Arc::default()), Reports::new());
+        let (mut udp, mut reports) = (Udp::new(Arc::default(), true), Reports::new());
         let id = SocketId(9);
         udp.open(id, "127.0.0.1:0".parse().unwrap(), &registry, &mut reports);
         assert!(matches!(reports.pop_front(), Some(Input::UdpOpened { max_segments: 1.., .. })));
@@ -497,9 +507,34 @@ mod tests {
     }
 
     #[test]
+    fn without_gso_a_node_is_told_so_and_its_batches_leave_all_the_same() {
+        let poll = Poll::new().unwrap();
+        let (mut udp, mut reports) = (Udp::new(Arc::default(), false), Reports::new());
+        let to = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        to.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let id = SocketId(2);
+        udp.open(id, "127.0.0.1:0".parse().unwrap(), poll.registry(), &mut reports);
+        let Some(Input::UdpOpened { max_segments, .. }) = reports.pop_front() else { panic!("not opened") };
+        assert_eq!(max_segments, 1);
+        let mut batch = Box::new(Batch::new(id));
+        // More than one call takes.
+        for n in 0..100 {
+            batch.push(None, to.local_addr().unwrap(), &[n; 20], max_segments);
+        }
+        assert_eq!(batch.items.len(), 100);
+        udp.stage(batch, poll.registry(), &mut reports);
+        udp.flush(poll.registry(), &mut reports);
+        assert!(matches!(reports.pop_front(), Some(Input::Sent { refused: 0, .. })));
+        for n in 0..100 {
+            let mut buf = [0; 64];
+            assert_eq!((to.recv(&mut buf).unwrap(), buf[0]), (20, n));
+        }
+    }
+
+    #[test]
     fn closing_a_socket_gives_back_what_waits() {
         let poll = Poll::new().unwrap();
-        let (mut udp, mut reports) = (Udp::new(Arc::default()), Reports::new());
+        let (mut udp, mut reports) = (Udp::new(Arc::default(), true), Reports::new());
         let id = SocketId(1);
         udp.open(id, "127.0.0.1:0".parse().unwrap(), poll.registry(), &mut reports);
         let mut batch = Box::new(Batch::new(id));

@@ -594,7 +594,7 @@ fn after_any_faults_all_is_well_again() {
 /// origin, and its viewer stays.
 #[test]
 fn edges_of_another_region_chain_and_survive_the_first_of_them() {
-    seeds(|w| {
+    seeds("0..3", |w| {
         let m = w.host("m1", &[Role::Manager], None);
         let o = w.host_with("o1", &[Role::Origin], Some(m), |c| c.node.region = "eu".to_owned());
         let far = |w: &mut World, name: &str| {
@@ -604,9 +604,9 @@ fn edges_of_another_region_chain_and_survive_the_first_of_them() {
         w.run(ms(2_500));
         let p = live(w, o, STREAM);
         let s = session(w, p);
-        let first = viewer(w, e1, STREAM, p);
+        let first = rtmp_viewer(w, e1, STREAM, p);
         w.run(ms(1_500));
-        let second = viewer(w, e2, STREAM, p);
+        let second = rtmp_viewer(w, e2, STREAM, p);
         w.run(ms(4_000));
         let pulls = |w: &mut World, at: HostId| {
             let sessions = json(w, at, "/api/v1/sessions");

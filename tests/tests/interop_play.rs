@@ -78,6 +78,15 @@ fn chromium_by_whip_is_seen_and_heard_in_chromium_and_played_by_ffmpeg_from_the_
         "{seen}"
     );
 
+    // The same by HTTP-FLV.
+    let flv = place.whep.replace("/whep/live/camera", "/flv/live/camera.flv");
+    let seen_flv = probe(&flv).expect("ffprobe reads the stream by HTTP-FLV");
+    let codecs = |seen: &serde_json::Value| -> Vec<String> {
+        let all = seen["streams"].as_array().cloned().unwrap_or_default();
+        all.iter().filter_map(|s| s["codec_name"].as_str().map(ToOwned::to_owned)).collect()
+    };
+    assert_eq!(codecs(&seen_flv), codecs(&seen), "{seen_flv}");
+
     // A player that knows no Opus hears AAC made of it.
     let sounds = seen["streams"].as_array().and_then(|s| s.iter().find(|s| s["codec_type"] == "audio"));
     assert_eq!(sounds.map(|s| s["codec_name"].clone()), Some("aac".into()), "{seen}");

@@ -66,11 +66,11 @@ fn cameras_are_pulled_with_their_password_and_viewers_outlast_one_that_goes_away
 #[test]
 fn a_camera_that_refuses_the_connection_for_media_is_pulled_by_datagrams() {
     let _turn = turn();
-    let net = Net::fresh();
-    // Its datagrams come from the address that the system gives them, which must be its own.
-    let camera = Camera::start(Ipv4Addr::LOCALHOST, "udp");
+    // Datagrams within a host come from the first loopback address, whatever its sockets are bound to.
+    let here = Ipv4Addr::LOCALHOST;
+    let camera = Camera::start(here, "udp");
     let source = format!(r#"sources=[{{stream="cam/x", url="{}"}}]"#, camera.url("s3cret"));
-    let mut node = Node::start("n", "manager,origin,edge", net.host(1), None, &["--set", &source]);
+    let mut node = Node::start("n", "manager,origin,edge", here, None, &["--set", &source]);
     node.wait_http("/readyz");
     let mut player = Ffmpeg::play(&node.rtmp("cam/x"));
     player.wait_more_frames(50, LONG);

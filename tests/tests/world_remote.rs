@@ -277,3 +277,24 @@ fn a_publisher_keeps_the_name_that_a_source_has_too() {
         assert_eq!(row(w, node, "sources")["state"], "working", "it pulls once the name is free");
     });
 }
+
+#[test]
+fn a_camera_that_hangs_is_given_up_and_had_again() {
+    for url in ["rtsp://10.0.0.1:8554/live/one", "rtmp://10.0.0.1/live/one"] {
+        seeds(|w| {
+            let (camera, _) = camera(w);
+            let node = w.host_with("node", &ALL, None, pulls(url, When::Always));
+            w.run(ms(5_000));
+            // Its kernel still takes connections and bytes; nobody answers.
+            w.pause(camera);
+            w.run(ms(25_000));
+            let now = row(w, node, "sources");
+            assert!(now["state"] != "working" && now["tries"].as_u64() > Some(1), "{now}");
+            w.resume(camera);
+            w.run(ms(40_000));
+            assert_eq!(row(w, node, "sources")["state"], "working");
+            let viewer = w.play(node, STREAM);
+            sees(w, viewer, "the camera's pictures", 5_000);
+        });
+    }
+}

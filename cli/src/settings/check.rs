@@ -29,6 +29,7 @@ pub(crate) fn check(config: &Config) -> Vec<Finding> {
     certificates(config, &mut found);
     auth(config, &mut found);
     remotes(config, &mut found);
+    pacing(config, &mut found);
     limits(config, &mut found);
     found.0
 }
@@ -257,6 +258,17 @@ fn without_key(host: &str, found: &mut Findings) {
         Err(_) if host.eq_ignore_ascii_case("localhost") => {}
         // What the name resolves to is not known before the node runs.
         Err(_) => found.odd("cluster.key", TEXT),
+    }
+}
+
+fn pacing(config: &Config, found: &mut Findings) {
+    for (key, ms) in [
+        ("pacing.sound_wait_ms", config.pacing.sound_wait_ms),
+        ("pacing.tcp_merge_ms", config.pacing.tcp_merge_ms),
+    ] {
+        if ms > 1_000 {
+            found.wrong(key, "must be at most 1000: viewers would see the stream that much later");
+        }
     }
 }
 

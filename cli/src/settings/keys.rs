@@ -111,6 +111,12 @@ const KEYS: &[(&str, &str, &str)] = &[
         "true or false",
     ),
     (
+        "webrtc.gso",
+        "Hand the kernel all datagrams of a viewer's picture as one message where it can take them (UDP_SEGMENT); it does \
+         without by itself where it cannot. Switch it off to compare, or where a network driver sends such messages damaged.",
+        "true or false",
+    ),
+    (
         "webrtc.stun",
         "Answer STUN requests of anybody on that port, and tell clients so, who then need no STUN server of others.",
         "true or false",
@@ -187,6 +193,23 @@ const KEYS: &[(&str, &str, &str)] = &[
         "The password of that user. Empty: nobody can log in, and calls that change something are answered on this host \
          only.",
         "a text, at best 16 characters or more",
+    ),
+    (
+        "pacing.sound_wait_ms",
+        "Where many watch a stream, sound waits at most this long for the next picture, so that both leave in one message, \
+         which costs much less. As long as one picture at 30 a second. 0: never.",
+        "a whole number from 0 to 1000",
+    ),
+    (
+        "pacing.sound_wait_viewers",
+        "How many viewers of a stream on this node are many; with fewer, sound leaves at once.",
+        "a whole number",
+    ),
+    (
+        "pacing.tcp_merge_ms",
+        "Frames for viewers over TCP (RTMP, HTTP-FLV, RTSP) are collected for this long and written with one call: cheaper, \
+         and that much later. 0: each leaves at once.",
+        "a whole number from 0 to 1000",
     ),
     (
         "bridge.audio",

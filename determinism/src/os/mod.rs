@@ -9,6 +9,7 @@
 //!
 //! Only for Linux with the GNU C library on x86-64 and 64-bit ARM. Elsewhere [`run`] and [`Scope::new`] say so.
 
+pub mod count;
 #[cfg_attr(
     all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")),
     path = "interpose.rs"

@@ -254,8 +254,25 @@ impl Response {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 
+    /// The bytes of status line and headers before a body whose end is that of the connection (RFC 9112, 6.3).
+    pub(super) fn head_of_stream(&self) -> Bytes {
+        let mut out = self.lines();
+        out.put_slice(b"Connection: close\r\n\r\n");
+        out.freeze()
+    }
+
     /// The bytes of status line and headers. The length stands there for HEAD too (RFC 9110 section 9.3.2).
     pub(super) fn head(&self, close: bool) -> Bytes {
+        let mut out = self.lines();
+        if self.may_have_body() {
+            out.put_slice(format!("Content-Length: {}\r\n", self.body.len()).as_bytes());
+        }
+        out.put_slice(if close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
+        out.freeze()
+    }
+
+    /// Status line and headers without those that frame the message.
+    fn lines(&self) -> BytesMut {
         let mut out = BytesMut::with_capacity(256);
         out.put_slice(format!("HTTP/1.1 {} {}\r\n", self.status, phrase(self.status)).as_bytes());
         for (name, value) in &self.headers {
@@ -265,11 +282,7 @@ impl Response {
             }
             out.put_slice(format!("{name}: {value}\r\n").as_bytes());
         }
-        if self.may_have_body() {
-            out.put_slice(format!("Content-Length: {}\r\n", self.body.len()).as_bytes());
-        }
-        out.put_slice(if close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
-        out.freeze()
+        out
     }
 
     /// Whether this status can carry a body at all (RFC 9110 section 6.4.1).

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/`, `/watch/{app}/{stream}`, `/publish/{app}/{stream}` | GET |
 //! | `/assets/{name}`, `/client.js` | GET |
+//! | `/flv/{app}/{stream}.flv` | GET, OPTIONS |
 //! | `/whip/{app}/{stream}`, `/whep/{app}/{stream}` | POST, OPTIONS |
 //! | `/{app}/whip/endpoint/{stream}`, `/{app}/whep/endpoint/{stream}` | as `/whip/…` and `/whep/…`, in the stream-manager dialect |
 //! | `/{app}/whip/resource/{stream}/{id}`, `/{app}/whep/resource/{stream}/{id}` | as the sessions below |
@@ -82,6 +83,8 @@ pub enum Route {
     Asset(String),
     /// The client for pages of any origin; see [`super::pages::client`].
     Client,
+    /// Watch by HTTP-FLV.
+    Flv(StreamKey),
     /// Publish by WebRTC: the body is an offer.
     Whip(StreamKey),
     /// DELETE ends a WHIP session, PATCH brings trickled candidates.
@@ -155,6 +158,7 @@ impl Route {
         matches!(
             self,
             Route::Client
+                | Route::Flv(_)
                 | Route::Whip(_)
                 | Route::Whep(_)
                 | Route::WhepOffer(_)
@@ -202,6 +206,12 @@ pub fn route(request: &Request) -> Route {
         "watch" => stream(rest, |key| read(request, || Route::Watch(key))),
         "publish" => stream(rest, |key| read(request, || Route::Publish(key))),
         "assets" => read(request, || Route::Asset(rest.to_owned())),
+        "flv" => match rest.strip_suffix(".flv") {
+            Some(name) => stream(name, |key| {
+                crossing(request, &[Method::Get, Method::Head], CLIENT, || Route::Flv(key))
+            }),
+            None => Route::NotFound("HTTP-FLV is at /flv/{app}/{stream}.flv".to_owned()),
+        },
         "whip" => stream(rest, |key| crossing(request, &[Method::Post], ENDPOINT, || Route::Whip(key))),
         "whep" => stream(rest, |key| crossing(request, &[Method::Post], ENDPOINT, || Route::Whep(key))),
         "whip-session" => resource(request, rest, |id| Route::WhipResource { id }),

@@ -39,6 +39,13 @@ pub enum Input<'a> {
         /// The subprotocol that was chosen of those that the client offered ([`upgrade::subprotocols`]).
         subprotocol: Option<&'a str>,
     },
+    /// The answer to the last [`Output::Request`] has a body without an end: this is its head; what follows is
+    /// [`Input::Body`], until the connection ends.
+    Stream(Response),
+    /// More of that body.
+    Body(Bytes),
+    /// That body ends after all, for this reason.
+    EndBody(Reason),
     /// A message for the peer of a websocket.
     Text(&'a str),
     /// End a websocket; see [`websocket::Input::Close`].
@@ -120,6 +127,8 @@ enum Phase {
     Body { head: Box<Head>, started: Time },
     /// A request was given out; its answer is owed.
     Waiting { head_only: bool, close: bool },
+    /// A body without an end is on its way; the peer has nothing more to say.
+    Streaming,
     /// A request for a websocket was given out; it is to be accepted, with this key, or refused.
     Upgrading { accept: String },
     /// It is a websocket.
@@ -207,6 +216,28 @@ impl Server {
         match &self.phase {
             Phase::Socket(channel) => Some(channel.queued()),
             _ => None,
+        }
+    }
+
+    /// Bytes that wait for the peer, if its answer is a body without an end.
+    pub fn stream_queued(&self) -> Option<usize> {
+        matches!(self.phase, Phase::Streaming).then(|| self.outbox.queued())
+    }
+
+    /// As [`Input::Body`].
+    pub fn handle_body(&mut self, bytes: Bytes, now: Time) {
+        self.handle(Input::Body(bytes), now);
+    }
+
+    fn stream(&mut self, response: &Response) {
+        let Phase::Waiting { head_only, .. } = self.phase else { return };
+        self.push(response.head_of_stream());
+        self.served = true;
+        if head_only || self.finished {
+            self.end(Reason::peer("http_done", "the answer to HEAD has no body"), false);
+        } else {
+            self.inbox.consume(usize::MAX);
+            self.phase = Phase::Streaming;
         }
     }
 
@@ -333,6 +364,9 @@ impl Server {
             Phase::Head { .. } | Phase::Body { .. } => {
                 self.end(Reason::peer("http_truncated", "the peer closed in the middle of a request"), false);
             }
+            Phase::Streaming => {
+                self.end(Reason::peer("peer_closed", "the viewer closed the connection"), false)
+            }
             _ => {}
         }
     }
@@ -415,7 +449,11 @@ impl Server {
             }
             Phase::Lingering { until, .. } => Some(Deadline::new(*until, "http linger")),
             Phase::Socket(channel) => channel.deadline(),
-            Phase::Waiting { .. } | Phase::Upgrading { .. } | Phase::Flushing { .. } | Phase::Closed => None,
+            Phase::Waiting { .. }
+            | Phase::Streaming
+            | Phase::Upgrading { .. }
+            | Phase::Flushing { .. }
+            | Phase::Closed => None,
         }
     }
 
@@ -471,7 +509,12 @@ impl Machine for Server {
                 Input::Received(bytes) => websocket::Input::Received(bytes),
                 Input::Writable(free) => websocket::Input::Writable(free),
                 Input::PeerFinished => websocket::Input::PeerFinished,
-                Input::Tick | Input::Respond(_) | Input::Accept { .. } => websocket::Input::Tick,
+                Input::Tick
+                | Input::Respond(_)
+                | Input::Accept { .. }
+                | Input::Stream(_)
+                | Input::Body(_)
+                | Input::EndBody(_) => websocket::Input::Tick,
                 Input::Text(text) => websocket::Input::Text(text),
                 Input::CloseSocket { code, text } => websocket::Input::Close { code, text },
             };
@@ -489,6 +532,20 @@ impl Machine for Server {
             Input::PeerFinished => {
                 self.finished = true;
                 self.advance();
+                if matches!(self.phase, Phase::Streaming) {
+                    self.end_of_input();
+                }
+            }
+            Input::Stream(response) => self.stream(&response),
+            Input::Body(bytes) => {
+                if matches!(self.phase, Phase::Streaming) {
+                    self.push(bytes);
+                }
+            }
+            Input::EndBody(reason) => {
+                if matches!(self.phase, Phase::Streaming) {
+                    self.end(reason, false);
+                }
             }
             Input::Tick => {}
             Input::Respond(response) => self.respond(response),

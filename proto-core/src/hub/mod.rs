@@ -13,6 +13,7 @@ pub mod audit;
 mod clock;
 pub mod delivery;
 mod event;
+mod pace;
 mod ring;
 mod stats;
 mod stream;
@@ -22,16 +23,17 @@ mod tests;
 
 pub use crate::media::track::CodecSet;
 pub use event::{HubEvent, Notice};
+pub use pace::{Pace, Pacing};
 pub use stats::{Count, Drops, StreamState, StreamStats, SubscriberStats, TrackStats};
 pub use subscriber::SubscriberState;
 
 use crate::error::Reason;
 use crate::ids::Epoch;
 use crate::limits::Limits;
-use crate::media::frame::{Ingest, NewFrame};
+use crate::media::frame::{FrameKind, Ingest, NewFrame};
 use crate::media::key::StreamKey;
 use crate::media::track::{Codec, CodecConfig, CodecParams, TrackId};
-use crate::simulation::Bug;
+use crate::simulation::{Bug, Site};
 use crate::time::{Deadline, Time, Timers};
 use bytes::Bytes;
 use delivery::Delivery;
@@ -72,12 +74,15 @@ enum Timer {
     Hold(StreamId),
     KeyRequest(StreamId),
     Viewer(SubscriberId),
+    Sound(StreamId),
+    Merge(StreamId),
 }
 
 /// All streams of a node. See the module's text.
 #[derive(Debug)]
 pub struct Hub {
     limits: Limits,
+    pacing: Pacing,
     streams: BTreeMap<StreamId, Stream>,
     names: BTreeMap<StreamKey, StreamId>,
     subscribers: Slab<Subscriber>,
@@ -95,6 +100,7 @@ impl Hub {
     pub fn new(limits: &Limits) -> Hub {
         Hub {
             limits: limits.clone(),
+            pacing: Pacing::default(),
             streams: BTreeMap::new(),
             names: BTreeMap::new(),
             subscribers: Slab::new(),
@@ -105,6 +111,11 @@ impl Hub {
             stray: 0,
             memory: limits.memory_bytes,
         }
+    }
+
+    /// Says how long frames may wait so that fewer messages carry them; [`Pacing::default`] if this is not called.
+    pub fn set_pacing(&mut self, pacing: Pacing) {
+        self.pacing = pacing;
     }
 
     /// Gives a source the right to publish under a name: opens the stream, or takes it over. The stream's clock goes
@@ -261,7 +272,7 @@ impl Hub {
             if let Err(broken) = s.within_limits(&self.limits) {
                 return self.end_broken(stream, broken, now);
             }
-            self.wake(stream);
+            self.came(stream, taken.kind, now);
         }
         if taken.wants_key {
             self.request_key_frame(stream, now);
@@ -299,15 +310,41 @@ impl Hub {
         }
     }
 
-    /// Tells those who had taken everything that there is more.
-    fn wake(&mut self, stream: StreamId) {
+    /// A frame came: those who had taken everything are told, each at its pace.
+    fn came(&mut self, stream: StreamId, kind: FrameKind, now: Time) {
         let Some(s) = self.streams.get_mut(&stream) else { return };
-        for id in std::mem::take(&mut s.drained) {
+        let Pacing { sound_wait_ms: ride, tcp_merge_ms: merge, .. } = self.pacing;
+        let switches = self.limits.simulation;
+        let rides = kind == FrameKind::Audio
+            && s.drained.sound_rides(now, self.pacing, switches.happens(Site::SoundWaits, now.as_nanos()));
+        if matches!(kind, FrameKind::Key | FrameKind::Delta) {
+            s.drained.picture(now);
+        }
+        self.wake(stream, Pace::Prompt);
+        if !rides {
+            self.timers.cancel(&Timer::Sound(stream));
+            self.wake(stream, Pace::Riding);
+        } else if !self.timers.has(&Timer::Sound(stream)) {
+            let at = now + Duration::from_millis(ride);
+            self.timers.set(Timer::Sound(stream), Deadline::new(at, "hub: sound waits for a picture"));
+        }
+        if !self.timers.has(&Timer::Merge(stream)) && merge > 0 {
+            let at = now + Duration::from_millis(merge);
+            self.timers.set(Timer::Merge(stream), Deadline::new(at, "hub: frames are merged"));
+        }
+    }
+
+    /// Tells those of one pace who had taken everything that there is more.
+    fn wake(&mut self, stream: StreamId, pace: Pace) {
+        let Some(s) = self.streams.get_mut(&stream) else { return };
+        let mut list = s.drained.take(pace);
+        for id in list.drain(..) {
             if let Some(v) = self.subscribers.get_mut(id.slot).filter(|v| v.id == id) {
                 v.drained = false;
                 self.events.push_back(HubEvent::Ready(id));
             }
         }
+        s.drained.restore(pace, list);
     }
 
     /// A bridge says what it makes out of the track `from` of a stream. Subscribers that cannot play that track, but
@@ -321,13 +358,13 @@ impl Hub {
     /// Takes a packet of sound that a bridge made for the track that it derived (see [`TrackId::derived`]). `pts` is on
     /// the stream's own clock. What is not later than the packet before, or was made of sound that is over, is dropped
     /// and counted.
-    pub fn derived(&mut self, stream: StreamId, track: TrackId, pts: i64, payload: Bytes) {
+    pub fn derived(&mut self, stream: StreamId, track: TrackId, pts: i64, payload: Bytes, now: Time) {
         let Some(s) = self.streams.get_mut(&stream) else {
             self.stray += 1;
             return;
         };
         if s.derived(track, pts, payload).frame {
-            self.wake(stream);
+            self.came(stream, FrameKind::Audio, now);
         }
     }
 
@@ -362,6 +399,8 @@ impl Hub {
             self.names.remove(&s.key);
             self.timers.cancel(&Timer::Hold(stream));
             self.timers.cancel(&Timer::KeyRequest(stream));
+            self.timers.cancel(&Timer::Sound(stream));
+            self.timers.cancel(&Timer::Merge(stream));
             let stats = Box::new(s.stats(now));
             self.events.push_back(HubEvent::Ended { stream, key: s.key, reason, stats });
             self.share();
@@ -434,6 +473,13 @@ impl Hub {
         Ok(id)
     }
 
+    /// Says how soon a subscriber is to be told of new frames; [`Pace::Riding`] if this was not called.
+    pub fn set_pace(&mut self, subscriber: SubscriberId, pace: Pace) {
+        if let Some(v) = self.subscribers.get_mut(subscriber.slot).filter(|v| v.id == subscriber) {
+            v.pace = pace;
+        }
+    }
+
     /// Removes a subscriber and answers with its numbers, or `None` if it is gone already.
     pub fn unsubscribe(&mut self, subscriber: SubscriberId) -> Option<SubscriberStats> {
         self.remove(subscriber)
@@ -478,7 +524,11 @@ impl Hub {
             },
             Next::Drained => {
                 if !std::mem::replace(&mut v.drained, true) {
-                    s.drained.push(subscriber);
+                    let pace = match v.pace {
+                        Pace::Merged if self.pacing.tcp_merge_ms == 0 => Pace::Riding,
+                        pace => pace,
+                    };
+                    s.drained.push(subscriber, pace);
                 }
                 self.timers.cancel(&Timer::Viewer(subscriber));
                 None
@@ -563,6 +613,8 @@ impl Hub {
                     }
                 }
                 Timer::Viewer(id) => self.look_at(id, now),
+                Timer::Sound(id) => self.wake(id, Pace::Riding),
+                Timer::Merge(id) => self.wake(id, Pace::Merged),
             }
         }
     }

@@ -2,7 +2,7 @@
 //! pictures.
 
 use crate::limits::Limits;
-use crate::media::frame::Frame;
+use crate::media::frame::{Frame, Renderings};
 use crate::media::key::StreamKey;
 use crate::media::track::CodecConfig;
 use crate::simulation::{Bug, Site};
@@ -32,6 +32,8 @@ pub(super) struct Ring {
     entries: VecDeque<Entry>,
     /// The number of the oldest entry.
     first: u64,
+    /// The number of the oldest entry that may have its forms for sending.
+    hot: u64,
     held: u64,
     total: u64,
     edge: i64,
@@ -39,6 +41,10 @@ pub(super) struct Ring {
     bytes_limit: u64,
     nanos_limit: i64,
 }
+
+/// How long after its frame a form for sending is kept in the ring, nanoseconds of the media clock: longer than what
+/// viewers may be behind (`viewer_queue_ms`).
+const HOT: i64 = 4_000_000_000;
 
 /// Milliseconds as the nanoseconds of the media clock.
 pub(super) fn nanos(ms: u64) -> i64 {
@@ -78,6 +84,30 @@ impl Ring {
         self.edge = edge;
         self.entries.push_back(entry);
         self.trim();
+        self.cool();
+    }
+
+    /// Lets go of the forms for sending of frames that nearly all viewers have had: they take as much as the frames
+    /// themselves, and whoever comes late makes them again. Who still sends one keeps it.
+    fn cool(&mut self) {
+        self.hot = self.hot.max(self.first);
+        let old = self.edge.saturating_sub(HOT);
+        while let Some(entry) =
+            usize::try_from(self.hot - self.first).ok().and_then(|at| self.entries.get_mut(at))
+            && entry.edge < old
+        {
+            let Frame { seq, epoch, config_version, media, renderings } = &*entry.frame;
+            if !renderings.are_none() {
+                entry.frame = Arc::new(Frame {
+                    seq: *seq,
+                    epoch: *epoch,
+                    config_version: *config_version,
+                    media: media.clone(),
+                    renderings: Renderings::default(),
+                });
+            }
+            self.hot += 1;
+        }
     }
 
     fn trim(&mut self) {

@@ -2,6 +2,7 @@
 
 use super::clock::{MIN_STEP, StreamClock, TrackClock};
 use super::event::Notice;
+use super::pace::Drained;
 use super::ring::Ring;
 use super::stats::{Count, Drops, Rate, StreamState, StreamStats, TrackStats};
 use super::{SourceId, SubscriberId};
@@ -61,10 +62,12 @@ impl Track {
 }
 
 /// What became of an item that a source handed in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Taken {
     /// A frame went into the ring.
     pub(super) frame: bool,
+    /// What it is.
+    pub(super) kind: FrameKind,
     /// A key frame went into the ring.
     pub(super) key: bool,
     /// Only a key frame helps this track on.
@@ -72,6 +75,19 @@ pub(super) struct Taken {
     pub(super) notice: Option<Notice>,
     /// A track of pictures went over to this codec.
     pub(super) other_codec: Option<Codec>,
+}
+
+impl Default for Taken {
+    fn default() -> Taken {
+        Taken {
+            frame: false,
+            kind: FrameKind::Data,
+            key: false,
+            wants_key: false,
+            notice: None,
+            other_codec: None,
+        }
+    }
 }
 
 /// Paces the requests for key frames.
@@ -93,8 +109,8 @@ pub(super) struct Stream {
     pub(super) subscribers: BTreeSet<SubscriberId>,
     /// How many subscribers take which codecs, bridges left out.
     pub(super) audiences: BTreeMap<CodecSet, usize>,
-    /// Subscribers that have taken everything and are to be told of the next frame. May name some that left.
-    pub(super) drained: Vec<SubscriberId>,
+    /// Subscribers that have taken everything and are to be told of the next frame.
+    pub(super) drained: Drained,
     pub(super) key_requests: KeyRequests,
     pub(super) notices: Vec<Notice>,
     pub(super) not_delivered: Drops,
@@ -117,7 +133,7 @@ impl Stream {
             tracks: Vec::new(),
             subscribers: BTreeSet::new(),
             audiences: BTreeMap::new(),
-            drained: Vec::new(),
+            drained: Drained::default(),
             key_requests: KeyRequests::default(),
             notices: Vec::new(),
             not_delivered: Drops::new(),
@@ -295,7 +311,7 @@ impl Stream {
             renderings: Renderings::default(),
         };
         self.ring.push(frame, config, slot, nth, self.clock.edge(), 0);
-        Taken { frame: true, ..Taken::default() }
+        Taken { frame: true, kind: FrameKind::Audio, ..Taken::default() }
     }
 
     pub(super) fn note(&mut self, notice: Notice) -> Option<Notice> {
@@ -347,7 +363,8 @@ impl Stream {
         let nth = track.count;
         track.count += 1;
         track.input.add(media.payload.len());
-        let key = media.kind == FrameKind::Key;
+        let kind = media.kind;
+        let key = kind == FrameKind::Key;
         if key {
             track.last_key = Some(place);
         }
@@ -369,7 +386,7 @@ impl Stream {
         };
         self.ring.push(frame, config, slot, nth, self.clock.edge(), extra);
         let notice = if b_frames { self.note(Notice::BFrames) } else { None };
-        Taken { frame: true, key, notice, ..Taken::default() }
+        Taken { frame: true, kind, key, notice, ..Taken::default() }
     }
 
     /// S6, asserted after each frame: the ring kept its limits.

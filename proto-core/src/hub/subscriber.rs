@@ -3,6 +3,7 @@
 
 use super::clock::MIN_STEP;
 use super::delivery::Delivery;
+use super::pace::Pace;
 use super::ring::{Entry, Ring, nanos};
 use super::stats::{Count, Drops, SubscriberStats};
 use super::stream::Stream;
@@ -139,6 +140,7 @@ pub(super) struct Subscriber {
     pub(super) accepts: CodecSet,
     /// It feeds a bridge, and must not get what bridges make.
     pub(super) bridge: bool,
+    pub(super) pace: Pace,
     /// The ring number where it began.
     from: u64,
     cursor: u64,
@@ -186,6 +188,7 @@ impl Subscriber {
             stream: stream_id,
             accepts,
             bridge,
+            pace: if bridge { Pace::Prompt } else { Pace::Riding },
             from,
             cursor: from,
             needs_key: u64::MAX,

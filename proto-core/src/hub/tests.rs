@@ -493,7 +493,7 @@ fn a_browser_gets_no_aac_but_what_a_bridge_makes_of_it_and_others_get_aac_alone(
     let made = TrackId::AUDIO.derived(Codec::Opus);
     w.hub.derive(w.stream, TrackId::AUDIO, CodecParams::Opus { channels: 2 });
     for (pts, kept) in [(1_010, true), (1_030, true), (1_030, false), (1_050, true)] {
-        w.hub.derived(w.stream, made, pts * MS, Bytes::from_static(b"opus"));
+        w.hub.derived(w.stream, made, pts * MS, Bytes::from_static(b"opus"), at(w.now));
         let ready = w.events().contains(&HubEvent::Ready(browser));
         assert_eq!(ready, kept && pts == 1_010, "told once, and not of what does not rise: {pts}");
     }
@@ -507,7 +507,7 @@ fn a_browser_gets_no_aac_but_what_a_bridge_makes_of_it_and_others_get_aac_alone(
     // Another publisher brings Opus: it goes to the browser as it is, and what the bridge still makes to nobody.
     w.hub.publish(&key(), epoch(2), SourceId(2), at(w.now)).unwrap();
     w.hub.ingest(w.stream, SourceId(2), config(TrackId::AUDIO, CodecParams::Opus { channels: 2 }), at(w.now));
-    w.hub.derived(w.stream, made, 1_070 * MS, Bytes::from_static(b"late"));
+    w.hub.derived(w.stream, made, 1_070 * MS, Bytes::from_static(b"late"), at(w.now));
     w.hub.ingest(w.stream, SourceId(2), frame(FrameKind::Audio, 0, 0, 50), at(w.now));
     assert!(matches!(w.take(browser, 9)[..], [C(1, 2), A(_)]));
     let stats = w.hub.stats(w.stream, at(w.now)).unwrap();
@@ -560,6 +560,115 @@ fn stuck_and_idle_viewers_cost_nothing_per_frame() {
     assert_eq!(w.events(), [HubEvent::Ready(subs[5]), HubEvent::Ready(subs[3])]);
     w.put(frame(FrameKind::Delta, 120, 120, 9));
     assert_eq!(w.events(), []);
+}
+
+/// Viewers that have seen some pictures, each 40 ms.
+fn crowd(viewers: usize, pacing: Pacing) -> (World, Vec<SubscriberId>) {
+    let mut w = World::video(&Limits::default());
+    w.hub.set_pacing(pacing);
+    w.put(config(TrackId::AUDIO, aac()));
+    let all: Vec<SubscriberId> = (0..viewers).map(|_| w.join(ALL)).collect();
+    w.play(120, 25, 9, false);
+    for v in &all {
+        w.take(*v, 99);
+    }
+    w.events();
+    (w, all)
+}
+
+#[test]
+fn sound_waits_for_the_next_picture_where_many_watch() {
+    let sound = |w: &mut World| {
+        let ms = w.now as i64;
+        w.put(frame(FrameKind::Audio, ms, ms, 9));
+        w.events().len()
+    };
+    for (viewers, told) in [(99, 99), (100, 0)] {
+        let (mut w, all) = crowd(viewers, Pacing::default());
+        assert_eq!(sound(&mut w), told, "{viewers} viewers");
+        w.now += 20;
+        w.hub.tick(at(w.now));
+        w.put(frame(FrameKind::Delta, w.now as i64, w.now as i64, 9));
+        assert_eq!(w.events().len(), viewers - told);
+        let got = w.take(all[0], 9);
+        assert!(matches!(got[..], [A(_), D(..)]), "{got:?}");
+        assert_eq!(w.hub.verify(), Ok(()));
+    }
+    // No picture comes: it waits for so long and no longer.
+    let (mut w, _) = crowd(100, Pacing::default());
+    assert_eq!(sound(&mut w), 0);
+    w.hub.tick(at(w.now + 33));
+    assert_eq!(w.events().len(), 0);
+    w.hub.tick(at(w.now + 34));
+    assert_eq!(w.events().len(), 100);
+    // Other nodes and bridges are told at once, and so is everybody where pictures are rare.
+    let (mut w, all) = crowd(101, Pacing::default());
+    w.hub.set_pace(all[7], Pace::Prompt);
+    w.put(frame(FrameKind::Delta, w.now as i64, w.now as i64, 9));
+    all.iter().for_each(|v| drop(w.take(*v, 9)));
+    w.events();
+    w.now += 20;
+    assert_eq!(sound(&mut w), 1);
+    w.now += 100;
+    w.put(frame(FrameKind::Delta, w.now as i64, w.now as i64, 9));
+    all.iter().for_each(|v| drop(w.take(*v, 9)));
+    w.events();
+    assert_eq!(sound(&mut w), 101);
+    let (mut w, _) = crowd(100, Pacing { sound_wait_ms: 0, ..Pacing::default() });
+    assert_eq!(sound(&mut w), 100, "switched off");
+}
+
+#[test]
+fn frames_for_viewers_over_tcp_are_merged_where_that_is_wanted() {
+    let (mut w, all) = crowd(3, Pacing { tcp_merge_ms: 300, ..Pacing::default() });
+    w.hub.set_pace(all[1], Pace::Merged);
+    w.play(160, 25, 9, false);
+    w.take(all[1], 99);
+    w.events();
+    // It was told once in its old pace. From here on it is told with the others of its kind only.
+    let mut told = Vec::new();
+    while w.now < 1_200 {
+        w.play(w.now + 20, 25, 9, true);
+        for event in w.events() {
+            if event == HubEvent::Ready(all[1]) {
+                told.push(w.now);
+                w.take(all[1], 99);
+            }
+        }
+    }
+    assert!(told.len() >= 3 && told.windows(2).all(|p| (300..=340).contains(&(p[1] - p[0]))), "{told:?}");
+    assert_eq!(w.hub.verify(), Ok(()));
+}
+
+#[test]
+fn forms_for_sending_are_let_go_after_a_while_but_not_from_who_holds_the_frame() {
+    let mut w = World::video(&Limits::default());
+    let sub = w.join(ALL);
+    let mut held = None;
+    while w.now < 10_000 {
+        w.play(w.now + 40, 25, 9, false);
+        while let Some(delivery) = w.hub.next(sub, at(w.now)) {
+            if let Delivery::Frame { frame, .. } = delivery {
+                frame.renderings.rtmp.get_or_init(|| Bytes::from_static(b"made"));
+                held.get_or_insert(frame);
+            }
+        }
+    }
+    let ring = &w.hub.streams[&w.stream].ring;
+    let made: Vec<i64> = (ring.first()..ring.end())
+        .filter_map(|n| ring.get(n))
+        .filter(|e| !e.frame.renderings.are_none())
+        .map(|e| ring.edge() - e.edge)
+        .collect();
+    assert!(
+        made.len() > 95 && made.iter().all(|age| *age <= 4_000 * MS),
+        "{} {:?}",
+        made.len(),
+        made.first()
+    );
+    assert_eq!(ring.end() - ring.first(), 250, "the frames themselves stay");
+    assert!(!held.unwrap().renderings.are_none());
+    assert_eq!(w.hub.verify(), Ok(()));
 }
 
 #[test]

@@ -86,6 +86,15 @@ pub struct Renderings {
     pub rtp: OnceLock<RtpPayloads>,
     /// The RTMP message in chunks with the stream's own timestamp, as every player gets it.
     pub rtmp: OnceLock<Bytes>,
+    /// The tag of an FLV file with the stream's own timestamp.
+    pub flv: OnceLock<Bytes>,
+}
+
+impl Renderings {
+    /// Whether none has been made.
+    pub fn are_none(&self) -> bool {
+        self.rtp.get().is_none() && self.rtmp.get().is_none() && self.flv.get().is_none()
+    }
 }
 
 /// One coded picture, audio packet or data message in its place in a stream. Shared behind `Arc`.

@@ -9,6 +9,10 @@ const SLEW: i64 = 10;
 /// A correction beyond this is made at once: the picture is worse off out of step than with a jump.
 const SLEW_MAX: i64 = 1_000_000_000;
 
+/// Timestamps go back by less than this where pictures are shown in another order than they are sent in, or packets come late.
+/// Beyond, the sender began to count anew (GStreamer's server does when a second client joins a shared source).
+const BACK: i64 = 3_000_000_000;
+
 /// Between two reports of a track its wall clock and its timestamps may differ by this, nanoseconds, and by a share of
 /// the time. Beyond, the wall clock was set or does not run, and says nothing about how tracks lie.
 const STEADY: i128 = 50_000_000;
@@ -95,7 +99,7 @@ impl TrackClock {
         let ticks_ns = self.nanos(ticks);
         let limit = self.discontinuity.as_nanos() as i64;
         let anchor = match &mut self.anchor {
-            Some(anchor) if (ticks_ns - anchor.last_ticks_ns).abs() <= limit => anchor,
+            Some(anchor) if (-BACK.min(limit)..=limit).contains(&(ticks_ns - anchor.last_ticks_ns)) => anchor,
             anchor => {
                 if anchor.is_some() {
                     self.discontinuities += 1;
@@ -174,6 +178,17 @@ mod tests {
         let mut c = clock(48_000);
         c.time(0, Time::from_millis(0));
         assert_eq!(c.time(48_000 * 60, Time::from_millis(20)), 20 * MS);
+        assert_eq!(c.discontinuities(), 1);
+    }
+
+    #[test]
+    fn a_sender_that_counts_anew_goes_on_at_the_arrival() {
+        let mut c = clock(90_000);
+        let at = |s: u64| Time::from_millis(s * 1_000);
+        assert_eq!(c.shown(90_000 * 9, at(9)), 9_000 * MS);
+        assert_eq!(c.shown(90_000 * 8, at(9)), 8_000 * MS, "a picture that is shown before the last one");
+        assert_eq!(c.shown(90_000, at(10)), 10_000 * MS, "8 s back are a new beginning");
+        assert_eq!(c.shown(90_000 * 2, at(11)), 11_000 * MS);
         assert_eq!(c.discontinuities(), 1);
     }
 

@@ -286,7 +286,7 @@ impl Node {
             self.hub.derive(stream, from, params);
         }
         for Sound { pts, data } in done.sound {
-            self.hub.derived(stream, from.derived(to), pts, data);
+            self.hub.derived(stream, from.derived(to), pts, data, self.now);
         }
         match done.failed {
             Some(why) => self.bridge_failed(id, &why),

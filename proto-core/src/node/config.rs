@@ -6,6 +6,7 @@ pub mod remotes;
 pub use crate::ids::Role;
 
 pub use crate::auth::config::AuthConfig;
+use crate::hub::Pacing;
 use crate::limits::Limits;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -50,6 +51,8 @@ pub struct Config {
     pub advertise: AdvertiseConfig,
     /// What the log looks like.
     pub log: LogConfig,
+    /// How long frames may wait so that fewer messages carry them.
+    pub pacing: Pacing,
     /// Every limit.
     pub limits: Limits,
 }
@@ -75,6 +78,7 @@ impl Default for Config {
             bridge: BridgeConfig::default(),
             advertise: AdvertiseConfig::default(),
             log: LogConfig::default(),
+            pacing: Pacing::default(),
             limits: Limits::default(),
         }
     }
@@ -287,13 +291,15 @@ pub struct WebRtcConfig {
     pub port: u16,
     /// Whether viewers get lean sessions, which cost a small part of a whole one.
     pub lean: bool,
+    /// Whether the kernel is handed several datagrams as one message where it can take them.
+    pub gso: bool,
     /// Answer STUN requests of anybody on that port, and tell clients so.
     pub stun: bool,
 }
 
 impl Default for WebRtcConfig {
     fn default() -> Self {
-        WebRtcConfig { port: 8189, lean: true, stun: true }
+        WebRtcConfig { port: 8189, lean: true, gso: true, stun: true }
     }
 }
 

@@ -427,7 +427,17 @@ impl Node {
 
     fn http_said(&mut self, id: ConnId, said: http::server::Output) {
         match said {
-            http::server::Output::Send(bytes) => self.send(id, bytes),
+            http::server::Output::Send(bytes) => {
+                if self.is_flv(id)
+                    && let Some(session) = self.sessions.on(Carrier::Conn(id))
+                {
+                    if let Some(s) = self.sessions.get_mut(session) {
+                        s.bytes_out += bytes.len() as u64;
+                    }
+                    self.viewer_progress(session, bytes.len());
+                }
+                self.send(id, bytes);
+            }
             http::server::Output::Request(request) => self.request(id, request),
             http::server::Output::Upgrade(request) => self.socket_asked(id, request),
             http::server::Output::Text(text) => self.socket_text(id, text),
@@ -568,6 +578,7 @@ impl Node {
         }
         match conn.proto {
             Proto::Http(_) => {
+                self.flv.remove(&id);
                 self.proxy_client_gone(id);
                 self.carry_client_gone(id);
                 self.http_gone(id);

@@ -63,7 +63,7 @@ fn action_of(action: event::Action) -> Action {
 fn wanted(route: &mut Route) -> Option<(Action, Option<&mut StreamKey>)> {
     Some(match route {
         Route::Whip(key) => (Action::Publish, Some(key)),
-        Route::Whep(key) | Route::WhepOffer(key) => (Action::Play, Some(key)),
+        Route::Whep(key) | Route::WhepOffer(key) | Route::Flv(key) => (Action::Play, Some(key)),
         Route::ProxyEndpoint { protocol: Protocol::Whip, key } => (Action::Publish, Some(key)),
         Route::ProxyEndpoint { protocol: Protocol::Whep, key } => (Action::Play, Some(key)),
         Route::Event(query) | Route::Sm2(sm2::Call::Pair { query, .. }) => {

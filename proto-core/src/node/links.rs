@@ -371,6 +371,8 @@ impl Node {
 
     /// Measures load; the member asks for the report itself when it is due.
     pub(super) fn report(&mut self) {
+        let (datagrams, messages) = (self.counters.datagrams_out, self.counters.messages_out);
+        self.load.measure_datagrams(datagrams, messages, self.now);
         self.load.measure(self.counters.egress(), self.now);
         for (session, loss) in self.rtsp_loss() {
             if let Some(s) = self.sessions.get_mut(session) {

@@ -80,6 +80,13 @@ impl Node {
             vec![],
             c.messages_out,
         );
+        let most = self.rtc.most_segments() as f64;
+        let help = "Datagrams that one message to the kernel may hold for WebRTC; 1: this host lacks GSO, and each costs more";
+        e.gauge("udp_segments_most", help, vec![], most);
+        let help = "Datagrams in a message to the kernel over the last second or so";
+        e.gauge("udp_segments_per_message", help, vec![], self.load.segments_per_message);
+        let help = "Time that the loop was busy for each datagram that left over the last second or so";
+        e.gauge("loop_seconds_per_datagram", help, vec![], self.load.nanos_per_datagram / 1e9);
         e.counter("udp_messages_refused", "Messages that the kernel refused", vec![], c.messages_refused);
         for ((what, fault, code), n) in &c.ended {
             let labels = vec![
@@ -119,9 +126,15 @@ impl Node {
 
     fn session_metrics(&self, e: &mut Exposition) {
         let mut sessions: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-        for protocol in
-            [Protocol::Rtmp, Protocol::Rtsp, Protocol::Whip, Protocol::Whep, Protocol::Ws, Protocol::Relay]
-        {
+        for protocol in [
+            Protocol::Rtmp,
+            Protocol::Rtsp,
+            Protocol::Whip,
+            Protocol::Whep,
+            Protocol::Flv,
+            Protocol::Ws,
+            Protocol::Relay,
+        ] {
             sessions.insert((protocol.name(), "publish"), 0);
             sessions.insert((protocol.name(), "play"), 0);
         }

@@ -19,6 +19,7 @@ mod authority;
 mod bridging;
 mod conns;
 mod dialect;
+mod flv;
 mod gate;
 mod links;
 mod log;
@@ -146,6 +147,8 @@ pub struct Node {
     ended_resources: VecDeque<String>,
     /// WHEP viewers whose media path does not stand yet.
     joining: BTreeMap<SessionId, (StreamKey, CodecSet)>,
+    /// Viewers by HTTP-FLV.
+    flv: flv::Players,
     /// Clients of the websocket dialect.
     signals: signals::Signals,
     /// Viewers of any protocol whose stream is not here yet.
@@ -230,6 +233,8 @@ impl Node {
                  or add the manager role (--roles manager,origin,edge)",
             ));
         }
+        let mut hub = Hub::new(&limits);
+        hub.set_pacing(config.pacing);
         let complete = config.has_role(Role::Origin) && config.has_role(Role::Edge);
         let manager = is_manager.then(|| Manager::new(limits.clone(), complete, Time::ZERO));
         let advertised = Advertised::find(&config, &[]);
@@ -238,7 +243,7 @@ impl Node {
         let member = Member::new(limits.clone(), info, target, rng.fork("member", 0), Time::ZERO);
         let authority = authority::Authority::new(&config, &limits, &rng);
         Ok(Node {
-            hub: Hub::new(&limits),
+            hub,
             throttle: throttle::Throttle::new(limits.log_lines_per_s),
             limits,
             rng,
@@ -269,6 +274,7 @@ impl Node {
             first_track: BTreeMap::new(),
             ended_resources: VecDeque::new(),
             joining: BTreeMap::new(),
+            flv: flv::Players::new(),
             signals: signals::Signals::default(),
             play_waiting: BTreeMap::new(),
             member,

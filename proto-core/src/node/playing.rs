@@ -8,7 +8,7 @@ use super::{Alarm, Node};
 use crate::error::Reason;
 use crate::guard::must;
 use crate::hub::delivery::Delivery;
-use crate::hub::{CodecSet, StreamId, SubscriberId};
+use crate::hub::{CodecSet, Pace, StreamId, SubscriberId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::frame::FrameKind;
@@ -183,6 +183,7 @@ impl Node {
             (_, Carrier::Signal(id)) => self.start_signal(id, session, stream),
             (Protocol::Whep, _) => self.start_whep(session, stream),
             (Protocol::Rtsp, _) => self.describe_rtsp(session, stream),
+            (Protocol::Flv, _) => self.start_flv(session, stream),
             _ => self.start_rtmp(session, stream),
         };
         if let Err(reason) = started {
@@ -201,6 +202,7 @@ impl Node {
         // Of other codecs that it does not take, its machine says so; in place of Opus there is AAC.
         let accepts = if takes_opus { CodecSet::ALL } else { CodecSet::ALL.without(Codec::Opus) };
         let subscriber = self.hub.subscribe(stream, accepts, self.now)?;
+        self.hub.set_pace(subscriber, Pace::Merged);
         self.conn_is_used(conn);
         self.tell_rtmp(conn, rtmp::server::Input::PlayAccepted);
         self.viewer_joined(session, stream, subscriber);
@@ -288,8 +290,11 @@ impl Node {
         if let Err(broken) = self.plays_its_own(part, subscriber) {
             return self.end_session(id, &broken);
         }
+        if let Carrier::Rtc(session) = carrier {
+            return self.pump_rtc(id, subscriber, session);
+        }
         let mut burst = 0;
-        let mut udp = matches!(carrier, Carrier::Rtc(_));
+        let mut udp = false;
         for turns in 0..ITEMS_A_TURN {
             let room = match carrier {
                 Carrier::Conn(conn) => match self.conns.get(&conn) {
@@ -302,12 +307,15 @@ impl Node {
                         udp = m.is_udp();
                         m.backlog() < BACKLOG && burst < BURST_BYTES
                     }
-                    _ => return,
+                    Some(_) => match self.flv_backlog(conn) {
+                        Some(waits) => waits < BACKLOG,
+                        None => return,
+                    },
+                    None => return,
                 },
-                Carrier::Rtc(_) => burst < BURST_BYTES,
                 // A slow link is the pull's own business: it leaves out whole groups.
                 Carrier::Pull(..) => true,
-                Carrier::Request(_) | Carrier::Signal(_) => return,
+                Carrier::Rtc(_) | Carrier::Request(_) | Carrier::Signal(_) => return,
             };
             let turn = self.now.as_nanos() ^ id.0;
             if room && turns > 0 && self.limits.simulation.happens(Site::ShortTurn, turn) {
@@ -338,22 +346,8 @@ impl Node {
                     }
                     self.tell_delivery(conn, &delivery);
                 }
-                Carrier::Rtc(session) => {
-                    if let Delivery::Frame { frame, .. } = &delivery {
-                        let bytes = frame.len();
-                        self.hub.progress(subscriber, bytes, self.now);
-                        if let Some(s) = self.sessions.get_mut(id) {
-                            s.bytes_out += bytes as u64;
-                        }
-                        if frame.media.kind == FrameKind::Data {
-                            self.signal_data(id, &frame.media.payload);
-                            continue;
-                        }
-                    }
-                    self.rtc.handle(rtc::endpoint::Input::Deliver { session, delivery: &delivery }, self.now);
-                }
                 Carrier::Pull(conn, pull) => self.serve(conn, pull, &delivery),
-                Carrier::Request(_) | Carrier::Signal(_) => {}
+                Carrier::Rtc(_) | Carrier::Request(_) | Carrier::Signal(_) => {}
             }
         }
         // More may wait: the turn goes to the others first.
@@ -367,6 +361,45 @@ impl Node {
         must(self.limits.simulation, own, "S3", || {
             format!("frames of {from:?} for a session that does this: {part:?}")
         })
+    }
+
+    /// Hands a viewer by WebRTC what it can take now. The way of most frames of a busy node: what is done for each viewer is
+    /// done once a call, not once a frame.
+    fn pump_rtc(&mut self, id: SessionId, subscriber: SubscriberId, session: rtc::SessionId) {
+        let (mut burst, mut bytes, mut waits) = (0, 0, Some((self.now, "a viewer has more to take")));
+        for turns in 0..ITEMS_A_TURN {
+            if burst >= BURST_BYTES {
+                waits = Some((self.now + BURST_PAUSE, "the next burst for a newcomer"));
+                break;
+            }
+            let turn = self.now.as_nanos() ^ id.0;
+            if turns > 0 && self.limits.simulation.happens(Site::ShortTurn, turn) {
+                break;
+            }
+            let Some(delivery) = self.hub.next(subscriber, self.now) else {
+                waits = None;
+                break;
+            };
+            if let Delivery::Frame { frame, cached, .. } = &delivery {
+                bytes += frame.len();
+                burst += if *cached { frame.len() } else { 0 };
+                if frame.media.kind == FrameKind::Data {
+                    self.signal_data(id, &frame.media.payload);
+                    continue;
+                }
+            }
+            self.rtc.handle(rtc::endpoint::Input::Deliver { session, delivery: &delivery }, self.now);
+        }
+        if bytes > 0 {
+            self.hub.progress(subscriber, bytes, self.now);
+            self.first_frame(id);
+            if let Some(s) = self.sessions.get_mut(id) {
+                s.bytes_out += bytes as u64;
+            }
+        }
+        if let Some((at, why)) = waits {
+            self.timers.set(Alarm::Pump(subscriber), Deadline::new(at, why));
+        }
     }
 
     fn first_frame(&mut self, session: SessionId) {

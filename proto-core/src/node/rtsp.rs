@@ -16,7 +16,7 @@ use crate::cluster::manager::Action;
 use crate::error::Reason;
 use crate::guard::guard;
 use crate::hub::delivery::Delivery;
-use crate::hub::{CodecSet, StreamId};
+use crate::hub::{CodecSet, Pace, StreamId};
 use crate::io::{Batch, ConnId, Level, Output, SocketId};
 use crate::machine::Machine;
 use crate::media::track::Origin;
@@ -351,6 +351,8 @@ impl Node {
     pub(super) fn tell_play_refused(&mut self, id: ConnId, reason: Reason) {
         if self.is_rtsp(id) {
             self.tell_rtsp(id, Input::PlayRefused(reason));
+        } else if self.is_flv(id) {
+            self.refuse_flv(id, &reason);
         } else {
             self.tell_rtmp(id, rtmp::server::Input::PlayRefused(reason));
         }
@@ -362,6 +364,8 @@ impl Node {
             self.tell_remote(id, remote::Input::Deliver(delivery));
         } else if self.is_rtsp(id) {
             self.tell_rtsp(id, Input::Deliver(delivery));
+        } else if self.is_flv(id) {
+            self.deliver_flv(id, delivery);
         } else {
             self.tell_rtmp(id, rtmp::server::Input::Deliver(delivery));
         }
@@ -372,6 +376,9 @@ impl Node {
         use rtmp::server::Input as Rtmp;
         if id.is_dialled() {
             return self.tell_remote(id, remote::Input::Close(reason));
+        }
+        if self.is_flv(id) {
+            return self.end_flv(id, reason);
         }
         match (self.is_rtsp(id), stream) {
             (true, true) => self.tell_rtsp(id, Input::StreamEnded(reason)),
@@ -471,6 +478,9 @@ impl Node {
         let stream = self.hub.find(&key).ok_or_else(gone);
         match stream.and_then(|s| Ok((s, self.hub.subscribe(s, takes, self.now)?))) {
             Ok((stream, subscriber)) => {
+                let udp =
+                    matches!(self.conns.get(&conn), Some(Conn { proto: Proto::Rtsp(m), .. }) if m.is_udp());
+                self.hub.set_pace(subscriber, if udp { Pace::Riding } else { Pace::Merged });
                 self.conn_is_used(conn);
                 self.tell_rtsp(conn, Input::PlayAccepted);
                 self.viewer_joined(session, stream, subscriber);

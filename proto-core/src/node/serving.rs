@@ -8,7 +8,7 @@ use crate::cluster::relay::PullServer;
 use crate::error::Reason;
 use crate::guard::guard;
 use crate::hub::delivery::Delivery;
-use crate::hub::{CodecSet, SourceId, StreamId};
+use crate::hub::{CodecSet, Pace, SourceId, StreamId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
@@ -59,6 +59,7 @@ impl Node {
             Ok(subscriber) => subscriber,
             Err(reason) => return refuse(self, reason.code, reason.text.into_owned()),
         };
+        self.hub.set_pace(subscriber, Pace::Prompt);
         let remote = self.conns.get(&conn).map(|c| c.remote);
         let carrier = Carrier::Pull(conn, pull);
         let session = self.sessions.add(Protocol::Relay, Part::AsksToPlay, key, remote, carrier, self.now);

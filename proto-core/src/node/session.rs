@@ -33,6 +33,8 @@ pub enum Protocol {
     Whep,
     /// A publisher or viewer by the websocket dialect.
     Ws,
+    /// A viewer by HTTP-FLV.
+    Flv,
     /// Another node that pulls, or from which we pull.
     Relay,
 }
@@ -46,6 +48,7 @@ impl Protocol {
             Protocol::Whip => "whip",
             Protocol::Whep => "whep",
             Protocol::Ws => "ws",
+            Protocol::Flv => "flv",
             Protocol::Relay => "relay",
         }
     }
@@ -77,7 +80,7 @@ pub enum Part {
 /// What carries a session's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Carrier {
-    /// A TCP connection that is the session (RTMP, RTSP).
+    /// A TCP connection that is the session (RTMP, RTSP, HTTP-FLV).
     Conn(ConnId),
     /// A WebRTC session of the endpoint.
     Rtc(crate::rtc::SessionId),

@@ -100,6 +100,12 @@ pub(super) struct Load {
     pub(super) busy_permille: u32,
     /// The same at the ends of the last intervals.
     busy: [u32; 3],
+    /// Datagrams and messages to the kernel sent by the end of the last interval.
+    sent: (u64, u64),
+    /// Datagrams in a message to the kernel over the last interval; 0: none was sent.
+    pub(super) segments_per_message: f64,
+    /// Time that the loop was busy in the last interval for each datagram that left, nanoseconds; 0: none did.
+    pub(super) nanos_per_datagram: f64,
     /// What the streams of viewers that joined in this interval bring, bits a second: not yet seen in `egress_bps`.
     pub(super) joined_bps: u64,
 }
@@ -119,6 +125,15 @@ impl Load {
         if let Some(last) = self.busy.last_mut() {
             *last = self.busy_permille;
         }
+    }
+
+    /// Says what datagrams cost in the interval that [`Load::measure`] is about to close.
+    pub(super) fn measure_datagrams(&mut self, datagrams: u64, messages: u64, now: Time) {
+        let (d, m) = (datagrams - self.sent.0, messages - self.sent.1);
+        self.sent = (datagrams, messages);
+        let busy = now.since(self.measured).as_nanos() as f64 * f64::from(self.busy_permille) / 1e3;
+        self.segments_per_message = if m == 0 { 0.0 } else { d as f64 / m as f64 };
+        self.nanos_per_datagram = if d == 0 { 0.0 } else { busy / d as f64 };
     }
 
     /// How busy the loop was in each of the last intervals at least, thousandths: one busy moment is no overload.
@@ -144,6 +159,19 @@ mod tests {
         assert_eq!(l.egress_bps, 1_000_000);
         l.joined_bps = 5;
         assert_eq!(l.expected_bps(), 1_000_005);
+    }
+
+    #[test]
+    fn what_a_datagram_costs_is_that_of_the_interval() {
+        let mut l = Load { busy_permille: 500, ..Load::default() };
+        for (at, datagrams, messages, segments, nanos) in
+            [(1, 1_000, 100, 10.0, 500_000.0), (2, 1_000, 100, 0.0, 0.0), (3, 1_500, 600, 1.0, 1_000_000.0)]
+        {
+            let now = Time::from_millis(at * 1_000);
+            l.measure_datagrams(datagrams, messages, now);
+            l.measure(0, now);
+            assert_eq!((l.segments_per_message, l.nanos_per_datagram), (segments, nanos), "second {at}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod auth;
 mod dialect;
+mod flv;
 mod proxy;
 
 use super::config::Config;

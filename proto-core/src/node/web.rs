@@ -92,6 +92,7 @@ impl Node {
             Route::Publish(_) => pages::publish(request),
             Route::Client => pages::client(request),
             Route::Asset(name) => pages::asset(&name, request),
+            Route::Flv(key) => return self.flv(conn, request, key),
             Route::Whip(key) => return self.whip(conn, request, key, grant),
             Route::Whep(key) => return self.whep(conn, request, key, grant),
             Route::WhepOffer(key) => return self.whep_offer(conn, request, key, grant),

@@ -504,6 +504,11 @@ impl Endpoint {
         Ok((id, answer))
     }
 
+    /// The most datagrams of one message to the kernel; 0 before the socket stands.
+    pub fn most_segments(&self) -> usize {
+        self.socket.map_or(0, |(_, most)| most)
+    }
+
     /// What was dropped so far.
     pub fn drops(&self) -> Drops {
         self.drops

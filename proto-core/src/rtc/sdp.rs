@@ -432,7 +432,7 @@ fn write_channel(
 /// Where the peer leaves to us who begins the DTLS handshake, whoever sends media does: the one that begins a handshake is
 /// the last to end it (RFC 6347, 4.2.4), so all that it sends from then on is understood. Else the first packets may
 /// overtake the last of the handshake, and are lost.
-fn role<'a>(setup: &'a str, wish: Wish) -> &'a str {
+fn role(setup: &str, wish: Wish) -> &str {
     match (setup, wish) {
         ("actpass", Wish::Play { .. }) => "passive",
         ("actpass", Wish::Publish) => "active",

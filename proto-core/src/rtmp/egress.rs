@@ -6,7 +6,7 @@ use crate::media::frame::{Frame, FrameKind};
 use crate::media::track::{Codec, CodecConfig, CodecParams, CodecSet, Origin, TrackId};
 use crate::wire::amf0::Value;
 use crate::wire::av1;
-use crate::wire::flv::{AudioTag, VideoTag, fourcc, opus_head};
+use crate::wire::flv::{AudioTag, VideoTag, file_tag, fourcc, opus_head};
 use crate::wire::h264::AvcConfig;
 use crate::wire::h265::HevcConfig;
 use crate::wire::rtmp_chunk::render_message;
@@ -14,7 +14,7 @@ use crate::wire::rtmp_message::{Message, kind};
 use crate::wire::vp9::{self, Vp9Format};
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The message stream id for which renderings are shared: that of a connection's first `createStream`.
 pub(super) const SHARED_STREAM: u32 = 1;
@@ -115,18 +115,54 @@ pub(super) fn metadata<'a>(tracks: impl Iterator<Item = &'a CodecParams>) -> [Va
 pub(super) struct Rendered {
     /// `onMetaData`, to be sent first.
     pub(super) metadata: Option<[Value; 2]>,
-    /// Messages in chunks, in this order.
-    pub(super) bytes: Vec<Bytes>,
+    /// What a decoder must be told before the frame, in this order. Mostly nothing.
+    pub(super) headers: Vec<Bytes>,
+    /// The frame's message; empty if there is none.
+    pub(super) frame: Bytes,
     /// The frame was left out because the player asked so (pause, receiveVideo) or cannot take it.
     pub(super) left_out: bool,
     /// A track is of a codec that the player did not say it takes.
     pub(super) refused: Option<Codec>,
 }
 
+/// What a player's messages are put in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Chunks of RTMP, with this message stream id.
+    Chunks(u32),
+    /// Tags of an FLV file.
+    File,
+}
+
+impl Form {
+    fn stream(self) -> u32 {
+        match self {
+            Form::Chunks(stream) => stream,
+            Form::File => 0,
+        }
+    }
+
+    fn render(self, message: &Message) -> Bytes {
+        match self {
+            Form::Chunks(_) => render_message(message, OUR_CHUNK_SIZE),
+            Form::File => file_tag(message.kind, message.timestamp, &message.payload),
+        }
+    }
+
+    /// Where a frame keeps this form for all players; `None` where no other player shares it.
+    fn shared(self, frame: &Frame) -> Option<&OnceLock<Bytes>> {
+        match self {
+            Form::Chunks(SHARED_STREAM) => Some(&frame.renderings.rtmp),
+            Form::Chunks(_) => None,
+            Form::File => Some(&frame.renderings.flv),
+        }
+    }
+}
+
 /// One player's view of a stream: which tracks it gets, and what it has been told about them.
 #[derive(Debug)]
 pub(super) struct Player {
-    stream: u32,
+    form: Form,
     configs: BTreeMap<TrackId, Arc<CodecConfig>>,
     /// Configurations that the player has not been told yet.
     untold: bool,
@@ -142,9 +178,9 @@ pub(super) struct Player {
 }
 
 impl Player {
-    pub(super) fn new(stream: u32, takes: CodecSet) -> Player {
+    pub(super) fn new(form: Form, takes: CodecSet) -> Player {
         Player {
-            stream,
+            form,
             configs: BTreeMap::new(),
             untold: false,
             paused: false,
@@ -226,8 +262,8 @@ impl Player {
             let tracks: Vec<&CodecParams> =
                 [true, false].into_iter().filter_map(|v| Some(&self.chosen(v)?.1.params)).collect();
             for params in &tracks {
-                if let Some(m) = sequence_header(params, time, self.stream) {
-                    out.bytes.push(render_message(&m, OUR_CHUNK_SIZE));
+                if let Some(m) = sequence_header(params, time, self.form.stream()) {
+                    out.headers.push(self.form.render(&m));
                 }
             }
             out.metadata = Some(metadata(tracks.into_iter()));
@@ -240,17 +276,14 @@ impl Player {
                 &media.payload,
                 dts,
                 pts,
-                self.stream,
+                self.form.stream(),
             )
-            .map(|m| render_message(&m, OUR_CHUNK_SIZE))
+            .map(|m| self.form.render(&m))
             .unwrap_or_default()
         };
         let own_times = (dts, pts) == (media.dts, media.pts);
-        out.bytes.push(if own_times && self.stream == SHARED_STREAM {
-            frame.renderings.rtmp.get_or_init(render).clone()
-        } else {
-            render()
-        });
+        let shared = self.form.shared(frame).filter(|_| own_times);
+        out.frame = shared.map_or_else(render, |s| s.get_or_init(render).clone());
         out
     }
 }

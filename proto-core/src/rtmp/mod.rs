@@ -4,6 +4,7 @@
 pub mod client;
 mod command;
 mod egress;
+pub mod flv;
 pub mod handshake;
 mod ingest;
 mod negotiation;

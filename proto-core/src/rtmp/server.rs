@@ -1,7 +1,7 @@
 //! The server's side of one RTMP connection: a publisher or a player.
 
 use super::command::{Command, Writer, status};
-use super::egress::Player;
+use super::egress::{Form, Player};
 use super::handshake::ServerHandshake;
 use super::ingest::{Demuxer, Taken};
 use super::negotiation::Said;
@@ -483,7 +483,10 @@ impl Server {
                 self.writer.on_status(stream, "status", "NetStream.Publish.Start", &text);
             }
             (Ok(()), false) => {
-                self.role = Role::Player { stream, player: Box::new(Player::new(stream, self.said.takes)) };
+                self.role = Role::Player {
+                    stream,
+                    player: Box::new(Player::new(Form::Chunks(stream), self.said.takes)),
+                };
                 self.writer.user_control(event::STREAM_BEGIN, stream);
                 let text = format!("Playing and resetting {key}.");
                 self.writer.on_status(stream, "status", "NetStream.Play.Reset", &text);
@@ -523,9 +526,10 @@ impl Server {
             self.writer.data(stream, &values);
             self.flush();
         }
-        for bytes in rendered.bytes {
+        for bytes in rendered.headers {
             self.outbox.push(bytes);
         }
+        self.outbox.push(rendered.frame);
         if let Some(codec) = rendered.refused {
             self.log(Level::Info, not_taken(codec));
         }

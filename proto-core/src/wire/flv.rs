@@ -75,6 +75,23 @@ pub enum AudioTag {
     Unsupported(String),
 }
 
+/// What an FLV file with pictures and sound begins with (E.2), and the size of no tag before the first.
+pub const FILE_HEADER: [u8; 13] = [b'F', b'L', b'V', 1, 5, 0, 0, 0, 9, 0, 0, 0, 0];
+
+/// A message as a tag of an FLV file (E.3, E.4.1): its header, its body, and its size. `kind` is the message type of RTMP,
+/// which is the tag type. Bodies of 16 MiB and more cannot be written and give nothing.
+pub fn file_tag(kind: u8, timestamp: u32, body: &[u8]) -> Bytes {
+    let Some([0, s0, s1, s2]) = u32::try_from(body.len()).ok().map(u32::to_be_bytes) else {
+        return Bytes::new();
+    };
+    let [high, t0, t1, t2] = timestamp.to_be_bytes();
+    let mut out = BytesMut::with_capacity(body.len() + 15);
+    out.put_slice(&[kind, s0, s1, s2, t0, t1, t2, high, 0, 0, 0]);
+    out.put_slice(body);
+    out.put_u32(body.len() as u32 + 11);
+    out.freeze()
+}
+
 const SEQUENCE_START: u8 = 0;
 const CODED_FRAMES: u8 = 1;
 const CODED_FRAMES_X: u8 = 3;

@@ -139,3 +139,11 @@ fn opus_heads_say_their_channels() {
     assert_eq!(opus_head(1).len(), 19);
     assert_eq!(opus_head_channels(b"OpusHead\x01"), None);
 }
+
+#[test]
+fn a_tag_of_a_file_has_size_and_time_in_front_and_its_size_behind() {
+    let tag = file_tag(9, 0x0102_0304, b"abc");
+    assert_eq!(tag[..11], [9, 0, 0, 3, 2, 3, 4, 1, 0, 0, 0]);
+    assert_eq!((&tag[11..14], &tag[14..]), (&b"abc"[..], &[0, 0, 0, 14][..]));
+    assert!(file_tag(9, 0, &vec![0; 1 << 24]).is_empty());
+}

@@ -331,8 +331,16 @@ fn sound(timestamp: u32, payload: Bytes, params: Option<CodecParams>) -> Unit {
     Unit { timestamp, kind: FrameKind::Audio, discardable: false, temporal_layer: 0, payload, params }
 }
 
-/// Cuts a frame into payloads of at most `most` bytes (taken as 16 at least). All payloads of one piece of a frame but its
-/// last have exactly `most` bytes, so that the kernel can be handed them as one message. Key frames bring their parameter
+/// The size of pieces of at most `most` bytes into which `len` bytes are cut so that as few as possible come out, all
+/// equal but the last, which is shorter by less than their number. At least 1.
+fn equal(len: usize, most: usize) -> usize {
+    let count = len.div_ceil(most.max(1)).max(1);
+    len.div_ceil(count).max(1)
+}
+
+/// Cuts a frame into payloads of at most `most` bytes (taken as 16 at least). All payloads of one piece of a frame have the
+/// same size but its last, which is shorter by less than their number (with AV1: by anything), so that the kernel can be
+/// handed them as one message, and sound as its end. Key frames bring their parameter
 /// sets along. All payloads have the frame's timestamp; [`marks`] says which of them has the marker.
 ///
 /// Empty if the frame is not of the codec that the format is for, or is none.

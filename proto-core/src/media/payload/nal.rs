@@ -1,5 +1,6 @@
 //! What H.264 and H.265 have in common: parameter sets by id, aggregation and fragments.
 
+use super::equal;
 use crate::wire::bits::{Bits, unescape};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::BTreeMap;
@@ -66,22 +67,22 @@ pub(super) fn put_aggregated(out: &mut BytesMut, units: &[Bytes]) {
     }
 }
 
-/// Cuts a NAL unit's body into fragments of `most` bytes each but the last. `head` makes what stands before a piece out of
-/// the start and end bits.
+/// Cuts a NAL unit's body into fragments of equal size but the last, which may be a little shorter: none has more than
+/// `most` bytes. `head` makes what stands before a piece out of the start and end bits. All share one allocation.
 pub(super) fn put_fragments<const N: usize>(
     out: &mut Vec<Bytes>,
     body: &[u8],
     most: usize,
     head: impl Fn(u8) -> [u8; N],
 ) {
-    let room = most.saturating_sub(N).max(1);
-    let count = body.len().div_ceil(room);
-    for (i, piece) in body.chunks(room).enumerate() {
+    let size = equal(body.len(), most.saturating_sub(N));
+    let count = body.len().div_ceil(size);
+    let mut all = BytesMut::with_capacity(body.len() + N * count);
+    for (i, piece) in body.chunks(size).enumerate() {
         let start = if i == 0 { FU_START } else { 0 };
         let end = if i + 1 == count { FU_END } else { 0 };
-        let mut fu = BytesMut::with_capacity(N + piece.len());
-        fu.put_slice(&head(start | end));
-        fu.put_slice(piece);
-        out.push(fu.freeze());
+        all.put_slice(&head(start | end));
+        all.put_slice(piece);
+        out.push(all.split().freeze());
     }
 }

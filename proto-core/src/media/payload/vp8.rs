@@ -4,6 +4,7 @@
 //! there are no picture ids; receivers then go by sequence numbers.
 
 use super::assemble::{Format, Partial, Whole};
+use super::equal;
 use crate::media::track::CodecParams;
 use crate::wire::bits::Bits;
 use crate::wire::vp8::Vp8Frame;
@@ -15,14 +16,14 @@ const S: u8 = 0x10;
 const N: u8 = 0x20;
 
 pub(super) fn packetise(frame: &[u8], discardable: bool, most: usize) -> Vec<Bytes> {
-    let pieces = frame.chunks(most - 1).enumerate();
+    let size = equal(frame.len(), most - 1);
+    let mut all = BytesMut::with_capacity(frame.len() + frame.len().div_ceil(size));
     let payload = |(i, piece): (usize, &[u8])| {
-        let mut out = BytesMut::with_capacity(piece.len() + 1);
-        out.put_u8(if i == 0 { S } else { 0 } | if discardable { N } else { 0 });
-        out.put_slice(piece);
-        out.freeze()
+        all.put_u8(if i == 0 { S } else { 0 } | if discardable { N } else { 0 });
+        all.put_slice(piece);
+        all.split().freeze()
     };
-    pieces.map(payload).collect()
+    frame.chunks(size).enumerate().map(payload).collect()
 }
 
 #[derive(Debug, Default)]

@@ -4,6 +4,7 @@
 //! the picture's size.
 
 use super::assemble::{Format, Partial, Whole};
+use super::equal;
 use crate::media::track::CodecParams;
 use crate::wire::bits::Bits;
 use crate::wire::vp9::{Vp9Format, Vp9Frame};
@@ -17,26 +18,33 @@ const B: u8 = 0x08;
 const E: u8 = 0x04;
 /// A scalability structure follows.
 const V: u8 = 0x02;
+/// Bytes of the scalability structure that we write.
+const STRUCTURE: usize = 5;
 
 pub(super) fn packetise(frame: &[u8], key: bool, size: Option<(u32, u32)>, most: usize) -> Vec<Bytes> {
-    let mut out = Vec::with_capacity(frame.len() / most + 1);
+    let size = size.filter(|(w, h)| *w <= 0xffff && *h <= 0xffff);
+    // What the first payload has in front of its piece counts as a part of it.
+    let extra = if size.is_some() { STRUCTURE } else { 0 };
+    let room = equal(frame.len() + extra, most - 1);
+    let count = (frame.len() + extra).div_ceil(room);
+    let mut all = BytesMut::with_capacity(frame.len() + extra + count);
+    let mut out = Vec::with_capacity(count);
     let mut rest = frame;
     while !rest.is_empty() {
         let first = out.is_empty();
-        let size = size.filter(|(w, h)| first && *w <= 0xffff && *h <= 0xffff);
-        let room = most - if size.is_some() { 6 } else { 1 };
-        let (piece, tail) = rest.split_at_checked(room).unwrap_or((rest, &[]));
-        let mut payload = BytesMut::with_capacity(most);
+        let size = size.filter(|_| first);
+        let piece = if size.is_some() { room.saturating_sub(STRUCTURE).max(1) } else { room };
+        let (piece, tail) = rest.split_at_checked(piece).unwrap_or((rest, &[]));
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
-        payload.put_u8(flag(!key, P) | flag(first, B) | flag(tail.is_empty(), E) | flag(size.is_some(), V));
+        all.put_u8(flag(!key, P) | flag(first, B) | flag(tail.is_empty(), E) | flag(size.is_some(), V));
         if let Some((width, height)) = size {
             // One spatial layer, its size, no picture group (4.2.1).
-            payload.put_u8(0x10);
-            payload.put_u16(width as u16);
-            payload.put_u16(height as u16);
+            all.put_u8(0x10);
+            all.put_u16(width as u16);
+            all.put_u16(height as u16);
         }
-        payload.put_slice(piece);
-        out.push(payload.freeze());
+        all.put_slice(piece);
+        out.push(all.split().freeze());
         rest = tail;
     }
     out

@@ -25,11 +25,13 @@ const TURN_BYTES: usize = 768 << 10;
 pub(super) struct Fan {
     ready: VecDeque<SessionId>,
     budget: usize,
+    /// Where packets are put together that are no shared payload alone.
+    scratch: Vec<u8>,
 }
 
 impl Default for Fan {
     fn default() -> Fan {
-        Fan { ready: VecDeque::new(), budget: TURN_BYTES }
+        Fan { ready: VecDeque::new(), budget: TURN_BYTES, scratch: Vec::new() }
     }
 }
 
@@ -104,7 +106,8 @@ impl Endpoint {
                 self.batch.get_or_insert_with(|| pool.pop().unwrap_or_else(|| Box::new(Batch::new(socket))));
             batch.socket = socket;
             let (bytes, items) = (batch.buf.len(), batch.items.len());
-            let turn = guard(|| viewer.send(batch, SLICE, most, now));
+            let scratch = &mut self.fan.scratch;
+            let turn = guard(|| viewer.send(batch, scratch, (SLICE, most), now));
             match turn {
                 Ok(turn) => {
                     self.fan.budget = self.fan.budget.saturating_sub(batch.buf.len() - bytes);

@@ -538,7 +538,7 @@ fn a_viewer_gets_the_same_pictures_even_over_a_lossy_path() {
     assert!((2_999..=3_001).contains(&step), "{step}");
     assert!(w.browser.packets.iter().any(|p| p.payload[..] == sound(44)[..]));
     let tallest = w.browser.packets.iter().map(|p| p.payload.len()).max();
-    assert_eq!(tallest, Some(PAYLOAD_BYTES));
+    assert!(tallest.is_some_and(|t| t <= PAYLOAD_BYTES && t > PAYLOAD_BYTES / 2), "{tallest:?}");
 }
 
 #[test]

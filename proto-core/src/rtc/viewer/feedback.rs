@@ -145,10 +145,10 @@ impl Viewer {
         self.stats.rtt = rtcp::round_trip(ntp(now), report.last_sr, report.since_last_sr).or(self.stats.rtt);
     }
 
-    /// Sends reports of all lanes that have sent something.
-    pub(super) fn report(&mut self, now: Time) {
-        let (Some(at), Some(nominated)) = (self.clock.at(now), self.nominated.clone()) else { return };
-        let mut plain = Vec::with_capacity(128);
+    /// Appends reports of all lanes that have sent something, sealed. Whether there is anything to report.
+    pub(super) fn report(&mut self, now: Time, plain: &mut Vec<u8>, out: &mut Vec<u8>) -> bool {
+        let (Some(at), Some(sealer)) = (self.clock.at(now), &mut self.sealer) else { return false };
+        plain.clear();
         let mut sources = [0; 2];
         let mut count = 0;
         for (lane, source) in self.lanes.iter().flatten().filter(|l| l.packets > 0).zip(&mut sources) {
@@ -159,24 +159,21 @@ impl Viewer {
                 packets: lane.packets,
                 octets: lane.octets,
             };
-            rtcp::put_sender_report(&mut plain, &info);
+            rtcp::put_sender_report(plain, &info);
             *source = lane.ssrc;
             count += 1;
         }
-        if count > 0 {
-            rtcp::put_description(
-                &mut plain,
-                sources.get(..count).unwrap_or_default(),
-                self.cname.as_bytes(),
-            );
-            // A receiver's clock is answered, so that it knows how long a retransmission takes.
-            if let Some((receiver, time, at)) = self.told.take() {
-                let since = (now.since(at).as_nanos() * 65_536 / 1_000_000_000).min(u128::from(u32::MAX));
-                let [own, _] = sources;
-                put_delay(&mut plain, own, (receiver, time, since as u32));
-            }
-            self.say(&plain, nominated.local, nominated.remote);
+        if count == 0 {
+            return false;
         }
+        rtcp::put_description(plain, sources.get(..count).unwrap_or_default(), self.cname.as_bytes());
+        // A receiver's clock is answered, so that it knows how long a retransmission takes.
+        if let Some((receiver, time, at)) = self.told.take() {
+            let since = (now.since(at).as_nanos() * 65_536 / 1_000_000_000).min(u128::from(u32::MAX));
+            let [own, _] = sources;
+            put_delay(plain, own, (receiver, time, since as u32));
+        }
+        sealer.rtcp(plain, out).is_ok()
     }
 
     fn say(&mut self, plain: &[u8], local: SocketAddr, remote: SocketAddr) {

@@ -30,9 +30,14 @@ pub(super) struct Carried {
 struct Sent {
     first: u64,
     timestamp: u32,
+    /// Bytes of padding of its last packet.
+    pad: u8,
     at: Time,
     frame: Arc<Frame>,
 }
+
+/// Set in an RTP header whose packet ends with padding (RFC 3550, 5.1).
+const PADDED: u8 = 0x20;
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -49,7 +54,6 @@ pub(super) struct Lane {
     pub(super) packets: u32,
     pub(super) octets: u32,
     sent: VecDeque<Sent>,
-    scratch: Vec<u8>,
 }
 
 /// Why a frame is not for this lane, or the configuration that it needs.
@@ -79,7 +83,6 @@ impl Lane {
             packets: 0,
             octets: 0,
             sent: VecDeque::new(),
-            scratch: Vec::new(),
         }
     }
 
@@ -122,13 +125,15 @@ impl Lane {
         [2 << 6, pt & 0x7f | u8::from(marked) << 7, q0, q1, t0, t1, t2, t3, s0, s1, s2, s3]
     }
 
-    /// Appends the `n`th packet of a frame. Packets of a frame must come one after the other, beginning with 0.
+    /// Appends the `n`th packet of a frame. Packets of a frame must come one after the other, beginning with 0. `pad` bytes
+    /// of padding make it longer (RFC 3550, 5.1).
     pub(super) fn put(
         &mut self,
         frame: &Frame,
-        n: usize,
+        (n, pad): (usize, u8),
         timestamp: u32,
         sealer: &mut Sealer,
+        scratch: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<(), Refused> {
         let Some(payloads) = frame.renderings.rtp.get().map(|r| &r.0) else { return Ok(()) };
@@ -138,16 +143,23 @@ impl Lane {
         // Used up whatever comes of it.
         self.next += 1;
         let header = self.header(self.carried.pt, seq, timestamp, self.ssrc, marked);
-        sealer.rtp(&header, (seq >> 16) as u32, payload, out)?;
+        seal(header, seq, payload, pad, sealer, scratch, out)?;
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload.len() as u32);
         Ok(())
     }
 
-    /// Remembers a frame of which all packets have just been put, and forgets those that are too old or too many.
-    pub(super) fn note(&mut self, frame: Arc<Frame>, timestamp: u32, now: Time, most: usize, age_ms: u64) {
+    /// Remembers a frame of which all packets have just been put, the last one with so much padding, and forgets those that
+    /// are too old or too many.
+    pub(super) fn note(
+        &mut self,
+        (frame, timestamp, pad): (Arc<Frame>, u32, u8),
+        now: Time,
+        most: usize,
+        age_ms: u64,
+    ) {
         let count = frame.renderings.rtp.get().map_or(0, |r| r.0.len()) as u64;
-        self.sent.push_back(Sent { first: self.next - count, timestamp, at: now, frame });
+        self.sent.push_back(Sent { first: self.next - count, timestamp, pad, at: now, frame });
         let stale =
             |s: &Sent| now.since(s.at).as_millis() as u64 > age_ms || self.next - s.first > most as u64;
         while self.sent.len() > 1 && self.sent.front().is_some_and(stale) {
@@ -163,6 +175,7 @@ impl Lane {
         now: Time,
         age_ms: u64,
         sealer: &mut Sealer,
+        scratch: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<usize, Refused> {
         // The newest number with these lower bits that has been used.
@@ -178,17 +191,102 @@ impl Lane {
         }
         let (timestamp, marked) = (sent.timestamp, n + 1 == payloads.len() && marks(self.carried.codec));
         let Some(pt) = self.carried.rtx else {
+            // The same number again must be the same packet again in every byte.
+            let pad = if n + 1 == payloads.len() { sent.pad } else { 0 };
             let header = self.header(self.carried.pt, number, timestamp, self.ssrc, marked);
-            sealer.rtp(&header, (number >> 16) as u32, payload, out)?;
+            seal(header, number, payload, pad, sealer, scratch, out)?;
             return Ok(payload.len());
         };
-        self.scratch.clear();
-        self.scratch.extend_from_slice(&seq.to_be_bytes());
-        self.scratch.extend_from_slice(payload);
+        scratch.clear();
+        scratch.extend_from_slice(&seq.to_be_bytes());
+        scratch.extend_from_slice(payload);
         let own = self.next_rtx;
         self.next_rtx += 1;
         let header = self.header(pt, own, timestamp, self.rtx_ssrc, marked);
-        sealer.rtp(&header, (own >> 16) as u32, &self.scratch, out)?;
-        Ok(self.scratch.len())
+        sealer.rtp(&header, (own >> 16) as u32, scratch, out)?;
+        Ok(scratch.len())
+    }
+}
+
+fn seal(
+    mut header: [u8; RTP_HEADER],
+    number: u64,
+    payload: &[u8],
+    pad: u8,
+    sealer: &mut Sealer,
+    scratch: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<(), Refused> {
+    let roc = (number >> 16) as u32;
+    if pad == 0 {
+        return sealer.rtp(&header, roc, payload, out);
+    }
+    let [first, ..] = &mut header;
+    *first |= PADDED;
+    scratch.clear();
+    scratch.extend_from_slice(payload);
+    scratch.resize(payload.len() + usize::from(pad) - 1, 0);
+    scratch.push(pad);
+    sealer.rtp(&header, roc, scratch, out)
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::cluster::Epoch;
+    use crate::media::frame::{NewFrame, Renderings, Rotation, RtpPayloads};
+    use crate::rtc::Identity;
+    use crate::rtc::srtp;
+    use bytes::Bytes;
+    use str0m::crypto::dtls::SrtpProfile;
+
+    fn frame(payloads: &[usize]) -> Arc<Frame> {
+        let media = NewFrame {
+            track: TrackId::VIDEO,
+            dts: 0,
+            pts: 0,
+            kind: FrameKind::Key,
+            discardable: false,
+            temporal_layer: 0,
+            rotation: Rotation::R0,
+            capture: None,
+            payload: Bytes::new(),
+        };
+        let renderings = Renderings::default();
+        let payloads = payloads.iter().map(|n| Bytes::from(vec![7; *n])).collect();
+        renderings.rtp.set(RtpPayloads(payloads)).unwrap();
+        Arc::new(Frame { seq: 0, epoch: Epoch::default(), config_version: 1, media, renderings })
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_has_the_same_bytes_again() {
+        // Under GCM other bytes under the same number would give the key away; padding counts.
+        let identity = Identity::generate().unwrap();
+        for profile in
+            [SrtpProfile::AEAD_AES_128_GCM, SrtpProfile::AEAD_AES_256_GCM, SrtpProfile::AES128_CM_SHA1_80]
+        {
+            let (mut sealer, _) = srtp::keys(&[9; 88], profile, false, identity.crypto()).unwrap();
+            let carried =
+                Carried { mid: "0".to_owned(), codec: Codec::H264, pt: 96, rtx: None, rate: 90_000 };
+            let mut lane = Lane::new(carried, [5, 6], &mut Rng::new([3; 32]));
+            let (f, mut scratch, now) = (frame(&[900, 900, 890]), Vec::new(), Time::from_millis(1));
+            let first = lane.next;
+            let mut sent = Vec::new();
+            for n in 0..3 {
+                let mut out = Vec::new();
+                let pad = if n == 2 { 10 } else { 0 };
+                lane.put(&f, (n, pad), 1, &mut sealer, &mut scratch, &mut out).unwrap();
+                sent.push(out);
+            }
+            assert!(sent.iter().all(|p| p.len() == sent[0].len()), "padded to one size");
+            lane.note((f, 1, 10), now, 100, 1_000);
+            for (n, before) in sent.iter().enumerate() {
+                let mut out = Vec::new();
+                let seq = (first + n as u64) as u16;
+                assert!(lane.again(seq, now, 1_000, &mut sealer, &mut scratch, &mut out).unwrap() > 0);
+                assert_eq!(out, *before, "packet {n} with {profile:?}");
+            }
+        }
     }
 }

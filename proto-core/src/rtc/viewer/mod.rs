@@ -43,15 +43,18 @@ const RECORD: usize = 2_048;
 /// Characters of the name that both sources share (RFC 3550, 6.5.1): 95 bits of chance.
 const CNAME_CHARS: usize = 16;
 
+/// Packets of sound that may leave in a turn whatever else does.
+const SOUNDS: usize = 4;
+/// Frames for which a queue keeps room.
+const KEPT: usize = 8;
+
 /// A frame that waits for its turn to be sent.
 #[derive(Debug)]
 struct Waiting {
     frame: Arc<Frame>,
     timestamp: u32,
-    /// In [`Viewer::lanes`].
-    lane: usize,
     /// The next packet.
-    next: usize,
+    next: u32,
 }
 
 /// What became of a turn of sending.
@@ -67,7 +70,8 @@ pub(super) struct Viewer {
     /// Picture, sound.
     lanes: [Option<Lane>; 2],
     sealer: Option<Sealer>,
-    waiting: VecDeque<Waiting>,
+    /// As [`Viewer::lanes`].
+    waiting: [VecDeque<Waiting>; 2],
     again: Again,
     nominated: Option<Nominated>,
     clock: ReportClock,
@@ -123,7 +127,7 @@ impl Viewer {
         let viewer = Viewer {
             lanes,
             sealer: None,
-            waiting: VecDeque::new(),
+            waiting: [VecDeque::new(), VecDeque::new()],
             again: Again::default(),
             nominated: None,
             clock: ReportClock::default(),
@@ -283,7 +287,8 @@ impl Viewer {
             self.stats.frames_unsent += 1;
             return false;
         }
-        let (waiting, most) = (self.waiting.len(), self.limits.rtc_viewer_frames);
+        let (waiting, most) =
+            (self.waiting.iter().map(VecDeque::len).sum::<usize>(), self.limits.rtc_viewer_frames);
         if waiting >= most {
             self.overflow(kind);
             return true;
@@ -293,19 +298,22 @@ impl Viewer {
         });
         frame.renderings.rtp.get_or_init(|| render(frame, config));
         self.clock.frame(pts, now);
-        if let Some(Some(lane)) = self.lanes.get_mut(kind) {
+        if let (Some(Some(lane)), Some(waiting)) = (self.lanes.get_mut(kind), self.waiting.get_mut(kind)) {
             lane.started = true;
             let timestamp = lane.timestamp(pts);
-            self.waiting.push_back(Waiting { frame: frame.clone(), timestamp, lane: kind, next: 0 });
+            waiting.push_back(Waiting { frame: frame.clone(), timestamp, next: 0 });
         }
         true
     }
 
     /// More waits than may: what has not begun to leave is left out, and pictures go on with the next key frame.
     fn overflow(&mut self, kind: usize) {
-        let all = self.waiting.len();
-        self.waiting.retain(|w| w.next > 0);
-        self.stats.frames_unsent += (all - self.waiting.len()) as u64 + 1;
+        self.stats.frames_unsent += 1;
+        for waiting in &mut self.waiting {
+            let all = waiting.len();
+            waiting.retain(|w| w.next > 0);
+            self.stats.frames_unsent += (all - waiting.len()) as u64;
+        }
         if let Some(Some(lane)) = self.lanes.first_mut() {
             lane.started = false;
             if kind == 0 {
@@ -314,15 +322,30 @@ impl Viewer {
         }
     }
 
-    /// Appends at most `segments` packets of what waits to a batch.
-    pub(super) fn send(&mut self, batch: &mut Batch, segments: usize, most: usize, now: Time) -> Turn {
+    /// Nothing of what waits will leave.
+    fn forget_waiting(&mut self) {
+        for waiting in &mut self.waiting {
+            self.stats.frames_unsent += waiting.len() as u64;
+            waiting.clear();
+        }
+    }
+
+    /// Appends what waits to a batch: at most `segments` packets of pictures or packets that are sent again, then sound, as
+    /// the last and shorter packet of the same message where it fits (messages have `most` packets).
+    pub(super) fn send(
+        &mut self,
+        batch: &mut Batch,
+        scratch: &mut Vec<u8>,
+        (segments, most): (usize, usize),
+        now: Time,
+    ) -> Turn {
         let Some(nominated) = &self.nominated else { return Turn::Idle };
         let (source, destination) = (Some(nominated.local.ip()), nominated.remote);
         let Some(sealer) = &mut self.sealer else { return Turn::Idle };
         if self.closed || self.limits.rtc_consent_ms <= now.since(self.heard).as_millis() as u64 {
             // RFC 7675: without consent nothing leaves; the session ends at its deadline.
             if !self.limits.simulation.planted(Bug::ConsentIgnored) {
-                self.stats.frames_unsent += self.waiting.drain(..).len() as u64;
+                self.forget_waiting();
                 return Turn::Idle;
             }
         }
@@ -345,45 +368,78 @@ impl Viewer {
         {
             let start = batch.buf.len();
             if let Some(Some(lane)) = self.lanes.get_mut(kind) {
-                let put = lane.again(seq, now, age, sealer, &mut batch.buf);
+                let put = lane.again(seq, now, age, sealer, scratch, &mut batch.buf);
                 self.again.spent(put.unwrap_or(0));
             }
             batch.commit(source, destination, start, most);
             left -= 1;
         }
         let fresh = batch.buf.len();
-        while left > 0
-            && let Some(waiting) = self.waiting.front_mut()
-        {
-            let packets = waiting.frame.renderings.rtp.get().map_or(0, |r| r.0.len());
-            let Some(Some(lane)) = self.lanes.get_mut(waiting.lane) else { break };
-            let mut broken = false;
-            while left > 0 && waiting.next < packets {
-                let start = batch.buf.len();
-                broken |= lane
-                    .put(&waiting.frame, waiting.next, waiting.timestamp, sealer, &mut batch.buf)
-                    .is_err();
-                batch.commit(source, destination, start, most);
-                waiting.next += 1;
-                left -= 1;
-            }
-            if waiting.next >= packets
-                && let Some(Waiting { frame, timestamp, .. }) = self.waiting.pop_front()
+        let mut broken = false;
+        let [pictures, sounds] = &mut self.waiting;
+        let sound = sounds.front().and_then(|w| w.frame.renderings.rtp.get()?.0.first()).map(|p| p.len());
+        for (kind, waiting) in [pictures, sounds].into_iter().enumerate() {
+            // Sound never waits for the turns of a large picture.
+            left = left.max(if kind == 0 { 0 } else { SOUNDS });
+            let mut put = 0;
+            while left > 0
+                && !broken
+                && let Some(front) = waiting.front_mut()
             {
-                lane.note(frame, timestamp, now, self.limits.rtc_rtx_packets, age);
+                let payloads = front.frame.renderings.rtp.get().map_or(&[][..], |r| r.0.as_slice());
+                let Some(Some(lane)) = self.lanes.get_mut(kind) else { break };
+                let mut pad = 0;
+                while left > 0
+                    && let Some(payload) = payloads.get(front.next as usize)
+                {
+                    let last = front.next as usize + 1 == payloads.len();
+                    let before = payloads.get((front.next as usize).wrapping_sub(1)).filter(|_| put > 0);
+                    if let Some(before) = before.filter(|b| last && sound.is_some_and(|s| s <= b.len())) {
+                        // Of one size with the others, sound can follow in the same message.
+                        pad = u8::try_from(before.len().saturating_sub(payload.len())).unwrap_or(0);
+                    }
+                    let start = batch.buf.len();
+                    let which = (front.next as usize, pad);
+                    let sealed =
+                        lane.put(&front.frame, which, front.timestamp, sealer, scratch, &mut batch.buf);
+                    broken |= sealed.is_err();
+                    batch.commit(source, destination, start, most);
+                    front.next += 1;
+                    put += 1;
+                    left -= 1;
+                }
+                if front.next as usize >= payloads.len()
+                    && let Some(Waiting { frame, timestamp, .. }) = waiting.pop_front()
+                {
+                    lane.note((frame, timestamp, pad), now, self.limits.rtc_rtx_packets, age);
+                }
             }
-            if broken {
-                self.closing.get_or_insert_with(|| {
-                    Reason::local("srtp", "packets for the viewer could not be sealed")
-                });
-                self.closed = true;
-                break;
+            if waiting.is_empty() && waiting.capacity() > KEPT {
+                // The memory of a newcomer's burst.
+                waiting.shrink_to(KEPT);
+            }
+        }
+        if broken {
+            self.closing
+                .get_or_insert_with(|| Reason::local("srtp", "packets for the viewer could not be sealed"));
+            self.closed = true;
+        }
+        // Reports have no timer: they leave with media, or there is nothing to report.
+        if self.next_report <= now && batch.buf.len() > fresh {
+            self.next_report = now + REPORT_INTERVAL;
+            let start = batch.buf.len();
+            if self.report(now, scratch, &mut batch.buf) {
+                batch.commit(source, destination, start, most);
             }
         }
         self.stats.bytes_out += (batch.buf.len() - began) as u64;
         // What is sent again earns nothing.
         self.again.earned(batch.buf.len() - fresh, self.limits.rtx_percent);
-        if self.waiting.is_empty() && self.again.is_empty() { Turn::Idle } else { Turn::More }
+        if self.waiting.iter().all(VecDeque::is_empty) && self.again.is_empty() {
+            Turn::Idle
+        } else {
+            Turn::More
+        }
     }
 
     /// Ends the session: says goodbye, then `Closed`.
@@ -423,10 +479,6 @@ impl Viewer {
                 None => self.dtls_deadline = now + REPORT_INTERVAL,
             }
         }
-        if self.connected && self.next_report <= now {
-            self.next_report = now + REPORT_INTERVAL;
-            self.report(now);
-        }
         if self.next_stats <= now {
             self.next_stats = now + STATS_INTERVAL;
             if self.connected {
@@ -439,7 +491,7 @@ impl Viewer {
     pub(super) fn drain(&mut self) {
         if self.closed {
             let reason = self.closing.clone().unwrap_or_else(peer_closed);
-            self.stats.frames_unsent += self.waiting.drain(..).len() as u64;
+            self.forget_waiting();
             if self.stats != SessionStats::default() {
                 self.events.push_back(PeerEvent::Stats(self.stats));
             }
@@ -455,7 +507,6 @@ impl Viewer {
             next = Deadline::earliest(next, Some(Deadline::new(consent, "consent")));
         }
         if self.connected {
-            next = Deadline::earliest(next, Some(Deadline::new(self.next_report, "sender reports")));
             next = Deadline::earliest(next, Some(Deadline::new(self.next_stats, "numbers")));
         } else {
             let end = self.opened + Duration::from_millis(self.limits.rtc_handshake_ms);

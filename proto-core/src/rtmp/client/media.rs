@@ -5,7 +5,7 @@ use crate::error::Reason;
 use crate::hub::delivery::Delivery;
 use crate::io::Level;
 use crate::media::frame::Ingest;
-use crate::rtmp::egress::{frame_message, metadata, sequence_header};
+use crate::rtmp::egress::{Form, frame_message, metadata, sequence_header};
 use crate::rtmp::ingest::Taken;
 use crate::time::Time;
 use crate::wire::amf0::Value;
@@ -27,7 +27,7 @@ impl Client {
         self.step = Step::Ready;
         self.media_at = now;
         if self.task == Task::Publish {
-            self.player = Some(Box::new(Player::new(self.stream, self.takes)));
+            self.player = Some(Box::new(Player::new(Form::Chunks(self.stream), self.takes)));
         }
         self.events.push_back(Output::Ready);
     }
@@ -118,9 +118,10 @@ impl Client {
             self.set_data_frame(about);
             self.flush();
         }
-        for bytes in rendered.bytes {
+        for bytes in rendered.headers {
             self.outbox.push(bytes);
         }
+        self.outbox.push(rendered.frame);
         if let Some(codec) = rendered.refused {
             let what = if codec.is_video() { "pictures" } else { "sound" };
             let text = format!(

@@ -44,8 +44,10 @@ fn parameter_sets_lead_a_key_frame_and_fragments_are_of_equal_size() {
     assert_eq!(payloads[0][0], 0x60 | STAP_A);
     assert_eq!(payloads[0].len(), 1 + 2 + SPS.len() + 2 + PPS.len());
     let sizes: Vec<usize> = payloads[1..].iter().map(Bytes::len).collect();
-    assert!(sizes[..sizes.len() - 1].iter().all(|s| *s == PAYLOAD_BYTES), "{sizes:?}");
-    assert!(*sizes.last().unwrap() <= PAYLOAD_BYTES);
+    assert!(sizes[..sizes.len() - 1].iter().all(|s| *s == sizes[0] && *s <= PAYLOAD_BYTES), "{sizes:?}");
+    let last = *sizes.last().unwrap();
+    assert!(last <= sizes[0] && sizes[0] - last < sizes.len(), "{sizes:?}");
+    assert_eq!(sizes.len(), 4999usize.div_ceil(PAYLOAD_BYTES - 2), "as few as can be");
 }
 
 #[test]

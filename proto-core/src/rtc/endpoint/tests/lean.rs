@@ -143,3 +143,43 @@ fn a_viewer_with_another_certificate_gets_nothing() {
     assert_eq!(w.end().map(|r| r.code), Some("wrong_certificate"));
     assert!(!w.events.iter().any(|(_, _, e)| matches!(e, PeerEvent::Connected { .. })));
 }
+
+#[test]
+fn a_picture_with_its_sound_is_one_message() {
+    let (mut w, session) = viewer(true);
+    for (track, config) in tracks() {
+        w.deliver(session, &Delivery::Config { track, config });
+    }
+    let now = w.now + Duration::from_millis(5);
+    let both = |w: &mut World, n: u64, len: usize| {
+        w.deliver(session, &delivery(2 * n, FrameKind::Audio, sound(n as u32), 0));
+        let kind = if n == 0 { FrameKind::Key } else { FrameKind::Delta };
+        w.deliver(session, &delivery(2 * n + 1, kind, picture(n == 0, len, 3), 33_000_000 * n as i64));
+        let mut items = Vec::new();
+        while let Some(output) = w.endpoint.poll() {
+            let Output::Datagrams(batch) = output else { continue };
+            items
+                .extend(batch.items.iter().map(|t| (t.len.div_ceil(t.segment_size), t.len % t.segment_size)));
+            for t in &batch.items {
+                for bytes in batch.buf[t.start..t.start + t.len].chunks(t.segment_size) {
+                    w.fly(addr(SERVER), t.dst, bytes.to_vec());
+                }
+            }
+            w.endpoint.handle(Input::Recycle(batch), now);
+        }
+        items
+    };
+    // The first brings parameter sets and a report along.
+    both(&mut w, 0, 8_333);
+    for (n, len) in [8_333, 8_334, 8_335, 1_000, 2_301].into_iter().enumerate() {
+        let items = both(&mut w, n as u64 + 1, len);
+        assert_eq!(items.len(), 1, "{len}: {items:?}");
+        assert!(
+            items[0].0 == (len - 1).div_ceil(PAYLOAD_BYTES - 2) + 1 && items[0].1 != 0,
+            "{len}: {items:?}"
+        );
+    }
+    w.run(Duration::from_millis(200));
+    assert_eq!(w.shown().len(), 6);
+    assert_eq!(seen(&w, false).len(), 6);
+}

@@ -416,9 +416,9 @@ impl Caller {
             In::Datagram { port, from, bytes } => self.datagram(*port, *from, bytes, now),
             In::Tick => {
                 self.tick(now);
-                self.to_dialect(input, now);
+                self.tell_dialect(input, now);
             }
-            _ if self.seat.by != Signalling::Http => self.to_dialect(input, now),
+            _ if self.seat.by != Signalling::Http => self.tell_dialect(input, now),
             _ => {
                 let answer = self.http.on(input, self.seat.to, &mut self.out);
                 if let Some(answer) = answer {
@@ -429,7 +429,7 @@ impl Caller {
         self.pump(now);
     }
 
-    fn to_dialect(&mut self, input: &In<'_>, now: Time) {
+    fn tell_dialect(&mut self, input: &In<'_>, now: Time) {
         if let Some(dialect) = &mut self.dialect {
             dialect.on(input, now);
             self.signal(now);

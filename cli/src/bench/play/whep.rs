@@ -1,0 +1,148 @@
+//! Players by WHEP: real ICE and DTLS by str0m. Most only count what comes; a few, the probes, decrypt it and read stamps.
+
+use super::source::ages;
+use super::{Count, Place};
+use mio::net::UdpSocket;
+use mio::{Interest, Registry, Token};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use str0m::change::SdpAnswer;
+use str0m::media::{Direction, MediaKind};
+use str0m::net::{Protocol, Receive};
+use str0m::{Candidate, Event, Input, Output, Rtc};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One player.
+pub(super) struct Player {
+    rtc: Rtc,
+    socket: UdpSocket,
+    local: SocketAddr,
+    wake: Instant,
+    probe: bool,
+    last: Option<(u16, u16)>,
+    pub(super) connected: bool,
+    pub(super) count: Count,
+}
+
+impl Player {
+    /// Posts an offer and takes the answer.
+    ///
+    /// # Errors
+    /// What the server or the host says against it.
+    pub(super) fn open(
+        place: &Place,
+        probe: bool,
+        token: Token,
+        registry: &Registry,
+    ) -> Result<Player, String> {
+        let fail = |e: std::io::Error| format!("a UDP socket cannot be had: {e}");
+        // The address by which this host reaches the server.
+        let way = std::net::UdpSocket::bind("0.0.0.0:0").map_err(fail)?;
+        way.connect((place.host.as_str(), place.port)).map_err(fail)?;
+        let ip = way.local_addr().map_err(fail)?.ip();
+        let socket = std::net::UdpSocket::bind((ip, 0)).map_err(fail)?;
+        socket.set_nonblocking(true).map_err(fail)?;
+        let local = socket.local_addr().map_err(fail)?;
+        let mut socket = UdpSocket::from_std(socket);
+        registry.register(&mut socket, token, Interest::READABLE).map_err(fail)?;
+        let mut rtc = Rtc::builder().set_rtp_mode(true).build(Instant::now());
+        rtc.add_local_candidate(Candidate::host(local, "udp").map_err(|e| e.to_string())?);
+        let mut changes = rtc.sdp_api();
+        changes.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
+        changes.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
+        let (offer, pending) = changes.apply().ok_or("there is nothing to offer")?;
+        let agent = ureq::Agent::new_with_config(
+            ureq::Agent::config_builder()
+                .proxy(None)
+                .http_status_as_error(false)
+                .timeout_global(Some(PATIENCE))
+                .build(),
+        );
+        let silent = |e: ureq::Error| format!("{} does not answer: {e}", place.url);
+        let request = agent.post(&place.url).header("Content-Type", "application/sdp");
+        let mut response = request.send(offer.to_sdp_string()).map_err(silent)?;
+        let body = response.body_mut().read_to_string().map_err(silent)?;
+        if response.status() != 201 {
+            return Err(format!("{} answers {}: {}", place.url, response.status(), body.trim()));
+        }
+        let answer = SdpAnswer::from_sdp_string(&body).map_err(|e| format!("the answer is no SDP: {e}"))?;
+        rtc.sdp_api().accept_answer(pending, answer).map_err(|e| format!("the answer does not fit: {e}"))?;
+        let (wake, count) = (Instant::now(), Count::default());
+        let mut player = Player { rtc, socket, local, wake, probe, last: None, connected: false, count };
+        player.drain(&mut Vec::new());
+        Ok(player)
+    }
+
+    /// Reads what there is.
+    pub(super) fn ready(&mut self, buffer: &mut [u8], latencies: &mut Vec<u64>) {
+        loop {
+            let (n, from) = match self.socket.recv_from(buffer) {
+                Ok(got) => got,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => continue,
+            };
+            let bytes = buffer.get(..n).unwrap_or_default();
+            let rtp = bytes.first().is_some_and(|b| b >> 6 == 2) && !matches!(bytes.get(1), Some(192..=223));
+            if rtp {
+                self.note(bytes);
+                if !self.probe {
+                    continue;
+                }
+            }
+            if let Ok(receive) = Receive::new(Protocol::Udp, from, self.local, bytes) {
+                self.count.dead |= self.rtc.handle_input(Input::Receive(Instant::now(), receive)).is_err();
+                self.drain(latencies);
+            }
+        }
+    }
+
+    /// Counts a packet of RTP, and what is missing before it: of the payload type that comes most, for numbers are per
+    /// SSRC.
+    fn note(&mut self, bytes: &[u8]) {
+        self.count.bytes += bytes.len() as u64;
+        self.count.packets += 1;
+        let (Some(pt), Some(&[a, b])) = (bytes.get(1), bytes.get(2..4).and_then(|s| s.first_chunk::<2>()))
+        else {
+            return;
+        };
+        let (pt, seq) = (u16::from(pt & 0x7f), u16::from_be_bytes([a, b]));
+        match self.last {
+            Some((of, before)) if of == pt => {
+                let step = seq.wrapping_sub(before);
+                if (1..0x8000).contains(&step) {
+                    self.count.lost += u64::from(step) - 1;
+                    self.last = Some((pt, seq));
+                }
+            }
+            // Pictures are what comes in packets of some size.
+            None if bytes.len() > 600 => self.last = Some((pt, seq)),
+            _ => {}
+        }
+    }
+
+    /// Lets time pass.
+    pub(super) fn tick(&mut self, now: Instant, latencies: &mut Vec<u64>) {
+        if self.wake <= now && !self.count.dead {
+            self.count.dead |= self.rtc.handle_input(Input::Timeout(now)).is_err();
+            self.drain(latencies);
+        }
+    }
+
+    fn drain(&mut self, latencies: &mut Vec<u64>) {
+        loop {
+            match self.rtc.poll_output() {
+                Ok(Output::Timeout(at)) => return self.wake = at,
+                Ok(Output::Transmit(t)) => drop(self.socket.send_to(&t.contents, t.destination)),
+                Ok(Output::Event(Event::Connected)) => self.connected = true,
+                Ok(Output::Event(Event::RtpPacket(p))) => {
+                    latencies.extend(ages(&p.payload, super::source::wall()));
+                }
+                Ok(Output::Event(_)) => {}
+                Err(_) => return self.count.dead = true,
+            }
+        }
+    }
+}
