@@ -112,6 +112,7 @@ fn listening(config: &Config, log: Log) -> Result<Runtime, Failure> {
         (Service::Rtmp, config.rtmp_addr()),
         (Service::Rtmps, config.rtmps_addr()),
         (Service::Rtsp, config.rtsp_addr()),
+        (Service::Rtsps, config.rtsps_addr()),
         (Service::Link, config.cluster_addr()),
     ] {
         runtime.bind(service, addr).map_err(|e| {
@@ -122,6 +123,7 @@ fn listening(config: &Config, log: Log) -> Result<Runtime, Failure> {
                 Service::Link => "other nodes",
                 Service::Https => "HTTPS",
                 Service::Rtmps => "RTMPS",
+                Service::Rtsps => "RTSPS",
             };
             Failure::Running(listen::refusal(what, service.key(), e.addr, e.holder.as_deref(), &e.error))
         })?;
@@ -214,7 +216,7 @@ mod tests {
         (config.http.port, config.rtmp.port) = (0, 0);
         (config.https.port, config.rtmps.port) = (0, 0);
         (config.webrtc.port, config.cluster.port) = (0, 0);
-        (config.rtsp.port, config.rtsp.udp_pairs) = (0, 0);
+        (config.rtsp.port, config.rtsps.port, config.rtsp.udp_pairs) = (0, 0, 0);
         start(&config, Log::new(&config.log)).unwrap()
     }
 

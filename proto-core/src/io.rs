@@ -68,6 +68,8 @@ pub enum Service {
     Https,
     /// [`Service::Rtmp`] over TLS.
     Rtmps,
+    /// [`Service::Rtsp`] over TLS.
+    Rtsps,
 }
 
 impl Service {
@@ -80,6 +82,7 @@ impl Service {
             Service::Link => "link",
             Service::Https => "https",
             Service::Rtmps => "rtmps",
+            Service::Rtsps => "rtsps",
         }
     }
 
@@ -92,12 +95,13 @@ impl Service {
             Service::Link => "cluster.port",
             Service::Https => "https.port",
             Service::Rtmps => "rtmps.port",
+            Service::Rtsps => "rtsps.port",
         }
     }
 
     /// Whether its bytes are in TLS.
     pub const fn is_secure(self) -> bool {
-        matches!(self, Service::Https | Service::Rtmps)
+        matches!(self, Service::Https | Service::Rtmps | Service::Rtsps)
     }
 }
 

@@ -5,7 +5,7 @@
 use headwater_tests::world::actors::evil::Evil;
 use headwater_tests::world::actors::operator::Operator;
 use headwater_tests::world::actors::publisher::PublisherConfig;
-use headwater_tests::world::interference::{Guest, Innocents, compare, run, run_in, run_with_panic};
+use headwater_tests::world::interference::{Cast, Guest, Innocents, compare, run, run_in, run_with_panic};
 use headwater_tests::world::scenario::chosen;
 use headwater_tests::world::{HostId, World};
 use proto_core::guard::INJECTED;
@@ -18,7 +18,7 @@ use std::time::Duration;
 /// What was noticed of one kind of evil, told in full if it is the only one.
 fn noticed(seed: u64, kind: Evil, without: &Innocents, told: bool) -> Option<String> {
     let mut w = if told { World::new(seed) } else { World::quiet(seed) };
-    let with = run_in(&mut w, kind.is_about_webrtc(), Some(kind));
+    let with = run_in(&mut w, Cast::of(kind), Some(kind));
     for line in w.log().iter().filter(|l| told && !l.contains(" saw ")) {
         eprintln!("{line}");
     }
@@ -32,7 +32,7 @@ fn innocents_notice_nothing_of_any_evil_client() {
     let only = std::env::var("WORLD_EVIL").ok();
     let is_chosen = |k: &&Evil| only.as_deref().is_none_or(|o| o == format!("{k:?}"));
     for seed in chosen("0..1") {
-        let without = [false, true].map(|webrtc| run(seed, webrtc, None));
+        let without = Cast::ALL.map(|cast| run(seed, cast, None));
         assert!(
             without.iter().all(|w| w.violation.is_none()),
             "seed {seed} without anybody evil: {without:?}"
@@ -44,7 +44,7 @@ fn innocents_notice_nothing_of_any_evil_client() {
             for _ in 0..std::thread::available_parallelism().map_or(2, NonZero::get) {
                 scope.spawn(|| {
                     while let Some(kind) = next() {
-                        let without = &without[usize::from(kind.is_about_webrtc())];
+                        let without = &without[Cast::of(kind) as usize];
                         let found = noticed(seed, kind, without, only.is_some());
                         wrong.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
                     }

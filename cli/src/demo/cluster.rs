@@ -13,7 +13,7 @@ pub(crate) struct Planned {
 }
 
 /// Keys that the demo sets for each node and that nobody else may set.
-pub(crate) const OWN_KEYS: [&str; 14] = [
+pub(crate) const OWN_KEYS: [&str; 15] = [
     "bind",
     "node.name",
     "node.roles",
@@ -22,6 +22,7 @@ pub(crate) const OWN_KEYS: [&str; 14] = [
     "rtmp.port",
     "rtmps.port",
     "rtsp.port",
+    "rtsps.port",
     "rtsp.udp_port",
     "webrtc.port",
     "cluster.port",
@@ -34,12 +35,12 @@ pub(crate) const OWN_KEYS: [&str; 14] = [
 /// have been told.
 const DRAIN_MS: u64 = 200;
 
-/// Ports of HTTP, RTMP, WebRTC, the cluster, HTTPS, RTMPS, RTSP and its first of UDP for manager, origin and edge. Those of
-/// the manager are the ones that a single node has; 8555 stays free for what is to come.
-const PORTS: [(&str, Role, [u16; 8]); 3] = [
-    ("manager", Role::Manager, [5080, 1935, 8189, 5090, 5443, 1936, 8554, 8000]),
-    ("origin", Role::Origin, [5081, 1937, 8190, 5091, 5444, 1939, 8556, 8020]),
-    ("edge", Role::Edge, [5082, 1938, 8191, 5092, 5445, 1940, 8557, 8040]),
+/// Ports of HTTP, RTMP, WebRTC, the cluster, HTTPS, RTMPS, RTSP, its first of UDP and RTSPS for manager, origin and edge. Those of
+/// the manager are the ones that a single node has.
+const PORTS: [(&str, Role, [u16; 9]); 3] = [
+    ("manager", Role::Manager, [5080, 1935, 8189, 5090, 5443, 1936, 8554, 8000, 8555]),
+    ("origin", Role::Origin, [5081, 1937, 8190, 5091, 5444, 1939, 8556, 8020, 8558]),
+    ("edge", Role::Edge, [5082, 1938, 8191, 5092, 5445, 1940, 8557, 8040, 8559]),
 ];
 
 /// Manager, origin and edge on one address with different ports, each made from `base`.
@@ -52,7 +53,8 @@ pub(crate) fn plan(base: &Config, bind: IpAddr, shift: u16, key: &str) -> Result
     let local = reachable(bind);
     let mut planned = Vec::new();
     for (label, role, ports) in PORTS {
-        let [http, rtmp, webrtc, cluster, https, rtmps, rtsp, rtsp_udp] = ports.map(|p| p.checked_add(shift));
+        let [http, rtmp, webrtc, cluster, https, rtmps, rtsp, rtsp_udp, rtsps] =
+            ports.map(|p| p.checked_add(shift));
         let too_far = || format!("--port-offset {shift} moves a port beyond 65535; take a smaller one");
         let mut config = base.clone();
         config.bind = bind;
@@ -61,6 +63,7 @@ pub(crate) fn plan(base: &Config, bind: IpAddr, shift: u16, key: &str) -> Result
         config.http.port = http.ok_or_else(too_far)?;
         config.rtmp.port = rtmp.ok_or_else(too_far)?;
         config.rtsp.port = rtsp.ok_or_else(too_far)?;
+        config.rtsps.port = rtsps.ok_or_else(too_far)?;
         config.rtsp.udp_port = rtsp_udp.ok_or_else(too_far)? & !1;
         config.webrtc.port = webrtc.ok_or_else(too_far)?;
         config.cluster.port = cluster.ok_or_else(too_far)?;
@@ -101,13 +104,14 @@ pub(crate) fn welcome([manager, origin, edge]: &[Planned; 3]) -> String {
     let line = |node: &Planned| {
         let c = &node.config;
         format!(
-            "    {:<8} http {}, https {}, rtmp {}, rtmps {}, rtsp {}, webrtc {}/udp, cluster {}\n",
+            "    {:<8} http {}, https {}, rtmp {}, rtmps {}, rtsp {}, rtsps {}, webrtc {}/udp, cluster {}\n",
             node.label,
             c.http.port,
             c.https.port,
             c.rtmp.port,
             c.rtmps.port,
             c.rtsp.port,
+            c.rtsps.port,
             c.webrtc.port,
             c.cluster.port
         )
@@ -147,13 +151,13 @@ mod tests {
         for node in planned("0.0.0.0") {
             let c = &node.config;
             let (http, rtmp) = ([c.http.port, c.https.port], [c.rtmp.port, c.rtmps.port]);
-            for port in [http, rtmp, [c.webrtc.port, c.cluster.port], [c.rtsp.port, c.rtsp.udp_port]].concat()
-            {
+            let rtsp = [c.rtsp.port, c.rtsp.udp_port, c.rtsps.port];
+            for port in [&http[..], &rtmp, &[c.webrtc.port, c.cluster.port], &rtsp].concat() {
                 assert!(seen.insert(port), "{port} twice");
-                assert!(![8081, 8083, 8555].contains(&port), "{port}");
+                assert!(![8081, 8083].contains(&port), "{port}");
             }
         }
-        assert_eq!(seen.len(), 24);
+        assert_eq!(seen.len(), 27);
     }
 
     #[test]

@@ -54,6 +54,7 @@ fn ports(config: &Config, found: &mut Findings) {
         ("rtmp.port", config.rtmp.port),
         ("rtmps.port", config.rtmps.port),
         ("rtsp.port", config.rtsp.port),
+        ("rtsps.port", config.rtsps.port),
         ("cluster.port", config.cluster.port),
     ];
     let mut taken: BTreeMap<u16, &str> = BTreeMap::new();

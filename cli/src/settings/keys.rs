@@ -96,6 +96,13 @@ const KEYS: &[(&str, &str, &str)] = &[
          from its neighbours as long as each track has a pair of its own. 0: media goes over the connection only.",
         "a whole number from 0 to 1000",
     ),
+    (
+        "rtsp.redirect",
+        "Send RTSP clients to another node: by 302 where this node takes nothing new, or where players that are known to \
+         follow ask a node without the role edge; by REDIRECT when it drains.",
+        "true or false",
+    ),
+    ("rtsps.port", "TCP port of RTSP over TLS. Its media goes over the connection only.", PORT),
     ("webrtc.port", "UDP port of all WebRTC sessions. Must be open to viewers and publishers.", PORT),
     (
         "webrtc.lean",

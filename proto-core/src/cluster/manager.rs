@@ -345,7 +345,8 @@ impl Manager {
                     );
                 }
                 let term = self.last.term;
-                self.out.push_back(Output::ToLink(link, Message::Registered { term }));
+                let [rtsp, rtsps] = [false, true].map(|tls| self.rtsp_base(tls));
+                self.out.push_back(Output::ToLink(link, Message::Registered { term, rtsp, rtsps }));
                 self.repeat_orders(&id);
             }
             Err((code, text)) => {
@@ -353,6 +354,12 @@ impl Manager {
                 self.refuse(link, 0, code, text);
             }
         }
+    }
+
+    /// Where the node in this process speaks RTSP.
+    fn rtsp_base(&self, tls: bool) -> String {
+        let here = self.registry.nodes().values().find(|n| n.link == Some(LinkId::Local));
+        here.map(|n| n.info.advertised.rtsp_base(tls)).unwrap_or_default()
     }
 
     fn refuse(&mut self, link: LinkId, req: u64, code: &str, text: String) {

@@ -198,6 +198,8 @@ pub struct Member {
     highest: Epoch,
     pending: BTreeMap<u64, Pending>,
     absent: BTreeMap<StreamKey, Time>,
+    /// Where the manager speaks RTSP, and over TLS.
+    manager_rtsp: [String; 2],
     out: VecDeque<Output>,
 }
 
@@ -234,6 +236,7 @@ impl Member {
             highest: Epoch::default(),
             pending: BTreeMap::new(),
             absent: BTreeMap::new(),
+            manager_rtsp: Default::default(),
             out: VecDeque::new(),
         }
     }
@@ -249,6 +252,12 @@ impl Member {
             Place::Up { link, .. } => Some(link),
             _ => None,
         }
+    }
+
+    /// Where the manager speaks RTSP, such as `rtsp://host:8554`, or over TLS, as it said when it was last heard.
+    pub fn manager_rtsp(&self, tls: bool) -> Option<&str> {
+        let [plain, secure] = &self.manager_rtsp;
+        Some(if tls { secure.as_str() } else { plain.as_str() }).filter(|base| !base.is_empty())
     }
 
     /// The epoch under which this node publishes a stream.
@@ -372,7 +381,10 @@ impl Member {
             self.highest = self.highest.max(*epoch);
         }
         match message {
-            Message::Registered { .. } => self.registered(),
+            Message::Registered { rtsp, rtsps, .. } => {
+                self.manager_rtsp = [rtsp, rtsps];
+                self.registered();
+            }
             Message::Claimed { req, key, epoch } => match self.take(req, true) {
                 Some(Pending { wish: Wish::Claim { identity }, .. }) => {
                     if self.owned.get(&key).is_none_or(|(old, _)| *old < epoch) {

@@ -135,6 +135,7 @@ impl World {
                 http: 1,
                 rtmp: 2,
                 rtsp: 5,
+                rtsps: 6,
                 webrtc: 3,
                 link: 4,
             },

@@ -36,6 +36,9 @@ pub struct NodeInfo {
     /// TCP port of RTSP.
     #[serde(default)]
     pub rtsp_port: u16,
+    /// TCP port of RTSP over TLS.
+    #[serde(default)]
+    pub rtsps_port: u16,
     /// UDP port of WebRTC.
     #[serde(default)]
     pub webrtc_port: u16,

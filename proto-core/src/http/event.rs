@@ -6,6 +6,7 @@ use super::message::{Request, Response};
 use crate::error::quote;
 use crate::media::key::StreamKey;
 use crate::time::WallTime;
+use crate::wire::link::Advertised;
 use serde::{Deserialize, Serialize};
 
 /// What the client wants to do with the stream.
@@ -87,6 +88,9 @@ pub struct EventUrls {
     /// `rtsp://host:port/app/stream`; empty: that node is too old to say.
     #[serde(default)]
     pub rtsp: String,
+    /// `rtsps://host:port/app/stream`; empty: that node is too old to say.
+    #[serde(default)]
+    pub rtsps: String,
     /// Standard WHIP endpoint.
     pub whip: String,
     /// Standard WHEP endpoint.
@@ -98,12 +102,18 @@ pub struct EventUrls {
 }
 
 impl EventUrls {
-    /// The addresses of `key` on a node: `host` as a client would write it (an IPv6 address in brackets).
-    pub fn new(host: &str, http_port: u16, rtmp_port: u16, rtsp_port: u16, key: &StreamKey) -> EventUrls {
-        let http = |what: &str| format!("http://{host}:{http_port}/{what}/{key}");
+    /// The addresses of `key` on a node.
+    pub fn new(at: &Advertised, key: &StreamKey) -> EventUrls {
+        let host = at.host();
+        let http = |what: &str| format!("http://{host}:{}/{what}/{key}", at.http);
+        let rtsp = |tls: bool| match at.rtsp_base(tls) {
+            none if none.is_empty() => none,
+            base => format!("{base}/{key}"),
+        };
         EventUrls {
-            rtmp: format!("rtmp://{host}:{rtmp_port}/{key}"),
-            rtsp: if rtsp_port == 0 { String::new() } else { format!("rtsp://{host}:{rtsp_port}/{key}") },
+            rtmp: format!("rtmp://{host}:{}/{key}", at.rtmp),
+            rtsp: rtsp(false),
+            rtsps: rtsp(true),
             whip: http("whip"),
             whep: http("whep"),
             watch: http("watch"),
@@ -118,6 +128,7 @@ impl EventUrls {
         let all = [
             &mut self.rtmp,
             &mut self.rtsp,
+            &mut self.rtsps,
             &mut self.whip,
             &mut self.whep,
             &mut self.watch,
@@ -202,7 +213,19 @@ mod tests {
 
     fn node() -> EventNode {
         let key = StreamKey::parse("live/room1/demo").unwrap();
-        let urls = EventUrls::new("127.0.0.3", 5080, 1935, 8554, &key);
+        let ip = [127, 0, 0, 3].into();
+        let at = Advertised {
+            public: ip,
+            private: ip,
+            name: String::new(),
+            http: 5080,
+            rtmp: 1935,
+            rtsp: 8554,
+            rtsps: 8555,
+            webrtc: 8189,
+            link: 5090,
+        };
+        let urls = EventUrls::new(&at, &key);
         EventNode::new(&key, "127.0.0.3".to_owned(), "local".to_owned(), urls)
     }
 
@@ -218,6 +241,7 @@ mod tests {
             assert_eq!(one["urls"]["whip"], "http://127.0.0.3:5080/whip/live/room1/demo");
             assert_eq!(one["urls"]["rtmp"], "rtmp://127.0.0.3:1935/live/room1/demo");
             assert_eq!(one["urls"]["rtsp"], "rtsp://127.0.0.3:8554/live/room1/demo");
+            assert_eq!(one["urls"]["rtsps"], "rtsps://127.0.0.3:8555/live/room1/demo");
         }
     }
 

@@ -46,6 +46,7 @@ impl Node {
                         http_port: n.info.advertised.http,
                         rtmp_port: n.info.advertised.rtmp,
                         rtsp_port: n.info.advertised.rtsp,
+                        rtsps_port: n.info.advertised.rtsps,
                         webrtc_port: n.info.advertised.webrtc,
                         version: n.info.version.clone(),
                         state: match (manager.registry().alive(&n.info.id, self.now), draining) {
@@ -75,6 +76,7 @@ impl Node {
             http_port: self.config.http.port,
             rtmp_port: self.config.rtmp.port,
             rtsp_port: self.config.rtsp.port,
+            rtsps_port: self.config.rtsps.port,
             webrtc_port: self.config.webrtc.port,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: if self.draining { "draining" } else { "in_service" }.to_owned(),

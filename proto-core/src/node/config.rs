@@ -35,6 +35,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// RTSP.
     pub rtsp: RtspConfig,
+    /// RTSP over TLS.
+    pub rtsps: RtspsConfig,
     /// WebRTC.
     pub webrtc: WebRtcConfig,
     /// Manager and links to other nodes.
@@ -68,6 +70,7 @@ impl Default for Config {
             rtmps: RtmpsConfig::default(),
             tls: TlsConfig::default(),
             rtsp: RtspConfig::default(),
+            rtsps: RtspsConfig::default(),
             webrtc: WebRtcConfig::default(),
             cluster: ClusterConfig::default(),
             auth: AuthConfig::default(),
@@ -105,6 +108,11 @@ impl Config {
     /// Where RTSP listens.
     pub fn rtsp_addr(&self) -> SocketAddr {
         SocketAddr::new(self.bind, self.rtsp.port)
+    }
+
+    /// Where RTSP over TLS listens.
+    pub fn rtsps_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.bind, self.rtsps.port)
     }
 
     /// The UDP ports of RTSP media: RTP and RTCP of each pair.
@@ -251,11 +259,27 @@ pub struct RtspConfig {
     pub udp_port: u16,
     /// Pairs of UDP ports (RTP and RTCP) from there on; 0: none.
     pub udp_pairs: u16,
+    /// Send clients to other nodes where they are better served.
+    pub redirect: bool,
 }
 
 impl Default for RtspConfig {
     fn default() -> Self {
-        RtspConfig { port: 8554, udp_port: 8000, udp_pairs: 4 }
+        RtspConfig { port: 8554, udp_port: 8000, udp_pairs: 4, redirect: true }
+    }
+}
+
+/// RTSP over TLS.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RtspsConfig {
+    /// TCP port of RTSP over TLS. Media goes over the connection: datagrams would carry it in the clear.
+    pub port: u16,
+}
+
+impl Default for RtspsConfig {
+    fn default() -> Self {
+        RtspsConfig { port: 8555 }
     }
 }
 

@@ -192,12 +192,13 @@ impl Node {
                 self.rng.fork("rtmp", id.0),
                 now,
             ))),
-            Service::Rtsp => {
+            Service::Rtsp | Service::Rtsps => {
                 let mut machine = rtsp::Server::new(
                     self.config.limits.clone(),
                     self.rng.fork("rtsp", id.0),
                     self.wall,
-                    self.config.rtsp.udp_pairs > 0,
+                    // Over TLS nobody expects media in the clear beside it.
+                    self.config.rtsp.udp_pairs > 0 && service == Service::Rtsp,
                     now,
                 );
                 machine.guard(self.authority.policy.is_on());

@@ -236,8 +236,7 @@ impl Node {
             node_state: self.sm2_state(manager, node),
             subscribers,
             duration_ms: None,
-            urls: token
-                .map(|token| EventUrls::new(&at.host(), at.http, at.rtmp, at.rtsp, key).with_token(token)),
+            urls: token.map(|token| EventUrls::new(at, key).with_token(token)),
         })
     }
 

@@ -91,6 +91,7 @@ pub(super) fn node_info(
             http: config.http.port,
             rtmp: config.rtmp.port,
             rtsp: config.rtsp.port,
+            rtsps: config.rtsps.port,
             webrtc: config.webrtc.port,
             link: config.cluster.port,
         },
@@ -427,6 +428,7 @@ impl Node {
         for conn in rtmp {
             self.tell_rtmp(conn, rtmp::server::Input::Drain);
         }
+        self.rtsp_redirect_all();
         self.report_now();
         let until = self.now + most;
         self.timers.set(Alarm::DrainEnds, Deadline::new(until, "the time to finish what runs is over"));

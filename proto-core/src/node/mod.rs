@@ -7,6 +7,7 @@
 pub mod address;
 pub mod audit;
 pub mod config;
+mod elsewhere;
 pub mod exposition;
 pub mod identity;
 pub mod session;
@@ -128,6 +129,8 @@ pub struct Node {
 
     rtc: Endpoint,
     rtsp_udp: rtsp::Udp,
+    /// RTSP clients about whom the manager was asked.
+    elsewhere: elsewhere::Asking,
     udp_open: bool,
     hub: Hub,
     sessions: Sessions,
@@ -261,6 +264,7 @@ impl Node {
             authority,
             rtc,
             rtsp_udp: rtsp::Udp::default(),
+            elsewhere: elsewhere::Asking::default(),
             udp_open: false,
             sessions: Sessions::keeping(config.limits.sessions_kept),
             claims: BTreeMap::new(),

@@ -36,6 +36,7 @@ impl Node {
             self.said_drained = false;
             if on {
                 self.stop_remotes();
+                self.rtsp_redirect_all();
             } else {
                 self.start_remotes();
             }

@@ -8,9 +8,11 @@
 use super::Node;
 use super::authority::Asker;
 use super::conns::{Conn, Proto};
+use super::elsewhere::Wish;
 use super::remote;
-use super::session::{Carrier, Part, Protocol, SessionId};
+use super::session::{Carrier, Part, SessionId};
 use crate::auth::secret::Secret;
+use crate::cluster::manager::Action;
 use crate::error::Reason;
 use crate::guard::guard;
 use crate::hub::delivery::Delivery;
@@ -145,18 +147,8 @@ impl Udp {
         let key = match self.by_source.get(&(socket, remote)) {
             Some(key) => *key,
             None => {
-                let waits = |h: &Half| {
-                    h.socket == socket
-                        && h.peer.ip() == remote.ip()
-                        && h.heard.is_none_or(|at| now.since(at) >= MOVES_AFTER)
-                };
-                let mut fit = self.lanes.iter_mut().filter_map(|(key, (halves, _))| {
-                    halves.get_mut(half).filter(|h| waits(h)).map(|h| (*key, h))
-                });
-                let (key, h) = fit.next()?;
-                if fit.next().is_some() {
-                    return None;
-                }
+                let key = self.waiting(socket, half, remote.ip(), now)?;
+                let h = self.lanes.get_mut(&key)?.0.get_mut(half)?;
                 let before = std::mem::replace(&mut h.peer, remote);
                 self.by_source.remove(&(socket, before));
                 self.by_source.insert((socket, remote), key);
@@ -167,6 +159,26 @@ impl Udp {
             h.heard = Some(now);
         }
         Some((key.0, key.1, half == 1))
+    }
+
+    /// The one lane that a packet of an unknown port of this address can be of: one that was never heard, else one that
+    /// has been silent (a client that comes again has its old lanes beside the new ones for a while).
+    fn waiting(&self, socket: SocketId, half: usize, ip: IpAddr, now: Time) -> Option<(ConnId, usize)> {
+        let of = |silent: bool| {
+            let fits = move |h: &&Half| {
+                let waits = match h.heard {
+                    None => !silent,
+                    Some(at) => silent && now.since(at) >= MOVES_AFTER,
+                };
+                waits && h.socket == socket && h.peer.ip() == ip
+            };
+            let mut all =
+                self.lanes.iter().filter(move |(_, (halves, _))| halves.get(half).filter(fits).is_some());
+            let first = all.next();
+            first.map(|(key, _)| (*key, all.next().is_none()))
+        };
+        let (key, alone) = of(false).or_else(|| of(true))?;
+        alone.then_some(key)
     }
 
     fn put(&mut self, conn: ConnId, lane: usize, rtcp: bool, bytes: &Bytes) -> bool {
@@ -242,7 +254,12 @@ impl Node {
         let Some(Conn { proto: Proto::Rtsp(m), explained, .. }) = self.conns.get_mut(&id) else { return };
         *explained |= matches!(
             input,
-            Input::PublishRefused(_) | Input::PlayRefused(_) | Input::StreamEnded(_) | Input::Close(_)
+            Input::PublishRefused(_)
+                | Input::PlayRefused(_)
+                | Input::Elsewhere(_)
+                | Input::StreamEnded(_)
+                | Input::Refuse(_)
+                | Input::Close(_)
         );
         match guard(|| m.handle(input, now)) {
             Ok(()) => {
@@ -387,12 +404,11 @@ impl Node {
             Said::Reading(on) => self.out.push_back(Output::Reading { conn: id, on }),
             Said::PublishRequested { key, query, shown } => {
                 let asker = self.rtsp_asker(id, &query, &shown);
-                let via = self.conn_via(id);
-                self.conn_publish(Protocol::Rtsp, id, key, asker, via);
+                self.rtsp_asked(id, Wish { key, query, action: Action::Broadcast, asker });
             }
             Said::DescribeRequested { key, query, shown } => {
                 let asker = self.rtsp_asker(id, &query, &shown);
-                self.conn_play(Protocol::Rtsp, id, key, asker);
+                self.rtsp_asked(id, Wish { key, query, action: Action::Subscribe, asker });
             }
             Said::AnnounceRequested { key, query, shown } => {
                 let asker = self.rtsp_asker(id, &query, &shown);

@@ -300,6 +300,19 @@ impl Node {
                 self.machine(id, Wire::Received(bytes));
                 return false;
             }
+            (Some(First::Http), Service::Rtsps) => {
+                // Its requests begin as those of HTTP do, and it can be told in its own language.
+                let port = self.config.rtsp.port;
+                let text = format!(
+                    "plain RTSP arrived, but this port speaks TLS: use rtsps:// in the address, or port {port} without"
+                );
+                conn.transport = Transport::Plain;
+                if let Some(free) = conn.free {
+                    self.machine(id, Wire::Writable(free));
+                }
+                self.tell_rtsp(id, crate::rtsp::server::Input::Refuse(Reason::peer("tls_not", text)));
+                return false;
+            }
             (Some(First::Rtmp), Service::Rtmps) => {
                 let port = self.config.rtmp.port;
                 format!(

@@ -437,7 +437,7 @@ impl Node {
 
     /// The manager answered a pairing question.
     pub(super) fn paired(&mut self, req: u64, result: Result<Box<Placement>, Refusal>) {
-        if self.proxy_placed(req, &result) {
+        if self.proxy_placed(req, &result) || self.elsewhere_placed(req, &result) {
             return;
         }
         let Some(WaitingPair { conn, query, second, grant }) = self.pair_waiting.remove(&req) else { return };
@@ -456,8 +456,7 @@ impl Node {
                 } else {
                     let node = |n: &crate::wire::link::NodeInfo| {
                         let at = &n.advertised;
-                        let urls = EventUrls::new(&at.host(), at.http, at.rtmp, at.rtsp, &query.key)
-                            .with_token(&token);
+                        let urls = EventUrls::new(at, &query.key).with_token(&token);
                         EventNode::new(&query.key, at.host(), n.region.clone(), urls)
                     };
                     event::answer(&query, &nodes.map(node).collect::<Vec<_>>())

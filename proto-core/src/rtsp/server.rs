@@ -78,6 +78,11 @@ pub enum Input<'a> {
     PublishAccepted,
     /// Answer to [`Output::PublishRequested`]: no, and this is why.
     PublishRefused(Reason),
+    /// Answer to [`Output::DescribeRequested`], [`Output::PlayRequested`] or [`Output::PublishRequested`]: the peer is to ask
+    /// at this address.
+    Elsewhere(String),
+    /// The peer is better served at this address; it may go there, or stay. Ignored if nothing is published or played.
+    Redirect(String),
     /// Answer to [`Output::UdpWanted`]: our ports of RTP and RTCP for the lane.
     UdpGranted((u16, u16)),
     /// Answer to [`Output::UdpWanted`]: there is none.
@@ -88,6 +93,8 @@ pub enum Input<'a> {
     KeyFrameWanted,
     /// The played stream is over. The session tells the peer and closes.
     StreamEnded(Reason),
+    /// End this connection, and have its peer told why with a status of 400.
+    Refuse(Reason),
     /// End this connection.
     Close(Reason),
 }
@@ -275,6 +282,8 @@ pub struct Server {
     egress: Egress,
     paused: bool,
 
+    /// Requests that were made of the peer.
+    asked: u32,
     agent: String,
     via: String,
     strikes: u32,
@@ -324,6 +333,7 @@ impl Server {
             ingest: None,
             egress: Egress::default(),
             paused: false,
+            asked: 0,
             agent: String::new(),
             via: String::new(),
             strikes: 0,
@@ -741,6 +751,8 @@ impl Machine for Server {
             Input::PlayRefused(reason) => self.refused(&reason, now),
             Input::PublishAccepted => self.publish_accepted(now),
             Input::PublishRefused(reason) => self.refused(&reason, now),
+            Input::Elsewhere(url) => self.elsewhere(&url, now),
+            Input::Redirect(url) => self.redirect(&url),
             Input::UdpGranted(ports) => self.udp_answered(Some(ports), now),
             Input::UdpRefused => self.udp_answered(None, now),
             Input::Deliver(delivery) => self.deliver(delivery, now),
@@ -749,6 +761,10 @@ impl Machine for Server {
                     ingest.want_key();
                     self.take_media(now);
                 }
+            }
+            Input::Refuse(reason) => {
+                self.respond("", words(400, &reason.text).with("Connection", "close"));
+                self.close(reason, now);
             }
             Input::StreamEnded(reason) | Input::Close(reason) => {
                 // The node knows.

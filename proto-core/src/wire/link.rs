@@ -56,6 +56,8 @@ pub struct Advertised {
     pub rtmp: u16,
     /// TCP port of RTSP.
     pub rtsp: u16,
+    /// TCP port of RTSP over TLS.
+    pub rtsps: u16,
     /// UDP port of WebRTC.
     pub webrtc: u16,
     /// TCP port for other nodes.
@@ -66,6 +68,15 @@ impl Advertised {
     /// Where other nodes connect.
     pub fn link_addr(&self) -> SocketAddr {
         SocketAddr::new(self.private, self.link)
+    }
+
+    /// Where RTSP is spoken, such as `rtsp://host:8554`, or over TLS; empty: nowhere.
+    pub fn rtsp_base(&self, tls: bool) -> String {
+        match (tls, if tls { self.rtsps } else { self.rtsp }) {
+            (_, 0) => String::new(),
+            (false, port) => format!("rtsp://{}:{port}", self.host()),
+            (true, port) => format!("rtsps://{}:{port}", self.host()),
+        }
     }
 
     /// The host for URLs that publishers and viewers get: the DNS name where there is one, else the public address
@@ -237,6 +248,11 @@ pub enum Message {
     Registered {
         /// The manager's term.
         term: u64,
+        /// Where the manager speaks RTSP, such as `rtsp://host:8554`: for clients that this node sends away. Empty: it
+        /// does not say.
+        rtsp: String,
+        /// The same over TLS.
+        rtsps: String,
     },
     /// Node to manager: load and streams.
     Report(Report),

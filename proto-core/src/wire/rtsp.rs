@@ -169,6 +169,9 @@ pub struct Caps {
     pub message: usize,
 }
 
+/// The first byte of a TLS handshake (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
 #[derive(Debug)]
 enum State {
     /// Between messages.
@@ -241,6 +244,16 @@ impl Reader {
                     match input.first() {
                         None => return Ok(None),
                         Some(b'$') => self.state = State::FrameHead,
+                        Some(&TLS_HANDSHAKE) => {
+                            let text = "the peer speaks TLS (rtsps://) on the RTSP port; use rtsp://, or the port for it \
+                                        (rtsps.port)";
+                            return Err(Bad {
+                                status: 400,
+                                limit: false,
+                                code: "rtsp_tls",
+                                text: text.to_owned(),
+                            });
+                        }
                         Some(_) => self.state = State::Head { line_start: 0, lines: 0 },
                     }
                 }

@@ -239,6 +239,8 @@ pub struct Place {
     pub rtmp: String,
     /// `rtsp://…` of the stream there.
     pub rtsp: String,
+    /// `rtsps://…` of the stream there.
+    pub rtsps: String,
     /// WHIP endpoint of the stream there.
     pub whip: String,
     /// WHEP endpoint of the stream there.
@@ -318,6 +320,7 @@ fn place_of(json: &Value) -> Result<Place, String> {
         server: text(&json["serverAddress"], "serverAddress")?,
         rtmp: text(&urls["rtmp"], "urls.rtmp")?,
         rtsp: text(&urls["rtsp"], "urls.rtsp")?,
+        rtsps: text(&urls["rtsps"], "urls.rtsps")?,
         whip: text(&urls["whip"], "urls.whip")?,
         whep: text(&urls["whep"], "urls.whep")?,
     })
@@ -331,7 +334,8 @@ mod tests {
     #[test]
     fn a_place_needs_every_field_of_the_dialect() {
         let whole = json!({"name": "a", "scope": "live", "serverAddress": "127.0.0.2", "region": "r",
-            "urls": {"rtmp": "rtmp://x/live/a", "rtsp": "rtsp://x:8554/live/a", "whip": "http://x/whip", "whep": "http://x/whep"}});
+            "urls": {"rtmp": "rtmp://x/live/a", "rtsp": "rtsp://x:8554/live/a", "rtsps": "rtsps://x:8555/live/a",
+            "whip": "http://x/whip", "whep": "http://x/whep"}});
         assert_eq!(place_of(&whole).map(|p| p.server), Ok("127.0.0.2".to_owned()));
         for missing in ["name", "scope", "serverAddress"] {
             let mut part = whole.clone();

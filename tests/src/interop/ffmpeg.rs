@@ -58,7 +58,7 @@ pub struct Ffmpeg {
 }
 
 impl Ffmpeg {
-    /// Publishes a clip to an `rtmp://` or `rtmps://` URL (as FLV) or an `rtsp://` URL (over TCP), or writes it to a path
+    /// Publishes a clip to an `rtmp://` or `rtmps://` URL (as FLV) or an `rtsp://` or `rtsps://` URL (over TCP), or writes it to a path
     /// (container by its ending).
     pub fn publish(to: &str, clip: Clip) -> Ffmpeg {
         Ffmpeg::publish_over(to, clip, "tcp")
@@ -69,7 +69,7 @@ impl Ffmpeg {
         let mut args: Vec<String> = Vec::new();
         let mut add = |words: &str| args.extend(words.split_whitespace().map(str::to_owned));
         let rtmp = to.starts_with("rtmp://") || to.starts_with("rtmps://");
-        let rtsp = to.starts_with("rtsp://");
+        let rtsp = to.starts_with("rtsp://") || to.starts_with("rtsps://");
         if rtmp || rtsp {
             add("-re");
         }
@@ -111,6 +111,16 @@ impl Ffmpeg {
         }
         args.extend(["-y".to_owned(), to.to_owned()]);
         Ffmpeg::run(format!("ffmpeg that publishes to {to}"), &args)
+    }
+
+    /// Publishes moving pictures and a tone by RTSP over TCP, coded as the arguments for both encoders say.
+    pub fn publish_coded(to: &str, video: &str, audio: &str) -> Ffmpeg {
+        let args = format!(
+            "-re -f lavfi -i testsrc2=size=320x180:rate=25 -re -f lavfi -i sine=frequency=440:sample_rate=48000 \
+             -pix_fmt yuv420p {video} -g 50 {audio} -f rtsp -rtsp_transport tcp {to}"
+        );
+        let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
+        Ffmpeg::run(format!("ffmpeg that publishes {video} and {audio} to {to}"), &args)
     }
 
     /// Plays the pictures of a URL or file: decodes and counts them.

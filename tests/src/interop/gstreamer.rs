@@ -57,6 +57,19 @@ impl Pipeline {
         )
     }
 
+    /// Plays by `rtspsrc`, with these elements for pictures and for sound behind it, and ends by itself after 50 pictures and
+    /// 50 buffers of sound. What a depayloader or decoder takes for damage is said as a warning or an error.
+    pub fn play_coded(from: &str, video: &str, audio: &str) -> Pipeline {
+        Pipeline::run(
+            &format!("rtspsrc that plays {from} by {video} and {audio}"),
+            &format!(
+                "rtspsrc location={from} protocols=tcp latency=200 tls-validation-flags=0 name=r \
+                 r. ! application/x-rtp,media=video ! {video} ! identity eos-after=50 ! fakesink sync=true \
+                 r. ! application/x-rtp,media=audio ! {audio} ! audioconvert ! identity eos-after=50 ! fakesink sync=true"
+            ),
+        )
+    }
+
     /// Waits until it ends by itself.
     pub fn wait_exit(&mut self, within: Duration) -> ExitStatus {
         let child = &mut self.child;

@@ -296,6 +296,10 @@ impl Generator<'_> {
         if self.one_in(3) {
             self.other_ways();
         }
+        let share = self.below(4);
+        if share > 0 && self.one_in(2) {
+            self.some_by_rtsp(share);
+        }
         self.plan
     }
 
@@ -314,6 +318,20 @@ impl Generator<'_> {
             };
         }
         self.plan.steps = steps;
+    }
+
+    /// Has some of those who publish and play do so by RTSP.
+    fn some_by_rtsp(&mut self, share: u64) {
+        for n in 0..self.plan.steps.len() {
+            let chosen = self.below(4) < share;
+            let with = if self.one_in(2) { By::RtspUdp } else { By::Rtsp };
+            if let Some(Step { op: Op::Publish { by, .. } | Op::Play { by, .. }, .. }) =
+                self.plan.steps.get_mut(n)
+                && chosen
+            {
+                *by = with;
+            }
+        }
     }
 
     fn publishing(&mut self) -> Publishing {

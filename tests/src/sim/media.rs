@@ -14,13 +14,20 @@ fn share(permille: u32) -> f64 {
     f64::from(permille.min(1_000)) / 1_000.0
 }
 
-pub(super) fn rtmp(how: &Publishing) -> PublisherConfig {
+/// By RTMP, or by RTSP over the connection.
+pub(super) fn plain(how: &Publishing) -> PublisherConfig {
     PublisherConfig {
         gop: how.gop.max(1).into(),
         key_bytes: how.bytes as usize * 8,
         delta_bytes: how.bytes as usize,
         again: how.again.map(ms),
+        ..PublisherConfig::default()
     }
+}
+
+/// By RTSP.
+pub(super) fn rtsp(how: &Publishing, udp: bool) -> PublisherConfig {
+    PublisherConfig { udp, ..plain(how) }
 }
 
 pub(super) fn whip(how: &Publishing) -> WhipConfig {

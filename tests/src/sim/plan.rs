@@ -46,6 +46,10 @@ pub enum By {
     Wss,
     /// As [`By::Ws`], through the manager, which chooses the node.
     Managed,
+    /// RTSP, packets over the connection.
+    Rtsp,
+    /// RTSP, packets as datagrams.
+    RtspUdp,
 }
 
 /// Behind what a client sits.

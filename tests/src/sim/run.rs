@@ -8,8 +8,9 @@ use super::media;
 use super::plan::{Behind, By, Op, Place, Plan, Version, Who};
 use crate::world::actors::asker::Asker;
 use crate::world::actors::evil::Evil;
-use crate::world::actors::player::Player;
+use crate::world::actors::player::{Player, PlayerConfig};
 use crate::world::actors::publisher::Publisher;
+use crate::world::actors::rtsp::{RtspPlayer, RtspPublisher};
 use crate::world::actors::webrtc::{Signalling, Whep, WhepConfig, Whip, WhipConfig};
 use crate::world::net::nat::{Behaviour, NatId};
 use crate::world::{ClientId, HostId, Party, Violation, World};
@@ -117,6 +118,8 @@ enum Kind {
     Player,
     Whip,
     Whep,
+    RtspPublisher,
+    RtspPlayer,
     Evil,
 }
 
@@ -126,10 +129,15 @@ impl By {
         matches!(self, By::Rtmps | By::Https | By::Wss)
     }
 
+    /// Whether it speaks RTSP.
+    fn is_rtsp(self) -> bool {
+        matches!(self, By::Rtsp | By::RtspUdp)
+    }
+
     /// How its calls are signalled, if it is WebRTC.
     fn signalling(self) -> Option<Signalling> {
         match self {
-            By::Rtmp | By::Rtmps => None,
+            By::Rtmp | By::Rtmps | By::Rtsp | By::RtspUdp => None,
             By::Webrtc | By::Https => Some(Signalling::Http),
             By::Ws | By::Wss => Some(Signalling::Socket),
             By::Managed => Some(Signalling::Managed),
@@ -219,6 +227,8 @@ impl<'a> Runner<'a> {
                 Kind::Publisher => self.world.with_publisher(id, |p, _| p.keep_silent(false)),
                 Kind::Whip => self.world.with_whip(id, |p, now| p.keep_silent(false, now)),
                 Kind::Player => self.world.with_player(id, |p| p.read(true)),
+                Kind::RtspPublisher => self.world.with_rtsp_publisher(id, |p, _| p.keep_silent(false)),
+                Kind::RtspPlayer => self.world.with_rtsp_player(id, |p| p.read(true)),
                 Kind::Evil => self.world.relent(id),
                 Kind::Whep => {}
             }
@@ -289,7 +299,11 @@ impl<'a> Runner<'a> {
                 let at = self.asked(*by).unwrap_or(at);
                 self.world.over_tls(by.secure());
                 let (id, kind) = match by.signalling() {
-                    None => (self.world.publish_with(at, stream, media::rtmp(how)), Kind::Publisher),
+                    None if by.is_rtsp() => {
+                        let config = media::rtsp(how, *by == By::RtspUdp);
+                        (self.world.publish_rtsp(at, stream, config), Kind::RtspPublisher)
+                    }
+                    None => (self.world.publish_with(at, stream, media::plain(how)), Kind::Publisher),
                     Some(by) => {
                         let config = WhipConfig { by, ..media::whip(how) };
                         (self.world.publish_webrtc(at, stream, config), Kind::Whip)
@@ -305,6 +319,11 @@ impl<'a> Runner<'a> {
                 let at = self.asked(*by).unwrap_or(at);
                 self.world.over_tls(by.secure());
                 let (id, kind) = match by.signalling() {
+                    None if by.is_rtsp() => {
+                        let config =
+                            PlayerConfig { again, udp: *by == By::RtspUdp, ..PlayerConfig::default() };
+                        (self.world.play_rtsp(at, stream, config), Kind::RtspPlayer)
+                    }
                     None => (self.world.play(at, stream), Kind::Player),
                     Some(by) => {
                         // It must have noticed that its node is gone before recovery is judged.
@@ -347,18 +366,25 @@ impl<'a> Runner<'a> {
         match (op, kind) {
             (Op::Leave(_), Kind::Publisher) => w.with_publisher(id, Publisher::leave),
             (Op::Leave(_), Kind::Player) => w.with_player(id, Player::leave),
+            (Op::Leave(_), Kind::RtspPublisher) => w.with_rtsp_publisher(id, RtspPublisher::leave),
+            (Op::Leave(_), Kind::RtspPlayer) => w.with_rtsp_player(id, RtspPlayer::leave),
             (Op::Leave(_), Kind::Whip) => w.with_whip(id, Whip::leave),
             (Op::Leave(_), Kind::Whep) => w.with_whep(id, Whep::leave),
             (Op::Leave(_), Kind::Evil) => w.relent(id),
             (Op::Silent(_, silent), Kind::Publisher) => w.with_publisher(id, |p, _| p.keep_silent(*silent)),
+            (Op::Silent(_, silent), Kind::RtspPublisher) => {
+                w.with_rtsp_publisher(id, |p, _| p.keep_silent(*silent));
+            }
             (Op::Silent(_, silent), Kind::Whip) => w.with_whip(id, |p, now| p.keep_silent(*silent, now)),
             (Op::Reconnect(_), Kind::Publisher) => w.with_publisher(id, Publisher::connect),
+            (Op::Reconnect(_), Kind::RtspPublisher) => w.with_rtsp_publisher(id, RtspPublisher::connect),
+            (Op::Reconnect(_), Kind::RtspPlayer) => w.with(id, RtspPlayer::connect),
             (Op::Reconnect(_), Kind::Whip) => w.with_whip(id, Whip::connect),
             (Op::Reconnect(_), Kind::Whep) => w.with_whep(id, Whep::connect),
             (Op::Elsewhere(..), _) if self.managed.contains(client) => {}
             (Op::Elsewhere(_, at), _) => {
                 let host = *self.places.get(at)?;
-                let (rtmp, http) = (w.rtmp_addr(host), w.http_addr(host));
+                let (rtmp, rtsp, http) = (w.rtmp_addr(host), w.rtsp_addr(host), w.http_addr(host));
                 match kind {
                     Kind::Publisher => w.with_publisher(id, |p, now| {
                         p.goes_to(rtmp);
@@ -372,9 +398,18 @@ impl<'a> Runner<'a> {
                         p.goes_to(http);
                         p.connect(now);
                     }),
+                    Kind::RtspPublisher => w.with_rtsp_publisher(id, |p, now| {
+                        p.goes_to(rtsp);
+                        p.connect(now);
+                    }),
+                    Kind::RtspPlayer => w.with(id, |p: &mut RtspPlayer, now| {
+                        p.goes_to(rtsp);
+                        p.connect(now);
+                    }),
                     Kind::Player | Kind::Evil => {}
                 }
             }
+            (Op::Reading(_, on), Kind::RtspPlayer) => w.with_rtsp_player(id, |p| p.read(*on)),
             (Op::Reading(_, on), Kind::Player) => w.with_player(id, |p| p.read(*on)),
             (Op::Rebind(_) | Op::Readdress(_), _) => {
                 match op {

@@ -34,6 +34,8 @@ impl fmt::Display for By {
         f.write_str(match self {
             By::Rtmp => "rtmp",
             By::Webrtc => "webrtc",
+            By::Rtsp => "rtsp",
+            By::RtspUdp => "rtsp-udp",
             By::Rtmps => "rtmps",
             By::Https => "https",
             By::Ws => "ws",
@@ -210,6 +212,8 @@ impl FromStr for By {
         match word {
             "rtmp" => Ok(By::Rtmp),
             "webrtc" => Ok(By::Webrtc),
+            "rtsp" => Ok(By::Rtsp),
+            "rtsp-udp" => Ok(By::RtspUdp),
             "rtmps" => Ok(By::Rtmps),
             "https" => Ok(By::Https),
             "ws" => Ok(By::Ws),

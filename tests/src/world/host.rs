@@ -10,7 +10,7 @@ use super::{HostId, Owner, Party, World};
 use determinism::{crypto, os};
 use faults::{Clock, Faults};
 use proto_core::error::Reason;
-use proto_core::io::{Answer, ConnId, Input, Output, Work};
+use proto_core::io::{Answer, ConnId, Input, Output, SocketId, Work};
 use proto_core::machine::Machine;
 use proto_core::node::Node;
 use proto_core::node::config::{Config, Role};
@@ -38,7 +38,7 @@ pub(super) struct Run {
     accepted: u64,
     wake: Option<Time>,
     pub(super) wakes: u64,
-    pub(super) udp: Option<SocketAddr>,
+    pub(super) udp: BTreeMap<SocketId, SocketAddr>,
     drained: bool,
     workshop: Workshop,
 }
@@ -141,8 +141,6 @@ impl World {
         config.node.roles = roles.to_vec();
         config.cluster.key = "a key that all nodes share".to_owned();
         config.cluster.manager = manager.map_or_else(String::new, |m| self.hosts[m.0].ip.to_string());
-        // A host has one UDP socket; nobody speaks RTSP here yet.
-        config.rtsp.udp_pairs = 0;
         config.limits.simulation = self.switches;
         if self.sites {
             let seed = self.draw("sites", n as u64, 0);
@@ -190,7 +188,7 @@ impl World {
             accepted: 0,
             wake: None,
             wakes: 0,
-            udp: None,
+            udp: BTreeMap::new(),
             drained: false,
             workshop: Workshop::new(host.real_sound),
         });
@@ -342,13 +340,13 @@ impl World {
             Output::OpenUdp { socket, bind } => {
                 let local = SocketAddr::new(self.hosts[id.0].ip, bind.port());
                 if let Some(r) = self.hosts[id.0].run.as_mut() {
-                    r.udp = Some(local);
+                    r.udp.insert(socket, local);
                 }
                 self.at(self.now, Event::UdpOpened(id.0, run, socket, local));
             }
-            Output::CloseUdp { .. } => r.udp = None,
+            Output::CloseUdp { socket } => drop(r.udp.remove(&socket)),
             Output::Datagrams(batch) => {
-                let refused = match r.udp {
+                let refused = match r.udp.get(&batch.socket).copied() {
                     Some(from) => self.batch(id, from, &batch),
                     None => 0,
                 };

@@ -6,6 +6,8 @@
 
 use super::actors::asker::Asker;
 use super::actors::evil::{Evil, Victim};
+use super::actors::player::{self, PlayerBy, PlayerConfig, Source};
+use super::actors::publisher::PublisherConfig;
 use super::actors::webrtc::{Call, Seen, WhepConfig, WhipConfig};
 use super::actors::{Client, In, Notes, Out};
 use super::{ClientId, HostId, Violation, World};
@@ -62,6 +64,31 @@ pub struct Innocents {
     pub violation: Option<Violation>,
 }
 
+/// By what the innocents publish and play, beside RTMP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cast {
+    /// Nothing else.
+    Rtmp,
+    /// WebRTC.
+    Webrtc,
+    /// RTSP, over connections and by datagrams.
+    Rtsp,
+}
+
+impl Cast {
+    /// All of them.
+    pub const ALL: [Cast; 3] = [Cast::Rtmp, Cast::Webrtc, Cast::Rtsp];
+
+    /// Those whom a kind of evil could touch most.
+    pub fn of(kind: Evil) -> Cast {
+        match kind {
+            kind if kind.is_about_rtsp() => Cast::Rtsp,
+            kind if kind.is_about_webrtc() => Cast::Webrtc,
+            _ => Cast::Rtmp,
+        }
+    }
+}
+
 /// The world of these runs: its nodes, its innocents.
 struct Scene {
     nodes: Vec<HostId>,
@@ -69,6 +96,8 @@ struct Scene {
     players: Vec<ClientId>,
     whip: Option<ClientId>,
     whep: Vec<ClientId>,
+    rtsp: Vec<ClientId>,
+    rtsp_players: Vec<ClientId>,
 }
 
 fn ms(n: u64) -> Duration {
@@ -87,9 +116,18 @@ fn call(c: &Call) -> String {
     format!("status {:?}, sound {}, ended {:?}", c.status, c.sound, c.ended.as_ref().map(|(_, why)| why))
 }
 
+/// What a player lived through, of one track or all.
+fn player_trace<S: Source>(id: ClientId, p: &PlayerBy<S>, now: Time, track: Option<char>) -> Trace {
+    let of = |s: &&player::Seen| track.is_none_or(|t| t == s.label.track);
+    let seen = p.seen.iter().filter(of).map(|s| (s.at, format!("{:?} at {}", s.label, s.stamp)));
+    let end = (now, format!("told {:?}, ended {:?}", p.statuses, p.ended));
+    Trace { who: format!("player {id:?} of {}", p.stream()), lines: [end].into_iter().chain(seen).collect() }
+}
+
 impl Scene {
-    /// `webrtc`: with a publisher and players by WebRTC. `change`: of the configuration of the first origin.
-    fn new(w: &mut World, webrtc: bool, change: impl FnOnce(&mut Config)) -> Scene {
+    /// `change`: of the configuration of the first origin.
+    fn new(w: &mut World, cast: Cast, change: impl FnOnce(&mut Config)) -> Scene {
+        let webrtc = cast == Cast::Webrtc;
         let m = w.host("m1", &[Role::Manager], None);
         let o1 = w.host_with("o1", &[Role::Origin], Some(m), change);
         let o2 = w.host("o2", &[Role::Origin], Some(m));
@@ -109,13 +147,32 @@ impl Scene {
             .flatten()
             .map(|at| w.play_webrtc(at, "live/web", strict()))
             .collect();
+        let (mut rtsp, mut rtsp_players) = (Vec::new(), Vec::new());
+        if cast == Cast::Rtsp {
+            // A viewer that comes may want a key frame, and that is its right.
+            let how = |udp| PublisherConfig { udp, stubborn: true, ..PublisherConfig::default() };
+            rtsp = vec![
+                w.publish_rtsp(o1, "live/three", how(false)),
+                w.publish_rtsp(o1, "live/four", how(true)),
+            ];
+            pass(w, ms(1_500));
+            for (at, stream, udp) in [
+                (o1, "live/three", true),
+                (e1, "live/three", false),
+                (e1, "live/four", true),
+                (o1, "live/four", false),
+            ] {
+                rtsp_players.push(w.play_rtsp(at, stream, PlayerConfig { udp, ..PlayerConfig::default() }));
+            }
+        }
         pass(w, ms(1_500));
-        Scene { nodes: vec![m, o1, o2, e1], publishers, players, whip, whep }
+        Scene { nodes: vec![m, o1, o2, e1], publishers, players, whip, whep, rtsp, rtsp_players }
     }
 
     fn trace(&self, w: &World) -> Vec<Trace> {
-        let published = self.publishers.iter().map(|id| {
-            let sent = &w.publisher(*id).sent;
+        let rtmp = self.publishers.iter().map(|id| (id, &w.publisher(*id).sent));
+        let rtsp = self.rtsp.iter().map(|id| (id, &w.rtsp_publisher(*id).sent));
+        let published = rtmp.chain(rtsp).map(|(id, sent)| {
             let lines = sent.iter().map(|s| {
                 (
                     s.ready.unwrap_or_default(),
@@ -124,15 +181,12 @@ impl Scene {
             });
             Trace { who: format!("publisher {id:?}"), lines: lines.collect() }
         });
-        let played = self.players.iter().map(|id| {
-            let p = w.player(*id);
-            let seen = p.seen.iter().map(|s| (s.at, format!("{:?} at {}", s.label, s.stamp)));
-            let end = (w.now, format!("told {:?}, ended {:?}", p.statuses, p.ended));
-            Trace {
-                who: format!("player {id:?} of {}", p.stream()),
-                lines: [end].into_iter().chain(seen).collect(),
-            }
-        });
+        let played = self.players.iter().map(|id| player_trace(*id, w.player(*id), w.now, None));
+        // Pictures and sound come by lanes of their own.
+        let by_rtsp = self
+            .rtsp_players
+            .iter()
+            .flat_map(|id| ['v', 'a'].map(|track| player_trace(*id, w.rtsp_player(*id), w.now, Some(track))));
         let sent = self.whip.iter().map(|id| {
             let whip = w.whip(*id);
             let calls = whip.calls().iter().map(|c| (c.connected.unwrap_or_default(), call(c)));
@@ -152,7 +206,7 @@ impl Scene {
                 }
             },
         );
-        published.chain(played).chain(sent).chain(watched).collect()
+        published.chain(played).chain(by_rtsp).chain(sent).chain(watched).collect()
     }
 }
 
@@ -191,7 +245,7 @@ impl Guest {
 /// the how-manieth of its inputs. The guest is innocent too. A run without a strike tells the session's number.
 pub fn run_with_panic(seed: u64, guest: Guest, strike: Option<(u64, u64)>) -> Hosted {
     let w = &mut World::new(seed);
-    let scene = Scene::new(w, true, |config| {
+    let scene = Scene::new(w, Cast::Webrtc, |config| {
         if let Some((session, nth)) = strike {
             config.limits.simulation = config.limits.simulation.strike(session, nth);
         }
@@ -224,14 +278,14 @@ pub fn run_with_panic(seed: u64, guest: Guest, strike: Option<(u64, u64)>) -> Ho
 
 /// Runs the innocents of a seed, beside an evil client (or none).
 ///
-/// `webrtc`: some of the innocents publish and play by WebRTC.
-pub fn run(seed: u64, webrtc: bool, evil: Option<Evil>) -> Innocents {
-    run_in(&mut World::quiet(seed), webrtc, evil)
+/// `cast`: who the innocents are.
+pub fn run(seed: u64, cast: Cast, evil: Option<Evil>) -> Innocents {
+    run_in(&mut World::quiet(seed), cast, evil)
 }
 
 /// As [`run`], in a world of the caller's, which keeps a log if it wants one.
-pub fn run_in(w: &mut World, webrtc: bool, evil: Option<Evil>) -> Innocents {
-    let scene = Scene::new(w, webrtc, |_| {});
+pub fn run_in(w: &mut World, cast: Cast, evil: Option<Evil>) -> Innocents {
+    let scene = Scene::new(w, cast, |_| {});
     let guest = match evil {
         Some(kind) => {
             let [m, o1, _, e1] = scene.nodes[..] else { unreachable!("four nodes") };
@@ -239,7 +293,10 @@ pub fn run_in(w: &mut World, webrtc: bool, evil: Option<Evil>) -> Innocents {
                 Victim::Manager => m,
                 Victim::Origin => o1,
                 // The choice depends on the kind, so that one seed goes for several nodes.
-                Victim::Any if kind.needs_webrtc() => [o1, e1][w.pick("victim", kind as u64, 2) as usize],
+                // Of the innocents by RTSP, half are at each of these.
+                Victim::Any if kind.needs_webrtc() || kind.is_about_rtsp() => {
+                    [o1, e1][w.pick("victim", kind as u64, 2) as usize]
+                }
                 Victim::Any => scene.nodes[w.pick("victim", kind as u64, 4) as usize],
             };
             w.evil(kind, at, 0)
@@ -271,6 +328,12 @@ fn leave(w: &mut World, scene: &Scene, guest: ClientId) {
     }
     if let Some(id) = scene.whip {
         w.with_whip(id, |p, now| p.leave(now));
+    }
+    for id in &scene.rtsp_players {
+        w.with_rtsp_player(*id, |p| p.leave());
+    }
+    for id in &scene.rtsp {
+        w.with_rtsp_publisher(*id, |p, now| p.leave(now));
     }
     for id in &scene.whep {
         w.with_whep(*id, |p, now| p.leave(now));
@@ -331,10 +394,10 @@ pub fn compare(without: &Innocents, with: &Innocents, what: &str) -> Result<(), 
 /// # Errors
 /// What the innocents noticed of it, or what broke.
 pub fn non_interference(seed: u64, evil: Evil) -> Result<(), Violation> {
-    let webrtc = evil.is_about_webrtc();
-    let without = run(seed, webrtc, None);
+    let cast = Cast::of(evil);
+    let without = run(seed, cast, None);
     if let Some(v) = without.violation {
         return Err(v);
     }
-    compare(&without, &run(seed, webrtc, Some(evil)), &format!("{evil:?}"))
+    compare(&without, &run(seed, cast, Some(evil)), &format!("{evil:?}"))
 }

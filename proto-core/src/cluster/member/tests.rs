@@ -12,10 +12,14 @@ fn drain(m: &mut Member) -> Vec<Output> {
     std::iter::from_fn(|| m.poll()).collect()
 }
 
+fn registered_by(term: u64) -> Message {
+    Message::Registered { term, rtsp: "rtsp://10.0.0.1:8554".to_owned(), rtsps: String::new() }
+}
+
 fn registered() -> Member {
     let mut m = member("");
     m.handle(Input::ManagerUp(LinkId::Local), Time::ZERO);
-    m.handle(Input::Message(Message::Registered { term: 1 }), Time::ZERO);
+    m.handle(Input::Message(registered_by(1)), Time::ZERO);
     assert!(matches!(drain(&mut m)[..], [Output::ToManager(Message::Register(_)), Output::WantReport]));
     m
 }
@@ -89,7 +93,7 @@ fn a_claim_made_while_the_manager_is_away_is_asked_when_it_is_back_and_what_runs
     m.handle(Input::Claim { req: 2, key: key("y"), identity: String::new() }, Time::ZERO);
     m.handle(Input::ManagerUp(LinkId::Local), Time::from_millis(500));
     drain(&mut m);
-    m.handle(Input::Message(Message::Registered { term: 2 }), Time::from_millis(500));
+    m.handle(Input::Message(registered_by(2)), Time::from_millis(500));
     let said = drain(&mut m);
     assert!(
         matches!(

@@ -38,6 +38,7 @@ pub(crate) fn info(name: &str, roles: &[Role], region: &str, capacity_mbps: u32)
             http: 1,
             rtmp: 2,
             rtsp: 5,
+            rtsps: 6,
             webrtc: 3,
             link: 4,
         },

@@ -32,6 +32,7 @@ fn register(bench: &mut Bench, n: u8, role: config::Role) {
         http: 5080,
         rtmp: 1935,
         rtsp: 8554,
+        rtsps: 8555,
         webrtc: 8189,
         link: 5090,
     };

@@ -536,6 +536,17 @@ impl Server {
 
     /// The node will not have it. It knows that it refused, and need not be told that the request is over.
     pub(super) fn refused(&mut self, reason: &Reason, now: Time) {
+        self.turned_away(words(status_of(reason), &reason.text), now);
+    }
+
+    /// The node sends the peer to another (RFC 2326, section 11.3).
+    pub(super) fn elsewhere(&mut self, url: &str, now: Time) {
+        // A query may hold a secret, and people read the words.
+        let shown = url.split('?').next().unwrap_or_default();
+        self.turned_away(words(302, &format!("go to {shown}")).with("Location", url), now);
+    }
+
+    fn turned_away(&mut self, response: Response, now: Time) {
         let cseq = match self.wait.take() {
             Some(Wait::Describe { request } | Wait::Setup { request } | Wait::Announce { request }) => {
                 request.headers.get("CSeq").unwrap_or_default().to_owned()
@@ -547,9 +558,30 @@ impl Server {
             }
         };
         self.told = Told::Nothing;
-        self.respond(&cseq, words(status_of(reason), &reason.text));
+        self.respond(&cseq, response);
         self.reset(now);
         self.go_on(now);
+    }
+
+    /// Tells a peer that is in the midst of it where it would be better served (RFC 2326, section 10.10). Most clients
+    /// answer that they do not know the request, and stay.
+    pub(super) fn redirect(&mut self, location: &str) {
+        let Some(session) =
+            self.session.as_ref().filter(|_| matches!(self.state, State::Playing | State::Recording))
+        else {
+            return;
+        };
+        self.asked += 1;
+        let mut request = Request {
+            method: Method::Redirect.name().to_owned(),
+            url: location.to_owned(),
+            headers: Default::default(),
+            body: Default::default(),
+        };
+        request.headers.add("CSeq", self.asked.to_string());
+        request.headers.add("Session", session.clone());
+        request.headers.add("Location", location);
+        self.outbox.push(request.to_bytes());
     }
 }
 

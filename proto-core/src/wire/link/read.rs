@@ -216,7 +216,10 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
         }
         4 => Message::Ping,
         10 => Message::Register(Box::new(read_info(rest)?)),
-        11 => Message::Registered { term: parts(rest, &[Id])?.id },
+        11 => {
+            let p = parts(rest, &[Id, First, Second])?;
+            Message::Registered { term: p.id, rtsp: p.first, rtsps: p.second }
+        }
         12 => Message::Report(read_report(rest)?),
         13 => {
             let p = parts(rest, &[Id, Key, First])?;
@@ -335,6 +338,7 @@ fn read_info(mut rest: Bytes) -> Result<NodeInfo, Malformed> {
             http: 0,
             rtmp: 0,
             rtsp: 0,
+            rtsps: 0,
             webrtc: 0,
             link: 0,
         },
@@ -362,6 +366,7 @@ fn read_info(mut rest: Bytes) -> Result<NodeInfo, Malformed> {
             12 => a.webrtc = small(value)?,
             13 => a.link = small(value)?,
             16 => a.rtsp = small(value)?,
+            17 => a.rtsps = small(value)?,
             14 => info.highest = epoch(value)?,
             _ => {}
         }

@@ -25,7 +25,7 @@ fn bytes() -> impl Strategy<Value = Bytes> {
 }
 
 fn info() -> impl Strategy<Value = NodeInfo> {
-    let addrs = (any::<IpAddr>(), any::<IpAddr>(), "[a-z.]{0,20}", any::<[u16; 5]>());
+    let addrs = (any::<IpAddr>(), any::<IpAddr>(), "[a-z.]{0,20}", any::<[u16; 6]>());
     let roles = proptest::sample::subsequence(vec![Role::Manager, Role::Origin, Role::Edge], 0..=3);
     (node(), any::<u64>(), ".{0,20}", roles, "[a-z-]{0,9}", any::<u32>(), addrs, epoch()).prop_map(
         |(
@@ -35,10 +35,10 @@ fn info() -> impl Strategy<Value = NodeInfo> {
             roles,
             region,
             capacity_mbps,
-            (public, private, name, [http, rtmp, rtsp, webrtc, link]),
+            (public, private, name, [http, rtmp, rtsp, rtsps, webrtc, link]),
             highest,
         )| {
-            let advertised = Advertised { public, private, name, http, rtmp, rtsp, webrtc, link };
+            let advertised = Advertised { public, private, name, http, rtmp, rtsp, rtsps, webrtc, link };
             NodeInfo { id, instance, version, roles, region, advertised, capacity_mbps, highest }
         },
     )
@@ -167,7 +167,7 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         (word(), word()).prop_map(|(code, text)| Message::Bye { code, text }),
         Just(Message::Ping),
         info().prop_map(|i| Message::Register(Box::new(i))),
-        n().prop_map(|term| Message::Registered { term }),
+        (n(), word(), word()).prop_map(|(term, rtsp, rtsps)| Message::Registered { term, rtsp, rtsps }),
         report().prop_map(Message::Report),
         (n(), key(), word()).prop_map(|(req, key, identity)| Message::Claim { req, key, identity }),
         (n(), key(), epoch()).prop_map(|(req, key, epoch)| Message::Claimed { req, key, epoch }),

@@ -204,8 +204,10 @@ pub fn encode(message: &Message) -> Encoded {
             write_info(&mut w, info);
             10
         }
-        Message::Registered { term } => {
+        Message::Registered { term, rtsp, rtsps } => {
             w.number(1, *term);
+            w.text(2, rtsp);
+            w.text(3, rtsps);
             11
         }
         Message::Report(r) => {
@@ -369,6 +371,7 @@ fn write_info(w: &mut Writer, info: &NodeInfo) {
     w.number(13, a.link);
     w.epoch(14, info.highest);
     w.number(16, a.rtsp);
+    w.number(17, a.rtsps);
 }
 
 fn write_report(w: &mut Writer, r: &Report) {

@@ -13,6 +13,7 @@ pub mod rml_player;
 pub mod rml_publisher;
 #[cfg(feature = "independent")]
 pub mod rtc_rs;
+pub mod rtsp;
 pub mod secure;
 pub mod socket;
 pub mod webrtc;

@@ -18,6 +18,11 @@ pub struct PlayerConfig {
     pub again: Option<Duration>,
     /// An RTMP player asks for Opus (`?audio=opus` behind the stream's name) and expects it in Enhanced RTMP's tags.
     pub opus: bool,
+    /// By RTSP: packets come as datagrams, not over the connection.
+    pub udp: bool,
+    /// By RTSP: the publisher's clock of sound runs so many parts in a million too fast, which moves when its frames were
+    /// sampled.
+    pub sound_ppm: i32,
 }
 
 /// Which frame of a publisher's session it is. The stream, being that of the player, is left out.
@@ -183,6 +188,11 @@ impl<S: Source> PlayerBy<S> {
     /// Where it plays.
     pub fn at(&self) -> SocketAddr {
         self.to
+    }
+
+    /// Its present connection.
+    pub fn source(&self) -> Option<&S> {
+        self.source.as_ref()
     }
 
     /// The newest picture.

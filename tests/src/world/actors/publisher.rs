@@ -23,11 +23,25 @@ pub struct PublisherConfig {
     pub delta_bytes: usize,
     /// It connects again so long after its connection ended, for whatever reason.
     pub again: Option<Duration>,
+    /// By RTSP: packets go as datagrams, not over the connection.
+    pub udp: bool,
+    /// It sends no key frame because a viewer wants one.
+    pub stubborn: bool,
+    /// Its clock of sound runs so many parts in a million too fast beside that of its pictures.
+    pub sound_ppm: i32,
 }
 
 impl Default for PublisherConfig {
     fn default() -> Self {
-        PublisherConfig { gop: 25, key_bytes: 6_000, delta_bytes: 700, again: None }
+        PublisherConfig {
+            gop: 25,
+            key_bytes: 6_000,
+            delta_bytes: 700,
+            again: None,
+            udp: false,
+            stubborn: false,
+            sound_ppm: 0,
+        }
     }
 }
 
@@ -94,7 +108,7 @@ pub enum Said {
 /// How one connection of a publisher carries frames.
 pub trait Wire: Sized + 'static {
     /// Begins: it dials by itself.
-    fn begin(attempt: Attempt, now: Time) -> Self;
+    fn begin(attempt: Attempt, config: &PublisherConfig, now: Time) -> Self;
     /// Takes what the client was told.
     fn on(&mut self, input: &In<'_>, now: Time);
     /// Sends a frame.
@@ -215,8 +229,14 @@ impl<W: Wire> PublisherBy<W> {
     /// When a frame of one of its connections was due; none: that connection was never accepted.
     pub fn due(&self, session: u64, track: char, seq: u64) -> Option<Time> {
         let ready = self.sent.iter().find(|s| s.session == session)?.ready?;
-        let after = if track == 'v' { seq as i64 * PICTURE } else { W::sound_at(seq) };
+        let after = if track == 'v' { seq as i64 * PICTURE } else { self.sound_at(seq) };
         Some(ready + Duration::from_nanos(after as u64))
+    }
+
+    /// When the `n`-th sound frame is due, by the clock that is right.
+    fn sound_at(&self, n: u64) -> i64 {
+        let million = 1_000_000;
+        (i128::from(W::sound_at(n)) * million / (million + i128::from(self.config.sound_ppm))) as i64
     }
 
     /// Later connections of anybody carry higher numbers; players check by that.
@@ -237,7 +257,7 @@ impl<W: Wire> PublisherBy<W> {
         let number = self.sent.len() as u64;
         let (to, ip, stream) = (self.to, self.ip, self.stream.clone());
         let rng = self.rng.fork("publisher", number);
-        self.wire = Some(W::begin(Attempt { to, ip, stream, number, rng }, now));
+        self.wire = Some(W::begin(Attempt { to, ip, stream, number, rng }, &self.config, now));
     }
 
     fn end(&mut self, why: &str, now: Time) {
@@ -284,7 +304,7 @@ impl<W: Wire> PublisherBy<W> {
 
     fn next(&self) -> Option<(i64, bool)> {
         let sent = self.sent.last().filter(|s| s.ready.is_some() && s.ended.is_none() && !self.leaving)?;
-        let (picture, sound) = (sent.pictures as i64 * PICTURE, W::sound_at(sent.sounds));
+        let (picture, sound) = (sent.pictures as i64 * PICTURE, self.sound_at(sent.sounds));
         Some((picture.min(sound), picture <= sound))
     }
 
@@ -407,7 +427,7 @@ impl OwnRtmp {
 }
 
 impl Wire for OwnRtmp {
-    fn begin(attempt: Attempt, _now: Time) -> OwnRtmp {
+    fn begin(attempt: Attempt, _: &PublisherConfig, _now: Time) -> OwnRtmp {
         let said = VecDeque::from([Said::Do(Out::Dial(0, attempt.to))]);
         OwnRtmp { attempt, rtmp: None, said }
     }

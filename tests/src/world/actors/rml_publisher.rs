@@ -1,6 +1,6 @@
 //! A publisher by RTMP that shares no code with the server: the protocol is `rml_rtmp`'s, the tags are written here.
 
-use super::publisher::{Attempt, Due, PublisherBy, Said, Wire};
+use super::publisher::{Attempt, Due, PublisherBy, PublisherConfig, Said, Wire};
 use super::rml::{Happened, Session};
 use super::{In, Out};
 use crate::world::media::{ASC, PPS, SPS};
@@ -112,7 +112,7 @@ fn tag_of(due: &Due) -> Bytes {
 }
 
 impl Wire for RmlRtmp {
-    fn begin(attempt: Attempt, _now: Time) -> RmlRtmp {
+    fn begin(attempt: Attempt, _: &PublisherConfig, _now: Time) -> RmlRtmp {
         let said = VecDeque::from([Said::Do(Out::Dial(0, attempt.to))]);
         let session = Session::new(attempt.app_and_name().0);
         RmlRtmp { attempt, session, ready: false, status: None, said }

@@ -113,6 +113,7 @@ fn named_stream(bytes: &[u8]) -> String {
 impl World {
     /// A node got bytes over a link.
     pub(in crate::world) fn heard_bytes(&mut self, at: HostId, pipe: u64) {
+        self.rtsp_bytes(at, pipe);
         if !self.hosts[at.0].config.has_role(Role::Manager) {
             return;
         }

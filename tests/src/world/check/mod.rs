@@ -13,6 +13,7 @@
 //! | S5, S6, S7 | [`Node::verify`] | counts add up, limits hold, tables agree with each other and with the world |
 //! | S5 | `hops` | what a node passed on to another was taken in there, or is on its way |
 //! | S9, S10 | `datagrams` | media only to checked, living addresses; no amplification |
+//! | S9, A11 | `lanes` | media of RTSP only to the address of its connection |
 //! | S11 | `fencing` | no frame passes a node twice, at most four hops |
 //! | S14 | `books` | the manager's view of load is one that was true; who is given out has room |
 //! | S16 | `pace` | wake-ups, and outputs of one turn |
@@ -24,6 +25,7 @@ mod datagrams;
 mod deadlines;
 mod fencing;
 mod hops;
+mod lanes;
 pub mod liveness;
 mod pace;
 pub mod planted;
@@ -58,6 +60,7 @@ pub(super) struct Checkers {
     fencing: fencing::Fencing,
     books: books::Heard,
     datagrams: datagrams::Flows,
+    lanes: lanes::Lanes,
 }
 
 impl Default for Checkers {
@@ -69,6 +72,7 @@ impl Default for Checkers {
             fencing: fencing::Fencing::default(),
             books: books::Heard::default(),
             datagrams: datagrams::Flows::default(),
+            lanes: lanes::Lanes::default(),
         }
     }
 }
@@ -123,6 +127,7 @@ impl World {
         };
         self.checks.watches.insert(host, watch);
         self.checks.datagrams.forget(host);
+        self.checks.lanes.forget(host);
         self.checks.books.started(host, self.now);
     }
 

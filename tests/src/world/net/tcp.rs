@@ -56,7 +56,7 @@ pub(super) struct Coming {
 #[derive(Debug)]
 pub(in crate::world) struct End {
     /// Who is told; nobody once that side closed it or died, and while it waits to be accepted.
-    pub(super) owner: Option<Owner>,
+    pub(in crate::world) owner: Option<Owner>,
     pub(super) party: Party,
     /// As the other end sees it.
     pub(in crate::world) addr: SocketAddr,
@@ -595,6 +595,7 @@ impl World {
             (config.cluster.port, Service::Link),
             (config.https.port, Service::Https),
             (config.rtmps.port, Service::Rtmps),
+            (config.rtsps.port, Service::Rtsps),
         ];
         services.into_iter().find(|(p, _)| *p == port).map(|(_, s)| s)
     }

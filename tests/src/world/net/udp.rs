@@ -11,6 +11,9 @@ use proto_core::time::Time;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// The socket of WebRTC; the others are RTSP's.
+const MEDIA: SocketId = SocketId(0);
+
 /// What is known of the datagrams from one address to another.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Flow {
@@ -34,11 +37,15 @@ impl World {
             let (mut at, end) = (item.start, item.start + item.len);
             while at < end {
                 let next = (at + item.segment_size.max(1)).min(end);
-                if leaves {
+                if batch.socket != MEDIA {
+                    self.rtsp_datagram_out(host, item.dst.ip());
+                } else if leaves {
                     self.datagram_out(host, item.dst, &whole[at..next]);
-                    self.datagram(Party::Host(host), from, item.dst, whole.slice(at..next));
                 } else {
                     self.datagram_refused(host, item.dst, &whole[at..next]);
+                }
+                if leaves {
+                    self.datagram(Party::Host(host), from, item.dst, whole.slice(at..next));
                 }
                 at = next;
             }
@@ -153,10 +160,16 @@ impl World {
         from: SocketAddr,
         bytes: &Bytes,
     ) {
-        let open = self.hosts[host.0].run.as_ref().filter(|r| r.udp.is_some_and(|u| u.port() == to.port()));
-        if let Some(run) = open.map(|r| r.number) {
-            self.datagram_in(host, from, bytes);
-            let (socket, stride, bytes) = (SocketId(0), bytes.len(), &bytes[..]);
+        let run = self.hosts[host.0].run.as_ref();
+        let on = |(_, at): &(&SocketId, &SocketAddr)| at.port() == to.port();
+        let open = run.and_then(|r| Some((r.number, *r.udp.iter().find(on)?.0)));
+        if let Some((run, socket)) = open {
+            if socket == MEDIA {
+                self.datagram_in(host, from, bytes);
+            } else {
+                self.rtsp_heard(host, from.ip());
+            }
+            let (stride, bytes) = (bytes.len(), &bytes[..]);
             self.node(host, run, Input::Datagram { socket, local: to, remote: from, stride, bytes });
         }
     }

@@ -1,7 +1,7 @@
 //! What drives a misbehaving client: scripts over TCP connections, datagrams in their rhythm, or a false node.
 
 use super::node::FalseNode;
-use super::{Evil, Target, http, node, rtmp, secure, udp};
+use super::{Evil, Target, http, node, rtmp, rtsp, secure, udp};
 use crate::world::actors::{Client, Conn, In, Notes, Out, Standing};
 use bytes::Bytes;
 use proto_core::rand::Rng;
@@ -89,8 +89,11 @@ const OVERHEARD: usize = 64;
 impl Abuser {
     pub(super) fn new(kind: Evil, target: Target, rng: Rng, now: Time) -> Abuser {
         let mut out = VecDeque::new();
-        let way = if let Some(pace) =
-            rtmp::pace(kind).or(http::pace(kind)).or(secure::pace(kind)).or(node::pace(kind))
+        let way = if let Some(pace) = rtmp::pace(kind)
+            .or(rtsp::pace(kind))
+            .or(http::pace(kind))
+            .or(secure::pace(kind))
+            .or(node::pace(kind))
         {
             let lane = |n| Lane { dial: Some(now + Duration::from_millis(n * 7)), ..Lane::default() };
             Way::Tcp { pace, lanes: (0..u64::from(pace.lanes)).map(lane).collect(), dialled: 0 }

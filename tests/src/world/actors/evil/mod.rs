@@ -9,6 +9,7 @@ mod abuser;
 mod http;
 mod node;
 mod rtmp;
+mod rtsp;
 mod secure;
 mod udp;
 
@@ -149,6 +150,30 @@ evils! {
     Replay,
     /// A15: checks and media of others, sent again from another address.
     ReplayElsewhere,
+    /// A8: an RTSP head that comes a byte at a time.
+    RtspSlowHead,
+    /// A8: RTSP heads with too many or too long lines, NUL, and no sense.
+    RtspWickedHeads,
+    /// A9: bodies that are too long, announced twice, or no number of bytes.
+    RtspHugeBodies,
+    /// A10: interleaved packets before anything was set up, on channels of nobody, the largest and the emptiest.
+    InterleavedFlood,
+    /// A11: transports that would send media to others, to ports of services, or where nobody listens.
+    RtspReflection,
+    /// A12: requests for sessions of others, and tracks set up twice.
+    SessionGuesser,
+    /// A24: announces and records a name that another publishes, again and again.
+    RtspThief,
+    /// A27, A28: publishers of names of their own whose RTP and RTCP are garbage.
+    RtspGarbageMedia,
+    /// A7: thousands of requests in one go, the answers unread.
+    RtspPipelinedFlood,
+    /// A6: a viewer by RTSP that never reads.
+    RtspNeverReads,
+    /// A11: a viewer by datagrams whose cable is pulled.
+    RtspHalfOpen,
+    /// Datagrams of a stranger to the ports of RTSP media.
+    RtspPortFlood,
     /// Websockets of the dialect that say what is no message, in a wrong order, or for another's name.
     SignalNonsense,
     /// Websockets of the dialect that say the same thing as fast as it goes.
@@ -174,7 +199,7 @@ impl Evil {
         use Evil as E;
         match self {
             E::FakeNode | E::Impostor | E::AnnounceFlood | E::EventFlood | E::ProxyAbuse => Victim::Manager,
-            E::GreedyPuller | E::NameThief | E::WhipThief => Victim::Origin,
+            E::GreedyPuller | E::NameThief | E::WhipThief | E::RtspThief => Victim::Origin,
             _ => Victim::Any,
         }
     }
@@ -183,7 +208,12 @@ impl Evil {
     pub fn is_about_webrtc(self) -> bool {
         use Evil as E;
         let posts = matches!(self, E::SdpBombs | E::UnconnectedWhep | E::UnconnectedWhip | E::WhipThief);
-        posts || self == E::SignalHalfway || udp::is(self)
+        posts || self == E::SignalHalfway || udp::is(self) && !self.is_about_rtsp()
+    }
+
+    /// Whether it could touch RTSP sessions more than any others.
+    pub fn is_about_rtsp(self) -> bool {
+        rtsp::is(self)
     }
 
     /// Whether it has victims only where there are WebRTC sessions.
@@ -197,6 +227,9 @@ impl Evil {
 #[derive(Clone, Debug)]
 struct Target {
     rtmp: SocketAddr,
+    rtsp: SocketAddr,
+    /// The first port of RTSP media.
+    rtsp_udp: SocketAddr,
     http: SocketAddr,
     https: SocketAddr,
     link: SocketAddr,
@@ -231,6 +264,8 @@ impl World {
         streams.dedup();
         let target = Target {
             rtmp: on(host.config.rtmp.port),
+            rtsp: on(host.config.rtsp.port),
+            rtsp_udp: on(host.config.rtsp.udp_port),
             http: on(host.config.http.port),
             https: on(host.config.https.port),
             link: on(host.config.cluster.port),

@@ -197,6 +197,7 @@ impl FalseNode {
                 http: 80,
                 rtmp: 1935,
                 rtsp: 8554,
+                rtsps: 8555,
                 webrtc: 443,
                 link: 5090,
             },

@@ -23,6 +23,7 @@ pub(super) fn is(kind: Evil) -> bool {
             | E::RtpForged
             | E::Replay
             | E::ReplayElsewhere
+            | E::RtspPortFlood
     )
 }
 
@@ -42,6 +43,10 @@ pub(super) fn datagram(
         Evil::UdpGarbage => {
             let len = [0, 1, 3, 19, 20, 200, 1_200, 1_472, 9_000][nth as usize % 9];
             mine(noise(rng, len))
+        }
+        Evil::RtspPortFlood => {
+            let to = SocketAddr::new(to.ip(), target.rtsp_udp.port() + (nth % 8) as u16);
+            Some(Out::Datagram { port: 40_000, to, bytes: rtp(rng, nth, overheard).into() })
         }
         Evil::StunAnonymous => {
             let class: u16 = [0x0001, 0x0011, 0x0101, 0x0111, 0x0003][nth as usize % 5];

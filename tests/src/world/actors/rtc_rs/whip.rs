@@ -3,7 +3,7 @@
 use super::opus_at;
 use super::peer::{Did, Peer, h264, opus};
 use crate::world::actors::In;
-use crate::world::actors::publisher::{Attempt, Due, PublisherBy, Said, Wire};
+use crate::world::actors::publisher::{Attempt, Due, PublisherBy, PublisherConfig, Said, Wire};
 use crate::world::media::{PPS, SPS};
 use bytes::{BufMut, Bytes, BytesMut};
 use proto_core::time::Time;
@@ -98,7 +98,7 @@ fn access_unit(due: &Due) -> Bytes {
 }
 
 impl Wire for Whip {
-    fn begin(attempt: Attempt, now: Time) -> Whip {
+    fn begin(attempt: Attempt, _: &PublisherConfig, now: Time) -> Whip {
         let mut rng = attempt.rng.fork("rtp", 0);
         let mut lanes = Vec::new();
         let stream = attempt.rng.fork("msid", 0).token(16);

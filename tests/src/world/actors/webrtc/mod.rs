@@ -5,9 +5,9 @@ mod caller;
 mod dialect;
 mod http;
 mod peer;
-mod reorder;
-mod rtp;
-mod sync;
+pub(super) mod reorder;
+pub(super) mod rtp;
+pub(super) mod sync;
 mod whep;
 mod whip;
 

@@ -9,7 +9,7 @@ const START: Duration = Duration::from_millis(20);
 
 /// What comes out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Next<T> {
+pub(in crate::world::actors) enum Next<T> {
     /// The next packet.
     Packet(T),
     /// So many packets before the next one did not come in time.
@@ -18,7 +18,7 @@ pub(super) enum Next<T> {
 
 /// Packets of one track by their unwrapped sequence numbers.
 #[derive(Debug)]
-pub(super) struct Reorder<T> {
+pub(in crate::world::actors) struct Reorder<T> {
     held: BTreeMap<u64, (Time, T)>,
     next: Option<u64>,
     first: Option<Time>,
@@ -26,12 +26,12 @@ pub(super) struct Reorder<T> {
 }
 
 impl<T> Reorder<T> {
-    pub(super) fn new(wait: Duration) -> Reorder<T> {
+    pub(in crate::world::actors) fn new(wait: Duration) -> Reorder<T> {
         Reorder { held: BTreeMap::new(), next: None, first: None, wait }
     }
 
     /// Takes a packet. Answers `false` if it came before or too late.
-    pub(super) fn insert(&mut self, seq: u64, item: T, now: Time) -> bool {
+    pub(in crate::world::actors) fn insert(&mut self, seq: u64, item: T, now: Time) -> bool {
         if self.next.is_some_and(|n| seq < n) || self.held.contains_key(&seq) {
             return false;
         }
@@ -41,7 +41,7 @@ impl<T> Reorder<T> {
     }
 
     /// The next thing that is due by `now`.
-    pub(super) fn pop(&mut self, now: Time) -> Option<Next<T>> {
+    pub(in crate::world::actors) fn pop(&mut self, now: Time) -> Option<Next<T>> {
         let due = self.wake()?;
         if due > now {
             return None;
@@ -58,7 +58,7 @@ impl<T> Reorder<T> {
     }
 
     /// When the next thing is due.
-    pub(super) fn wake(&self) -> Option<Time> {
+    pub(in crate::world::actors) fn wake(&self) -> Option<Time> {
         let (&seq, (came, _)) = self.held.first_key_value()?;
         Some(match self.next {
             None => self.first? + START,

@@ -11,7 +11,7 @@ const STAP_A: u8 = 24;
 const FU_A: u8 = 28;
 
 /// Cuts one picture into payloads: a key frame's parameter sets in one STAP-A, then the slice as it is or in FU-A.
-pub(super) fn packetise(slice: &[u8], key: bool) -> Vec<Vec<u8>> {
+pub(in crate::world::actors) fn packetise(slice: &[u8], key: bool) -> Vec<Vec<u8>> {
     let mut out = Vec::with_capacity(slice.len() / PAYLOAD + 2);
     if key {
         let mut stap = vec![0x60 | STAP_A];
@@ -41,17 +41,17 @@ pub(super) fn packetise(slice: &[u8], key: bool) -> Vec<Vec<u8>> {
 
 /// A whole picture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Picture {
+pub(in crate::world::actors) struct Picture {
     /// Whether its slice is of an IDR picture.
-    pub(super) key: bool,
+    pub(in crate::world::actors) key: bool,
     /// Whether both parameter sets, as published, stood in front of the slice.
-    pub(super) sets: bool,
+    pub(in crate::world::actors) sets: bool,
     /// The slice, with its NAL header.
-    pub(super) slice: Vec<u8>,
+    pub(in crate::world::actors) slice: Vec<u8>,
     /// RTP timestamp.
-    pub(super) stamp: u32,
+    pub(in crate::world::actors) stamp: u32,
     /// Every packet from the end of the picture before to its first one came.
-    pub(super) follows: bool,
+    pub(in crate::world::actors) follows: bool,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ struct Partial {
 
 /// What became of a payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(in crate::world::actors) enum Read {
     /// More must come.
     More,
     /// A picture is whole.
@@ -81,7 +81,7 @@ pub(super) enum Read {
 
 /// Puts pictures together from payloads in order of sequence number.
 #[derive(Debug, Default)]
-pub(super) struct Depacketiser {
+pub(in crate::world::actors) struct Depacketiser {
     open: Option<Partial>,
     /// Packets were lost since the last picture's end.
     lost: bool,
@@ -91,7 +91,7 @@ pub(super) struct Depacketiser {
 
 impl Depacketiser {
     /// Packets are missing before the next one.
-    pub(super) fn lost(&mut self) {
+    pub(in crate::world::actors) fn lost(&mut self) {
         self.lost = true;
         self.ended = false;
         if let Some(open) = &mut self.open {
@@ -100,7 +100,7 @@ impl Depacketiser {
     }
 
     /// Takes the next payload.
-    pub(super) fn push(&mut self, payload: &[u8], stamp: u32, marker: bool) -> Read {
+    pub(in crate::world::actors) fn push(&mut self, payload: &[u8], stamp: u32, marker: bool) -> Read {
         let mut broken = None;
         if let Some(open) = self.open.as_ref().filter(|p| p.picture.stamp != stamp) {
             let why = open.damaged.clone().unwrap_or("a picture ended without the marker".to_owned());

@@ -10,7 +10,7 @@ const REGULAR: u32 = 3;
 
 /// The times of one track.
 #[derive(Debug)]
-pub(super) struct Timeline {
+pub(in crate::world::actors) struct Timeline {
     rate: i64,
     each: i64,
     /// The last timestamp: as it came, and unwrapped from the first one on.
@@ -26,7 +26,7 @@ pub(super) struct Timeline {
 
 impl Timeline {
     /// Of a track with `rate` ticks a second, whose frames were sampled `each` apart.
-    pub(super) fn new(rate: u32, each: Duration) -> Timeline {
+    pub(in crate::world::actors) fn new(rate: u32, each: Duration) -> Timeline {
         let each = each.as_nanos() as i64;
         Timeline {
             rate: i64::from(rate),
@@ -40,7 +40,7 @@ impl Timeline {
     }
 
     /// Frames are sampled so far apart from now on.
-    pub(super) fn sampled_each(&mut self, each: Duration) {
+    pub(in crate::world::actors) fn sampled_each(&mut self, each: Duration) {
         self.each = each.as_nanos() as i64;
     }
 
@@ -54,7 +54,7 @@ impl Timeline {
     }
 
     /// Takes a frame's timestamp. Answers the time shown, and whether it is not later than the one before.
-    pub(super) fn frame(&mut self, stamp: u32, session: u64, seq: u64) -> (i64, bool) {
+    pub(in crate::world::actors) fn frame(&mut self, stamp: u32, session: u64, seq: u64) -> (i64, bool) {
         let ticks = self.unwrap(stamp);
         let back = self.last.is_some_and(|(_, last)| ticks <= last);
         self.last = Some((stamp, ticks));
@@ -78,7 +78,7 @@ impl Timeline {
     }
 
     /// A sender report says that `stamp` was `ntp` on the sender's clock (nanoseconds).
-    pub(super) fn report(&mut self, stamp: u32, ntp: i128) {
+    pub(in crate::world::actors) fn report(&mut self, stamp: u32, ntp: i128) {
         if self.last.is_some() {
             self.report = Some(ntp - i128::from(self.nanos(self.unwrap(stamp))));
         }
@@ -94,7 +94,7 @@ impl Timeline {
 
 /// The distance between two tracks.
 #[derive(Debug, Default)]
-pub(super) struct Sync {
+pub(in crate::world::actors) struct Sync {
     /// Session, and the distance by the times shown when it was first measured.
     first: Option<(u64, i64)>,
 }
@@ -103,7 +103,11 @@ impl Sync {
     /// How far the tracks are apart now: by the sender's clock, or, before it is known, how far they have drifted since
     /// the first time. To be asked after each frame. A stream that goes on at another time goes on so in both tracks, but
     /// one of them comes first; until the other has come as well they are not compared.
-    pub(super) fn measure(&mut self, picture: &mut Timeline, sound: &mut Timeline) -> Option<Duration> {
+    pub(in crate::world::actors) fn measure(
+        &mut self,
+        picture: &mut Timeline,
+        sound: &mut Timeline,
+    ) -> Option<Duration> {
         if std::mem::take(&mut picture.spliced) {
             sound.doubt();
         }

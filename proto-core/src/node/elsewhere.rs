@@ -1,0 +1,131 @@
+//! RTSP clients that another node serves better: 302 and REDIRECT.
+//!
+//! A node serves whoever comes, by a pull or by claiming the name. It sends clients away where it cannot serve them (it
+//! drains, or is full), and where it should not: players at a node without the role edge, most of all at a manager, whose
+//! address may be the only one that they have. Of those only who is known to follow: what a player makes of a 302 is its
+//! own affair (ffmpeg and what is made of it, and GStreamer, follow one that answers DESCRIBE; no publisher was found
+//! that follows any).
+
+use super::Node;
+use super::authority::Asker;
+use super::conns::{Conn, Proto};
+use super::session::Protocol;
+use crate::cluster::manager::{Action, Input as Ask, Pairing, Placement};
+use crate::cluster::placement::Refusal;
+use crate::http::event;
+use crate::ids::Role;
+use crate::io::{ConnId, Level};
+use crate::machine::Machine;
+use crate::media::key::StreamKey;
+use crate::rtsp::server::Input;
+use std::collections::BTreeMap;
+
+/// What the names of clients that follow a 302 at DESCRIBE begin with, as they were seen to.
+const FOLLOWS: [&str; 3] = ["Lavf", "GStreamer", "mpv"];
+
+/// Questions to the manager: who is to be sent where.
+pub(super) type Asking = BTreeMap<u64, (ConnId, Wish)>;
+
+/// What an RTSP client wants.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) key: StreamKey,
+    /// The query behind the name. May hold secrets.
+    pub(super) query: String,
+    pub(super) action: Action,
+    pub(super) asker: Asker,
+}
+
+impl Node {
+    /// An RTSP client asked for a stream, or to publish one. Serves it, or sends it elsewhere.
+    pub(super) fn rtsp_asked(&mut self, conn: ConnId, wish: Wish) {
+        let (key, action) = (wish.key.clone(), wish.action);
+        let refuses = self.no_room().is_some();
+        let misplaced = action == Action::Subscribe
+            && !self.config.has_role(Role::Edge)
+            && self.hub.find(&key).is_none()
+            && self.rtsp_follows(conn);
+        if !self.config.rtsp.redirect || !(refuses || misplaced) {
+            return self.rtsp_here(conn, wish);
+        }
+        if let Some(manager) = &mut self.manager {
+            self.next_req += 1;
+            let req = self.next_req;
+            let pairing = Pairing { action, key, regions: Vec::new(), strict: false, count: 1 };
+            self.elsewhere.insert(req, (conn, wish));
+            return manager.handle(Ask::Pair { req, pairing }, self.now);
+        }
+        match self.rtsp_at_the_manager(conn, &key) {
+            Some(url) => self.rtsp_sent(conn, url, &wish.query),
+            None => self.rtsp_here(conn, wish),
+        }
+    }
+
+    fn rtsp_here(&mut self, conn: ConnId, wish: Wish) {
+        let Wish { key, action, asker, .. } = wish;
+        match action {
+            Action::Broadcast => {
+                let via = self.conn_via(conn);
+                self.conn_publish(Protocol::Rtsp, conn, key, asker, via);
+            }
+            Action::Subscribe => self.conn_play(Protocol::Rtsp, conn, key, asker),
+        }
+    }
+
+    fn rtsp_follows(&self, conn: ConnId) -> bool {
+        let Some(Conn { proto: Proto::Rtsp(m), .. }) = self.conns.get(&conn) else { return false };
+        FOLLOWS.iter().any(|name| m.agent().starts_with(name))
+    }
+
+    /// The manager's address for a stream. It knows where to go on from there.
+    fn rtsp_at_the_manager(&self, conn: ConnId, key: &StreamKey) -> Option<String> {
+        let tls = self.conns.get(&conn)?.service.is_secure();
+        Some(format!("{}/{key}", self.member.manager_rtsp(tls)?))
+    }
+
+    fn rtsp_sent(&mut self, conn: ConnId, url: String, query: &str) {
+        self.log_conn(conn, Level::Info, format!("sent on to {url}"));
+        let mark = if query.is_empty() { "" } else { "?" };
+        self.tell_rtsp(conn, Input::Elsewhere(format!("{url}{mark}{query}")));
+    }
+
+    /// The manager answered a pairing question. `false`: it was not about an RTSP client.
+    pub(super) fn elsewhere_placed(&mut self, req: u64, result: &Result<Box<Placement>, Refusal>) -> bool {
+        let Some((conn, wish)) = self.elsewhere.remove(&req) else { return false };
+        let Some(tls) = self.conns.get(&conn).map(|c| c.service.is_secure()) else { return true };
+        match result {
+            Ok(p) if p.node.id != self.id => match p.node.advertised.rtsp_base(tls) {
+                base if base.is_empty() => self.rtsp_here(conn, wish),
+                base => {
+                    let asked = match wish.action {
+                        Action::Broadcast => event::Action::Broadcast,
+                        Action::Subscribe => event::Action::Subscribe,
+                    };
+                    self.gave_out(asked, &wish.key, p);
+                    self.rtsp_sent(conn, format!("{base}/{}", wish.key), &wish.query);
+                }
+            },
+            _ => self.rtsp_here(conn, wish),
+        }
+        true
+    }
+
+    /// This node takes nothing new: its RTSP clients are told where they may go on. Those who do not know the request stay
+    /// until they are ended.
+    pub(super) fn rtsp_redirect_all(&mut self) {
+        if !self.config.rtsp.redirect {
+            return;
+        }
+        let all: Vec<ConnId> =
+            self.conns.iter().filter(|(_, c)| matches!(c.proto, Proto::Rtsp(_))).map(|(id, _)| *id).collect();
+        for conn in all {
+            let key =
+                self.sessions.on(super::session::Carrier::Conn(conn)).and_then(|s| self.sessions.get(s));
+            if let Some(key) = key.map(|s| s.key.clone())
+                && let Some(url) = self.rtsp_at_the_manager(conn, &key)
+            {
+                self.tell_rtsp(conn, Input::Redirect(url));
+            }
+        }
+    }
+}
