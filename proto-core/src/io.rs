@@ -67,6 +67,8 @@ pub enum Service {
     Https,
     /// [`Service::Rtmp`] over TLS.
     Rtmps,
+    /// ICE over TCP: WebRTC for those whose network lets no UDP through.
+    IceTcp,
 }
 
 impl Service {
@@ -79,6 +81,7 @@ impl Service {
             Service::Link => "link",
             Service::Https => "https",
             Service::Rtmps => "rtmps",
+            Service::IceTcp => "ice_tcp",
         }
     }
 
@@ -91,6 +94,7 @@ impl Service {
             Service::Link => "cluster.port",
             Service::Https => "https.port",
             Service::Rtmps => "rtmps.port",
+            Service::IceTcp => "webrtc.port",
         }
     }
 

@@ -190,6 +190,7 @@ impl Input<'_> {
                     Service::Https => 3,
                     Service::Rtmps => 4,
                     Service::Rtsp => 5,
+                    Service::IceTcp => 7,
                 });
                 d.addr(*local);
                 d.addr(*remote);

@@ -309,6 +309,7 @@ fn input(c: &mut Cursor) -> Read<Recorded> {
                 3 => Service::Https,
                 4 => Service::Rtmps,
                 5 => Service::Rtsp,
+                7 => Service::IceTcp,
                 _ => return Err("a listener of an unknown kind".into()),
             },
             local: c.address()?,

@@ -185,6 +185,7 @@ fn recorded() -> impl Strategy<Value = Recorded> {
         Service::Https,
         Service::Rtmps,
         Service::Rtsp,
+        Service::IceTcp,
     ]);
     let file = prop_oneof![bytes().prop_map(Ok), ".*".prop_map(Err)];
     let socket = || any::<u32>().prop_map(SocketId);

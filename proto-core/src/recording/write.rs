@@ -163,6 +163,7 @@ impl Writer {
                     Service::Https => 3,
                     Service::Rtmps => 4,
                     Service::Rtsp => 5,
+                    Service::IceTcp => 7,
                 });
                 address(out, *local);
                 address(out, *remote);

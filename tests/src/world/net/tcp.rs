@@ -589,6 +589,7 @@ impl World {
             (config.cluster.port, Service::Link),
             (config.https.port, Service::Https),
             (config.rtmps.port, Service::Rtmps),
+            (config.webrtc.port, Service::IceTcp),
         ];
         services.into_iter().find(|(p, _)| *p == port).map(|(_, s)| s)
     }
