@@ -601,13 +601,15 @@ impl Manager {
             // Also where nobody owns it now: whoever claims it next is told to the asker at once.
             stream.askers.insert(asker);
         }
-        let found = self.registry.stream(&key).and_then(|s| Some((s.epoch, via.or(s.owner.clone())?)));
+        let live = |s: &Stream| s.state == StreamState::Live;
+        let found =
+            self.registry.stream(&key).and_then(|s| Some((s.epoch, via.or(s.owner.clone())?, live(s))));
         let answer = match found {
             // An owner whose link to us broke but whose lease runs may well be within the asker's reach.
-            Some((epoch, node)) => match self.registry.node(&node) {
+            Some((epoch, node, live)) => match self.registry.node(&node) {
                 Some(n) => {
                     let link_addr = n.info.advertised.link_addr();
-                    Message::Located { req, key, epoch, node, link_addr }
+                    Message::Located { req, key, epoch, node, link_addr, live }
                 }
                 None => Message::NotFound { req, key },
             },

@@ -133,6 +133,7 @@ impl World {
                 rtsp: 5,
                 webrtc: 3,
                 link: 4,
+                https: 0,
             },
             capacity_mbps: 1_000,
             highest: Epoch::default(),
@@ -448,7 +449,7 @@ impl World {
                 }
                 self.nodes[i].claimed.insert(req, result);
             }
-            member::Output::Located { req, result } => {
+            member::Output::Located { req, result, .. } => {
                 if let Some(pull) = self.nodes[i].pulls.values_mut().find(|p| p.pull() == req) {
                     pull.handle(client::Input::Located(result), now);
                 }

@@ -2,6 +2,7 @@
 
 use super::session::{Carrier, Part, Protocol, SessionId};
 use super::{Alarm, Node};
+use crate::cluster::member::{self, Source};
 use crate::error::Reason;
 use crate::guard::guard;
 use crate::http::message::{Request, Response};
@@ -47,6 +48,8 @@ pub(super) struct Signals {
     all: BTreeMap<SignalId, Signal>,
     by_conn: BTreeMap<ConnId, SignalId>,
     by_session: BTreeMap<SessionId, SignalId>,
+    /// Questions to the cluster whether a publisher has a name, by number.
+    by_req: BTreeMap<u64, SignalId>,
     dirty: BTreeSet<SignalId>,
 }
 
@@ -225,10 +228,15 @@ impl Node {
                     self.socket_close(conn, code::NORMAL, &reason.text);
                 }
             }
-            Output::AskName(name) => {
-                let taken = self.signal_key(id, &name).is_ok_and(|key| self.may_publish(&key).is_err());
-                self.tell_signal(id, Input::Available(taken));
-            }
+            Output::AskName(name) => match self.signal_key(id, &name) {
+                Ok(key) if self.may_publish(&key).is_ok() => {
+                    // Here it is free; the manager knows of the other nodes.
+                    let req = self.next_req();
+                    self.signals.by_req.insert(req, id);
+                    self.member.handle(member::Input::Locate { req, key }, self.now);
+                }
+                result => self.tell_signal(id, Input::Available(result.is_ok())),
+            },
             Output::Publish { name, sdp } => {
                 if let Err(reason) = self.signal_publishes(id, &name, &sdp) {
                     self.counters.ended_as("ws", &reason);
@@ -270,6 +278,15 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// The cluster answered whether a publisher has a name. Whether it was asked for a client of the dialect.
+    pub(super) fn signal_located(&mut self, req: u64, result: &Result<Source, Reason>, live: bool) -> bool {
+        let Some(id) = self.signals.by_req.remove(&req) else { return false };
+        // What is here was looked at here.
+        let taken = live && result.as_ref().is_ok_and(|source| source.node != self.id);
+        self.tell_signal(id, Input::Available(taken));
+        true
     }
 
     fn say(&mut self, id: SignalId, way: Way, text: &str) {
@@ -337,7 +354,7 @@ impl Node {
             Ok(()) => {
                 let candidates = self.advertised.candidates(signal.asked, self.config.webrtc.port);
                 let sdp = answer.unwrap_or_default();
-                let candidates = rtc::candidate_lines(&candidates);
+                let candidates = self.rtc.candidate_lines(&candidates);
                 self.tell_signal(id, Input::Described { sdp: &sdp, candidates: &candidates });
             }
             Err(reason) => {
@@ -405,7 +422,7 @@ impl Node {
         if let Some(key) = self.hub.key(stream).cloned() {
             self.joining.insert(session, (key, playing.takes.with_data()));
         }
-        let candidates = rtc::candidate_lines(&candidates);
+        let candidates = self.rtc.candidate_lines(&candidates);
         self.tell_signal(id, Input::Described { sdp: &playing.answer, candidates: &candidates });
         Ok(())
     }

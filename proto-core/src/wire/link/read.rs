@@ -157,6 +157,7 @@ struct Parts {
     addr: Option<SocketAddr>,
     first: String,
     second: String,
+    flag: bool,
 }
 
 /// What a tag of a simple message means.
@@ -169,6 +170,7 @@ enum Part {
     Addr,
     First,
     Second,
+    Flag,
 }
 
 fn parts(mut rest: Bytes, layout: &[Part]) -> Result<Parts, Malformed> {
@@ -182,6 +184,7 @@ fn parts(mut rest: Bytes, layout: &[Part]) -> Result<Parts, Malformed> {
             Some(Part::Addr) => p.addr = Some(addr(value)?),
             Some(Part::First) => p.first = text(&value)?,
             Some(Part::Second) => p.second = text(&value)?,
+            Some(Part::Flag) => p.flag = flag(value)?,
             None => {}
         }
     }
@@ -240,9 +243,9 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
             Message::Locate { req: p.id, key: need(p.key)? }
         }
         19 => {
-            let p = parts(rest, &[Id, Key, Part::Epoch, Node, Addr])?;
-            let (key, epoch) = (need(p.key)?, need(p.epoch)?);
-            Message::Located { req: p.id, key, epoch, node: need(p.node)?, link_addr: need(p.addr)? }
+            let p = parts(rest, &[Id, Key, Part::Epoch, Node, Addr, Part::Flag])?;
+            let (key, epoch, node) = (need(p.key)?, need(p.epoch)?, need(p.node)?);
+            Message::Located { req: p.id, key, epoch, node, link_addr: need(p.addr)?, live: p.flag }
         }
         20 => {
             let p = parts(rest, &[Id, Key])?;
@@ -323,6 +326,7 @@ fn read_info(mut rest: Bytes) -> Result<NodeInfo, Malformed> {
             rtsp: 0,
             webrtc: 0,
             link: 0,
+            https: 0,
         },
         capacity_mbps: 0,
         highest: Epoch::default(),
@@ -348,6 +352,7 @@ fn read_info(mut rest: Bytes) -> Result<NodeInfo, Malformed> {
             12 => a.webrtc = small(value)?,
             13 => a.link = small(value)?,
             16 => a.rtsp = small(value)?,
+            18 => a.https = small(value)?,
             14 => info.highest = epoch(value)?,
             _ => {}
         }

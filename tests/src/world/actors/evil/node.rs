@@ -199,6 +199,7 @@ impl FalseNode {
                 rtsp: 8554,
                 webrtc: 443,
                 link: 5090,
+                https: 0,
             },
             capacity_mbps: u32::MAX,
             highest: Epoch::default(),
