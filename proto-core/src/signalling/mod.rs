@@ -10,6 +10,7 @@ mod says;
 mod tests;
 
 pub use dialect::{About, Dialect, Input, Output, Way};
+pub(crate) use says::error;
 
 /// The label of the data channel on which clients go on signalling.
 pub const CHANNEL: &str = "red5pro";

@@ -7,7 +7,8 @@ const video = el("video");
 document.title = `${key} · Headwater`;
 el("title").textContent = key;
 
-const session = subscribe(key, { video });
+// ?via=ws signals over a websocket; see /client.js.
+const session = subscribe(key, { video, via: new URLSearchParams(location.search).get("via") });
 
 /** What the viewer is told; the cover lies over the picture until it is live. */
 function tell() {
