@@ -8,6 +8,7 @@
 )]
 
 mod args;
+mod bench;
 mod ctl;
 mod demo;
 mod failure;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
             Some(ConfigCommand::Check { file }) => check(&file),
         },
         Command::Ctl(args) => control(&args),
+        Command::Bench(args) => bench::run(&args).and_then(|text| say(&text)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
