@@ -29,7 +29,8 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("rtsp", &["wire", "media", "hub::delivery"]),
     ("rtc", &["wire", "media", "hub::delivery"]),
     ("http", &["wire", "media", "hub::delivery"]),
-    ("signalling", &["wire"]),
+    // Refusals have the statuses that HTTP has for them.
+    ("signalling", &["wire", "http::whip"]),
     ("tls", &[]),
     ("hub", &["wire", "media"]),
     ("cluster", &["wire", "media", "hub"]),
