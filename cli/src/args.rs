@@ -110,6 +110,21 @@ fn seconds(text: &str) -> Result<Time, String> {
     Ok(Time::ZERO + duration)
 }
 
+/// A time with its unit: 90s, 15m, 12h, 30d.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let wrong = || "must be a number with s, m, h or d after it, such as 90s, 15m, 12h or 30d".to_owned();
+    let (at, unit) = text.char_indices().last().ok_or_else(wrong)?;
+    let unit = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..at].parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).filter(|s| *s > 0).map(Duration::from_secs).ok_or_else(wrong)
+}
+
 /// Bytes, as a number with K, M or G after it if need be (1,024 each).
 fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || "must be a number of bytes, such as 500000000, 500M or 2G".to_owned();
@@ -179,6 +194,10 @@ pub(crate) enum CtlCommand {
     Sessions,
     /// List websockets that are proxied to other nodes
     Proxies,
+    /// List the streams that are pulled from other servers
+    Sources,
+    /// List the servers that streams are pushed to
+    Destinations,
     /// End a session or a proxied websocket (only from the node's own host)
     Kick {
         /// Its id, as `sessions` or `proxies` lists it, such as rtmp-12
@@ -207,6 +226,41 @@ pub(crate) enum CtlCommand {
         /// Take it back into service
         #[arg(long)]
         undo: bool,
+    },
+    /// Make a token that lets its bearer publish or play (only from the node's own host). It goes to standard output
+    Token {
+        /// What for: publish, play or api
+        #[arg(long, value_parser = ["publish", "play", "api"])]
+        action: String,
+        /// Which stream, such as live/x or live/*; several with commas between
+        #[arg(long, value_name = "STREAM", required_if_eq_any([("action", "publish"), ("action", "play")]))]
+        stream: Option<String>,
+        /// For how long, such as 90s, 15m, 12h or 30d
+        #[arg(long, value_name = "TIME", value_parser = lifetime, default_value = "1h")]
+        ttl: Duration,
+        /// Whose it is: for logs, and the same publisher may come again at once
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// The only address that it may come from
+        #[arg(long, value_name = "ADDRESS")]
+        ip: Option<IpAddr>,
+    },
+    /// Refuse a token by its id, or user:NAME, token:NAME or key:NAME, and end what they run (only from the node's own host)
+    Revoke {
+        /// What is to be refused
+        name: String,
+    },
+    /// Make a user for the configuration; asks no node. The password is read from standard input, or made where that is a
+    /// terminal
+    Passwd {
+        /// The user's name
+        name: String,
+        /// With hashes for RTSP digest, which whoever reads the file can use in place of the password
+        #[arg(long)]
+        rtsp: bool,
+        /// The realm of those (auth.realm)
+        #[arg(long, value_name = "REALM", default_value = "Headwater")]
+        realm: String,
     },
     /// Have a stream pulled to edges before its viewers come (asks the manager; only from its own host)
     Warm {
@@ -298,6 +352,15 @@ mod tests {
         assert!(["", "G", "-1", "1T", "99999999999G"].into_iter().all(|t| bytes(t).is_err()));
         assert_eq!(seconds("61.5"), Ok(Time::from_millis(61_500)));
         assert!(["", "-1", "x", "NaN", "1e40"].into_iter().all(|t| seconds(t).is_err()));
+        assert_eq!(
+            (lifetime("90s"), lifetime("2d")),
+            (Ok(Duration::from_secs(90)), Ok(Duration::from_secs(172_800)))
+        );
+        assert!(
+            ["", "1", "h", "0s", "1w", "-1s", "99999999999999999999d"]
+                .into_iter()
+                .all(|t| lifetime(t).is_err())
+        );
         let cli = Cli::try_parse_from(["headwater", "serve", "--record", "a"]).unwrap();
         let Command::Serve(serve) = cli.command else { panic!("no serve") };
         assert_eq!((serve.record, serve.record_limit), (Some("a".into()), 1 << 30));
@@ -309,6 +372,8 @@ mod tests {
             &["headwater", "serve", "--rolls", "x"][..],
             &["headwater", "demo", "--bind", "x"],
             &["headwater", "x"],
+            &["headwater", "ctl", "token", "--action", "publish"],
+            &["headwater", "ctl", "token", "--action", "watch", "--stream", "live/x"],
             &["headwater", "serve", "--record-limit", "1G"],
             &["headwater", "replay"],
             &["headwater", "replay", "a", "--from", "1"],

@@ -18,6 +18,10 @@ pub(crate) enum List {
     Sessions,
     /// Websockets that are proxied to other nodes.
     Proxies,
+    /// Streams that are pulled from other servers.
+    Sources,
+    /// Servers that streams are pushed to.
+    Destinations,
 }
 
 impl List {
@@ -27,6 +31,8 @@ impl List {
             List::Streams => "streams",
             List::Sessions => "sessions",
             List::Proxies => "proxies",
+            List::Sources => "sources",
+            List::Destinations => "destinations",
         }
     }
 
@@ -67,6 +73,29 @@ impl List {
                 ("OUT", "bytes_out", bytes),
                 ("RTT ms", "rtt_ms", tenths),
                 ("LOSS", "loss", percent),
+            ],
+            List::Sources => &[
+                ("STREAM", "stream", plain),
+                ("URL", "url", plain),
+                ("WHEN", "when", plain),
+                ("STATE", "state", plain),
+                ("FOR", "since_s", duration),
+                ("SESSION", "session", plain),
+                ("TRIES", "tries", plain),
+                ("WORKED", "worked", plain),
+                ("NEXT s", "next_try_s", tenths),
+                ("REASON", "reason", plain),
+            ],
+            List::Destinations => &[
+                ("STREAM", "stream", plain),
+                ("URL", "url", plain),
+                ("STATE", "state", plain),
+                ("FOR", "since_s", duration),
+                ("SESSION", "session", plain),
+                ("TRIES", "tries", plain),
+                ("WORKED", "worked", plain),
+                ("NEXT s", "next_try_s", tenths),
+                ("REASON", "reason", plain),
             ],
             List::Proxies => &[
                 ("PROXY", "id", plain),
@@ -172,6 +201,66 @@ pub(crate) fn warm(url: &str, stream: &str, edges: u32, seconds: u64) -> Result<
     Ok(format!("{stream} is pulled to {} and stays there for {seconds} s without viewers\n", clean(&named)))
 }
 
+/// Has a node make a token.
+///
+/// # Errors
+/// As [`list`].
+pub(crate) fn token(url: &str, wish: &TokenWish<'_>, json: bool) -> Result<String, String> {
+    let mut query = format!("action={}&ttl_s={}", escaped(wish.action), wish.ttl.as_secs());
+    for (name, value) in [("stream", wish.stream), ("name", wish.name), ("ip", wish.ip)] {
+        if let Some(value) = value {
+            query.push_str(&format!("&{name}={}", escaped(value)));
+        }
+    }
+    let text = call(url, "POST", &format!("/api/v1/tokens?{query}"))?;
+    if json {
+        return Ok(text + "\n");
+    }
+    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+    let said = |field: &str| value.get(field).map(plain).unwrap_or_default();
+    if value.get("everywhere").and_then(Value::as_bool) == Some(false) {
+        // Beside the token, so that a script gets the token alone.
+        eprintln!(
+            "this token is good at {url} until that node ends; for the whole cluster, and longer, set auth.secret or \
+             cluster.key"
+        );
+    }
+    eprintln!("id {} (for `headwater ctl revoke`)", clean(&said("id")));
+    Ok(format!("{}\n", clean(&said("token"))))
+}
+
+/// What a token is to be good for.
+pub(crate) struct TokenWish<'a> {
+    pub(crate) action: &'a str,
+    pub(crate) stream: Option<&'a str>,
+    pub(crate) name: Option<&'a str>,
+    pub(crate) ip: Option<&'a str>,
+    pub(crate) ttl: Duration,
+}
+
+/// Has a node refuse a token, or all of a user, token subject or publish key.
+///
+/// # Errors
+/// As [`list`].
+pub(crate) fn revoke(url: &str, name: &str) -> Result<String, String> {
+    let text = call(url, "PUT", &format!("/api/v1/revoked/{}", escaped(name)))?;
+    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+    let ended = value.get("ended").map(plain).unwrap_or_default();
+    Ok(format!(
+        "{name} is refused from now on; {} sessions of that node ended, and the others are told\n",
+        clean(&ended)
+    ))
+}
+
+/// A text as it may stand in a path or query.
+fn escaped(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+/// The environment variable with a token for nodes that want one.
+pub(crate) const TOKEN_VARIABLE: &str = "HEADWATER_TOKEN";
+
 /// A name as it may stand in a path.
 fn segment(name: &str) -> Result<&str, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.~/[]:".contains(c);
@@ -197,10 +286,20 @@ fn call(url: &str, method: &str, path: &str) -> Result<String, String> {
             .build(),
     );
     let address = format!("{base}{path}");
+    let token = std::env::var(TOKEN_VARIABLE).ok().filter(|t| !t.is_empty()).map(|t| format!("Bearer {t}"));
+    let without = |r: ureq::RequestBuilder<_>| match &token {
+        Some(token) => r.header("Authorization", token),
+        None => r,
+    };
+    let with = |r: ureq::RequestBuilder<_>| match &token {
+        Some(token) => r.header("Authorization", token),
+        None => r,
+    };
     let sent = match method {
-        "DELETE" => agent.delete(&address).call(),
-        "PUT" => agent.put(&address).send_empty(),
-        _ => agent.get(&address).call(),
+        "DELETE" => without(agent.delete(&address)).call(),
+        "PUT" => with(agent.put(&address)).send_empty(),
+        "POST" => with(agent.post(&address)).send_empty(),
+        _ => without(agent.get(&address)).call(),
     };
     let mut response = sent.map_err(|e| unreachable(base, &e))?;
     let status = response.status();

@@ -15,6 +15,7 @@ mod failure;
 mod identity;
 mod listen;
 mod log;
+mod passwd;
 mod replay;
 mod run;
 mod seeded;
@@ -114,9 +115,24 @@ fn control(args: &args::Ctl) -> Result<(), Failure> {
         CtlCommand::Streams => ctl::list(url, List::Streams, args.json),
         CtlCommand::Sessions => ctl::list(url, List::Sessions, args.json),
         CtlCommand::Proxies => ctl::list(url, List::Proxies, args.json),
+        CtlCommand::Sources => ctl::list(url, List::Sources, args.json),
+        CtlCommand::Destinations => ctl::list(url, List::Destinations, args.json),
         CtlCommand::Kick { session } => ctl::kick(url, session),
         CtlCommand::WhyPlaced { stream } => ctl::words(url, "placed", stream, args.json),
         CtlCommand::Why { session } => ctl::words(url, "why", session, args.json),
+        CtlCommand::Token { action, stream, ttl, name, ip } => {
+            let ip = ip.map(|ip| ip.to_string());
+            let wish = ctl::TokenWish {
+                action,
+                stream: stream.as_deref(),
+                name: name.as_deref(),
+                ip: ip.as_deref(),
+                ttl: *ttl,
+            };
+            ctl::token(url, &wish, args.json)
+        }
+        CtlCommand::Revoke { name } => ctl::revoke(url, name),
+        CtlCommand::Passwd { name, rtsp, realm } => passwd::make(name, *rtsp, realm),
         CtlCommand::Drain { node, within, stop, undo } => ctl::drain(url, node, *within, *stop, *undo),
         CtlCommand::Warm { stream, edges, seconds } => ctl::warm(url, stream, *edges, *seconds),
     };

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use proto_core::error::Reason;
 use proto_core::limits::Limits;
 use proto_core::machine::Machine;
 use proto_core::media::h264::h264_params;
@@ -21,6 +22,7 @@ fn tracks() -> Vec<Track> {
 fuzz_target!(|data: &[u8]| {
     let Some((&how, data)) = data.split_first() else { return };
     let mut server = Server::new(Limits::default(), Rng::new([0; 32]), WallAnchor::default(), how & 1 == 0, Time::ZERO);
+    server.guard(how & 4 == 0);
     server.handle(Input::Writable(1 << 30), Time::ZERO);
     let (mut closed, mut now) = (false, Time::ZERO);
     for piece in data.chunks(usize::from(how >> 1).max(1) * 16) {
@@ -30,6 +32,11 @@ fuzz_target!(|data: &[u8]| {
         while let Some(output) = server.poll() {
             assert!(!closed, "nothing follows the end");
             match output {
+                Output::AnnounceRequested { shown, .. } if shown.authorization.is_none() && how & 8 == 0 => {
+                    let challenges = vec!["Basic realm=\"x\"".to_owned()];
+                    server.handle(Input::Unauthorized { challenges, reason: Reason::peer("unauthorized", "who?") }, now);
+                }
+                Output::AnnounceRequested { .. } => server.handle(Input::AnnounceAccepted, now),
                 Output::PublishRequested { .. } => server.handle(Input::PublishAccepted, now),
                 Output::DescribeRequested { .. } => server.handle(Input::Described(tracks()), now),
                 Output::PlayRequested => server.handle(Input::PlayAccepted, now),

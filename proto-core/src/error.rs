@@ -45,6 +45,13 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// Whether this server itself is at fault, by a defect: an operator must hear of it.
+    pub fn is_defect(&self) -> bool {
+        self.code == "panic" || self.code == "broken" || BROKEN.iter().any(|(_, code)| *code == self.code)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.text, self.code)
@@ -60,7 +67,23 @@ pub struct Broken {
     pub text: String,
 }
 
+/// The codes of reasons that tell of a broken invariant. Assertions in service are of these, and of no others.
+const BROKEN: [(&str, &str); 4] =
+    [("S1", "broken_s1"), ("S3", "broken_s3"), ("S6", "broken_s6"), ("S9", "broken_s9")];
+
 impl Broken {
+    /// Why the one session or stream ends that it was found in.
+    pub fn reason(&self) -> Reason {
+        let code =
+            BROKEN.iter().find(|(name, _)| *name == self.invariant).map_or("broken", |(_, code)| *code);
+        let text = format!(
+            "a defect in this server was found in time ({}): {}. This alone was ended, all else goes on; please report \
+             it with this line, and if it comes again with a recording (serve --record)",
+            self.invariant, self.text
+        );
+        Reason::local(code, text)
+    }
+
     /// Nothing if `holds`, else what is broken.
     ///
     /// # Errors
@@ -94,6 +117,15 @@ pub fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_broken_is_a_defect_under_its_own_code() {
+        assert_eq!(Broken::unless(true, "S9", String::new), Ok(()));
+        let broken = Broken::unless(false, "S9", || "media to nobody".to_owned()).unwrap_err();
+        let reason = broken.reason();
+        assert!(reason.is_defect() && reason.code == "broken_s9" && reason.text.contains("media to nobody"));
+        assert!(!Reason::peer("left", "").is_defect());
+    }
 
     #[test]
     fn quoting_keeps_log_lines_whole() {

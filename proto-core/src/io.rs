@@ -1,6 +1,7 @@
 //! What a node is told and what it says: the seam between the core and whatever drives it (the mio runtime, the
 //! simulator, a replay).
 
+use crate::auth::password::Check;
 use crate::bridge::{BridgeWork, Bridged};
 use crate::error::Reason;
 use crate::time::WallTime;
@@ -291,6 +292,8 @@ pub enum Work {
     },
     /// Convert sound.
     Bridge(BridgeWork),
+    /// Verify a password: [`Check::run`], which takes tens of milliseconds.
+    Check(Check),
 }
 
 /// The answer to [`Work`].
@@ -302,6 +305,8 @@ pub enum Answer {
     File(Result<Bytes, String>),
     /// What came of a bridge's work.
     Bridged(Bridged),
+    /// Whether the password was right, or why that cannot be known now.
+    Checked(Result<bool, String>),
 }
 
 /// Datagrams of one socket that leave in one go. Owned by whoever holds it and recycled: the driver gives it back

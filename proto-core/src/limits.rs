@@ -183,7 +183,10 @@ limits! {
     ice_tcp_queue_bytes: usize = 256 << 10;
     /// A viewer over TCP whose next frame has waited for so long goes on with the next key frame, milliseconds.
     ice_tcp_behind_ms: u64 = 1_000;
-    /// How long a publisher's pictures wait for a lost packet to be sent again, milliseconds.
+    /// Lost packets of a WebRTC publisher that are remembered and asked for; where more are missing, a key frame is.
+    rtc_missing_packets: usize = 1_024;
+    /// How long a publisher's pictures wait at least for a lost packet to be sent again, milliseconds; on long ways they
+    /// wait for five round trips, and at most for `jitter_ms`.
     rtc_video_wait_ms: u64 = 300;
     /// How long a publisher's sound waits for a lost packet, milliseconds.
     rtc_audio_wait_ms: u64 = 100;
@@ -243,8 +246,35 @@ limits! {
     /// A sound bridge whose last viewer left goes on for this long, and one that failed is tried again after it,
     /// milliseconds.
     bridge_linger_ms: u64 = 5_000;
+    /// Sources and destinations of one node.
+    remotes: usize = 1_000;
+    /// Bytes of one RTSP message from a server that this node pulls from or pushes to, head and body.
+    remote_message_bytes: usize = 64 << 10;
+    /// A server that this node pulls from or pushes to must let it begin within this, milliseconds, connecting included.
+    remote_setup_ms: u64 = 10_000;
+    /// A source from which no picture or sound came for this long is connected anew, milliseconds.
+    remote_silent_ms: u64 = 10_000;
+    /// A source that agreed to send datagrams and sent none for this long is asked to use the connection, milliseconds.
+    remote_udp_wait_ms: u64 = 3_000;
+    /// The first wait before a source or destination that failed is tried again, milliseconds; doubles with each failure.
+    remote_retry_min_ms: u64 = 1_000;
+    /// The longest wait before a source or destination that failed is tried again, milliseconds.
+    remote_retry_max_ms: u64 = 30_000;
+    /// A source or destination that worked for this long begins with the shortest wait again, milliseconds.
+    remote_stable_ms: u64 = 60_000;
+    /// How often a node that has an "always" source looks whether it may pull it, while another node does, milliseconds.
+    remote_standby_ms: u64 = 2_000;
+    /// A source "on demand" whose last viewer left is pulled for this long, milliseconds.
+    source_linger_ms: u64 = 10_000;
+    /// How long the first viewers of a source "on demand" wait for its first picture or sound, milliseconds.
+    source_wait_ms: u64 = 10_000;
+    /// Redirects that a source or destination may answer with in a row.
+    remote_redirects: u32 = 4;
     /// A29: hops of a relay chain.
     relay_hops: usize = 4;
+    /// Where an origin uses so much of what it can, percent, nodes that ask for its streams pull them from a node that relays
+    /// them already, if there is one; above 100: never for that reason.
+    relay_spread_percent: u32 = 80;
     /// A29: a name that was not found is not asked for again for this long, milliseconds.
     negative_cache_ms: u64 = 1_000;
     /// Bytes of one message between nodes.
@@ -298,6 +328,19 @@ limits! {
     logins_per_s: u32 = 5;
     /// A token from a login is good for this long, milliseconds.
     token_ms: u64 = 3_600_000;
+    /// Passwords that are being verified at a time, each of which costs a thread some 20 ms and 19 MiB; beyond that, it is said
+    /// to try again.
+    auth_checks: usize = 32;
+    /// Of them, those of one address.
+    auth_checks_per_ip: usize = 4;
+    /// A right password is remembered, as a code, for this long, milliseconds.
+    auth_remember_ms: u64 = 600_000;
+    /// Names that may be revoked while a node runs.
+    auth_revoked: usize = 10_000;
+    /// A20: the token in the addresses that a manager gives out is good for this long, milliseconds; who came with it stays.
+    auth_pair_ms: u64 = 60_000;
+    /// The longest life of a token that is asked of a node, milliseconds.
+    auth_token_ms: u64 = 31_536_000_000;
     /// Sessions that ended last of which a node can still say why.
     sessions_kept: usize = 500;
     /// A node whose loop was busy for this many thousandths of each of the last three seconds takes no newcomers.

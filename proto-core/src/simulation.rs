@@ -34,6 +34,8 @@ pub enum Bug {
     GopTailKept,
     /// A frame that is not handed to a viewer is not counted (S5).
     DropNotCounted,
+    /// Sound that an origin counts as passed on does not leave (S5). Like relays that counted what they were offered.
+    RelayDropNotCounted,
     /// A stream's ring grows without limit (S6). Like servers whose cache of a group of pictures was bounded by the
     /// encoder's key frame interval alone.
     QueueLimitIgnored,
@@ -59,6 +61,9 @@ pub enum Bug {
     ProxyUnchecked,
     /// A node reports that it has no sessions, whatever it has (S14).
     LoadNotReported,
+    /// The manager forgets whom it has just sent to a node (S14). Like balancers that sent a whole crowd to the server that
+    /// was idle a second ago.
+    GrantsNotCounted,
     /// A link's keep-alive leaves its timer where it was, so that the loop spins (S16).
     TimerInThePast,
     /// A node that has nothing to do wakes every five milliseconds (S16). Like servers that poll.
@@ -89,6 +94,7 @@ impl Bug {
         Bug::CrossStream,
         Bug::GopTailKept,
         Bug::DropNotCounted,
+        Bug::RelayDropNotCounted,
         Bug::QueueLimitIgnored,
         Bug::MemoryIgnored,
         Bug::SessionLeftInMap,
@@ -98,6 +104,7 @@ impl Bug {
         Bug::RelayLoop,
         Bug::ProxyUnchecked,
         Bug::LoadNotReported,
+        Bug::GrantsNotCounted,
         Bug::TimerInThePast,
         Bug::RestlessTimer,
         Bug::ManagerNeverRelearns,
@@ -155,6 +162,7 @@ struct On {
     sites: Option<u64>,
     struck: Option<(u64, u64)>,
     speaks: Option<Speech>,
+    unasserted: bool,
 }
 
 /// How a node speaks to other nodes, if not as this version does.
@@ -208,6 +216,18 @@ impl Switches {
         self.on.speaks
     }
 
+    /// Without the assertions that are made in service, so that checkers prove what they see by themselves.
+    #[must_use]
+    pub fn unasserted(mut self) -> Switches {
+        self.on.unasserted = true;
+        self
+    }
+
+    /// Whether assertions are made.
+    pub fn asserts(self) -> bool {
+        !self.on.unasserted
+    }
+
     /// Whether a session's machine is to panic at its `nth` input: the one that was chosen, or now and then one.
     pub fn strikes(self, session: u64, nth: u64) -> bool {
         let random = || self.happens(Site::SessionPanics, session) && mix(session) % 512 == nth;
@@ -228,6 +248,11 @@ impl Switches {
     /// Whether this bug is planted: never.
     pub const fn planted(self, _: Bug) -> bool {
         false
+    }
+
+    /// Whether assertions are made: always.
+    pub const fn asserts(self) -> bool {
+        true
     }
 
     /// How this node speaks to others: as this version does.

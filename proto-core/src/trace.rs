@@ -273,6 +273,17 @@ impl Input<'_> {
                 }
             }
             Input::Drain => d.u64(15),
+            Input::Answer { ask, answer: Answer::Checked(right) } => {
+                d.u64(19);
+                d.u64(ask.0);
+                match right {
+                    Ok(right) => d.u64(u64::from(*right)),
+                    Err(why) => {
+                        d.u64(2);
+                        d.str(why);
+                    }
+                }
+            }
             Input::Answer { ask, answer: Answer::Bridged(done) } => {
                 d.u64(18);
                 d.u64(ask.0);
@@ -332,6 +343,12 @@ impl Output {
                 d.u64(112);
                 d.u64(ask.0);
                 d.str(path);
+            }
+            Output::Ask { ask, work: Work::Check(check) } => {
+                d.u64(113);
+                d.u64(ask.0);
+                d.str(check.hash.reveal());
+                d.str(check.password.reveal());
             }
             Output::Ask { ask, work: Work::Resolve { host, port } } => {
                 d.u64(107);

@@ -1,9 +1,11 @@
-//! Work outside the loop. Host names are looked up and files are read on one small thread, because both block. Sound is
-//! converted on as many threads as there are cores to spare, because it would hold up everything else.
+//! Work outside the loop. Host names are looked up and files are read on one small thread, because both block. Passwords are
+//! verified on one thread of their own, which a flood of wrong ones can fill and nothing else. Sound is converted on as
+//! many threads as there are cores to spare, because it would hold up everything else.
 
 use crate::control::RemoteControl;
 use audio_bridge::Workshop;
 use bytes::Bytes;
+use proto_core::auth::password::Check;
 use proto_core::bridge::{BridgeJob, BridgeWork, Bridged};
 use proto_core::io::{Answer, AskId, Input, Work};
 use std::collections::VecDeque;
@@ -20,6 +22,9 @@ const MOST_WAITING: usize = 64;
 const MOST_WORKS: usize = 4_096;
 /// Threads for bridges at most: each serves about a hundred streams.
 const MOST_WORKERS: usize = 4;
+
+/// Passwords that may wait for the thread that verifies them. A node asks for `limits.auth_checks` at most.
+const MOST_CHECKS: usize = 1_024;
 
 enum Question {
     Resolve { ask: AskId, host: String, port: u16 },
@@ -40,6 +45,8 @@ pub(crate) struct Asks {
     control: RemoteControl,
     /// Made with the first name to look up: a node that never asks has no thread.
     worker: Option<SyncSender<Question>>,
+    /// Made with the first password.
+    checker: Option<SyncSender<(AskId, Check)>>,
     /// Made with the first bridge.
     workshops: Vec<SyncSender<(AskId, BridgeWork)>>,
     answers: Receiver<(AskId, Answer)>,
@@ -49,7 +56,7 @@ pub(crate) struct Asks {
 impl Asks {
     pub(crate) fn new(control: RemoteControl) -> Asks {
         let (answered, answers) = channel();
-        Asks { control, worker: None, workshops: Vec::new(), answers, answered }
+        Asks { control, worker: None, checker: None, workshops: Vec::new(), answers, answered }
     }
 
     /// Starts work on a question, or answers it into `reports` where that needs no waiting.
@@ -59,6 +66,12 @@ impl Asks {
             Work::ReadFile { path } => {
                 if let Err(why) = self.work(Question::Read { ask, path }) {
                     reports.push_back(Input::Answer { ask, answer: Answer::File(Err(why)) });
+                }
+                return;
+            }
+            Work::Check(check) => {
+                if let Err(why) = self.check(ask, check) {
+                    reports.push_back(Input::Answer { ask, answer: Answer::Checked(Err(why)) });
                 }
                 return;
             }
@@ -113,6 +126,23 @@ impl Asks {
         })
     }
 
+    fn check(&mut self, ask: AskId, check: Check) -> Result<(), String> {
+        if self.checker.is_none() {
+            let (checks, work) = sync_channel(MOST_CHECKS);
+            let (answered, control) = (self.answered.clone(), self.control.clone());
+            thread::Builder::new()
+                .name("passwords".into())
+                .spawn(move || check_all(&work, &answered, &control))
+                .map_err(|e| format!("no thread for passwords could be started: {e}"))?;
+            self.checker = Some(checks);
+        }
+        let Some(checker) = &self.checker else { return Err("passwords cannot be verified".into()) };
+        checker.try_send((ask, check)).map_err(|e| match e {
+            TrySendError::Full(_) => format!("{MOST_CHECKS} passwords are waiting already"),
+            TrySendError::Disconnected(_) => "the thread for passwords has ended".into(),
+        })
+    }
+
     /// Hands work to the thread of its bridge: one bridge stays on one thread, which keeps the order.
     fn convert(&mut self, ask: AskId, work: BridgeWork) -> Result<(), String> {
         if self.workshops.is_empty() {
@@ -152,6 +182,16 @@ fn resolve_all(questions: &Receiver<Question>, answered: &Sender<(AskId, Answer)
             Question::Read { ask, path } => (ask, Answer::File(read(&path))),
         };
         if answered.send((ask, answer)).is_err() {
+            return;
+        }
+        control.wake();
+    }
+}
+
+/// The thread of passwords: ends when the loop is gone.
+fn check_all(checks: &Receiver<(AskId, Check)>, answered: &Sender<(AskId, Answer)>, control: &RemoteControl) {
+    for (ask, check) in checks {
+        if answered.send((ask, Answer::Checked(Ok(check.run())))).is_err() {
             return;
         }
         control.wake();

@@ -3,51 +3,9 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use headwater_tests::world::actors::publisher::PublisherConfig;
+use headwater_tests::world::scenario::*;
 use headwater_tests::world::{ClientId, HostId, Party, World};
 use proto_core::node::config::Role;
-use std::time::Duration;
-
-const STREAM: &str = "live/one";
-
-const fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-/// A manager, two origins and two edges.
-struct Cluster {
-    m: HostId,
-    o1: HostId,
-    o2: HostId,
-    e1: HostId,
-    e2: HostId,
-}
-
-impl Cluster {
-    fn nodes(&self) -> [HostId; 5] {
-        [self.m, self.o1, self.o2, self.e1, self.e2]
-    }
-}
-
-fn cluster(w: &mut World) -> Cluster {
-    let m = w.host("m1", &[Role::Manager], None);
-    let o1 = w.host("o1", &[Role::Origin], Some(m));
-    let o2 = w.host("o2", &[Role::Origin], Some(m));
-    let e1 = w.host("e1", &[Role::Edge], Some(m));
-    let e2 = w.host("e2", &[Role::Edge], Some(m));
-    // A manager that knows nothing yet waits for two report intervals.
-    w.run(ms(2_500));
-    Cluster { m, o1, o2, e1, e2 }
-}
-
-/// Runs a test with several seeds. `WORLD_SEEDS=from..to` chooses others; a failure names its seed.
-fn seeds(test: impl Fn(&mut World)) {
-    let chosen = std::env::var("WORLD_SEEDS").unwrap_or_else(|_| "0..3".to_owned());
-    let (from, to) = chosen.split_once("..").expect("WORLD_SEEDS is from..to");
-    let number = |s: &str| s.parse::<u64>().expect("a seed is a number");
-    for seed in number(from)..number(to) {
-        test(&mut World::new(seed));
-    }
-}
 
 fn live(w: &mut World, at: HostId, stream: &str) -> ClientId {
     let p = w.publish(at, stream);
@@ -55,75 +13,15 @@ fn live(w: &mut World, at: HostId, stream: &str) -> ClientId {
     p
 }
 
-fn ready(w: &mut World, publisher: ClientId, within: u64) {
-    w.until("the publisher is accepted", ms(within), |w| w.publisher(publisher).is_ready());
-}
-
-/// The number of the publisher's present connection.
-fn session(w: &World, publisher: ClientId) -> u64 {
-    w.publisher(publisher).sent.last().unwrap().session
-}
-
-fn sees(w: &World, player: ClientId, session: u64) -> bool {
-    w.player(player).last_picture().is_some_and(|s| s.label.session == session)
-}
-
-fn until_sees(w: &mut World, player: ClientId, session: u64, within: u64) {
-    w.until(&format!("{player:?} sees session {session}"), ms(within), |w| sees(w, player, session));
-}
-
-/// A viewer that has its first picture.
-fn viewer(w: &mut World, at: HostId, stream: &str, publisher: ClientId) -> ClientId {
-    let v = w.play(at, stream);
-    let s = session(w, publisher);
-    until_sees(w, v, s, 4_000);
-    v
-}
-
 /// Between its first and its last picture of a session a viewer has all of them, and the last is recent.
 fn saw_all(w: &World, player: ClientId, publisher: ClientId, session: u64) {
+    saw_all_pictures(w, player, publisher, session);
     let p = w.player(player);
-    let seen = p.pictures(session);
-    let (first, last) = (*seen.first().expect("it saw pictures"), *seen.last().unwrap());
-    assert_eq!(seen, (first..=last).collect::<Vec<_>>(), "{player:?} has gaps");
     let sent = w.publisher(publisher).sent.iter().find(|s| s.session == session).unwrap();
-    assert!(last + 15 >= sent.pictures, "{player:?} has {last} of {}", sent.pictures);
     assert!(p.gaps.is_empty(), "{:?}", p.gaps);
     let sound = p.seen.iter().rev().find(|s| s.label.track == 'a' && s.label.session == session);
     let last = sound.expect("it heard sound").label.seq;
     assert!(last + 30 >= sent.sounds, "{player:?} heard sound {last} of {}", sent.sounds);
-}
-
-fn json(w: &mut World, at: HostId, path: &str) -> serde_json::Value {
-    let (status, body) = w.get(at, path).unwrap();
-    assert_eq!(status, 200, "{path}: {body}");
-    serde_json::from_str(&body).unwrap()
-}
-
-/// Everyone has left: nothing is kept anywhere.
-fn drains_to_zero(w: &mut World, nodes: &[HostId]) {
-    // The hold time, the linger time of pulls, and a moment.
-    w.run(ms(45_000));
-    for &node in nodes {
-        let sessions = json(w, node, "/api/v1/sessions");
-        assert_eq!(sessions["sessions"].as_array().map(Vec::len), Some(0), "{node:?}: {sessions}");
-        let streams = json(w, node, "/api/v1/streams");
-        assert_eq!(streams["streams"].as_array().map(Vec::len), Some(0), "{node:?}: {streams}");
-    }
-    w.run(ms(5_000));
-    for &node in nodes {
-        let (_, metrics) = w.get(node, "/metrics").unwrap();
-        let value = |line: &str| line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok());
-        for line in metrics.lines().filter(|l| l.starts_with("headwater_sessions{")) {
-            assert_eq!(value(line), Some(0.0), "{node:?}: {line}");
-        }
-        let open = metrics.lines().find(|l| l.starts_with("headwater_connections "));
-        let open = open.and_then(value).expect("there is a gauge of connections") as usize;
-        w.run(ms(3_000));
-        // The question was one of them; links between nodes stay.
-        assert_eq!(open - 1, w.connections(node.into()), "{node:?} counts other connections than there are");
-        assert!(open <= 2 * nodes.len(), "{node:?} has {open} connections left");
-    }
 }
 
 fn leave_all(w: &mut World, publishers: &[ClientId], viewers: &[ClientId]) {
@@ -135,21 +33,12 @@ fn leave_all(w: &mut World, publishers: &[ClientId], viewers: &[ClientId]) {
     }
 }
 
-/// A publisher at an origin, a viewer there, and viewers at two edges.
-fn watched(w: &mut World) -> (Cluster, ClientId, [ClientId; 3]) {
-    let c = cluster(w);
-    let p = live(w, c.o1, STREAM);
-    w.run(ms(1_500));
-    let viewers = [c.o1, c.e1, c.e2].map(|at| viewer(w, at, STREAM, p));
-    (c, p, viewers)
-}
-
 #[test]
 fn every_frame_reaches_every_viewer() {
-    seeds(|w| {
-        let (c, p, viewers) = watched(w);
+    seeds("0..3", |w| {
+        let (c, p, viewers) = rtmp_watched(w);
         w.run(ms(10_000));
-        let late = viewer(w, c.e1, STREAM, p);
+        let late = rtmp_viewer(w, c.e1, STREAM, p);
         w.run(ms(5_000));
         let s = session(w, p);
         for v in viewers.into_iter().chain([late]) {
@@ -157,7 +46,7 @@ fn every_frame_reaches_every_viewer() {
         }
         leave_all(w, &[p], &viewers);
         w.with_player(late, |v| v.leave());
-        drains_to_zero(w, &c.nodes());
+        all_gone(w, &c.nodes());
     });
 }
 
@@ -165,7 +54,7 @@ fn every_frame_reaches_every_viewer() {
 fn the_same_seed_gives_the_same_history() {
     let inside = |seed| {
         let mut w = World::new(seed);
-        let (c, p, _) = watched(&mut w);
+        let (c, p, _) = rtmp_watched(&mut w);
         w.run(ms(2_000));
         w.crash(c.o1);
         w.run(ms(1_000));
@@ -185,7 +74,7 @@ fn the_same_seed_gives_the_same_history() {
 
 #[test]
 fn an_edge_may_start_before_its_origin() {
-    seeds(|w| {
+    seeds("0..3", |w| {
         let m = w.host("m1", &[Role::Manager], None);
         let e = w.host("e1", &[Role::Edge], Some(m));
         w.run(ms(3_000));
@@ -198,7 +87,7 @@ fn an_edge_may_start_before_its_origin() {
         let o = w.host("o1", &[Role::Origin], Some(m));
         w.run(ms(1_000));
         let p = live(w, o, STREAM);
-        let v = viewer(w, e, STREAM, p);
+        let v = rtmp_viewer(w, e, STREAM, p);
         w.run(ms(3_000));
         saw_all(w, v, p, session(w, p));
     });
@@ -206,8 +95,8 @@ fn an_edge_may_start_before_its_origin() {
 
 #[test]
 fn a_second_publisher_of_a_live_name_is_refused_everywhere() {
-    seeds(|w| {
-        let (c, p, viewers) = watched(w);
+    seeds("0..3", |w| {
+        let (c, p, viewers) = rtmp_watched(w);
         for at in [c.o1, c.o2, c.e1] {
             let second = w.publish(at, STREAM);
             w.until("the second publisher is refused", ms(5_000), |w| w.publisher(second).ended().is_some());
@@ -224,14 +113,14 @@ fn a_second_publisher_of_a_live_name_is_refused_everywhere() {
 
 #[test]
 fn of_publishers_that_race_for_a_name_one_wins() {
-    seeds(|w| {
-        let c = cluster(w);
+    seeds("0..3", |w| {
+        let c = Cluster::new(w);
         let racers = [c.o1, c.o2, c.o1, c.e1].map(|at| w.publish(at, STREAM));
         w.run(ms(2_000));
         let won: Vec<ClientId> =
             racers.into_iter().filter(|p| w.publisher(*p).sent.last().unwrap().ready.is_some()).collect();
         assert_eq!(won.len(), 1, "{won:?}");
-        let v = viewer(w, c.e2, STREAM, won[0]);
+        let v = rtmp_viewer(w, c.e2, STREAM, won[0]);
         w.run(ms(2_000));
         saw_all(w, v, won[0], session(w, won[0]));
     });
@@ -239,7 +128,7 @@ fn of_publishers_that_race_for_a_name_one_wins() {
 
 /// The publisher's host vanishes; after `silence` it comes back at `again` from another address.
 fn returns(w: &mut World, silence: u64, again: impl Fn(&Cluster) -> HostId) {
-    let (c, p, viewers) = watched(w);
+    let (c, p, viewers) = rtmp_watched(w);
     w.cut(p.into());
     w.run(ms(silence));
     let config = PublisherConfig { again: Some(ms(500)), ..PublisherConfig::default() };
@@ -257,29 +146,29 @@ fn returns(w: &mut World, silence: u64, again: impl Fn(&Cluster) -> HostId) {
     }
     leave_all(w, &[p, back], &viewers);
     w.heal(p.into());
-    drains_to_zero(w, &c.nodes());
+    all_gone(w, &c.nodes());
 }
 
 #[test]
 fn a_publisher_that_died_silently_takes_over_on_the_same_origin() {
-    seeds(|w| returns(w, 3_200, |c| c.o1));
+    seeds("0..3", |w| returns(w, 3_200, |c| c.o1));
 }
 
 #[test]
 fn a_publisher_that_died_silently_takes_over_on_another_origin() {
-    seeds(|w| returns(w, 3_200, |c| c.o2));
+    seeds("0..3", |w| returns(w, 3_200, |c| c.o2));
 }
 
 #[test]
 fn a_publisher_that_comes_back_too_early_gets_in_as_soon_as_it_may() {
-    seeds(|w| returns(w, 300, |c| c.o2));
-    seeds(|w| returns(w, 300, |c| c.o1));
+    seeds("0..3", |w| returns(w, 300, |c| c.o2));
+    seeds("0..3", |w| returns(w, 300, |c| c.o1));
 }
 
 #[test]
 fn a_publisher_may_leave_and_return_within_the_hold_time() {
-    seeds(|w| {
-        let (c, p, viewers) = watched(w);
+    seeds("0..3", |w| {
+        let (c, p, viewers) = rtmp_watched(w);
         for (pause, at) in [(8_000, c.o1), (12_000, c.o2), (20, c.o1), (400, c.o2)] {
             w.with_publisher(p, |p, now| p.leave(now));
             w.run(ms(pause));
@@ -304,8 +193,8 @@ fn a_publisher_may_leave_and_return_within_the_hold_time() {
 
 #[test]
 fn when_the_hold_time_is_over_players_are_told_the_end() {
-    seeds(|w| {
-        let (c, p, viewers) = watched(w);
+    seeds("0..3", |w| {
+        let (c, p, viewers) = rtmp_watched(w);
         w.with_publisher(p, |p, now| p.leave(now));
         w.run(ms(29_000));
         for v in viewers {
@@ -317,18 +206,18 @@ fn when_the_hold_time_is_over_players_are_told_the_end() {
             assert!(v.ended.is_some(), "it still waits");
             assert!(v.statuses.iter().any(|s| s == "NetStream.Play.UnpublishNotify"), "{:?}", v.statuses);
         }
-        drains_to_zero(w, &c.nodes());
+        all_gone(w, &c.nodes());
     });
 }
 
 #[test]
 fn viewers_at_edges_outlive_a_restart_of_their_origin() {
-    seeds(|w| {
-        let c = cluster(w);
+    seeds("0..3", |w| {
+        let c = Cluster::new(w);
         let config = PublisherConfig { again: Some(ms(500)), ..PublisherConfig::default() };
         let p = w.publish_with(c.o1, STREAM, config);
         ready(w, p, 3_000);
-        let viewers = [c.e1, c.e2].map(|at| viewer(w, at, STREAM, p));
+        let viewers = [c.e1, c.e2].map(|at| rtmp_viewer(w, at, STREAM, p));
         for down in [200, 1_500, 6_000] {
             w.run(ms(2_000));
             w.crash(c.o1);
@@ -350,8 +239,8 @@ fn viewers_at_edges_outlive_a_restart_of_their_origin() {
 
 #[test]
 fn another_origin_takes_the_publisher_of_one_that_vanished() {
-    seeds(|w| {
-        let (c, p, [at_origin, v1, v2]) = watched(w);
+    seeds("0..3", |w| {
+        let (c, p, [at_origin, v1, v2]) = rtmp_watched(w);
         w.cut(c.o1.into());
         w.run(ms(1_000));
         let config = PublisherConfig { again: Some(ms(500)), ..PublisherConfig::default() };
@@ -372,7 +261,7 @@ fn another_origin_takes_the_publisher_of_one_that_vanished() {
             saw_all(w, v, back, s);
         }
         leave_all(w, &[p, back], &[v1, v2, at_origin]);
-        drains_to_zero(w, &c.nodes());
+        all_gone(w, &c.nodes());
     });
 }
 
@@ -380,8 +269,8 @@ fn another_origin_takes_the_publisher_of_one_that_vanished() {
 /// former is fenced off: edges follow the higher epoch and never go back.
 #[test]
 fn an_origin_that_only_the_manager_lost_is_fenced_off() {
-    seeds(|w| {
-        let (c, p, [at_origin, v1, v2]) = watched(w);
+    seeds("0..3", |w| {
+        let (c, p, [at_origin, v1, v2]) = rtmp_watched(w);
         w.part(c.m.into(), c.o1.into());
         w.run(ms(6_000));
         for v in [at_origin, v1, v2] {
@@ -402,15 +291,15 @@ fn an_origin_that_only_the_manager_lost_is_fenced_off() {
             saw_all(w, v, back, s);
         }
         leave_all(w, &[back], &[at_origin, v1, v2]);
-        drains_to_zero(w, &c.nodes());
+        all_gone(w, &c.nodes());
     });
 }
 
 /// An edge cannot reach the origin, everybody else can.
 #[test]
 fn an_edge_that_only_its_origin_lost_comes_back() {
-    seeds(|w| {
-        let (c, p, [_, v1, v2]) = watched(w);
+    seeds("0..3", |w| {
+        let (c, p, [_, v1, v2]) = rtmp_watched(w);
         let s = session(w, p);
         w.part(c.e1.into(), c.o1.into());
         w.run(ms(12_000));
@@ -430,8 +319,8 @@ fn epoch(w: &mut World, at: HostId) -> Vec<u64> {
 
 #[test]
 fn a_manager_may_restart_with_empty_memory() {
-    seeds(|w| {
-        let (c, p, viewers) = watched(w);
+    seeds("0..3", |w| {
+        let (c, p, viewers) = rtmp_watched(w);
         let before = epoch(w, c.o1);
         assert!(!before.is_empty());
         w.crash(c.m);
@@ -445,7 +334,7 @@ fn a_manager_may_restart_with_empty_memory() {
         assert_eq!(w.publisher(second).sent.last().unwrap().ready, None);
         let e3 = w.host("e3", &[Role::Edge], Some(c.m));
         w.run(ms(1_000));
-        let late = viewer(w, e3, STREAM, p);
+        let late = rtmp_viewer(w, e3, STREAM, p);
         w.run(ms(2_000));
         for v in viewers.into_iter().chain([late]) {
             saw_all(w, v, p, session(w, p));
@@ -468,11 +357,11 @@ fn a_manager_may_restart_with_empty_memory() {
 
 #[test]
 fn with_the_manager_away_what_runs_runs_on() {
-    seeds(|w| {
-        let (c, p, viewers) = watched(w);
+    seeds("0..3", |w| {
+        let (c, p, viewers) = rtmp_watched(w);
         w.cut(c.m.into());
         w.run(ms(20_000));
-        let late = viewer(w, c.e1, STREAM, p);
+        let late = rtmp_viewer(w, c.e1, STREAM, p);
         w.run(ms(2_000));
         w.heal(c.m.into());
         w.run(ms(10_000));
@@ -484,7 +373,7 @@ fn with_the_manager_away_what_runs_runs_on() {
 
 #[test]
 fn a_node_registers_when_its_manager_comes() {
-    seeds(|w| {
+    seeds("0..3", |w| {
         let m = w.host_off("m1", &[Role::Manager], None, |_| {});
         let o = w.host("o1", &[Role::Origin], Some(m));
         let e = w.host("e1", &[Role::Edge], Some(m));
@@ -496,18 +385,18 @@ fn a_node_registers_when_its_manager_comes() {
         let nodes = json(w, m, "/api/v1/nodes");
         assert_eq!(nodes["nodes"].as_array().map(Vec::len), Some(3), "{nodes}");
         let p = live(w, o, STREAM);
-        viewer(w, e, STREAM, p);
+        rtmp_viewer(w, e, STREAM, p);
     });
 }
 
 #[test]
 fn a_viewer_that_stops_reading_is_let_go_and_harms_no_one() {
-    seeds(|w| {
-        let c = cluster(w);
+    seeds("0..3", |w| {
+        let c = Cluster::new(w);
         let config = PublisherConfig { key_bytes: 60_000, delta_bytes: 8_000, ..PublisherConfig::default() };
         let p = w.publish_with(c.o1, STREAM, config);
         ready(w, p, 3_000);
-        let (good, bad) = (viewer(w, c.e1, STREAM, p), viewer(w, c.e1, STREAM, p));
+        let (good, bad) = (rtmp_viewer(w, c.e1, STREAM, p), rtmp_viewer(w, c.e1, STREAM, p));
         w.with_player(bad, |v| v.read(false));
         w.run(ms(15_000));
         let evicted = w
@@ -527,8 +416,8 @@ fn a_viewer_that_stops_reading_is_let_go_and_harms_no_one() {
 
 #[test]
 fn a_viewer_whose_host_vanished_is_let_go() {
-    seeds(|w| {
-        let (c, p, viewers) = watched(w);
+    seeds("0..3", |w| {
+        let (c, p, viewers) = rtmp_watched(w);
         w.cut(Party::Client(viewers[1]));
         w.run(ms(65_000));
         let sessions = json(w, c.e1, "/api/v1/sessions");
@@ -540,15 +429,15 @@ fn a_viewer_whose_host_vanished_is_let_go() {
 /// While a stream's last viewers are gone and its pull has ended, a newcomer must not be left with what remains.
 #[test]
 fn an_edge_that_everybody_left_pulls_again_for_the_next() {
-    seeds(|w| {
-        let (c, p, viewers) = watched(w);
+    seeds("0..3", |w| {
+        let (c, p, viewers) = rtmp_watched(w);
         let s = session(w, p);
         for pause in [1_000, 4_900, 5_100, 7_000, 20_000] {
             w.with_player(viewers[1], |v| v.leave());
-            let v = viewer(w, c.e1, STREAM, p);
+            let v = rtmp_viewer(w, c.e1, STREAM, p);
             w.with_player(v, |v| v.leave());
             w.run(ms(pause));
-            let v = viewer(w, c.e1, STREAM, p);
+            let v = rtmp_viewer(w, c.e1, STREAM, p);
             w.run(ms(4_000));
             saw_all(w, v, p, s);
             w.with_player(v, |v| v.leave());
@@ -558,8 +447,8 @@ fn an_edge_that_everybody_left_pulls_again_for_the_next() {
 
 #[test]
 fn a_node_that_drains_takes_nothing_new_and_ends() {
-    seeds(|w| {
-        let (c, p, viewers) = watched(w);
+    seeds("0..3", |w| {
+        let (c, p, viewers) = rtmp_watched(w);
         w.drain(c.e1);
         w.run(ms(500));
         assert!(!w.is_drained(c.e1));
@@ -586,24 +475,24 @@ fn a_node_that_drains_takes_nothing_new_and_ends() {
 
 #[test]
 fn one_process_is_a_whole_cluster() {
-    seeds(|w| {
+    seeds("0..3", |w| {
         let one = w.host("one", &[Role::Manager, Role::Origin, Role::Edge], None);
         w.run(ms(100));
         let p = live(w, one, STREAM);
         let other = live(w, one, "live/two");
-        let (v, u) = (viewer(w, one, STREAM, p), viewer(w, one, "live/two", other));
+        let (v, u) = (rtmp_viewer(w, one, STREAM, p), rtmp_viewer(w, one, "live/two", other));
         w.run(ms(5_000));
         saw_all(w, v, p, session(w, p));
         saw_all(w, u, other, session(w, other));
         leave_all(w, &[p, other], &[v, u]);
-        drains_to_zero(w, &[one]);
+        all_gone(w, &[one]);
     });
 }
 
 #[test]
 fn idle_nodes_hardly_wake() {
-    seeds(|w| {
-        let c = cluster(w);
+    seeds("0..3", |w| {
+        let c = Cluster::new(w);
         let before = c.nodes().map(|n| w.wakes(n));
         w.run(ms(60_000));
         for (node, before) in c.nodes().into_iter().zip(before) {
@@ -616,8 +505,8 @@ fn idle_nodes_hardly_wake() {
 
 #[test]
 fn the_manager_sends_publishers_and_viewers_where_they_belong() {
-    seeds(|w| {
-        let c = cluster(w);
+    seeds("0..3", |w| {
+        let c = Cluster::new(w);
         let ask = |w: &mut World, action: &str| {
             w.get(c.m, &format!("/streammanager/api/4.0/event/{STREAM}?action={action}")).unwrap()
         };
@@ -631,7 +520,7 @@ fn the_manager_sends_publishers_and_viewers_where_they_belong() {
         let (status, body) = ask(w, "subscribe");
         assert_eq!(status, 200, "{body}");
         let to = [c.e1, c.e2].into_iter().find(|e| body.contains(&w.http_addr(*e).ip().to_string()));
-        viewer(w, to.expect("an edge was given out"), STREAM, p);
+        rtmp_viewer(w, to.expect("an edge was given out"), STREAM, p);
     });
 }
 
@@ -639,8 +528,8 @@ fn the_manager_sends_publishers_and_viewers_where_they_belong() {
 /// nodes and links. Once all is well again, everyone who wants to publish or play does, and nothing is left behind.
 #[test]
 fn after_any_faults_all_is_well_again() {
-    seeds(|w| {
-        let c = cluster(w);
+    seeds("0..3", |w| {
+        let c = Cluster::new(w);
         let nodes = c.nodes();
         let config = PublisherConfig { again: Some(ms(500)), ..PublisherConfig::default() };
         let mut viewers = Vec::new();
@@ -689,7 +578,7 @@ fn after_any_faults_all_is_well_again() {
         for (stream, p) in [(STREAM, one[0]), ("live/two", publishers[2])] {
             let s = session(w, p);
             for at in [c.o1, c.o2, c.e1, c.e2] {
-                viewers.push(viewer(w, at, stream, p));
+                viewers.push(rtmp_viewer(w, at, stream, p));
             }
             let left = |v: &&ClientId| w.player(**v).stream() == stream && w.player(**v).ended.is_none();
             for v in viewers.iter().filter(left) {
@@ -697,6 +586,41 @@ fn after_any_faults_all_is_well_again() {
             }
         }
         leave_all(w, &publishers, &viewers);
-        drains_to_zero(w, &nodes);
+        all_gone(w, &nodes);
+    });
+}
+
+/// To another region a stream goes once: the second edge there pulls from the first. When that one goes, the second finds the
+/// origin, and its viewer stays.
+#[test]
+fn edges_of_another_region_chain_and_survive_the_first_of_them() {
+    seeds(|w| {
+        let m = w.host("m1", &[Role::Manager], None);
+        let o = w.host_with("o1", &[Role::Origin], Some(m), |c| c.node.region = "eu".to_owned());
+        let far = |w: &mut World, name: &str| {
+            w.host_with(name, &[Role::Edge], Some(m), |c| c.node.region = "us".to_owned())
+        };
+        let [e1, e2] = ["e1", "e2"].map(|name| far(w, name));
+        w.run(ms(2_500));
+        let p = live(w, o, STREAM);
+        let s = session(w, p);
+        let first = viewer(w, e1, STREAM, p);
+        w.run(ms(1_500));
+        let second = viewer(w, e2, STREAM, p);
+        w.run(ms(4_000));
+        let pulls = |w: &mut World, at: HostId| {
+            let sessions = json(w, at, "/api/v1/sessions");
+            sessions["sessions"].as_array().unwrap().iter().filter(|s| s["protocol"] == "relay").count()
+        };
+        assert_eq!((pulls(w, o), pulls(w, e1)), (1, 1));
+        for v in [first, second] {
+            saw_all(w, v, p, s);
+        }
+        w.crash(e1);
+        let before = w.now();
+        w.run(ms(6_000));
+        assert_eq!((pulls(w, o), &w.player(second).ended), (1, &None));
+        let late = w.now().since(w.player(second).last_picture().unwrap().at);
+        assert!(late < ms(500), "it sees pictures {late:?} ago, {:?} after the crash", w.now().since(before));
     });
 }

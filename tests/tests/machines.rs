@@ -587,7 +587,7 @@ fn link_says() -> Vec<Said> {
     let key = StreamKey::join("live", "demo").unwrap();
     let (epoch, pull) = (Epoch { term: 7, count: 1 }, 3);
     let mut says = vec![
-        Said::Locate { req: 1, key: key.clone() },
+        Said::Locate { req: 1, key: key.clone(), direct: false },
         Said::NotFound { req: 1, key: key.clone() },
         Said::Pull { pull, key: key.clone(), hops: vec![NodeId("a".to_owned())] },
         Said::Claimed { req: 2, key, epoch },

@@ -6,6 +6,7 @@ use headwater_tests::world::actors::evil::Evil;
 use headwater_tests::world::actors::operator::Operator;
 use headwater_tests::world::actors::publisher::PublisherConfig;
 use headwater_tests::world::interference::{Guest, Innocents, compare, run, run_in, run_with_panic};
+use headwater_tests::world::scenario::chosen;
 use headwater_tests::world::{HostId, World};
 use proto_core::guard::INJECTED;
 use proto_core::node::config::{Config, Role};
@@ -13,14 +14,6 @@ use proto_core::simulation::Speech;
 use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-
-/// The seeds to run. `WORLD_SEEDS=from..to` chooses others.
-fn seeds() -> std::ops::Range<u64> {
-    let chosen = std::env::var("WORLD_SEEDS").unwrap_or_else(|_| "0..1".to_owned());
-    let (from, to) = chosen.split_once("..").expect("WORLD_SEEDS is from..to");
-    let number = |s: &str| s.parse::<u64>().expect("a seed is a number");
-    number(from)..number(to)
-}
 
 /// What was noticed of one kind of evil, told in full if it is the only one.
 fn noticed(seed: u64, kind: Evil, without: &Innocents, told: bool) -> Option<String> {
@@ -37,14 +30,14 @@ fn noticed(seed: u64, kind: Evil, without: &Innocents, told: bool) -> Option<Str
 #[test]
 fn innocents_notice_nothing_of_any_evil_client() {
     let only = std::env::var("WORLD_EVIL").ok();
-    let chosen = |k: &&Evil| only.as_deref().is_none_or(|o| o == format!("{k:?}"));
-    for seed in seeds() {
+    let is_chosen = |k: &&Evil| only.as_deref().is_none_or(|o| o == format!("{k:?}"));
+    for seed in chosen("0..1") {
         let without = [false, true].map(|webrtc| run(seed, webrtc, None));
         assert!(
             without.iter().all(|w| w.violation.is_none()),
             "seed {seed} without anybody evil: {without:?}"
         );
-        let todo = Mutex::new(Evil::ALL.iter().copied().filter(|k| chosen(&k)));
+        let todo = Mutex::new(Evil::ALL.iter().copied().filter(|k| is_chosen(&k)));
         let wrong = Mutex::new(Vec::new());
         let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
         std::thread::scope(|scope| {
@@ -80,7 +73,7 @@ fn quiet_panics() {
 #[test]
 fn a_panic_in_one_session_leaves_all_others_as_they_were() {
     quiet_panics();
-    for seed in seeds() {
+    for seed in chosen("0..1") {
         for guest in Guest::ALL {
             let without = run_with_panic(seed, guest, None);
             assert_eq!(without.innocents.violation, None, "seed {seed}, {guest:?}");
@@ -117,7 +110,7 @@ fn cluster_with(w: &mut World, speech: Speech) -> [HostId; 3] {
 
 #[test]
 fn nodes_of_the_next_and_of_an_older_version_work_together() {
-    for seed in seeds() {
+    for seed in chosen("0..1") {
         for speech in [Speech::Newer, Speech::Older] {
             let mut w = World::new(seed);
             let [_, o, e] = cluster_with(&mut w, speech);
@@ -156,7 +149,7 @@ fn a_node_with_which_no_version_is_shared_is_refused_in_words_that_name_both() {
 #[test]
 fn unlikely_but_legal_things_break_nothing() {
     quiet_panics();
-    let seeds = seeds();
+    let seeds = chosen("0..1");
     for seed in seeds.start..seeds.end + 5 {
         let mut w = World::new(seed);
         w.sites(true);
@@ -181,7 +174,7 @@ fn unlikely_but_legal_things_break_nothing() {
 
 #[test]
 fn operators_see_everything_and_a_kick_ends_one_session() {
-    for seed in seeds() {
+    for seed in chosen("0..1") {
         let mut w = World::new(seed);
         let m = w.host("m1", &[Role::Manager], None);
         let o = w.host("o1", &[Role::Origin], Some(m));

@@ -4,12 +4,8 @@
 
 use headwater_tests::world::World;
 use headwater_tests::world::actors::webrtc::{WhepConfig, WhipConfig};
+use headwater_tests::world::scenario::ms;
 use proto_core::node::config::Role;
-use std::time::Duration;
-
-const fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
 
 /// S9: statistics over what came long ago renewed a viewer's consent, so that media went on for up to 5 s too long.
 #[test]

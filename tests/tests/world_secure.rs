@@ -6,13 +6,9 @@ use headwater_tests::world::World;
 use headwater_tests::world::actors::secure::SecureAsker;
 use headwater_tests::world::actors::socket::Socket;
 use headwater_tests::world::link::{Conditions, Loss};
+use headwater_tests::world::scenario::ms;
 use proto_core::node::config::Role;
 use std::net::SocketAddr;
-use std::time::Duration;
-
-const fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
 
 /// Runs a scenario with a seed and answers the digest of all that nodes were told and said.
 fn run(seed: u64, scenario: impl FnOnce(&mut World) + Send) -> u64 {

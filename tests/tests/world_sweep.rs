@@ -134,6 +134,26 @@ fn another_process_has_the_same_run() {
     assert_eq!(String::from_utf8_lossy(&other.stdout), here, "S15");
 }
 
+/// Data channels (whose SCTP draws from its library's own generator), TLS and the proxy replay like all else.
+#[test]
+fn every_way_to_come_replays_here_and_in_another_process() {
+    let text = "plan seed=11 origins=1 edges=1 span=6000\n10 publish #0 ws o1 live/a\n20 publish #1 rtmps o1 live/b\n\
+                1500 play #2 managed m1 live/a\n1600 play #3 wss e1 live/a\n1700 play #4 https e1 live/b\n\
+                1800 play #5 rtmps e1 live/a\n4500 silent #0\n5000 loud #0\n";
+    let plan: Plan = text.parse().unwrap();
+    let (a, b) = (run(&plan, true).unwrap(), run(&plan, true).unwrap());
+    assert_eq!(difference(&a, &b), None, "S15");
+    assert_eq!((a.violation.as_ref(), a.hash), (None, b.hash), "S15");
+    let heard = |l: &&String| l.contains("hears") && l.contains("over the data channel");
+    assert!(a.log.iter().filter(heard).count() > 1, "nothing went over data channels");
+    let file = std::env::temp_dir().join(format!("headwater-every-way-{}.plan", std::process::id()));
+    std::fs::write(&file, text).unwrap();
+    let other = Command::new(env!("CARGO_BIN_EXE_sim")).args(["run", "--plan"]).arg(&file).output().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let said = String::from_utf8_lossy(&other.stdout).into_owned();
+    assert!(said.contains(&format!("hash {:016x}", a.hash)), "S15: {:016x}, but {said}", a.hash);
+}
+
 #[test]
 fn nodes_that_are_not_there_and_clients_that_never_came_do_nothing() {
     let text = "plan seed=3 origins=1 edges=0 span=500\n1 crash e3\n2 leave #9\n3 part o1 #4\n4 start o1\n5 evil #0 nobody o1\n";

@@ -3,61 +3,13 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use determinism::os;
 use headwater_tests::world::actors::webrtc::{Seen, WhepConfig, WhipConfig};
 use headwater_tests::world::link::{Conditions, Direction, Loss};
 use headwater_tests::world::nat::Behaviour;
+use headwater_tests::world::scenario::*;
 use headwater_tests::world::{ClientId, HostId, World};
-use proto_core::node::config::Role;
 use proto_core::time::Time;
 use std::time::Duration;
-
-const STREAM: &str = "live/one";
-
-const fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-/// A manager, two origins and an edge.
-struct Cluster {
-    m: HostId,
-    o: HostId,
-    o2: HostId,
-    e: HostId,
-}
-
-impl Cluster {
-    fn nodes(&self) -> [HostId; 4] {
-        [self.m, self.o, self.o2, self.e]
-    }
-}
-
-fn cluster(w: &mut World) -> Cluster {
-    let m = w.host("m1", &[Role::Manager], None);
-    let o = w.host("o1", &[Role::Origin], Some(m));
-    let o2 = w.host("o2", &[Role::Origin], Some(m));
-    let e = w.host("e1", &[Role::Edge], Some(m));
-    // A manager that knows nothing yet waits for two report intervals.
-    w.run(ms(2_500));
-    Cluster { m, o, o2, e }
-}
-
-/// Runs `test` in a world where everything comes from the seed.
-fn world<T: Send>(seed: u64, test: impl FnOnce(&mut World) -> T + Send) -> T {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_be_bytes());
-    os::run(bytes, || test(&mut World::new(seed))).expect("a world replays here")
-}
-
-/// Runs a test with several seeds. `WORLD_SEEDS=from..to` chooses others; a failure names its seed.
-fn seeds(test: impl Fn(&mut World) + Sync) {
-    let chosen = std::env::var("WORLD_SEEDS").unwrap_or_else(|_| "0..2".to_owned());
-    let (from, to) = chosen.split_once("..").expect("WORLD_SEEDS is from..to");
-    let number = |s: &str| s.parse::<u64>().expect("a seed is a number");
-    for seed in number(from)..number(to) {
-        world(seed, &test);
-    }
-}
 
 fn strict() -> WhepConfig {
     WhepConfig { strict: true, ..WhepConfig::default() }
@@ -69,22 +21,6 @@ fn live(w: &mut World, at: HostId, config: WhipConfig) -> ClientId {
     p
 }
 
-fn ready(w: &mut World, publisher: ClientId, within: u64) {
-    w.until("the publisher is connected", ms(within), |w| w.whip(publisher).is_ready());
-}
-
-fn session(w: &World, publisher: ClientId) -> u64 {
-    w.whip(publisher).sent.last().unwrap().session
-}
-
-fn sees(w: &World, viewer: ClientId, session: u64) -> bool {
-    w.whep(viewer).last_picture().is_some_and(|s| s.session == session)
-}
-
-fn until_sees(w: &mut World, viewer: ClientId, session: u64, within: u64) {
-    w.until(&format!("{viewer:?} sees session {session}"), ms(within), |w| sees(w, viewer, session));
-}
-
 fn viewer(w: &mut World, at: HostId, publisher: ClientId, config: WhepConfig) -> ClientId {
     let v = w.play_webrtc(at, STREAM, config);
     let s = session(w, publisher);
@@ -92,8 +28,8 @@ fn viewer(w: &mut World, at: HostId, publisher: ClientId, config: WhepConfig) ->
     v
 }
 
-/// What a viewer saw of a session and track from a second after its call on. (Datagrams of the first burst may overtake
-/// the end of the handshake; nobody can read those.)
+/// What a viewer saw of a session and track from a second after its call on. (str0m drops what is overtaken by the first
+/// packet of its stream.)
 fn numbers(w: &World, viewer: ClientId, session: u64, picture: bool) -> Vec<u64> {
     let v = w.whep(viewer);
     let since = v.calls().last().unwrap().connected.expect("it is connected") + ms(1_000);
@@ -124,45 +60,17 @@ fn latency(w: &World, viewer: ClientId, publisher: ClientId, since: Time) -> Dur
     seen.filter_map(late).max().expect("it saw frames")
 }
 
-fn json(w: &mut World, at: HostId, path: &str) -> serde_json::Value {
-    let (status, body) = w.get(at, path).unwrap();
-    assert_eq!(status, 200, "{path}: {body}");
-    serde_json::from_str(&body).unwrap()
-}
-
-fn sessions(w: &mut World, at: HostId) -> usize {
-    json(w, at, "/api/v1/sessions")["sessions"].as_array().map_or(0, Vec::len)
-}
-
-/// Everyone has left: nothing is kept anywhere.
-fn drains_to_zero(w: &mut World, nodes: &[HostId]) {
-    // The hold time, the linger time of pulls, and a moment.
-    w.run(ms(45_000));
-    for &node in nodes {
-        assert_eq!(sessions(w, node), 0, "{node:?} has sessions left");
-        let streams = json(w, node, "/api/v1/streams");
-        assert_eq!(streams["streams"].as_array().map(Vec::len), Some(0), "{node:?}: {streams}");
-    }
-    w.run(ms(5_000));
-    for &node in nodes {
-        let (_, metrics) = w.get(node, "/metrics").unwrap();
-        for line in metrics.lines().filter(|l| l.starts_with("headwater_sessions{")) {
-            assert!(line.ends_with(" 0"), "{node:?}: {line}");
-        }
-    }
-}
-
 fn lossy(share: f64) -> Conditions {
     Conditions { loss: Loss { mean: share, burst: 1.0 }, ..Conditions::default() }
 }
 
 #[test]
 fn every_frame_of_a_whip_publisher_reaches_every_whep_viewer() {
-    seeds(|w| {
-        let c = cluster(w);
-        let p = live(w, c.o, WhipConfig::default());
+    replayed_seeds("0..2", |w| {
+        let c = Cluster::new(w);
+        let p = live(w, c.o1, WhipConfig::default());
         w.run(ms(1_000));
-        let viewers = [c.o, c.e].map(|at| viewer(w, at, p, strict()));
+        let viewers = [c.o1, c.e1].map(|at| viewer(w, at, p, strict()));
         let since = w.now() + ms(1_000);
         w.run(ms(8_000));
         for v in viewers {
@@ -180,16 +88,41 @@ fn every_frame_of_a_whip_publisher_reaches_every_whep_viewer() {
     });
 }
 
+/// Whatever overtakes whatever at the start of a call: the viewer has ended its handshake before its first burst comes.
+#[test]
+fn no_media_comes_before_its_viewer_can_read_it() {
+    replayed_seeds("0..2", |w| {
+        let c = Cluster::new(w);
+        live(w, c.o1, WhipConfig::default());
+        w.run(ms(1_000));
+        let config = WhepConfig { apart: ms(150), ..WhepConfig::default() };
+        let viewers: Vec<ClientId> = (0..20)
+            .map(|_| {
+                let v = w.play_webrtc(c.o1, STREAM, config.clone());
+                let bad =
+                    Conditions { jitter: ms(30), reorder: 0.3, duplicate: 0.05, ..Conditions::default() };
+                w.degrade(v, bad);
+                v
+            })
+            .collect();
+        w.run(ms(4_000));
+        for v in viewers {
+            assert!(w.whep(v).is_connected() && w.whep(v).last_picture().is_some());
+            assert_eq!(w.whep(v).early(), 0, "{v:?}");
+        }
+    });
+}
+
 /// AAC has no place in WebRTC: each node makes Opus of it, at the times of the pictures.
 #[test]
 fn a_whep_viewer_hears_an_rtmp_publisher() {
-    seeds(|w| {
-        let c = cluster(w);
-        let p = w.publish(c.o, STREAM);
+    replayed_seeds("0..2", |w| {
+        let c = Cluster::new(w);
+        let p = w.publish(c.o1, STREAM);
         w.until("the publisher is accepted", ms(3_000), |w| w.publisher(p).is_ready());
         w.run(ms(1_500));
         let s = w.publisher(p).sent[0].session;
-        let viewers = [c.o, c.e].map(|at| w.play_webrtc(at, STREAM, strict()));
+        let viewers = [c.o1, c.e1].map(|at| w.play_webrtc(at, STREAM, strict()));
         for v in viewers {
             until_sees(w, v, s, 4_000);
         }
@@ -217,12 +150,12 @@ fn a_whep_viewer_hears_an_rtmp_publisher() {
 
 #[test]
 fn an_rtmp_player_sees_a_whip_publisher() {
-    seeds(|w| {
-        let c = cluster(w);
-        let p = live(w, c.o, WhipConfig::default());
+    replayed_seeds("0..2", |w| {
+        let c = Cluster::new(w);
+        let p = live(w, c.o1, WhipConfig::default());
         w.run(ms(1_500));
         let s = session(w, p);
-        let viewers = [c.o, c.e].map(|at| w.play(at, STREAM));
+        let viewers = [c.o1, c.e1].map(|at| w.play(at, STREAM));
         for v in viewers {
             w.until("it sees pictures", ms(4_000), |w| {
                 w.player(v).last_picture().is_some_and(|x| x.label.session == s)
@@ -245,11 +178,11 @@ fn an_rtmp_player_sees_a_whip_publisher() {
 
 #[test]
 fn losses_on_the_way_to_a_viewer_are_made_good() {
-    seeds(|w| {
-        let c = cluster(w);
-        let p = live(w, c.o, WhipConfig::default());
+    replayed_seeds("0..2", |w| {
+        let c = Cluster::new(w);
+        let p = live(w, c.o1, WhipConfig::default());
         w.run(ms(1_000));
-        let v = viewer(w, c.e, p, WhepConfig::default());
+        let v = viewer(w, c.e1, p, WhepConfig::default());
         w.degrade_one_way(v, Direction::Down, lossy(0.02));
         w.run(ms(20_000));
         let s = session(w, p);
@@ -269,11 +202,11 @@ fn losses_on_the_way_to_a_viewer_are_made_good() {
 
 #[test]
 fn losses_on_the_way_from_a_publisher_are_made_good() {
-    seeds(|w| {
-        let c = cluster(w);
-        let p = live(w, c.o, WhipConfig::default());
+    replayed_seeds("0..2", |w| {
+        let c = Cluster::new(w);
+        let p = live(w, c.o1, WhipConfig::default());
         w.run(ms(1_000));
-        let v = viewer(w, c.e, p, strict());
+        let v = viewer(w, c.e1, p, strict());
         w.run(ms(1_000));
         let before = w.whep(v).packets_lost;
         w.degrade_one_way(p, Direction::Up, lossy(0.02));
@@ -288,17 +221,17 @@ fn losses_on_the_way_from_a_publisher_are_made_good() {
 
 #[test]
 fn a_viewer_at_an_edge_outlives_a_restart_of_the_origin() {
-    seeds(|w| {
-        let c = cluster(w);
-        let p = live(w, c.o, WhipConfig { again: Some(ms(500)), ..WhipConfig::default() });
+    replayed_seeds("0..2", |w| {
+        let c = Cluster::new(w);
+        let p = live(w, c.o1, WhipConfig { again: Some(ms(500)), ..WhipConfig::default() });
         w.run(ms(1_000));
-        let v = viewer(w, c.e, p, strict());
+        let v = viewer(w, c.e1, p, strict());
         for down in [200, 3_000] {
             w.run(ms(2_000));
             let before = session(w, p);
-            w.crash(c.o);
+            w.crash(c.o1);
             w.run(ms(down));
-            w.start(c.o);
+            w.start(c.o1);
             w.until("the publisher comes again", ms(15_000), |w| {
                 w.whip(p).is_ready() && session(w, p) > before
             });
@@ -313,17 +246,17 @@ fn a_viewer_at_an_edge_outlives_a_restart_of_the_origin() {
 
 #[test]
 fn a_second_publisher_is_refused_and_takes_over_once_the_first_is_silent() {
-    seeds(|w| {
-        let c = cluster(w);
-        let first = live(w, c.o, WhipConfig::default());
+    replayed_seeds("0..2", |w| {
+        let c = Cluster::new(w);
+        let first = live(w, c.o1, WhipConfig::default());
         w.run(ms(1_000));
-        let viewers = [c.o, c.e].map(|at| viewer(w, at, first, strict()));
-        for at in [c.o, c.o2] {
+        let viewers = [c.o1, c.e1].map(|at| viewer(w, at, first, strict()));
+        for at in [c.o1, c.o2] {
             let second = w.publish_webrtc(at, STREAM, WhipConfig::default());
             w.until("it is refused", ms(5_000), |w| w.whip(second).ended().is_some());
             assert_eq!(w.whip(second).calls()[0].status, Some(409), "{:?}", w.whip(second).calls());
         }
-        w.with_whip(first, |p, _| p.keep_silent(true));
+        w.with_whip(first, |p, now| p.keep_silent(true, now));
         // Nodes take a publisher for silent after 3 s, and tell the manager with their next report.
         w.run(ms(2_000));
         let second = live(w, c.o2, WhipConfig { again: Some(ms(500)), ..WhipConfig::default() });
@@ -345,16 +278,16 @@ fn a_second_publisher_is_refused_and_takes_over_once_the_first_is_silent() {
 
 #[test]
 fn a_viewer_that_vanished_is_gone_when_its_consent_ends() {
-    seeds(|w| {
-        let c = cluster(w);
-        let p = live(w, c.o, WhipConfig::default());
-        let [v, u] = [c.e, c.e].map(|at| viewer(w, at, p, strict()));
+    replayed_seeds("0..2", |w| {
+        let c = Cluster::new(w);
+        let p = live(w, c.o1, WhipConfig::default());
+        let [v, u] = [c.e1, c.e1].map(|at| viewer(w, at, p, strict()));
         w.run(ms(1_000));
         w.cut(v.into());
         w.run(ms(25_000));
-        assert_eq!(sessions(w, c.e), 2, "its consent lasts for 30 s");
+        assert_eq!(sessions(w, c.e1), 2, "its consent lasts for 30 s");
         w.run(ms(5_500));
-        assert_eq!(sessions(w, c.e), 1);
+        assert_eq!(sessions(w, c.e1), 1);
         saw_all(w, u, p);
         assert!(w.whep(v).ended().is_some(), "it gave up itself");
     });
@@ -362,13 +295,13 @@ fn a_viewer_that_vanished_is_gone_when_its_consent_ends() {
 
 #[test]
 fn a_viewer_before_the_stream_is_told_so_and_comes_again() {
-    seeds(|w| {
-        let c = cluster(w);
-        let v = w.play_webrtc(c.e, STREAM, WhepConfig { again: Some(ms(1_000)), ..strict() });
+    replayed_seeds("0..2", |w| {
+        let c = Cluster::new(w);
+        let v = w.play_webrtc(c.e1, STREAM, WhepConfig { again: Some(ms(1_000)), ..strict() });
         w.run(ms(5_000));
         let calls = w.whep(v).calls();
         assert!(calls.len() >= 2 && calls[0].status == Some(404), "{calls:?}");
-        let p = live(w, c.o, WhipConfig::default());
+        let p = live(w, c.o1, WhipConfig::default());
         let s = session(w, p);
         until_sees(w, v, s, 6_000);
         w.run(ms(3_000));
@@ -378,11 +311,11 @@ fn a_viewer_before_the_stream_is_told_so_and_comes_again() {
 
 #[test]
 fn a_publisher_makes_a_key_frame_when_a_viewer_asks() {
-    seeds(|w| {
-        let c = cluster(w);
-        let p = live(w, c.o, WhipConfig { gop: 100_000, ..WhipConfig::default() });
+    replayed_seeds("0..2", |w| {
+        let c = Cluster::new(w);
+        let p = live(w, c.o1, WhipConfig { gop: 100_000, ..WhipConfig::default() });
         w.run(ms(500));
-        let v = viewer(w, c.e, p, WhepConfig::default());
+        let v = viewer(w, c.e1, p, WhepConfig::default());
         w.run(ms(2_000));
         let before = (w.whip(p).key_requests, w.whep(v).seen.len());
         w.with_whep(v, |v, now| v.want_key(now));
@@ -395,15 +328,15 @@ fn a_publisher_makes_a_key_frame_when_a_viewer_asks() {
 
 #[test]
 fn clients_behind_translators_publish_and_watch_and_stay_when_they_are_mapped_anew() {
-    seeds(|w| {
-        let c = cluster(w);
+    replayed_seeds("0..2", |w| {
+        let c = Cluster::new(w);
         let nats = [Behaviour::HOME, Behaviour::SYMMETRIC].map(|b| w.nat(b));
-        let whip = w.new_whip(c.o, STREAM, WhipConfig::default());
+        let whip = w.new_whip(c.o1, STREAM, WhipConfig::default());
         let p = w.add_behind(nats[0], whip);
         ready(w, p, 5_000);
         w.run(ms(1_000));
         let viewers = nats.map(|n| {
-            let whep = w.new_whep(c.e, STREAM, WhepConfig::default());
+            let whep = w.new_whep(c.e1, STREAM, WhepConfig::default());
             w.add_behind(n, whep)
         });
         let s = session(w, p);
@@ -431,15 +364,15 @@ fn clients_behind_translators_publish_and_watch_and_stay_when_they_are_mapped_an
 /// Once all is well again, everyone sees the stream that lives.
 #[test]
 fn after_any_faults_all_is_well_again() {
-    seeds(|w| {
-        let c = cluster(w);
+    replayed_seeds("0..2", |w| {
+        let c = Cluster::new(w);
         let again = WhipConfig { again: Some(ms(500)), ..WhipConfig::default() };
-        let publishers = [c.o, c.o2].map(|at| w.publish_webrtc(at, STREAM, again.clone()));
+        let publishers = [c.o1, c.o2].map(|at| w.publish_webrtc(at, STREAM, again.clone()));
         // How far sound and picture are apart follows the jitter until reports come.
         let config = WhepConfig { again: Some(ms(1_000)), apart: ms(150), ..WhepConfig::default() };
         let nat = w.nat(Behaviour::HOME);
-        let mut viewers = [c.o, c.e, c.o2].map(|at| w.play_webrtc(at, STREAM, config.clone())).to_vec();
-        let inner = w.new_whep(c.e, STREAM, config);
+        let mut viewers = [c.o1, c.e1, c.o2].map(|at| w.play_webrtc(at, STREAM, config.clone())).to_vec();
+        let inner = w.new_whep(c.e1, STREAM, config);
         viewers.push(w.add_behind(nat, inner));
         let clients: Vec<ClientId> = publishers.iter().chain(&viewers).copied().collect();
         w.run(ms(2_000));
@@ -492,15 +425,15 @@ fn after_any_faults_all_is_well_again() {
 #[test]
 fn the_same_seed_gives_the_same_history() {
     let run = |seed| {
-        world(seed, |w| {
-            let c = cluster(w);
-            let p = live(w, c.o, WhipConfig { again: Some(ms(500)), ..WhipConfig::default() });
-            let v = viewer(w, c.e, p, WhepConfig::default());
+        replayed(seed, |w| {
+            let c = Cluster::new(w);
+            let p = live(w, c.o1, WhipConfig { again: Some(ms(500)), ..WhipConfig::default() });
+            let v = viewer(w, c.e1, p, WhepConfig::default());
             w.degrade_one_way(v, Direction::Down, lossy(0.03));
             w.run(ms(2_000));
-            w.crash(c.o);
+            w.crash(c.o1);
             w.run(ms(500));
-            w.start(c.o);
+            w.start(c.o1);
             w.run(ms(8_000));
             (w.hash(), w.log().to_vec(), w.whep(v).seen.len())
         })

@@ -107,6 +107,14 @@ fn of_input(input: &Input<'_>) -> Row {
             let detail = format!("{} packets of sound{failed}", done.sound.len());
             Row::new("answer", format!("ask {}", ask.0), detail)
         }
+        Input::Answer { ask, answer: Answer::Checked(right) } => {
+            let detail = match right {
+                Ok(true) => "the password is right".to_owned(),
+                Ok(false) => "the password is wrong".to_owned(),
+                Err(why) => why.clone(),
+            };
+            Row::new("answer", format!("ask {}", ask.0), detail)
+        }
         Input::Drain => Row::new("drain", "", ""),
     }
 }
@@ -130,6 +138,9 @@ fn of_output(output: &Output) -> Row {
         }
         Output::Ask { ask, work: Work::ReadFile { path } } => {
             Row::new("ask", format!("ask {}", ask.0), format!("what {path} holds"))
+        }
+        Output::Ask { ask, work: Work::Check(_) } => {
+            Row::new("ask", format!("ask {}", ask.0), "whether a password is right")
         }
         Output::Ask { ask, work: Work::Bridge(BridgeWork { bridge, job }) } => {
             let what = match job {

@@ -1,5 +1,6 @@
 //! What a configuration must satisfy beyond the types of its values.
 
+use proto_core::auth::token::TokenKeys;
 use proto_core::node::config::{Config, Role};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +27,8 @@ pub(crate) fn check(config: &Config) -> Vec<Finding> {
     addresses(config, &mut found);
     cluster(config, &mut found);
     certificates(config, &mut found);
+    auth(config, &mut found);
+    remotes(config, &mut found);
     limits(config, &mut found);
     found.0
 }
@@ -128,6 +131,34 @@ fn addresses(config: &Config, found: &mut Findings) {
     }
 }
 
+fn remotes(config: &Config, found: &mut Findings) {
+    let sources: Vec<_> = config.sources.iter().map(|s| s.rule()).collect();
+    let destinations: Vec<_> = config.destinations.iter().map(|d| d.rule()).collect();
+    for (key, rules) in [("sources", &sources), ("destinations", &destinations)] {
+        for (n, rule) in rules.iter().enumerate() {
+            if let Err(why) = rule {
+                found.wrong(key, format!("number {}: {why}", n + 1));
+            }
+        }
+    }
+    let streams = || config.sources.iter().map(|s| &s.stream);
+    for (n, stream) in streams().enumerate() {
+        if streams().take(n).any(|s| s == stream) {
+            found.wrong("sources", format!("{stream} has two sources; a stream comes from one place"));
+        }
+    }
+    if sources.len() + destinations.len() > config.limits.remotes {
+        found.wrong("limits.remotes", "is less than there are sources and destinations");
+    }
+    if !config.has_role(Role::Origin) {
+        for (key, n) in [("sources", sources.len()), ("destinations", destinations.len())] {
+            if n > 0 {
+                found.odd(key, "are used by nodes with the origin role only, and this one has none");
+            }
+        }
+    }
+}
+
 fn certificates(config: &Config, found: &mut Findings) {
     let (certificates, keys) = (config.tls.certificates.len(), config.tls.keys.len());
     if keys != 0 && keys != certificates {
@@ -146,6 +177,30 @@ fn certificates(config: &Config, found: &mut Findings) {
                 "must hold origins with scheme and without path, such as https://example.com",
             );
         }
+    }
+}
+
+fn auth(config: &Config, found: &mut Findings) {
+    for problem in proto_core::auth::check(&config.auth) {
+        found.0.push(Finding { key: problem.key.to_owned(), text: problem.text, harmless: problem.harmless });
+    }
+    let auth = &config.auth;
+    if !auth.jwks.is_empty() {
+        let read = runtime_mio::read_file(&auth.jwks);
+        let usable = read.and_then(|json| {
+            let mut keys = TokenKeys::default();
+            keys.set_foreign(&json).map_err(|why| format!("{} {why}", auth.jwks))
+        });
+        if let Err(text) = usable {
+            found.wrong("auth.jwks", format!("cannot be used: {text}"));
+        }
+    }
+    let tokens = auth.rules.iter().any(|r| r.who.iter().any(|w| w == "tokens"));
+    if tokens && auth.secret.is_empty() && config.cluster.key.is_empty() && auth.jwks.is_empty() {
+        found.odd(
+            "auth.secret",
+            "is empty, and cluster.key too: tokens of `headwater ctl token` are good at the node that makes them, until it ends",
+        );
     }
 }
 
@@ -317,6 +372,39 @@ mod tests {
             wrong_keys(|c| c.http.origins = vec!["https://example.com".to_owned()]),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn rules_users_and_keys_are_looked_at_and_no_secret_is_shown() {
+        let found = |toml: &str| {
+            let config: Config = toml::from_str(toml).unwrap();
+            check(&config)
+                .into_iter()
+                .map(|f| format!("{} {} {}", f.key, f.harmless, f.text))
+                .collect::<Vec<_>>()
+        };
+        let one = |toml: &str| {
+            let all = found(toml);
+            assert_eq!(all.len(), 1, "{all:?}");
+            all.into_iter().next().unwrap()
+        };
+        let rule = |who: &str| format!("[[auth.rules]]\naction='publish'\nwho=[{who}]\n");
+        assert!(one(&rule("'everybody'")).contains("rule 1: \"everybody\" is nobody"));
+        assert!(one(&rule("'user:bob'")).contains("names the user \"bob\""));
+        assert!(one(&rule("'keys'")).contains("auth.keys is empty"));
+        assert!(one(&rule("'tokens'")).starts_with("auth.secret true is empty"));
+        assert_eq!(found(&(rule("'tokens'") + "[cluster]\nkey='0123456789abcdef'")), Vec::<String>::new());
+        let hash = proto_core::auth::password::hash_cheaply("geheim", &[1; 16]).unwrap();
+        let user =
+            |password: &str| format!("{}[[auth.users]]\nname='bob'\npassword='{password}'", rule("'users'"));
+        assert_eq!(found(&user(&hash)), Vec::<String>::new());
+        let plain = one(&user("geheim"));
+        assert!(plain.contains("is no hash") && !plain.contains("geheim"), "{plain}");
+        let key = one(&format!("{}[[auth.keys]]\nkey='geheim'\nstream='live/x'", rule("'keys'")));
+        assert!(key.contains("16 to 128") && !key.contains("geheim"), "{key}");
+        assert!(one("[auth]\nsecret='0123456789012345678901234567890123'").contains("everybody may publish"));
+        assert!(one(&format!("{}streams=['a b/c']", rule("'anyone'"))).contains("rule 1: the pattern"));
+        assert!(one("[auth]\njwks='/nowhere.json'").contains("/nowhere.json cannot be read"));
     }
 
     #[test]

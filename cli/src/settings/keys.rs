@@ -27,6 +27,20 @@ const KEYS: &[(&str, &str, &str)] = &[
         "an IP address, such as 0.0.0.0, 127.0.0.2 or ::",
     ),
     (
+        "sources",
+        "Streams that this node pulls from other servers, a table each: [[sources]] stream = \"live/cam1\" url = \
+         \"rtsp://USER:PASSWORD@HOST/PATH\" (or rtmp://HOST/APP/NAME) when = \"demand\" (while somebody watches) or \
+         \"always\" transport = \"auto\", \"tcp\" or \"udp\". On demand, stream may be a pattern such as cams/*, with {name} \
+         in the url. Of several nodes with the same source one pulls it.",
+        "a list of tables with stream, url, when and transport",
+    ),
+    (
+        "destinations",
+        "Servers that this node pushes the streams to that are published here, a table each: [[destinations]] stream = \
+         \"live/*\" url = \"rtmp://HOST/APP/{name}\" (or rtsp://…). {stream}, {app} and {name} stand for the stream's own.",
+        "a list of tables with stream, url and transport",
+    ),
+    (
         "node.name",
         "This node's name in the cluster. Empty: made from a role and a random part at each start.",
         NAME,
@@ -63,6 +77,12 @@ const KEYS: &[(&str, &str, &str)] = &[
         "PEM files with the private keys, in the order of the certificates. Empty: each key stands in the file of its \
          certificate.",
         "a list of file names",
+    ),
+    (
+        "tls.authorities",
+        "A PEM file with the authorities whose certificates the servers of sources and destinations may have (rtsps://, \
+         rtmps://). The default is where most systems keep them.",
+        "a file name",
     ),
     ("rtsp.port", "TCP port of RTSP.", PORT),
     (
@@ -112,6 +132,55 @@ const KEYS: &[(&str, &str, &str)] = &[
         "The secret that all nodes of a cluster share. Empty: other nodes are accepted from loopback addresses only.",
         "a text, at best 16 characters or more",
     ),
+    (
+        "auth.rules",
+        "Who may publish, play, and use the API: the first rule for an action and a stream decides, and what no rule lets \
+         is refused. Empty: publishing and playing are open. Each has action (publish, play or api), streams (patterns: * \
+         is any characters of a part, ** any parts; left out: all) and who (anyone, loopback, users, user:NAME, tokens, keys). \
+         Without a rule for it, the API is for this host only.",
+        "a list of rules, such as { action = \"publish\", streams = [\"live/*\"], who = [\"users\", \"tokens\"] }",
+    ),
+    (
+        "auth.users",
+        "Users, each with name, password (a hash that `headwater ctl passwd` makes) and, for RTSP digest, ha1.",
+        "a list of users, such as { name = \"alice\", password = \"$argon2id$...\" }",
+    ),
+    (
+        "auth.keys",
+        "Secret publish keys: who knows one publishes the stream, with the key in place of the stream's name. Each has key \
+         (16 characters or more), stream and, for logs, name.",
+        "a list of keys, such as { key = \"...\", stream = \"live/show\", name = \"studio\" }",
+    ),
+    (
+        "auth.secret",
+        "The secret under which stream tokens are signed (HS256), the same on all nodes. Empty: derived from cluster.key; \
+         where that is empty too, tokens are good at the node that made them, until it ends.",
+        "a text, at best 32 characters or more",
+    ),
+    (
+        "auth.jwks",
+        "A file with a JSON web key set whose keys (RS256, ES256, EdDSA) sign tokens too. It is read again when it \
+         changes. Empty: none.",
+        "a file name",
+    ),
+    (
+        "auth.issuer",
+        "What the claim iss of tokens under keys of auth.jwks must be. Empty: anything.",
+        "a text",
+    ),
+    ("auth.audience", "What their claim aud must be or hold. Empty: they must have none.", "a text"),
+    (
+        "auth.revoked",
+        "What is refused: tokens by id, and user:NAME, token:SUBJECT, key:NAME. `headwater ctl revoke` does it at once, \
+         in the whole cluster, until the manager ends.",
+        "a list of texts",
+    ),
+    (
+        "auth.clear_passwords",
+        "Take passwords from other hosts over connections without TLS too, where they can be read on the way.",
+        "true or false",
+    ),
+    ("auth.realm", "The realm of RTSP authentication. ha1 of users is made for it.", "a text without quotes"),
     (
         "manager.node_group",
         "The name of this cluster's node group in the stream-manager dialect. `default` always means it too.",

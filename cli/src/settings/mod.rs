@@ -49,8 +49,10 @@ impl fmt::Display for Problem {
             Source::File(path, line) if key.is_empty() => write!(f, "{path}:{line}: {text}"),
             Source::File(path, line) if shown.is_empty() => write!(f, "{path}:{line}: {key}: {text}"),
             Source::File(path, line) => write!(f, "{path}:{line}: {key} = {shown}: {text}"),
+            Source::Variable(name) if shown.is_empty() => write!(f, "environment {name}: {key} {text}"),
             Source::Variable(name) => write!(f, "environment {name}={shown}: {key} {text}"),
             Source::Set if key.is_empty() => write!(f, "--set {shown}: {text}"),
+            Source::Set if shown.is_empty() => write!(f, "--set {key}: {text}"),
             Source::Set => write!(f, "--set {key}={shown}: {text}"),
             Source::Flag(flag) => write!(f, "{flag} {shown}: {key} {text}"),
         }
@@ -64,6 +66,18 @@ pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// What should be looked at but stops nothing.
     pub(crate) warnings: Vec<Problem>,
+}
+
+/// Keys whose values are not shown: secrets, and rules, which are long and told by their number.
+const HIDDEN: [&str; 6] =
+    ["cluster.key", "manager.password", "auth.rules", "auth.users", "auth.keys", "auth.secret"];
+
+/// What a reader of TOML says of a list of tables, where that is more than the key and holds nothing of a value.
+fn detail<'a>(key: &str, message: &'a str) -> Option<&'a str> {
+    let names_a_field =
+        ["unknown field", "missing field", "unknown variant"].iter().any(|p| message.starts_with(p));
+    let line = message.lines().next().unwrap_or_default();
+    (key.starts_with("auth.") && names_a_field).then_some(line)
 }
 
 /// Takes the layers in order and finds out what is wrong with them.
@@ -161,6 +175,9 @@ impl Loader {
             self.keys.iter().map(|k| (keys::variable(&k.name), k.name.clone())).collect();
         let ours = variables.filter_map(|(name, value)| {
             let name = name.into_string().ok().filter(|n| n.starts_with(keys::VARIABLE_PREFIX))?;
+            if name == crate::ctl::TOKEN_VARIABLE {
+                return None;
+            }
             Some((name, value.to_string_lossy().into_owned()))
         });
         // Sorted, because an environment has no order and complaints should.
@@ -210,7 +227,12 @@ impl Loader {
     }
 
     fn put(&mut self, key: &str, value: Entered<'_>, shown: String, source: Source) {
-        let shown = if key == "cluster.key" { "…".to_owned() } else { shown };
+        let shown = match key {
+            _ if HIDDEN.contains(&key) => "…".to_owned(),
+            // URLs hold passwords.
+            "sources" | "destinations" => String::new(),
+            _ => shown,
+        };
         match self.try_put(key, value) {
             Ok(()) => _ = self.given.insert(key.to_owned(), (source, shown)),
             Err(text) => self.problems.push(Problem { source, key: key.to_owned(), shown, text }),
@@ -247,7 +269,12 @@ impl Loader {
             None => _ = changed.insert(key.to_owned(), value),
         }
         // Read as a whole each time: only so is a value that does not fit tied to its own key.
-        changed.clone().try_into::<Config>().map_err(|_| allowed)?;
+        changed.clone().try_into::<Config>().map_err(|e| {
+            match detail(key, e.message()).map(str::to_owned).or_else(|| table_fault(key, &e)) {
+                Some(why) => format!("{allowed}; {why}"),
+                None => allowed,
+            }
+        })?;
         self.table = changed;
         Ok(())
     }
@@ -282,6 +309,13 @@ impl Loader {
             Err(self.problems)
         }
     }
+}
+
+/// What is wrong with one of a list of tables, where that can be said without a value, which may be secret.
+fn table_fault(key: &str, error: &toml::de::Error) -> Option<String> {
+    let text = error.message();
+    let harmless = ["missing field", "unknown field", "unknown variant"].iter().any(|w| text.starts_with(w));
+    (matches!(key, "sources" | "destinations") && harmless).then(|| text.to_owned())
 }
 
 /// A value of the default's type out of a text.

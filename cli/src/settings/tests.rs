@@ -153,3 +153,31 @@ fn the_cluster_key_is_never_shown() {
     let said = loaded.warnings.iter().map(ToString::to_string).collect::<String>();
     assert!(said.contains("cluster.key") && !said.contains("hunter2"), "{said}");
 }
+
+#[test]
+fn sources_and_destinations_are_tables_and_their_passwords_are_never_shown() {
+    let text = "[[sources]]\nstream = \"live/cam\"\nurl = \"rtsp://admin:hunter2@10.0.0.7/s\"\nwhen = \"always\"\n\
+                [[destinations]]\nstream = \"live/*\"\nurl = \"rtmp://a.example/x/{name}\"\n";
+    let c = config(|l| l.file_text("hw.toml", text));
+    assert_eq!((c.sources.len(), c.destinations.len()), (1, 1));
+    let by_set = r#"sources=[{stream="live/a", url="rtsp://h/a"}]"#;
+    assert_eq!(config(|l| l.set(by_set)).sources[0].stream, "live/a");
+    for (text, word) in [
+        ("[[sources]]\nstream = \"live/cam\"\n", "hw.toml:1: sources: must be a list of tables"),
+        ("[[sources]]\nstream = \"live/cam\"\nurrl = \"rtsp://a:hunter2@h/\"\n", "unknown field `urrl`"),
+        (
+            "[[sources]]\nstream = \"a/b\"\nurl = \"rtsp://a:hunter2@h/\"\nwhen = \"never\"\n",
+            "unknown variant `never`",
+        ),
+        ("sources = [\"rtsp://a:hunter2@h/\"]\n", "must be a list of tables"),
+        ("[[sources]]\nstream = \"cam\"\nurl = \"rtsp://a:hunter2@h/\"\n", "number 1: stream: stream path"),
+        ("[[sources]]\nstream = \"a/b\"\nurl = \"http://a:hunter2@h/\"\n", "must begin with rtsp://"),
+        (&"[[sources]]\nstream = \"a/b\"\nurl = \"rtsp://a:hunter2@h/\"\n".repeat(2), "two sources"),
+    ] {
+        let all = complaints(|l| l.file_text("hw.toml", text));
+        assert!(all.len() == 1 && all[0].contains(word), "{all:?}");
+        assert!(!all[0].contains("hunter2"), "{all:?}");
+    }
+    let all = complaints(|l| l.set("destinations=rtmp://h/live/hunter2"));
+    assert!(all.len() == 1 && !all[0].contains("hunter2"), "{all:?}");
+}

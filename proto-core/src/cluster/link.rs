@@ -225,6 +225,11 @@ impl Link {
         self.outbox.queued()
     }
 
+    /// Bytes that came and do not make a whole message yet.
+    pub fn partial(&self) -> usize {
+        self.inbox.len()
+    }
+
     /// Whether the other end has proved the key and the link has not closed.
     pub fn is_up(&self) -> bool {
         matches!(self.state, State::Up)

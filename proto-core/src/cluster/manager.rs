@@ -4,9 +4,11 @@
 //! restart the nodes announce what they serve, and until they had two report intervals to do so, questions about
 //! names that are not known yet wait. Only where this process is the whole cluster is there nobody to wait for.
 
+mod offers;
 mod orders;
 mod pairing;
 mod placed;
+mod relaying;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +18,8 @@ pub use placed::{Choice, Considered, Placed, Taken};
 use crate::cluster::placement::{Refusal, Why};
 use crate::cluster::registry::{Lapsed, Registry, Stream, StreamState};
 use crate::cluster::{Epoch, LinkId, NodeId};
-use crate::error::quote;
+use crate::error::{Reason, quote};
+use crate::guard::must;
 use crate::io::Level;
 use crate::limits::Limits;
 use crate::machine::Machine;
@@ -24,7 +27,7 @@ use crate::media::key::StreamKey;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time, WallTime};
 use crate::wire::link::{Message, NodeInfo, Report, StreamReport};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +112,8 @@ pub enum Output {
     },
     /// A line for the operator.
     Log(Level, String),
+    /// An assertion does not hold: a claim was refused for that alone.
+    Broken(Reason),
 }
 
 /// A question that waits until the nodes had time to come back.
@@ -116,7 +121,7 @@ pub enum Output {
 enum Question {
     Pair { req: u64, pairing: Pairing },
     Claim { link: LinkId, req: u64, key: StreamKey, identity: String },
-    Locate { link: LinkId, req: u64, key: StreamKey },
+    Locate { link: LinkId, req: u64, key: StreamKey, direct: bool },
 }
 
 impl Question {
@@ -145,8 +150,12 @@ pub struct Manager {
     /// Above every term heard.
     least_term: u64,
     waiting: VecDeque<Question>,
+    /// What was revoked while it ran.
+    revoked: BTreeSet<String>,
     /// Why the newest streams were placed where they were.
     choices: placed::Choices,
+    /// What nodes can pull from other servers.
+    offers: offers::Offers,
     out: VecDeque<Output>,
 }
 
@@ -165,7 +174,9 @@ impl Manager {
             last: Epoch::default(),
             least_term: 1,
             waiting: VecDeque::new(),
+            revoked: BTreeSet::new(),
             choices: placed::Choices::default(),
+            offers: offers::Offers::default(),
             out: VecDeque::new(),
         }
     }
@@ -273,7 +284,7 @@ impl Manager {
         let Some(node) = self.registry.node_at(link).cloned() else {
             match message {
                 Message::Claim { req, .. } => self.refuse(link, req, "not_registered", not_registered()),
-                Message::Locate { req, key } => {
+                Message::Locate { req, key, .. } => {
                     self.out.push_back(Output::ToLink(link, Message::NotFound { req, key }))
                 }
                 _ => {}
@@ -298,7 +309,11 @@ impl Manager {
                     self.registry.hold(&key, now);
                 }
             }
-            Message::Locate { req, key } => self.ask(Question::Locate { link, req, key }, now),
+            Message::Locate { req, key, direct } => {
+                self.ask(Question::Locate { link, req, key, direct }, now);
+            }
+            Message::Revoke { name } => self.revoked_at(&node, name),
+            Message::Offers { streams } => self.offers.set(node, &streams, self.limits.remotes),
             // The rest is between nodes, or of a newer version.
             _ => {}
         }
@@ -484,7 +499,7 @@ impl Manager {
                 Question::Claim { link, req, .. } => {
                     self.refuse(link, req, "manager_starting", text.to_owned())
                 }
-                Question::Locate { link, req, key } => {
+                Question::Locate { link, req, key, .. } => {
                     self.out.push_back(Output::ToLink(link, Message::NotFound { req, key }));
                 }
             };
@@ -528,7 +543,7 @@ impl Manager {
                 self.out.push_back(Output::Paired { req, result });
             }
             Question::Claim { link, req, key, identity } => self.claim(link, req, &key, &identity, now),
-            Question::Locate { link, req, key } => self.locate(link, req, key),
+            Question::Locate { link, req, key, direct } => self.locate_or_want((link, req), key, direct, now),
         }
     }
 
@@ -542,10 +557,12 @@ impl Manager {
                 let text = "the cluster has as many streams as the manager may know (limits.cluster_streams)";
                 return self.refuse(link, req, "cluster_streams", text.to_owned());
             }
+            // Of its own publishers a node knows better who is silent; but two of one identity may fight there as well.
             Some(stream)
-                if stream.state != StreamState::Held && stream.owner.as_ref().is_some_and(|o| *o != node) =>
+                if stream.state != StreamState::Held
+                    && stream.owner.as_ref().is_some_and(|o| *o != node || stream.is_by(identity)) =>
             {
-                let same = !identity.is_empty() && stream.identity == identity;
+                let same = stream.is_by(identity);
                 if !same && stream.state != StreamState::Silent {
                     return self.refuse(link, req, "name_busy", busy(key));
                 }
@@ -569,6 +586,15 @@ impl Manager {
         let old = self.registry.stream(key).map(|s| s.epoch);
         let old = old.filter(|_| self.limits.simulation.planted(Bug::EpochNotRaised));
         let epoch = old.unwrap_or_else(|| self.next_epoch());
+        // S1, asserted with each grant.
+        let highest = self.registry.stream(key).map(|s| s.epoch);
+        let rises = must(self.limits.simulation, highest.is_none_or(|h| h < epoch), "S1", || {
+            format!("{key} was to be granted under epoch {epoch}, and has had {highest:?}")
+        });
+        if let Err(broken) = rises {
+            self.refuse(link, req, broken.code, broken.text.to_string());
+            return self.out.push_back(Output::Broken(broken));
+        }
         let how = match (self.registry.reserved(key), taken_over) {
             (_, Some(why)) => why,
             (Some(sent), _) if *sent == node => "its publisher came as the manager had said",
@@ -590,32 +616,7 @@ impl Manager {
             );
         }
         self.out.push_back(Output::ToLink(link, Message::Claimed { req, key: key.clone(), epoch }));
-    }
-
-    fn locate(&mut self, link: LinkId, req: u64, key: StreamKey) {
-        let Some(asker) = self.registry.node_at(link).cloned() else { return };
-        let looped = self.limits.simulation.planted(Bug::RelayLoop);
-        let via = self.registry.stream(&key).filter(|_| looped);
-        let via = via.and_then(|s| s.askers.iter().find(|a| **a != asker).cloned());
-        if let Some(stream) = self.registry.stream_mut(&key) {
-            // Also where nobody owns it now: whoever claims it next is told to the asker at once.
-            stream.askers.insert(asker);
-        }
-        let live = |s: &Stream| s.state == StreamState::Live;
-        let found =
-            self.registry.stream(&key).and_then(|s| Some((s.epoch, via.or(s.owner.clone())?, live(s))));
-        let answer = match found {
-            // An owner whose link to us broke but whose lease runs may well be within the asker's reach.
-            Some((epoch, node, live)) => match self.registry.node(&node) {
-                Some(n) => {
-                    let link_addr = n.info.advertised.link_addr();
-                    Message::Located { req, key, epoch, node, link_addr, live }
-                }
-                None => Message::NotFound { req, key },
-            },
-            None => Message::NotFound { req, key },
-        };
-        self.out.push_back(Output::ToLink(link, answer));
+        self.answer_wanting(key, now);
     }
 
     fn link_down(&mut self, link: LinkId) {
@@ -626,6 +627,7 @@ impl Manager {
     }
 
     fn tick(&mut self, now: Time) {
+        self.give_up_wanting(now);
         while let Some(lapsed) = self.registry.pop_due(now) {
             match lapsed {
                 Lapsed::Node(node, orphans) => {
@@ -633,6 +635,7 @@ impl Manager {
                     let text =
                         format!("node {name} is gone (its lease ran out); {n} streams wait for a new origin");
                     self.log(Level::Warn, text);
+                    self.offers.forget(&node);
                 }
                 Lapsed::Stream(key) => {
                     self.log(Level::Debug, format!("{key} was not published again; forgotten"))
@@ -674,6 +677,6 @@ impl Machine for Manager {
 
     fn deadline(&self) -> Option<Deadline> {
         let settle = (!self.settled).then(|| Deadline::new(self.settle_at, "manager relearns"));
-        Deadline::earliest(settle, self.registry.deadline())
+        Deadline::earliest(Deadline::earliest(settle, self.registry.deadline()), self.offers.deadline())
     }
 }

@@ -59,6 +59,8 @@ pub enum Input {
         req: u64,
         /// The name.
         key: StreamKey,
+        /// Its origin is wanted, not a relay of it.
+        direct: bool,
     },
     /// The publisher that was accepted under this epoch is gone; the stream waits here for the next. The manager is told
     /// at once, so that the publisher may come back anywhere without waiting for the next report.
@@ -75,8 +77,12 @@ pub enum Input {
         /// Its epoch.
         epoch: Epoch,
     },
+    /// A token or a name was revoked at this node: the others are to know.
+    Revoke(String),
     /// The answer to [`Output::WantReport`].
     Report(Report),
+    /// The streams that this node can pull from other servers on demand; see [`Message::Offers`].
+    Offers(Vec<String>),
     /// The node's own data changed (an address was found, say).
     Info(Box<NodeInfo>),
     /// Time passed.
@@ -135,6 +141,13 @@ pub enum Output {
         /// For how long, milliseconds.
         for_ms: u64,
     },
+    /// A token or a name was revoked somewhere in the cluster; see [`Message::Revoke`].
+    Revoked(String),
+    /// Somebody wants a stream that this node can pull from another server.
+    Want {
+        /// The name.
+        key: StreamKey,
+    },
     /// Dial the manager (an attempt that is still under way is to be forgotten), then say `ManagerUp` or
     /// `ManagerDown`.
     DialManager,
@@ -157,7 +170,7 @@ enum Place {
 #[derive(Debug)]
 enum Wish {
     Claim { identity: String },
-    Locate,
+    Locate { direct: bool },
 }
 
 #[derive(Debug)]
@@ -172,6 +185,8 @@ struct Pending {
 pub struct Member {
     limits: Arc<Limits>,
     info: NodeInfo,
+    /// What it can pull from other servers.
+    offers: Vec<String>,
     /// How the operator wrote the manager's address; empty: the manager is in this process.
     manager: String,
     rng: Rng,
@@ -210,6 +225,7 @@ impl Member {
         Member {
             limits,
             info,
+            offers: Vec::new(),
             manager,
             rng,
             place: Place::Away { dial_at },
@@ -266,6 +282,9 @@ impl Member {
         self.place = Place::Up { link, registered: false, report_at };
         self.failures = 0;
         self.out.push_back(Output::ToManager(self.registration()));
+        if !self.offers.is_empty() {
+            self.out.push_back(Output::ToManager(Message::Offers { streams: self.offers.clone() }));
+        }
     }
 
     fn down(&mut self, reason: &Reason, now: Time) {
@@ -329,15 +348,15 @@ impl Member {
     fn fail(&mut self, req: u64, pending: &Pending, reason: Reason) {
         self.out.push_back(match pending.wish {
             Wish::Claim { .. } => Output::Claimed { req, result: Err(reason) },
-            Wish::Locate => Output::Located { req, result: Err(reason), live: false },
+            Wish::Locate { .. } => Output::Located { req, result: Err(reason), live: false },
         });
     }
 
-    fn locate(&mut self, req: u64, key: StreamKey, now: Time) {
+    fn locate(&mut self, req: u64, key: StreamKey, direct: bool, now: Time) {
         if self.absent.get(&key).is_some_and(|until| now < *until) {
             self.out.push_back(Output::Located { req, result: Err(not_found(&key)), live: false });
         } else {
-            self.ask(req, key, Wish::Locate, now);
+            self.ask(req, key, Wish::Locate { direct }, now);
         }
     }
 
@@ -422,6 +441,8 @@ impl Member {
                 self.out.push_back(Output::Drain { on, within_ms, stop });
             }
             Message::Warm { key, for_ms } => self.out.push_back(Output::Warm { key, for_ms }),
+            Message::Revoke { name } => self.out.push_back(Output::Revoked(name)),
+            Message::Want { key } => self.out.push_back(Output::Want { key }),
             // The rest goes the other way, is between nodes, or of a newer version.
             _ => {}
         }
@@ -506,7 +527,7 @@ impl Pending {
         let key = self.key.clone();
         match &self.wish {
             Wish::Claim { identity } => Message::Claim { req, key, identity: identity.clone() },
-            Wish::Locate => Message::Locate { req, key },
+            Wish::Locate { direct } => Message::Locate { req, key, direct: *direct },
         }
     }
 }
@@ -525,10 +546,21 @@ impl Machine for Member {
             Input::ManagerDown(reason) => self.down(&reason, now),
             Input::Message(message) => self.message(message, now),
             Input::Claim { req, key, identity } => self.ask(req, key, Wish::Claim { identity }, now),
-            Input::Locate { req, key } => self.locate(req, key, now),
+            Input::Locate { req, key, direct } => self.locate(req, key, direct, now),
             Input::Held { key, epoch } => self.held(key, epoch),
             Input::Released { key, epoch } => self.released(key, epoch),
+            Input::Revoke(name) => {
+                if self.is_registered() {
+                    self.out.push_back(Output::ToManager(Message::Revoke { name }));
+                }
+            }
             Input::Report(report) => self.report(report),
+            Input::Offers(streams) => {
+                self.offers = streams;
+                if !matches!(self.place, Place::Away { .. } | Place::Dialling { .. }) {
+                    self.out.push_back(Output::ToManager(Message::Offers { streams: self.offers.clone() }));
+                }
+            }
             Input::Info(info) => {
                 self.info = *info;
                 if self.is_registered() {

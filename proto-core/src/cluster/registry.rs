@@ -51,6 +51,8 @@ pub struct Node {
     pub owns: BTreeSet<StreamKey>,
     /// The streams that it relays, and their viewers on it.
     pub relays: BTreeMap<StreamKey, u32>,
+    /// Those of them whose frames come, and how many nodes they came through.
+    pub hops: BTreeMap<StreamKey, u32>,
     /// Viewers that were sent to it and have not shown up yet: when each is forgotten, oldest first.
     viewers_due: VecDeque<Time>,
     /// Publishers that were sent to it and have not shown up in a report yet.
@@ -126,6 +128,13 @@ pub struct Stream {
     pub taken_over: Option<Time>,
     /// Nodes that asked where it is, to be told when that changes.
     pub askers: BTreeSet<NodeId>,
+}
+
+impl Stream {
+    /// Whether its publisher is of this identity. Of nobody in particular nobody is the same.
+    pub fn is_by(&self, identity: &str) -> bool {
+        !identity.is_empty() && self.identity == identity
+    }
 }
 
 /// An origin that was given out to a publisher who has not shown up yet.
@@ -299,6 +308,7 @@ impl Registry {
             ordered_drain: false,
             owns: BTreeSet::new(),
             relays: BTreeMap::new(),
+            hops: BTreeMap::new(),
             viewers_due: VecDeque::new(),
             publishers_due: 0,
             report_second: 0,
@@ -368,6 +378,8 @@ impl Registry {
         };
         let most = self.limits.cluster_streams;
         node.relays = report.relayed.iter().take(most).map(|s| (s.key.clone(), s.viewers)).collect();
+        let feeding = report.relayed.iter().take(most).filter(|s| s.hops > 0);
+        node.hops = feeding.map(|s| (s.key.clone(), s.hops)).collect();
         for key in landed {
             self.drop_reservation(&key);
         }
@@ -437,6 +449,7 @@ impl Registry {
         let owned = match self.nodes.get_mut(id) {
             Some(node) => {
                 node.relays.clear();
+                node.hops.clear();
                 std::mem::take(&mut node.owns)
             }
             None => BTreeSet::new(),
@@ -453,6 +466,9 @@ impl Registry {
 
     /// Remembers that a publisher of `key` was sent to `node`.
     pub fn reserve(&mut self, key: &StreamKey, node: &NodeId, now: Time) {
+        if self.limits.simulation.planted(Bug::GrantsNotCounted) {
+            return;
+        }
         if self.reservations.get(key).is_none_or(|r| r.node != *node) {
             self.drop_reservation(key);
             if self.reservations.len() >= self.limits.cluster_streams {
@@ -483,6 +499,9 @@ impl Registry {
 
     /// Remembers that a viewer was sent to `node`.
     pub fn expect_viewer(&mut self, node: &NodeId, now: Time) {
+        if self.limits.simulation.planted(Bug::GrantsNotCounted) {
+            return;
+        }
         let until = now + self.ms(self.limits.reservation_ms);
         let most = self.limits.rtc_sessions;
         if let Some(node) = self.nodes.get_mut(node) {

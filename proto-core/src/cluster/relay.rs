@@ -9,5 +9,5 @@ pub mod server;
 #[cfg(test)]
 mod tests;
 
-pub use client::PullClient;
-pub use server::PullServer;
+pub use client::{PullClient, Taken};
+pub use server::{PullServer, RelayCounters};

@@ -116,6 +116,10 @@ impl World {
     }
 
     pub(crate) fn add(&mut self, name: &str, roles: &[Role]) -> usize {
+        self.add_in(name, roles, "eu")
+    }
+
+    pub(crate) fn add_in(&mut self, name: &str, roles: &[Role], region: &str) -> usize {
         let i = self.nodes.len();
         let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, i as u8));
         let info = NodeInfo {
@@ -123,7 +127,7 @@ impl World {
             instance: 0,
             version: "test".to_owned(),
             roles: roles.to_vec(),
-            region: "eu".to_owned(),
+            region: region.to_owned(),
             advertised: Advertised {
                 public: ip,
                 private: ip,
@@ -430,6 +434,7 @@ impl World {
                 assert!(self.paired.insert(req, result).is_none());
             }
             manager::Output::ToLink(LinkId::Local, _) | manager::Output::Log(..) => {}
+            manager::Output::Broken(reason) => panic!("{reason}"),
         }
     }
 
@@ -487,6 +492,7 @@ impl World {
             }
             member::Output::Drain { on, .. } => self.nodes[i].draining = on,
             member::Output::Warm { key, .. } => self.nodes[i].warmed.push(key),
+            member::Output::Want { .. } | member::Output::Revoked(_) => {}
             member::Output::Log(_, text) => self.nodes[i].logs.push(text),
         }
     }
@@ -505,7 +511,9 @@ impl World {
             client::Output::Locate => {
                 let req = self.nodes[i].pulls[key].pull();
                 let now = self.now;
-                self.nodes[i].member.handle(member::Input::Locate { req, key: key.clone() }, now);
+                self.nodes[i]
+                    .member
+                    .handle(member::Input::Locate { req, key: key.clone(), direct: false }, now);
             }
             client::Output::Connect { node, addr } => {
                 let there = self.nodes.iter().find(|n| n.info.id == node).unwrap();

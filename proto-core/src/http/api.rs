@@ -149,6 +149,74 @@ pub struct ProxyInfo {
     pub age_s: u64,
 }
 
+/// `GET /api/v1/sources`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sources {
+    /// The sources that the node that answers has, by stream.
+    pub sources: Vec<SourceInfo>,
+}
+
+/// A stream that a node pulls from another server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceInfo {
+    /// App and name, or the pattern where none of its streams is pulled now.
+    pub stream: String,
+    /// Where it is, without what may be secret.
+    pub url: String,
+    /// `demand` or `always`.
+    pub when: String,
+    /// `idle`, `claiming`, `resolving`, `connecting`, `working`, `waiting` (it failed), `standby` (another has the name).
+    pub state: String,
+    /// The session that publishes it; empty: none.
+    pub session: String,
+    /// Seconds since it came into that state.
+    pub since_s: u64,
+    /// How often it was connected to, or tried to.
+    pub tries: u64,
+    /// How often it worked.
+    pub worked: u64,
+    /// Failures since it last worked for long.
+    pub failures: u32,
+    /// Seconds until it is tried again, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try_s: Option<f64>,
+    /// Why it failed last; empty: it works.
+    pub reason: String,
+}
+
+/// `GET /api/v1/destinations`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Destinations {
+    /// The destinations that the node that answers has, in the order of its configuration.
+    pub destinations: Vec<DestinationInfo>,
+}
+
+/// A stream on its way to another server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DestinationInfo {
+    /// App and name, or what is configured where nothing is pushed now.
+    pub stream: String,
+    /// As in [`SourceInfo`].
+    pub url: String,
+    /// As in [`SourceInfo`].
+    pub state: String,
+    /// The session that plays the stream to it; empty: none.
+    pub session: String,
+    /// As in [`SourceInfo`].
+    pub since_s: u64,
+    /// As in [`SourceInfo`].
+    pub tries: u64,
+    /// As in [`SourceInfo`].
+    pub worked: u64,
+    /// As in [`SourceInfo`].
+    pub failures: u32,
+    /// As in [`SourceInfo`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try_s: Option<f64>,
+    /// As in [`SourceInfo`].
+    pub reason: String,
+}
+
 /// `GET /api/v1/sessions`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sessions {
@@ -239,6 +307,35 @@ pub struct Warmed {
     pub edges: Vec<String>,
     /// For how long they keep it.
     pub seconds: u64,
+}
+
+/// `POST /api/v1/tokens`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Token {
+    /// The token.
+    pub token: String,
+    /// The name by which it can be revoked.
+    pub id: String,
+    /// Until when it is good, seconds since 1970.
+    pub expires: u64,
+    /// It is good at every node of the cluster; else at this one, until it ends.
+    pub everywhere: bool,
+}
+
+/// `PUT /api/v1/revoked/{name}`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// What is refused from now on.
+    pub name: String,
+    /// Sessions of this node that ended with it.
+    pub ended: u64,
+}
+
+/// `GET /api/v1/revoked`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RevokedNames {
+    /// All names that are refused.
+    pub revoked: Vec<String>,
 }
 
 /// `GET /api/v1/why/{session}`: what became of a session, while it lives and for a while after.

@@ -155,6 +155,26 @@ impl EventUrls {
     }
 }
 
+impl EventUrls {
+    /// The same with a token for the node; an empty one changes nothing.
+    pub fn with_token(mut self, token: &str) -> EventUrls {
+        let all = [
+            &mut self.rtmp,
+            &mut self.rtsp,
+            &mut self.whip,
+            &mut self.whep,
+            &mut self.watch,
+            &mut self.publish,
+            &mut self.ws,
+        ];
+        for url in all.into_iter().filter(|url| !token.is_empty() && !url.is_empty()) {
+            url.push_str(if url.contains('?') { "&token=" } else { "?token=" });
+            url.push_str(token);
+        }
+        self
+    }
+}
+
 /// One node that was chosen: the dialect's four fields, and ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventNode {

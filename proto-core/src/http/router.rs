@@ -12,11 +12,13 @@
 //! | `/as/v1/proxy/to/{node}/{path of a session}` | DELETE, PATCH, OPTIONS; carried to that node |
 //! | `/streammanager/api/{version}/…` | see [`super::sm1`] |
 //! | the rest of `/as/v1/…` | see [`super::sm2`] |
-//! | `/api/v1/nodes`, `/api/v1/streams`, `/api/v1/sessions`, `/api/v1/proxies` | GET |
+//! | `/api/v1/nodes`, `/api/v1/streams`, `/api/v1/sessions`, `/api/v1/proxies`, `/api/v1/sources`, `/api/v1/destinations` | GET |
 //! | `/api/v1/sessions/{id}` | DELETE |
 //! | `/api/v1/placed/{app}/{stream}`, `/api/v1/why/{session}` | GET |
 //! | `/api/v1/nodes/{node}/drain` | PUT, DELETE |
 //! | `/api/v1/warm/{app}/{stream}` | PUT |
+//! | `/api/v1/tokens` | POST |
+//! | `/api/v1/revoked`, `/api/v1/revoked/{name}` | GET, PUT |
 //! | `/metrics`, `/healthz`, `/readyz` | GET |
 //!
 //! HEAD is served wherever GET is. An app may have several segments, so a session has a path of its own instead of one
@@ -40,6 +42,10 @@ pub enum ApiRoute {
     Sessions,
     /// The websockets that are proxied to other nodes.
     Proxies,
+    /// Streams that are pulled from other servers.
+    Sources,
+    /// Servers that streams are pushed to.
+    Destinations,
     /// End a session or a proxied websocket (changes something: see [`super::api::may_change`]).
     Kick(String),
     /// Why a stream and its viewers are where they are.
@@ -55,6 +61,12 @@ pub enum ApiRoute {
     },
     /// Edges pull a stream before its viewers come (changes something).
     Warm(StreamKey),
+    /// Make a token (needs the same right as what changes something).
+    Token,
+    /// What is revoked.
+    Revoked,
+    /// Revoke a token, or all of a user, token subject or publish key (changes something).
+    Revoke(String),
 }
 
 /// What a request asks for.
@@ -312,6 +324,15 @@ fn api(request: &Request, rest: &str) -> Route {
         "streams" => return read(request, || Route::Api(ApiRoute::Streams)),
         "sessions" => return read(request, || Route::Api(ApiRoute::Sessions)),
         "proxies" => return read(request, || Route::Api(ApiRoute::Proxies)),
+        "revoked" => return read(request, || Route::Api(ApiRoute::Revoked)),
+        "tokens" => {
+            return match request.method {
+                Method::Post => Route::Api(ApiRoute::Token),
+                _ => Route::MethodNotAllowed { allow: "POST" },
+            };
+        }
+        "sources" => return read(request, || Route::Api(ApiRoute::Sources)),
+        "destinations" => return read(request, || Route::Api(ApiRoute::Destinations)),
         _ => {}
     }
     let Some((what, rest)) = rest.split_once('/') else { return no_call() };
@@ -322,6 +343,10 @@ fn api(request: &Request, rest: &str) -> Route {
             Method::Put => Route::Api(ApiRoute::Warm(key)),
             _ => Route::MethodNotAllowed { allow: "PUT" },
         }),
+        "revoked" if named(rest) => match request.method {
+            Method::Put => Route::Api(ApiRoute::Revoke(rest.to_owned())),
+            _ => Route::MethodNotAllowed { allow: "PUT" },
+        },
         "why" if named(rest) => read(request, || Route::Api(ApiRoute::Why(rest.to_owned()))),
         "sessions" if named(rest) => match request.method {
             Method::Delete => Route::Api(ApiRoute::Kick(rest.to_owned())),
@@ -341,9 +366,10 @@ fn api(request: &Request, rest: &str) -> Route {
 
 fn no_call() -> Route {
     Route::NotFound(
-        "the API has /api/v1/nodes, /api/v1/streams, /api/v1/sessions, /api/v1/proxies, /api/v1/placed/{app}/{stream} and \
+        "the API has /api/v1/nodes, /api/v1/streams, /api/v1/sessions, /api/v1/proxies, /api/v1/sources, \
+         /api/v1/destinations, /api/v1/placed/{app}/{stream} and \
          /api/v1/why/{session}; DELETE /api/v1/sessions/{id}; PUT and DELETE /api/v1/nodes/{node}/drain; \
-         PUT /api/v1/warm/{app}/{stream}"
+         PUT /api/v1/warm/{app}/{stream}; POST /api/v1/tokens; GET /api/v1/revoked and PUT /api/v1/revoked/{name}"
             .to_owned(),
     )
 }
@@ -422,6 +448,8 @@ mod tests {
             (Get, "/api/v1/streams", Route::Api(ApiRoute::Streams)),
             (Get, "/api/v1/sessions", Route::Api(ApiRoute::Sessions)),
             (Get, "/api/v1/proxies", Route::Api(ApiRoute::Proxies)),
+            (Get, "/api/v1/sources", Route::Api(ApiRoute::Sources)),
+            (Get, "/api/v1/destinations", Route::Api(ApiRoute::Destinations)),
             (Delete, "/api/v1/sessions/rtmp-12", Route::Api(ApiRoute::Kick("rtmp-12".to_owned()))),
             (Options, "/api/v1/sessions/rtmp-12", Route::MethodNotAllowed { allow: "DELETE" }),
             (Get, "/api/v1/placed/live/demo", Route::Api(ApiRoute::Placed(key("live/demo")))),

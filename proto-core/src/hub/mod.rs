@@ -258,6 +258,9 @@ impl Hub {
             self.events.push_back(HubEvent::Notice(stream, notice));
         }
         if taken.frame {
+            if let Err(broken) = s.within_limits(&self.limits) {
+                return self.end_broken(stream, broken, now);
+            }
             self.wake(stream);
         }
         if taken.wants_key {
@@ -266,6 +269,14 @@ impl Hub {
         if let Some(codec) = taken.other_codec {
             self.let_strangers_go(stream, codec);
         }
+    }
+
+    /// A stream is not as it must be: it is over, for its source and for its subscribers.
+    fn end_broken(&mut self, stream: StreamId, reason: Reason, now: Time) {
+        if let Some(source) = self.streams.get(&stream).and_then(|s| s.source) {
+            self.events.push_back(HubEvent::SourceDisplaced { stream, source, reason: reason.clone() });
+        }
+        self.end(stream, reason, now);
     }
 
     /// The pictures are of another codec from here on. Who takes none of the stream's pictures any more would look at the
@@ -457,7 +468,14 @@ impl Hub {
         let s = self.streams.get_mut(&id)?;
         let mut wants_key = false;
         let item = match v.next(s, now, &self.limits, &mut wants_key) {
-            Next::Item(item) => Some(item),
+            Next::Item(item) => match v.rightly(&item, self.limits.simulation) {
+                Ok(()) => Some(item),
+                Err(reason) => {
+                    self.remove(subscriber);
+                    self.events.push_back(HubEvent::Evict(subscriber, reason));
+                    return None;
+                }
+            },
             Next::Drained => {
                 if !std::mem::replace(&mut v.drained, true) {
                     s.drained.push(subscriber);

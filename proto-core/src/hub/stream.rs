@@ -5,6 +5,8 @@ use super::event::Notice;
 use super::ring::Ring;
 use super::stats::{Count, Drops, Rate, StreamState, StreamStats, TrackStats};
 use super::{SourceId, SubscriberId};
+use crate::error::Reason;
+use crate::guard::must;
 use crate::ids::Epoch;
 use crate::limits::Limits;
 use crate::media::frame::{Frame, FrameKind, Ingest, NewFrame, Renderings, Rotation};
@@ -368,6 +370,18 @@ impl Stream {
         self.ring.push(frame, config, slot, nth, self.clock.edge(), extra);
         let notice = if b_frames { self.note(Notice::BFrames) } else { None };
         Taken { frame: true, key, notice, ..Taken::default() }
+    }
+
+    /// S6, asserted after each frame: the ring kept its limits.
+    pub(super) fn within_limits(&self, limits: &Limits) -> Result<(), Reason> {
+        let (frames, bytes) = (self.ring.len(), self.ring.bytes());
+        let fits = frames <= limits.ring_frames.max(1) && (bytes <= limits.ring_bytes as u64 || frames == 1);
+        must(limits.simulation, fits, "S6", || {
+            format!(
+                "{}: {frames} frames of {bytes} bytes in the ring, which holds {} and {} at most",
+                self.key, limits.ring_frames, limits.ring_bytes
+            )
+        })
     }
 
     /// The codecs of the present source's pictures.

@@ -8,10 +8,12 @@ use super::stats::{Count, Drops, SubscriberStats};
 use super::stream::Stream;
 use super::{StreamId, SubscriberId};
 use crate::error::Reason;
+use crate::guard::must;
+use crate::ids::Epoch;
 use crate::limits::Limits;
 use crate::media::frame::FrameKind;
 use crate::media::track::{Codec, CodecConfig, CodecSet, TrackId};
-use crate::simulation::Bug;
+use crate::simulation::{Bug, Switches};
 use crate::time::Time;
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,6 +167,8 @@ pub(super) struct Subscriber {
     delivered: Count,
     dropped: Drops,
     told: bool,
+    /// The highest epoch of which it was handed a frame.
+    epoch: Epoch,
 }
 
 impl Subscriber {
@@ -199,6 +203,7 @@ impl Subscriber {
             delivered: Count::default(),
             dropped: Drops::new(),
             told: false,
+            epoch: Epoch::default(),
         }
     }
 
@@ -299,6 +304,17 @@ impl Subscriber {
             }
             return Next::Item(item);
         }
+    }
+
+    /// S1, asserted with each frame: of no publisher that was superseded for this subscriber.
+    pub(super) fn rightly(&mut self, item: &Delivery, switches: Switches) -> Result<(), Reason> {
+        let Delivery::Frame { frame, .. } = item else { return Ok(()) };
+        let epoch = self.epoch;
+        must(switches, frame.epoch >= epoch, "S1", || {
+            format!("a frame under epoch {} for a viewer that had some under epoch {epoch}", frame.epoch)
+        })?;
+        self.epoch = frame.epoch;
+        Ok(())
     }
 
     fn is_news(&mut self, slot: usize, config: &CodecConfig) -> bool {

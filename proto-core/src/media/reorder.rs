@@ -60,6 +60,16 @@ impl<T> Reorder<T> {
         }
     }
 
+    /// Waits so long for a missing packet from now on.
+    pub fn wait(&mut self, wait: Duration) {
+        self.wait = wait;
+    }
+
+    /// The number that comes out next, once anything came.
+    pub fn next(&self) -> Option<u64> {
+        self.next
+    }
+
     /// Takes a packet in.
     pub fn insert(&mut self, seq: u64, item: T, now: Time) -> Inserted {
         if self.next.is_some_and(|next| seq < next) {

@@ -5,10 +5,11 @@
 
 use super::conns::{Conn, Proto};
 use super::links::LinkUse;
+use super::pulling::Pull;
 use super::session::{Carrier, Part, Protocol, Session, SessionId};
 use super::{Alarm, Node};
 use crate::cluster::registry::StreamState;
-use crate::cluster::relay::PullClient;
+use crate::cluster::relay::{PullClient, PullServer, RelayCounters, Taken};
 use crate::cluster::{Epoch, NodeId};
 use crate::error::Broken;
 use crate::hub::SourceId;
@@ -54,8 +55,25 @@ pub struct PullAudit {
     pub epoch: Epoch,
     /// Under which epoch it feeds the hub, while it does.
     pub feeds: Option<Epoch>,
-    /// Frames left out: of a superseded epoch, seen before, and without what they need.
-    pub left_out: (u64, u64, u64),
+    /// The number of the present attempt, and the connection that it has.
+    pub over: (u64, Option<ConnId>),
+    /// What became of the frames that came.
+    pub taken: Taken,
+    /// Bytes on that connection that are no whole message yet.
+    pub partial: usize,
+}
+
+/// One pull that another node makes from this one, as a checker sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeAudit {
+    /// The stream.
+    pub key: StreamKey,
+    /// The connection, and the puller's number.
+    pub over: (ConnId, u64),
+    /// What was passed on and what was left out.
+    pub counters: RelayCounters,
+    /// Bytes that wait in the link for the driver.
+    pub backlog: usize,
 }
 
 /// A node in the manager's books.
@@ -126,8 +144,8 @@ pub struct Audit {
     pub pulls: Vec<PullAudit>,
     /// Links that were dialled for pulls.
     pub pull_links: usize,
-    /// Pulls that other nodes make: the stream and the connection.
-    pub serves: Vec<(StreamKey, ConnId)>,
+    /// Pulls that other nodes make.
+    pub serves: Vec<ServeAudit>,
     /// Names that were granted to this node.
     pub owned: usize,
     /// Claims and look-ups that the member keeps open.
@@ -224,26 +242,13 @@ impl Node {
             streams: self.hub.audit_streams().collect(),
             subscribers: self.hub.audit_subscribers().collect(),
             hub_timers,
-            pulls: self
-                .pulls
-                .by_key
-                .iter()
-                .map(|(key, p)| PullAudit {
-                    key: key.clone(),
-                    source: p.client.source().cloned(),
-                    pulling: p.client.is_pulling(),
-                    path: p.client.path().to_vec(),
-                    epoch: p.client.epoch(),
-                    feeds: p.feeds.map(|(_, _, epoch)| epoch),
-                    left_out: p.client.left_out(),
-                })
-                .collect(),
+            pulls: self.pulls.by_key.iter().map(|(key, p)| self.audit_pull(key, p)).collect(),
             pull_links: self.pulls.links.len(),
-            serves: self.serving.by_pull.iter().map(|((conn, _), s)| (s.key().clone(), *conn)).collect(),
+            serves: self.audit_serves(),
             owned,
             asked,
             waiting: [
-                self.claims.len(),
+                self.claims.len() + self.remotes.claims(),
                 self.whip_waiting.len(),
                 self.whep_waiting.len(),
                 self.joining.len(),
@@ -254,6 +259,40 @@ impl Node {
             registered: self.member.is_registered(),
             draining: self.draining,
         }
+    }
+
+    /// The pull of a stream, if there is one.
+    pub fn audit_pull_of(&self, key: &StreamKey) -> Option<PullAudit> {
+        self.pulls.by_key.get(key).map(|p| self.audit_pull(key, p))
+    }
+
+    fn audit_pull(&self, key: &StreamKey, p: &Pull) -> PullAudit {
+        let conn = p.addr.and_then(|a| self.pulls.links.get(&a)).copied();
+        let partial = match conn.and_then(|c| self.conns.get(&c)).map(|c| &c.proto) {
+            Some(Proto::Link { machine: Some(m), .. }) => m.partial(),
+            _ => 0,
+        };
+        PullAudit {
+            key: key.clone(),
+            source: p.client.source().cloned(),
+            pulling: p.client.is_pulling(),
+            path: p.client.path().to_vec(),
+            epoch: p.client.epoch(),
+            feeds: p.feeds.map(|(_, _, epoch)| epoch),
+            over: (p.client.pull(), conn),
+            taken: p.client.taken(),
+            partial,
+        }
+    }
+
+    fn audit_serves(&self) -> Vec<ServeAudit> {
+        let serve = |(over, s): (&(ConnId, u64), &PullServer)| ServeAudit {
+            key: s.key().clone(),
+            over: *over,
+            counters: s.counters(),
+            backlog: self.link_backlog(over.0).unwrap_or(0),
+        };
+        self.serving.by_pull.iter().map(serve).collect()
     }
 
     fn books(&self, manager: &crate::cluster::manager::Manager) -> Books {
@@ -299,9 +338,12 @@ impl Node {
         let (signals, agree) = self.signals.audit();
         Broken::unless(agree, "S7", || format!("{signals} signalling clients, whose tables do not agree"))?;
         self.verify_pulls()?;
+        self.verify_hops()?;
         self.verify_conns()?;
         self.verify_rtsp_udp()?;
+        self.verify_authority()?;
         self.verify_timers()?;
+        self.verify_authority()?;
         self.verify_limits()?;
         self.verify_memory()
     }
@@ -339,6 +381,7 @@ impl Node {
                     playing += 1;
                     (stream, self.hub.stream_of(subscriber) == Some(stream))
                 }
+                Part::AsksToPublish | Part::AsksToPlay if self.authority.waits_for(s.id) => continue,
                 Part::AsksToPublish => {
                     let asked = self.claims.values().any(|(id, key)| *id == s.id && *key == s.key);
                     Broken::unless(asked, "S7", || {
@@ -455,6 +498,34 @@ impl Node {
         })
     }
 
+    /// S5 at both ends of a relay: what the hub handed out was passed on or left out, and what came was handed on or left
+    /// out. Between them is the network.
+    fn verify_hops(&self) -> Result<(), Broken> {
+        for ((conn, pull), server) in &self.serving.by_pull {
+            let Some(session) = self.sessions.on(Carrier::Pull(*conn, *pull)) else { continue };
+            let Some(Part::Plays { subscriber, .. }) = self.sessions.get(session).map(|s| s.part) else {
+                continue;
+            };
+            let handed = self.hub.subscriber_stats(subscriber).map_or(0, |s| s.delivered.frames);
+            let c = server.counters();
+            Broken::unless(handed == c.frames + c.skipped_frames, "S5", || {
+                format!(
+                    "{}: {handed} frames were handed to pull {pull}, {} passed on and {} left out",
+                    server.key(),
+                    c.frames,
+                    c.skipped_frames
+                )
+            })?;
+        }
+        for (key, pull) in &self.pulls.by_key {
+            let taken = pull.client.taken();
+            Broken::unless(taken.adds_up() && taken.passed == pull.fed, "S5", || {
+                format!("the pull of {key}: {taken:?}, {} handed to the hub or refused", pull.fed)
+            })?;
+        }
+        Ok(())
+    }
+
     fn verify_conns(&self) -> Result<(), Broken> {
         let mut idle: BTreeMap<_, usize> = BTreeMap::new();
         for conn in self.conns.values().filter(|c| c.idle) {
@@ -462,6 +533,12 @@ impl Node {
         }
         Broken::unless(idle == self.conns_per_ip, "S7", || {
             format!("idle connections by address: {idle:?}, counted {:?}", self.conns_per_ip)
+        })?;
+        let wrong = self.remotes.conns().find(|(conn, id)| {
+            !matches!(self.conns.get(conn).map(|c| &c.proto), Some(Proto::Remote { id: of, .. }) if of == *id)
+        });
+        Broken::unless(wrong.is_none(), "S7", || {
+            format!("the connection of {wrong:?} is gone or is another's")
         })?;
         let gone = self.proxy.dialled().find(|c| !self.conns.contains_key(c));
         Broken::unless(gone.is_none() && self.proxy.agrees(), "S7", || {
@@ -480,15 +557,17 @@ impl Node {
                 Alarm::Pull(key) => self.pulls.has(key),
                 Alarm::Waiting(session) => self.is_part(*session, Part::AsksToPlay),
                 Alarm::Settle(key) => self.hub.find(key).is_some(),
+                Alarm::Expires(session) => self.sessions.get(*session).is_some(),
                 Alarm::Warm(key) => self.warm.contains(key),
                 Alarm::Bridge(id) => self.bridges.has(*id),
+                Alarm::Remote(id) => self.remotes.has(id),
                 Alarm::DrainEnds => self.draining,
                 Alarm::Signal(id) => self.signals.contains(*id),
                 Alarm::KeyFrames(session) => {
                     self.sessions.get(*session).is_some_and(|s| s.key_frames.is_some())
                 }
                 // It finds nothing to do where its viewer left.
-                Alarm::Pump(_) | Alarm::Report | Alarm::Certificates | Alarm::Proxy => true,
+                Alarm::Pump(_) | Alarm::Report | Alarm::Certificates | Alarm::KeySet | Alarm::Proxy => true,
             };
             Broken::unless(fits, "S7", || format!("a timer of {alarm:?}, which is gone"))?;
         }
@@ -506,6 +585,7 @@ impl Node {
             most(*n, limits.conns_per_ip, &format!("idle connections of {ip}"), "conns_per_ip")?;
         }
         most(self.pulls.len(), limits.streams, "pulls", "streams")?;
+        most(self.remotes.len(), limits.remotes, "sources and destinations", "remotes")?;
         most(self.proxy.len(), limits.proxy_sessions, "proxied websockets", "proxy_sessions")?;
         most(self.bridges.working(), limits.bridges, "sound bridges", "bridges")?;
         most(self.member.counts().1, limits.cluster_waiting, "open questions", "cluster_waiting")?;
@@ -525,6 +605,9 @@ impl Node {
                 }
                 Proto::Rtmp(m) => (m.backlog(), limits.ring_bytes + 2 * limits.frame_bytes, "ring_bytes"),
                 Proto::Rtsp(m) => (m.backlog(), limits.ring_bytes + 2 * limits.frame_bytes, "ring_bytes"),
+                Proto::Remote { machine: Some(m), .. } => {
+                    (m.backlog(), limits.ring_bytes + 2 * limits.frame_bytes, "ring_bytes")
+                }
                 _ => continue,
             };
             most(queued, bound, &format!("bytes wait on {} {id}", conn.service.name()), key)?;

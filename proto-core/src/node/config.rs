@@ -1,8 +1,11 @@
 //! The configuration of a node, as the file, `--set` and the environment spell it. Reading those is the command
 //! line's business; what the keys mean stands here.
 
+pub mod remotes;
+
 pub use crate::ids::Role;
 
+pub use crate::auth::config::AuthConfig;
 use crate::limits::Limits;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,6 +16,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 pub struct Config {
     /// The address that all listeners bind to.
     pub bind: IpAddr,
+    /// Streams that this node pulls from other servers.
+    pub sources: Vec<remotes::Source>,
+    /// Servers that this node pushes streams to.
+    pub destinations: Vec<remotes::Destination>,
     /// Who this node is.
     pub node: NodeConfig,
     /// Pages, API, WHIP, WHEP.
@@ -31,6 +38,8 @@ pub struct Config {
     pub webrtc: WebRtcConfig,
     /// Manager and links to other nodes.
     pub cluster: ClusterConfig,
+    /// Who may publish, play and operate.
+    pub auth: AuthConfig,
     /// What the manager role needs beside that.
     pub manager: ManagerConfig,
     /// Conversion of sound.
@@ -47,6 +56,8 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            sources: Vec::new(),
+            destinations: Vec::new(),
             node: NodeConfig::default(),
             http: HttpConfig::default(),
             https: HttpsConfig::default(),
@@ -56,6 +67,7 @@ impl Default for Config {
             rtsp: RtspConfig::default(),
             webrtc: WebRtcConfig::default(),
             cluster: ClusterConfig::default(),
+            auth: AuthConfig::default(),
             manager: ManagerConfig::default(),
             bridge: BridgeConfig::default(),
             advertise: AdvertiseConfig::default(),
@@ -205,7 +217,7 @@ impl Default for RtmpsConfig {
 }
 
 /// Certificates for TLS.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsConfig {
     /// PEM files, each with a certificate and the chain after it; empty: one made at start. Clients that name no host of
@@ -213,6 +225,15 @@ pub struct TlsConfig {
     pub certificates: Vec<String>,
     /// PEM files with the private keys, in the order of the certificates; empty: each stands in its certificate's file.
     pub keys: Vec<String>,
+    /// A PEM file with the authorities whose certificates other servers may have.
+    pub authorities: String,
+}
+
+impl Default for TlsConfig {
+    fn default() -> Self {
+        let authorities = "/etc/ssl/certs/ca-certificates.crt".to_owned();
+        TlsConfig { certificates: Vec::new(), keys: Vec::new(), authorities }
+    }
 }
 
 impl TlsConfig {

@@ -1,6 +1,7 @@
 //! TCP connections: what speaks on each, and how bytes and machines meet.
 
 use super::links::LinkUse;
+use super::remote::{self, RemoteId};
 use super::session::{Carrier, Part, Protocol};
 use super::{Alarm, Node};
 use crate::cluster::link::{self, Link};
@@ -70,6 +71,13 @@ pub(super) enum Proto {
     },
     /// WebRTC over TCP.
     Ice(Box<Frames>),
+    /// A server that this node pulls a stream from or pushes one to.
+    Remote {
+        /// The source or destination.
+        id: RemoteId,
+        /// The client; it is made when the connection stands.
+        machine: Option<remote::Session>,
+    },
     /// A session with a defect, for the test of the session boundary.
     #[cfg(test)]
     Broken,
@@ -110,6 +118,16 @@ impl Conn {
         Conn::outgoing(to, Proto::Request { machine: None, ask }, Service::Http)
     }
 
+    /// A connection that the node dials for a source or destination.
+    pub(super) fn dialling_remote(
+        to: SocketAddr,
+        id: RemoteId,
+        service: Service,
+        transport: Transport,
+    ) -> Conn {
+        Conn { transport, ..Conn::outgoing(to, Proto::Remote { id, machine: None }, service) }
+    }
+
     fn outgoing(to: SocketAddr, proto: Proto, service: Service) -> Conn {
         Conn {
             transport: Transport::Plain,
@@ -143,6 +161,7 @@ enum Said {
     Socket(websocket::client::Output),
     Request(http::client::Output),
     Ice(frames::Output),
+    Remote(remote::Output),
 }
 
 impl Node {
@@ -187,13 +206,17 @@ impl Node {
                 self.rng.fork("rtmp", id.0),
                 now,
             ))),
-            Service::Rtsp => Proto::Rtsp(Box::new(rtsp::Server::new(
-                self.config.limits.clone(),
-                self.rng.fork("rtsp", id.0),
-                self.wall,
-                self.config.rtsp.udp_pairs > 0,
-                now,
-            ))),
+            Service::Rtsp => {
+                let mut machine = rtsp::Server::new(
+                    self.config.limits.clone(),
+                    self.rng.fork("rtsp", id.0),
+                    self.wall,
+                    self.config.rtsp.udp_pairs > 0,
+                    now,
+                );
+                machine.guard(self.authority.policy.is_on());
+                Proto::Rtsp(Box::new(machine))
+            }
             Service::IceTcp => Proto::Ice(Box::new(Frames::new(&self.limits, now))),
             Service::Link => Proto::Link {
                 machine: Some(Box::new(self.new_link(link::Side::Listener, id, remote))),
@@ -229,6 +252,7 @@ impl Node {
         }
         self.proxy_connected(id);
         self.carry_connected(id);
+        self.remote_connected(id);
     }
 
     /// Hands on what the driver says of a connection: bytes, room, an end or a tick.
@@ -315,9 +339,19 @@ impl Node {
                 },
                 now,
             ),
+            Proto::Remote { machine: Some(m), .. } => m.handle(
+                match input {
+                    Wire::Received(b) => remote::Input::Received(b),
+                    Wire::Writable(n) => remote::Input::Writable(n),
+                    Wire::PeerFinished => remote::Input::PeerFinished,
+                    Wire::Tick => remote::Input::Tick,
+                },
+                now,
+            ),
             Proto::Link { machine: None, .. }
             | Proto::Socket { machine: None, .. }
-            | Proto::Request { machine: None, .. } => {}
+            | Proto::Request { machine: None, .. }
+            | Proto::Remote { machine: None, .. } => {}
             #[cfg(test)]
             Proto::Broken => panic!("planted"),
         };
@@ -360,9 +394,11 @@ impl Node {
                 Proto::Socket { machine: Some(m), .. } => m.poll().map(Said::Socket),
                 Proto::Request { machine: Some(m), .. } => m.poll().map(Said::Request),
                 Proto::Ice(m) => m.poll().map(Said::Ice),
+                Proto::Remote { machine: Some(m), .. } => m.poll().map(Said::Remote),
                 Proto::Link { machine: None, .. }
                 | Proto::Socket { machine: None, .. }
-                | Proto::Request { machine: None, .. } => None,
+                | Proto::Request { machine: None, .. }
+                | Proto::Remote { machine: None, .. } => None,
                 #[cfg(test)]
                 Proto::Broken => None,
             });
@@ -374,6 +410,7 @@ impl Node {
                 Ok(Some(Said::Socket(o))) => self.proxy_said(id, o),
                 Ok(Some(Said::Request(o))) => self.carry_said(id, o),
                 Ok(Some(Said::Ice(o))) => self.ice_said(id, o),
+                Ok(Some(Said::Remote(o))) => self.remote_said(id, o),
                 Ok(None) => break,
                 Err(reason) => self.end_conn(id, reason, Some(true)),
             }
@@ -388,6 +425,7 @@ impl Node {
             Proto::Socket { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
             Proto::Request { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
             Proto::Ice(m) => m.deadline(),
+            Proto::Remote { machine, .. } => machine.as_ref().and_then(remote::Session::deadline),
             #[cfg(test)]
             Proto::Broken => None,
         });
@@ -466,8 +504,15 @@ impl Node {
                 }
                 self.send(id, bytes);
             }
-            O::PublishRequested { key, .. } => self.conn_publish(Protocol::Rtmp, id, key),
-            O::PlayRequested { key, .. } => self.conn_play(Protocol::Rtmp, id, key),
+            O::PublishRequested { key, query } => {
+                let asker = self.asker(id, &query, None);
+                let via = self.conn_via(id);
+                self.conn_publish(Protocol::Rtmp, id, key, asker, via);
+            }
+            O::PlayRequested { key, query } => {
+                let asker = self.asker(id, &query, None);
+                self.conn_play(Protocol::Rtmp, id, key, asker);
+            }
             O::Media(ingest) => {
                 if let Some(session) = session {
                     self.ingest(session, ingest);
@@ -553,13 +598,14 @@ impl Node {
             self.out.push_back(Output::Close { conn: id, now });
         }
         self.counters.ended(conn.service, &reason);
+        self.authority_conn_gone(id);
         if let Some(session) = self.sessions.on(Carrier::Conn(id)) {
             self.end_session(session, &reason);
-        } else if reason.code == "panic" {
+        } else if reason.is_defect() {
             self.log(
                 Level::Error,
                 conn.service.name(),
-                "panic",
+                reason.code,
                 format!("connection {id} of {}: {reason}", conn.remote),
             );
         } else if conn.service != Service::Link
@@ -578,6 +624,7 @@ impl Node {
             }
             Proto::Socket { .. } => self.proxy_back_gone(id, &reason),
             Proto::Request { .. } => self.carry_back_gone(id, &reason),
+            Proto::Remote { id: of, machine } => self.remote_gone(&of, id, machine.as_ref(), &reason),
             Proto::Rtmp(_) => {}
             Proto::Ice(_) => self.rtc.handle(rtc::Input::Gone { conn: id }, self.now),
             Proto::Rtsp(m) => self.rtsp_gone(id, &m),

@@ -38,6 +38,10 @@ pub(super) enum Asked {
     Manager,
     /// What a certificate file holds.
     File,
+    /// What the key set of tokens holds.
+    KeySet,
+    /// The address of a source or destination, or the authorities that its server is trusted by.
+    Remote,
 }
 
 /// Where the manager is, as host and port, or `None` if it is in this process.
@@ -230,6 +234,8 @@ impl Node {
             O::Moved { key, source } => self.moved(&key, source),
             O::Drain { on, within_ms, stop } => self.ordered_drain(on, within_ms, stop),
             O::Warm { key, for_ms } => self.ordered_warm(&key, for_ms),
+            O::Revoked(name) => self.revoked_elsewhere(&name),
+            O::Want { key } => _ = self.want_source(&key),
             O::DialManager => self.dial_manager(),
             O::WantReport => {
                 let report = self.make_report();
@@ -253,6 +259,10 @@ impl Node {
             manager::Output::ToLink(LinkId::Conn(conn), message) => self.send_link(conn, message),
             manager::Output::Paired { req, result } => self.paired(req, result),
             manager::Output::Log(level, text) => self.log(level, "cluster", "manager", text),
+            manager::Output::Broken(reason) => {
+                self.counters.ended_as("claim", &reason);
+                self.log(Level::Error, "cluster", reason.code, format!("a claim was refused: {reason}"));
+            }
         }
     }
 
@@ -273,6 +283,9 @@ impl Node {
         let result = match (self.asks.remove(&ask), answer) {
             (Some(Asked::Manager), Answer::Resolved(result)) => result,
             (Some(Asked::File), Answer::File(found)) => return self.file_read(ask, found),
+            (Some(Asked::KeySet), Answer::File(found)) => return self.key_set_read(found),
+            (Some(Asked::Remote), Answer::Resolved(found)) => return self.remote_resolved(ask, found),
+            (Some(Asked::Remote), Answer::File(found)) => return self.remote_authorities(ask, found),
             _ => return,
         };
         let failed = |text: String| Reason::peer("resolve_failed", text);
@@ -293,6 +306,10 @@ impl Node {
             .hub
             .streams()
             .filter_map(|(id, key)| {
+                // A name that was granted for a source is reported as such below.
+                if self.remotes.claimed(key).is_some() {
+                    return None;
+                }
                 // What was pulled belongs to another node, also while it is held here after its pull ended.
                 if !self.is_ours(key) {
                     return None;
@@ -307,6 +324,7 @@ impl Node {
                     about: self.stream_facts(id),
                 })
             })
+            .chain(self.remotes.reports())
             .collect();
         let relayed = self
             .hub
@@ -315,6 +333,7 @@ impl Node {
             .map(|(id, key)| RelayedReport {
                 key: key.clone(),
                 viewers: viewers.get(&id).copied().unwrap_or(0),
+                hops: self.pulls.hops(key),
             })
             .collect();
         Report {
@@ -339,10 +358,10 @@ impl Node {
         self.sessions.iter().filter(|s| s.protocol != Protocol::Relay).count()
     }
 
-    /// Viewers per stream on this node, pulls of other nodes not counted.
+    /// Viewers per stream on this node, pulls of other nodes and pushes to other servers not counted.
     pub(super) fn viewers(&self) -> BTreeMap<StreamId, u32> {
         let mut viewers = BTreeMap::new();
-        for session in self.sessions.iter().filter(|s| s.protocol != Protocol::Relay) {
+        for session in self.sessions.iter().filter(|s| s.protocol != Protocol::Relay && !s.is_push()) {
             if let Part::Plays { stream, .. } = session.part {
                 *viewers.entry(stream).or_default() += 1;
             }
@@ -381,6 +400,7 @@ impl Node {
             );
             self.end_session(session, &reason);
         }
+        self.stop_pushing(key);
         // Viewers here stay and get the stream from its new origin.
         self.pull(key);
     }
@@ -392,6 +412,7 @@ impl Node {
         }
         self.draining = true;
         self.said_drained = false;
+        self.stop_remotes();
         let most = Duration::from_millis(self.limits.drain_ms);
         let n = self.clients();
         self.log(

@@ -94,6 +94,19 @@ impl Node {
                 *n,
             );
         }
+        for ((what, step), n) in &c.remotes {
+            let labels = vec![("what", (*what).to_owned()), ("step", (*step).to_owned())];
+            e.counter(
+                "remote_steps",
+                "Sources and destinations: tries, and how many of them worked",
+                labels,
+                *n,
+            );
+        }
+        for ((what, state), n) in self.remotes_by_state() {
+            let labels = vec![("what", what.to_owned()), ("state", state.to_owned())];
+            e.gauge("remotes", "Sources and destinations by state", labels, n as f64);
+        }
         for ((what, reason), n) in &c.dropped {
             let labels = vec![("what", (*what).to_owned()), ("reason", (*reason).to_owned())];
             e.counter("dropped", "Things dropped, by what and why", labels, *n);

@@ -14,9 +14,11 @@ pub mod story;
 pub mod throttle;
 
 mod api;
+mod authority;
 mod bridging;
 mod conns;
 mod dialect;
+mod gate;
 mod links;
 mod log;
 mod memory;
@@ -27,6 +29,7 @@ mod playing;
 mod proxy;
 mod publishing;
 mod pulling;
+mod remote;
 mod rtsp;
 mod secure;
 mod serving;
@@ -35,6 +38,7 @@ mod sockets;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod turn;
 mod web;
 
@@ -87,8 +91,14 @@ enum Alarm {
     Report,
     /// Certificate files are to be looked at.
     Certificates,
+    /// The key set of tokens is to be looked at.
+    KeySet,
+    /// The right of a session ends.
+    Expires(SessionId),
     /// It is to be looked whether nodes that are proxied to live.
     Proxy,
+    /// A source or destination is tried again, or is given up.
+    Remote(remote::RemoteId),
     /// The time to finish what runs is over.
     DrainEnds,
 }
@@ -113,6 +123,7 @@ pub struct Node {
     next_ask: u64,
     asks: BTreeMap<AskId, links::Asked>,
     tls: secure::Tls,
+    authority: authority::Authority,
 
     rtc: Endpoint,
     rtsp_udp: rtsp::Udp,
@@ -145,6 +156,7 @@ pub struct Node {
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
     proxy: proxy::Proxy,
     pulls: pulling::Pulls,
+    remotes: remote::Remotes,
     serving: serving::Served,
     bridges: bridging::Bridges,
     load: stats::Load,
@@ -206,6 +218,7 @@ impl Node {
             rtc.use_whole_viewers();
         }
         rtc.offer_tcp(config.ice_tcp_ports());
+        let remotes = remote::Remotes::new(&config, &rng)?;
         let dials = links::manager_target(&config)?;
         let is_manager = config.has_role(Role::Manager) && dials.is_none();
         if !is_manager && dials.is_none() {
@@ -221,6 +234,7 @@ impl Node {
         let info = links::node_info(&config, &id, instance, &advertised);
         let target = config.cluster.manager.clone();
         let member = Member::new(limits.clone(), info, target, rng.fork("member", 0), Time::ZERO);
+        let authority = authority::Authority::new(&config, &limits, &rng);
         Ok(Node {
             hub: Hub::new(&limits),
             throttle: throttle::Throttle::new(limits.log_lines_per_s),
@@ -240,6 +254,7 @@ impl Node {
             next_ask: 0,
             asks: BTreeMap::new(),
             tls: secure::Tls::new(identity.tls),
+            authority,
             rtc,
             rtsp_udp: rtsp::Udp::default(),
             udp_open: false,
@@ -260,6 +275,7 @@ impl Node {
             pair_waiting: BTreeMap::new(),
             proxy: proxy::Proxy::default(),
             pulls: pulling::Pulls::default(),
+            remotes,
             serving: serving::Served::default(),
             bridges: bridging::Bridges::default(),
             load: stats::Load::default(),

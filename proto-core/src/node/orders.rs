@@ -34,6 +34,11 @@ impl Node {
             };
             self.log(Level::Info, "node", "drain", text);
             self.said_drained = false;
+            if on {
+                self.stop_remotes();
+            } else {
+                self.start_remotes();
+            }
         }
         self.timers.cancel(&Alarm::DrainEnds);
         if on && within_ms > 0 {
@@ -78,7 +83,7 @@ impl Node {
     pub(super) fn not_warm(&mut self, key: &StreamKey) {
         if self.warm.remove(key) {
             self.timers.cancel(&Alarm::Warm(key.clone()));
-            self.pulls.touch(key);
+            self.touch_viewers(key);
         }
     }
 

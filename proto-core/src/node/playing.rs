@@ -1,10 +1,12 @@
 //! From a viewer's wish to frames on its way: find the stream (here, or by a pull), subscribe, and pump.
 
+use super::authority::Asker;
 use super::conns::{Conn, Proto};
 use super::session::{Carrier, Part, Protocol, SessionId};
 use super::web::Answered;
 use super::{Alarm, Node};
 use crate::error::Reason;
+use crate::guard::must;
 use crate::hub::delivery::Delivery;
 use crate::hub::{CodecSet, StreamId, SubscriberId};
 use crate::io::{ConnId, Level};
@@ -32,13 +34,13 @@ const BURST_PAUSE: Duration = Duration::from_millis(5);
 
 impl Node {
     /// A client of a protocol whose connection is the session asked to play.
-    pub(super) fn conn_play(&mut self, protocol: Protocol, conn: ConnId, key: StreamKey) {
+    pub(super) fn conn_play(&mut self, protocol: Protocol, conn: ConnId, key: StreamKey, asker: Asker) {
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
         let session =
             self.sessions.add(protocol, Part::AsksToPlay, key, Some(remote), Carrier::Conn(conn), self.now);
-        match self.no_room() {
+        match self.round_trip(&self.conn_via(conn)) {
             Some(reason) => self.refuse_play(session, &reason),
-            None => self.find_stream(session),
+            None => self.permit(session, asker),
         }
     }
 
@@ -55,13 +57,17 @@ impl Node {
             return;
         }
         self.play_waiting.entry(key.clone()).or_default().push(session);
-        let patience = Duration::from_millis(self.limits.cluster_answer_ms);
+        let sourced = self.hub.find(&key).is_none() && self.want_source(&key);
+        let mut patience = Duration::from_millis(self.limits.cluster_answer_ms);
+        if self.remotes.has_source(&key) {
+            patience = patience.max(Duration::from_millis(self.limits.source_wait_ms));
+        }
         let until = self.now + patience + Duration::from_millis(500);
         if !self.limits.simulation.planted(Bug::PublishRacesRead) {
             self.timers.set(Alarm::Waiting(session), Deadline::new(until, "a viewer waits for its stream"));
         }
-        self.pulls.touch(&key);
-        if self.hub.find(&key).is_none() {
+        self.touch_viewers(&key);
+        if self.hub.find(&key).is_none() && !sourced {
             self.pull(&key);
         }
     }
@@ -99,6 +105,7 @@ impl Node {
             self.timers.cancel(&Alarm::Waiting(session));
             self.start_viewer(session, stream);
         }
+        self.push_stream(key);
     }
 
     /// What a stream's former publisher announced says nothing about the next one's tracks.
@@ -151,6 +158,7 @@ impl Node {
 
     pub(super) fn refuse_play(&mut self, session: SessionId, reason: &Reason) {
         let Some(s) = self.sessions.get(session) else { return };
+        self.timers.cancel(&Alarm::Expires(session));
         let (carrier, protocol, remote) = (s.carrier, s.protocol, s.remote);
         let who = remote.map(|r| format!(" {r}")).unwrap_or_default();
         // Players ask again and again for what nobody publishes yet.
@@ -158,7 +166,7 @@ impl Node {
         self.log_session(level, session, reason.code, format!("viewer{who} refused: {reason}"));
         self.counters.ended_as(protocol.name(), reason);
         if let Some(s) = self.sessions.remove(session, self.now) {
-            self.pulls.touch(&s.key);
+            self.touch_viewers(&s.key);
         }
         if let Carrier::Signal(id) = carrier {
             self.signal_refused(id, session, reason);
@@ -258,18 +266,30 @@ impl Node {
     pub(super) fn viewer_joined(&mut self, session: SessionId, stream: StreamId, subscriber: SubscriberId) {
         self.sessions.set_part(session, Part::Plays { stream, subscriber });
         let Some(s) = self.sessions.get(session) else { return };
+        let asked = must(self.limits.simulation, self.hub.key(stream) == Some(&s.key), "S3", || {
+            format!("a viewer of {} joined {:?}", s.key, self.hub.key(stream))
+        });
+        if let Err(broken) = asked {
+            return self.end_session(session, &broken);
+        }
         let at = s.remote.map(|r| format!(" at {r}")).unwrap_or_default();
-        self.pulls.touch(&s.key);
+        let (key, push) = (s.key.clone(), s.is_push());
+        self.touch_viewers(&key);
         self.load.joined_bps += self.hub.bits_per_s(stream, self.now);
         self.bridges.touch(stream);
-        self.log_session(Level::Info, session, "plays", format!("viewer{at} joined"));
+        if !push {
+            self.log_session(Level::Info, session, "plays", format!("viewer{at} joined"));
+        }
         self.pump(subscriber);
     }
 
     /// Hands a viewer what it can take now.
     pub(super) fn pump(&mut self, subscriber: SubscriberId) {
         let Some(id) = self.sessions.of_subscriber(subscriber) else { return };
-        let Some(carrier) = self.sessions.get(id).map(|s| s.carrier) else { return };
+        let Some((carrier, part)) = self.sessions.get(id).map(|s| (s.carrier, s.part)) else { return };
+        if let Err(broken) = self.plays_its_own(part, subscriber) {
+            return self.end_session(id, &broken);
+        }
         let mut burst = 0;
         let mut udp = matches!(carrier, Carrier::Rtc(_));
         for turns in 0..ITEMS_A_TURN {
@@ -277,6 +297,10 @@ impl Node {
                 Carrier::Conn(conn) => match self.conns.get(&conn) {
                     Some(Conn { proto: Proto::Rtmp(m), .. }) => m.backlog() < BACKLOG,
                     Some(Conn { proto: Proto::Rtsp(m), .. }) => {
+                        udp = m.is_udp();
+                        m.backlog() < BACKLOG && burst < BURST_BYTES
+                    }
+                    Some(Conn { proto: Proto::Remote { machine: Some(m), .. }, .. }) => {
                         udp = m.is_udp();
                         m.backlog() < BACKLOG && burst < BURST_BYTES
                     }
@@ -336,6 +360,15 @@ impl Node {
         }
         // More may wait: the turn goes to the others first.
         self.timers.set(Alarm::Pump(subscriber), Deadline::new(self.now, "a viewer has more to take"));
+    }
+
+    /// S3, asserted with each turn: what a subscriber is handed is of the stream that its session plays.
+    fn plays_its_own(&self, part: Part, subscriber: SubscriberId) -> Result<(), Reason> {
+        let from = self.hub.stream_of(subscriber);
+        let own = matches!(part, Part::Plays { stream, .. } if from == Some(stream));
+        must(self.limits.simulation, own, "S3", || {
+            format!("frames of {from:?} for a session that does this: {part:?}")
+        })
     }
 
     fn first_frame(&mut self, session: SessionId) {

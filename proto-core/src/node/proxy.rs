@@ -127,6 +127,13 @@ impl Proxy {
 impl Node {
     /// A client asks to be connected with a node.
     pub(super) fn proxy_asked(&mut self, conn: ConnId, request: Request) {
+        // Whoever shows what is good for nothing is told here, and no node is dialled for him.
+        if let Ok(Ask { wish, .. }) = Ask::parse(&request) {
+            let (asker, key) = (self.asker_of(conn, &request), wish.key());
+            if !self.may_connect(conn, &request, key.app(), key.name(), &asker) {
+                return;
+            }
+        }
         if let Err(response) = self.proxy_begin(conn, &request) {
             self.log_refusal(conn, &request, &response);
             self.respond(conn, *response);
@@ -174,13 +181,13 @@ impl Node {
             None => None,
         };
         let (action, key) = match &ask.wish {
-            Wish::Known(action, key) => (*action, key.clone()),
+            Wish::Known(action, key) => (*action, self.authority.policy.public(key).0),
             Wish::Either(key) if chosen.is_none() && key.name().starts_with("subscriber-") => {
                 let text = "a subscriber's websocket needs host=…, the serverAddress that the manager answered for its \
                             stream";
                 return Err(refuse(400, text.to_owned()));
             }
-            Wish::Either(key) => (Action::Broadcast, key.clone()),
+            Wish::Either(key) => (Action::Broadcast, self.authority.policy.public(key).0),
         };
         if chosen.as_ref() == Some(&self.id) {
             self.proxy_here(conn, request.clone(), ask.path);

@@ -1,10 +1,13 @@
 //! From a publisher's wish to its frames in the hub: ask the cluster for the name, take it, feed the stream, let go.
 
-use super::Node;
+use super::authority::Asker;
+use super::remote::Via;
 use super::session::{Carrier, Part, Protocol, Session, SessionId};
+use super::{Alarm, Node};
 use crate::cluster::Epoch;
 use crate::cluster::member;
 use crate::error::Reason;
+use crate::guard::must;
 use crate::hub::{self, SourceId, StreamId, StreamState};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
@@ -19,19 +22,33 @@ const ENDED_RESOURCES: usize = 1_000;
 
 impl Node {
     /// A client of a protocol whose connection is the session asked to publish.
-    pub(super) fn conn_publish(&mut self, protocol: Protocol, conn: ConnId, key: StreamKey) {
+    pub(super) fn conn_publish(
+        &mut self,
+        protocol: Protocol,
+        conn: ConnId,
+        key: StreamKey,
+        mut asker: Asker,
+        via: Via,
+    ) {
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
-        let part = Part::AsksToPublish;
-        let session =
-            self.sessions.add(protocol, part, key.clone(), Some(remote), Carrier::Conn(conn), self.now);
-        match self.may_publish(&key) {
-            Ok(()) => self.claim(session),
-            Err(reason) => self.refuse_publish(session, &reason),
+        let key = self.named_by(key, &mut asker);
+        let announced = self.announced_grant(conn).filter(|(of, _)| *of == key);
+        let (part, carrier) = (Part::AsksToPublish, Carrier::Conn(conn));
+        let session = self.sessions.add(protocol, part, key, Some(remote), carrier, self.now);
+        let round = self.round_trip(&via);
+        if let Some(s) = self.sessions.get_mut(session) {
+            s.via = via;
+        }
+        match (round, announced) {
+            (Some(reason), _) => self.refuse_publish(session, &reason),
+            (None, Some((_, grant))) => self.permit_as_announced(session, grant),
+            (None, None) => self.permit(session, asker),
         }
     }
 
-    /// What this node alone can say against a new publisher of a name.
-    pub(super) fn may_publish(&self, key: &StreamKey) -> Result<(), Reason> {
+    /// What this node alone can say against a new publisher of a name. One of the same identity as the present one
+    /// replaces it at once (A24); without an identity nobody is the same.
+    pub(super) fn may_publish(&self, key: &StreamKey, identity: &str) -> Result<(), Reason> {
         if let Some(reason) = self.no_room() {
             return Err(reason);
         }
@@ -39,10 +56,21 @@ impl Node {
         let Some(stream) = self.hub.find(key) else { return Ok(()) };
         let silent = Duration::from_millis(self.limits.stream_silent_ms);
         let ours = !self.pulls.has(key);
-        if ours && self.is_live(stream) && self.hub.silent_for(stream, self.now).is_some_and(|s| s < silent) {
+        let same = !identity.is_empty() && self.publisher_identity(stream).as_deref() == Some(identity);
+        if ours
+            && !same
+            && self.is_live(stream)
+            && self.hub.silent_for(stream, self.now).is_some_and(|s| s < silent)
+        {
             return Err(name_busy(key));
         }
         Ok(())
+    }
+
+    /// Who publishes a stream here, if that is known.
+    fn publisher_identity(&self, stream: StreamId) -> Option<String> {
+        let publishes = |s: &&Session| matches!(s.part, Part::Publishes { stream: of, .. } if of == stream);
+        self.sessions.iter().find(publishes).map(|s| s.grant.identity.name())
     }
 
     /// Whether a stream has a source now.
@@ -52,14 +80,18 @@ impl Node {
 
     /// Asks the cluster for the name of a session's stream.
     pub(super) fn claim(&mut self, session: SessionId) {
-        let Some(key) = self.sessions.get(session).map(|s| s.key.clone()) else { return };
+        let Some(s) = self.sessions.get(session) else { return };
+        let (key, identity) = (s.key.clone(), s.grant.identity.name());
         let req = self.next_req();
         self.claims.insert(req, (session, key.clone()));
-        self.member.handle(member::Input::Claim { req, key, identity: String::new() }, self.now);
+        self.member.handle(member::Input::Claim { req, key, identity }, self.now);
     }
 
     /// The cluster answered a claim.
     pub(super) fn claimed(&mut self, req: u64, result: Result<Epoch, Reason>) {
+        if self.source_claimed(req, &result) {
+            return;
+        }
         let Some((session, key)) = self.claims.remove(&req) else { return };
         let key = &key;
         if !self.is_part(session, Part::AsksToPublish) {
@@ -70,6 +102,10 @@ impl Node {
             return;
         }
         let accepted = result.and_then(|epoch| {
+            if let Err(broken) = self.is_new_here(key, epoch) {
+                self.release(key, epoch);
+                return Err(broken);
+            }
             self.drop_pull(key);
             self.share_memory();
             match self.hub.publish(key, epoch, SourceId(session.0), self.now) {
@@ -83,6 +119,7 @@ impl Node {
         match accepted {
             Err(reason) => self.refuse_publish(session, &reason),
             Ok((stream, epoch)) => {
+                self.source_yields(key);
                 self.forget_first_track(stream, key);
                 self.sessions.set_part(session, Part::Publishes { stream, epoch });
                 let Some(s) = self.sessions.get(session) else { return };
@@ -105,11 +142,21 @@ impl Node {
         }
     }
 
-    fn refuse_publish(&mut self, session: SessionId, reason: &Reason) {
+    /// S1, asserted when a publisher is accepted: nobody has published here under its epoch.
+    fn is_new_here(&self, key: &StreamKey, epoch: Epoch) -> Result<(), Reason> {
+        let before = self.hub.find(key).filter(|_| self.is_ours(key)).and_then(|s| self.hub.epoch(s));
+        must(self.limits.simulation, before != Some(epoch), "S1", || {
+            format!("{key} was granted under epoch {epoch}, under which it was published here before")
+        })
+    }
+
+    pub(super) fn refuse_publish(&mut self, session: SessionId, reason: &Reason) {
         let Some(s) = self.sessions.get(session) else { return };
+        self.timers.cancel(&Alarm::Expires(session));
         let (carrier, remote) = (s.carrier, s.remote);
         let from = remote.map(|r| format!(" {r}")).unwrap_or_default();
-        self.log_session(Level::Warn, session, reason.code, format!("publisher{from} refused: {reason}"));
+        let level = if reason.is_defect() { Level::Error } else { Level::Warn };
+        self.log_session(level, session, reason.code, format!("publisher{from} refused: {reason}"));
         if let Some(s) = self.sessions.remove(session, self.now) {
             self.counters.ended_as(s.protocol.name(), reason);
         }
@@ -178,20 +225,26 @@ impl Node {
         let s = self.sessions.get(session)?;
         let what = match s.protocol {
             Protocol::Relay => "pull",
+            _ if s.is_push() => "push",
+            _ if s.is_remote() => "source",
             _ if s.is_publisher() => "publisher",
             _ => "viewer",
         };
         let age = self.now.since(s.since).as_secs_f64();
         let (bytes, way) = if s.is_publisher() { (s.bytes_in, "in") } else { (s.bytes_out, "out") };
         let mb = bytes as f64 / 1e6;
-        let level = if reason.code == "panic" { Level::Error } else { Level::Info };
+        let (level, kind) = match reason.is_defect() {
+            true => (Level::Error, reason.code),
+            false => (Level::Info, "ended"),
+        };
         let frames = match s.part {
             Part::Plays { subscriber, .. } => self.hub.subscriber_stats(subscriber),
             _ => None,
         };
         let text = format!("{what} ended after {age:.1} s ({mb:.1} MB {way}): {reason}");
-        self.log_session(level, session, "ended", text);
+        self.log_session(level, session, kind, text);
         self.signal_session_over(session, reason);
+        self.timers.cancel(&Alarm::Expires(session));
         if let Some(s) = self.sessions.get_mut(session) {
             s.frames = frames;
         }
@@ -213,7 +266,7 @@ impl Node {
             Part::AsksToPublish => self.answer_whip(session, Err(reason)),
             Part::AsksToPlay => self.forget_waiting(session, &s.key, reason),
         }
-        self.pulls.touch(&s.key);
+        self.touch_viewers(&s.key);
         Some(s)
     }
 

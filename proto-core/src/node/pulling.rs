@@ -9,7 +9,7 @@ use crate::cluster::member::{self, Source};
 use crate::cluster::relay::PullClient;
 use crate::cluster::relay::client::{Input, Output};
 use crate::error::Reason;
-use crate::guard::{guard, strike};
+use crate::guard::{guard, must, strike};
 use crate::hub::{SourceId, StreamId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
@@ -28,6 +28,8 @@ pub(super) struct Pull {
     /// Its place in the hub, while frames come.
     pub(super) feeds: Option<(StreamId, SourceId, Epoch)>,
     pub(super) wanted: bool,
+    /// Frames that it handed on: into the hub, or refused for a reason that was counted.
+    pub(super) fed: u64,
     /// How often its machine was told something.
     told: u64,
 }
@@ -58,6 +60,12 @@ impl Pulls {
         self.by_key.len()
     }
 
+    /// How many nodes the frames of a pulled stream come through now; 0 while none come.
+    pub(super) fn hops(&self, key: &StreamKey) -> u32 {
+        let path = self.by_key.get(key).filter(|p| p.feeds.is_some()).map_or(0, |p| p.client.path().len());
+        u32::try_from(path).unwrap_or(u32::MAX)
+    }
+
     /// The nodes that a pulled stream came through, the origin first; empty for a stream that is not pulled.
     pub(super) fn path(&self, key: &StreamKey) -> &[crate::cluster::NodeId] {
         self.by_key.get(key).map_or(&[], |p| p.client.path())
@@ -72,6 +80,12 @@ impl Pulls {
 }
 
 impl Node {
+    /// Something about a stream's viewers changed: whoever brings it here looks whether it is still wanted.
+    pub(super) fn touch_viewers(&mut self, key: &StreamKey) {
+        self.pulls.touch(key);
+        self.remotes.touch(key);
+    }
+
     /// Has a stream pulled, if it is not already.
     pub(super) fn pull(&mut self, key: &StreamKey) {
         if !self.pulls.has(key) {
@@ -97,9 +111,9 @@ impl Node {
             self.pulls.by_id.insert(id, key.clone());
             self.pulls
                 .by_key
-                .insert(key.clone(), Pull { client, addr: None, feeds: None, wanted: true, told: 0 });
+                .insert(key.clone(), Pull { client, addr: None, feeds: None, wanted: true, fed: 0, told: 0 });
         }
-        self.pulls.touch(key);
+        self.touch_viewers(key);
     }
 
     /// This node becomes the stream's origin: what it pulled of it is no longer wanted.
@@ -291,7 +305,8 @@ impl Node {
             Output::Locate => {
                 let req = self.next_req();
                 self.pulls.locates.insert(req, key.clone());
-                self.member.handle(member::Input::Locate { req, key: key.clone() }, self.now);
+                let direct = self.pulls.by_key.get(key).is_some_and(|p| p.client.wants_origin());
+                self.member.handle(member::Input::Locate { req, key: key.clone(), direct }, self.now);
             }
             Output::Connect { node, addr } => self.connect_pull(key, &node, addr),
             Output::Send(message) => {
@@ -360,7 +375,8 @@ impl Node {
 
     fn feed(&mut self, key: &StreamKey, epoch: Epoch, seq: u64, ingest: Ingest) {
         let now = self.now;
-        let Some(pull) = self.pulls.by_key.get(key) else { return };
+        let Some(pull) = self.pulls.by_key.get_mut(key) else { return };
+        pull.fed += u64::from(matches!(ingest, Ingest::Frame(_)));
         let feeds = match pull.feeds {
             Some(f) if f.2 == epoch => Some(f),
             _ => {
@@ -393,6 +409,13 @@ impl Node {
             && let Some(other) = self.pulls.by_key.values().find_map(|p| p.feeds)
         {
             (stream, source, _) = other;
+        }
+        // S3: into the stream that was asked for, and no other.
+        let own = must(self.limits.simulation, self.hub.key(stream) == Some(key), "S3", || {
+            format!("a frame pulled for {key} was to go into {:?}", self.hub.key(stream))
+        });
+        if let Err(broken) = own {
+            return self.pull_broke(key, broken);
         }
         match ingest {
             Ingest::Frame(frame) => self.hub.relay(stream, source, seq, frame, now),

@@ -6,8 +6,11 @@
 //! be the one track that waits on this pair.
 
 use super::Node;
+use super::authority::Asker;
 use super::conns::{Conn, Proto};
+use super::remote;
 use super::session::{Carrier, Part, Protocol, SessionId};
+use crate::auth::secret::Secret;
 use crate::error::Reason;
 use crate::guard::guard;
 use crate::hub::delivery::Delivery;
@@ -17,7 +20,8 @@ use crate::machine::Machine;
 use crate::media::track::Origin;
 use crate::rtmp;
 use crate::rtsp;
-use crate::rtsp::server::{Input, Output as Said};
+use crate::rtsp::digest::{self, Authorization, DigestAnswer};
+use crate::rtsp::server::{Input, Output as Said, Shown};
 use crate::time::Time;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -111,6 +115,19 @@ impl Udp {
         Some(ours)
     }
 
+    /// Learns the ports of a peer that was granted its lane before they were known.
+    fn set_peer(&mut self, key: (ConnId, usize), ports: (u16, u16)) {
+        let Some((halves, _)) = self.lanes.get_mut(&key) else { return };
+        for (h, port) in halves.iter_mut().zip([ports.0, ports.1]) {
+            let peer = SocketAddr::new(h.peer.ip(), port);
+            if h.heard.is_none() && port != 0 && !self.by_source.contains_key(&(h.socket, peer)) {
+                self.by_source.remove(&(h.socket, h.peer));
+                h.peer = peer;
+                self.by_source.insert((h.socket, peer), key);
+            }
+        }
+    }
+
     fn release(&mut self, conn: ConnId) {
         let lanes: Vec<_> = self.lanes.range((conn, 0)..=(conn, usize::MAX)).map(|(k, _)| *k).collect();
         for key in lanes {
@@ -155,6 +172,10 @@ impl Udp {
     fn put(&mut self, conn: ConnId, lane: usize, rtcp: bool, bytes: &Bytes) -> bool {
         let Some((halves, local)) = self.lanes.get(&(conn, lane)) else { return false };
         let Some(half) = halves.get(usize::from(rtcp)) else { return false };
+        if half.peer.port() == 0 {
+            // A server has not said yet where it takes them.
+            return true;
+        }
         let max_segments = self.sockets.get(&half.socket).map_or(1, |s| s.max_segments);
         let spare = &mut self.spare;
         let batch = self.batches.entry(half.socket).or_insert_with(|| match spare.pop() {
@@ -201,7 +222,11 @@ impl Node {
             return self.counters.drop("datagram", "rtsp_unknown_source", n);
         };
         for datagram in bytes.chunks(stride.max(1)) {
-            self.tell_rtsp(conn, Input::Datagram { lane, rtcp, bytes: datagram });
+            if conn.is_dialled() {
+                self.tell_remote(conn, remote::Input::Datagram { lane, rtcp, bytes: datagram });
+            } else {
+                self.tell_rtsp(conn, Input::Datagram { lane, rtcp, bytes: datagram });
+            }
         }
     }
 
@@ -227,7 +252,70 @@ impl Node {
         }
     }
 
-    fn is_rtsp(&self, id: ConnId) -> bool {
+    /// Sends a datagram of a lane.
+    pub(super) fn put_rtsp_datagram(&mut self, id: ConnId, lane: usize, rtcp: bool, bytes: &Bytes) {
+        let session = self.sessions.on(Carrier::Conn(id));
+        if !self.rtsp_udp.put(id, lane, rtcp, bytes) {
+            self.counters.drop("datagram", "rtsp_no_lane", 1);
+        } else if let Some(s) = session.and_then(|s| self.sessions.get_mut(s)) {
+            s.bytes_out += bytes.len() as u64;
+        }
+    }
+
+    /// Takes a pair of ports for a lane of a server, whose own ports are not known yet.
+    pub(super) fn take_rtsp_ports(&mut self, id: ConnId, lane: usize) -> Option<(u16, u16)> {
+        let (remote, local) = self.conns.get(&id).map(|c| (c.remote.ip(), c.local))?;
+        self.rtsp_udp.take(id, lane, remote, (0, 0), local.map(|l| l.ip()))
+    }
+
+    /// A server said from which ports a lane's packets come.
+    pub(super) fn rtsp_peer_ports(&mut self, id: ConnId, lane: usize, ports: (u16, u16)) {
+        self.rtsp_udp.set_peer((id, lane), ports);
+    }
+
+    /// No lane of a connection goes over datagrams any more.
+    pub(super) fn release_rtsp_ports(&mut self, id: ConnId) {
+        self.rtsp_udp.release(id);
+    }
+
+    /// The nodes that a publisher's stream came through, as it says.
+    pub(super) fn conn_via(&self, id: ConnId) -> remote::Via {
+        match self.conns.get(&id).map(|c| &c.proto) {
+            Some(Proto::Rtsp(m)) => remote::Via::parse(m.via()),
+            Some(Proto::Rtmp(m)) => remote::Via::parse(m.via()),
+            _ => remote::Via::default(),
+        }
+    }
+
+    /// What the client of a connection shows with a request.
+    fn rtsp_asker(&mut self, id: ConnId, query: &str, shown: &Shown) -> Asker {
+        let header = shown.authorization.as_ref().map(Secret::reveal);
+        let mut asker = self.asker(id, query, header);
+        if let Some(Authorization::Digest(answer)) = header.and_then(Authorization::parse) {
+            asker.credentials.proven = self.proven(id, &answer, &shown.method);
+        }
+        asker
+    }
+
+    /// The user whom a digest proves (RFC 7616). Its nonce is the connection's, so that nobody else can use it again; that
+    /// its URI is the request's is not asked, since clients write one and the same URL in several ways.
+    fn proven(&mut self, id: ConnId, answer: &DigestAnswer, method: &str) -> Option<String> {
+        let ip = self.conn_from(id).ip;
+        let fits = answer.realm == self.config.auth.realm
+            && digest::same(answer.nonce.as_bytes(), self.authority.nonce(id).as_bytes());
+        if !fits || self.authority.policy.must_wait(ip, self.now).is_some() {
+            return None;
+        }
+        let proves = |ha1: &str| answer.proves(ha1, method);
+        if self.authority.policy.ha1(&answer.user, answer.algorithm.name()).is_some_and(proves) {
+            return Some(answer.user.clone());
+        }
+        self.authority.policy.failed(ip, self.now);
+        self.counters.drop("auth", "wrong_digest", 1);
+        None
+    }
+
+    pub(super) fn is_rtsp(&self, id: ConnId) -> bool {
         matches!(self.conns.get(&id), Some(Conn { proto: Proto::Rtsp(_), .. }))
     }
 
@@ -253,7 +341,9 @@ impl Node {
 
     /// Hands a connection that plays the next item.
     pub(super) fn tell_delivery(&mut self, id: ConnId, delivery: &Delivery) {
-        if self.is_rtsp(id) {
+        if id.is_dialled() {
+            self.tell_remote(id, remote::Input::Deliver(delivery));
+        } else if self.is_rtsp(id) {
             self.tell_rtsp(id, Input::Deliver(delivery));
         } else {
             self.tell_rtmp(id, rtmp::server::Input::Deliver(delivery));
@@ -263,6 +353,9 @@ impl Node {
     /// Tells a connection that its session is over; `stream`: because the stream is.
     pub(super) fn tell_ended(&mut self, id: ConnId, reason: Reason, stream: bool) {
         use rtmp::server::Input as Rtmp;
+        if id.is_dialled() {
+            return self.tell_remote(id, remote::Input::Close(reason));
+        }
         match (self.is_rtsp(id), stream) {
             (true, true) => self.tell_rtsp(id, Input::StreamEnded(reason)),
             (true, false) => self.tell_rtsp(id, Input::Close(reason)),
@@ -283,16 +376,21 @@ impl Node {
                 }
                 self.send(id, bytes);
             }
-            Said::Datagram { lane, rtcp, bytes } => {
-                if !self.rtsp_udp.put(id, lane, rtcp, &bytes) {
-                    self.counters.drop("datagram", "rtsp_no_lane", 1);
-                } else if let Some(s) = session.and_then(|s| self.sessions.get_mut(s)) {
-                    s.bytes_out += bytes.len() as u64;
-                }
-            }
+            Said::Datagram { lane, rtcp, bytes } => self.put_rtsp_datagram(id, lane, rtcp, &bytes),
             Said::Reading(on) => self.out.push_back(Output::Reading { conn: id, on }),
-            Said::PublishRequested { key, .. } => self.conn_publish(Protocol::Rtsp, id, key),
-            Said::DescribeRequested { key, .. } => self.conn_play(Protocol::Rtsp, id, key),
+            Said::PublishRequested { key, query, shown } => {
+                let asker = self.rtsp_asker(id, &query, &shown);
+                let via = self.conn_via(id);
+                self.conn_publish(Protocol::Rtsp, id, key, asker, via);
+            }
+            Said::DescribeRequested { key, query, shown } => {
+                let asker = self.rtsp_asker(id, &query, &shown);
+                self.conn_play(Protocol::Rtsp, id, key, asker);
+            }
+            Said::AnnounceRequested { key, query, shown } => {
+                let asker = self.rtsp_asker(id, &query, &shown);
+                self.rtsp_announced(id, key, asker);
+            }
             Said::PlayRequested => self.play_rtsp(id),
             Said::UdpWanted { lane, ports } => {
                 let Some((remote, local)) = self.conns.get(&id).map(|c| (c.remote.ip(), c.local)) else {
@@ -377,6 +475,7 @@ impl Node {
     pub(super) fn rtsp_loss(&self) -> Vec<(SessionId, f64)> {
         let conns = self.conns.iter().filter_map(|(id, conn)| match &conn.proto {
             Proto::Rtsp(m) => Some((*id, m.loss()?)),
+            Proto::Remote { machine: Some(m), .. } => Some((*id, m.loss()?)),
             _ => None,
         });
         conns
@@ -393,7 +492,12 @@ impl Node {
         crate::error::Broken::unless(u.by_source.len() == 2 * u.lanes.len(), "S7", || {
             format!("{} lanes of RTSP over datagrams, {} sources", u.lanes.len(), u.by_source.len())
         })?;
-        let gone = u.lanes.keys().find(|(conn, _)| !self.is_rtsp(*conn));
+        let has = |conn: &ConnId| match self.conns.get(conn).map(|c| &c.proto) {
+            Some(Proto::Rtsp(_)) => true,
+            Some(Proto::Remote { machine, .. }) => machine.is_some(),
+            _ => false,
+        };
+        let gone = u.lanes.keys().find(|(conn, _)| !has(conn));
         crate::error::Broken::unless(gone.is_none(), "S7", || format!("ports of {gone:?}, which is gone"))
     }
 }

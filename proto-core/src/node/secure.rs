@@ -63,6 +63,12 @@ impl Tls {
         self.clock.set(wall);
     }
 
+    /// What sessions with other servers are made of, with the authorities that a file holds.
+    pub(super) fn connector(&self, path: &str, pem: &[u8]) -> Result<tls::Connector, String> {
+        let identity = self.identity.as_ref().ok_or("this node has no cryptography for TLS")?;
+        tls::Connector::new(identity, path, pem, &self.clock)
+    }
+
     /// Whether a handshake may begin in this turn.
     fn may_begin(&mut self, now: Time, most_us: u64) -> bool {
         if self.turn.0 != now {

@@ -1,6 +1,7 @@
 //! Streams that other nodes pull from this one.
 
 use super::Node;
+use super::remote;
 use super::session::{Carrier, Part, Protocol, SessionId};
 use crate::cluster::NodeId;
 use crate::cluster::relay::PullServer;
@@ -37,7 +38,10 @@ impl Node {
             return refuse(self, reason.code, reason.text.into_owned());
         }
         let Some(stream) = self.hub.find(&key) else {
-            return refuse(self, "not_found", format!("{key} is not on this node"));
+            if !self.serve_later(conn, pull, &key, &hops) {
+                refuse(self, "not_found", format!("{key} is not on this node"));
+            }
+            return;
         };
         let accepted = PullServer::accept(
             pull,
@@ -108,6 +112,7 @@ impl Node {
     }
 
     pub(super) fn served_cancel(&mut self, conn: ConnId, pull: u64) {
+        self.waiting_gone(conn, Some(pull));
         if let Some(session) = self.sessions.on(Carrier::Pull(conn, pull)) {
             self.end_session(session, &Reason::peer("cancelled", "the other node has no viewers left"));
         }
@@ -115,6 +120,7 @@ impl Node {
 
     /// A link went: all pulls on it end.
     pub(super) fn serving_gone(&mut self, conn: ConnId) {
+        self.waiting_gone(conn, None);
         let gone: Vec<u64> =
             self.serving.by_pull.range((conn, 0)..=(conn, u64::MAX)).map(|((_, p), _)| *p).collect();
         for pull in gone {
@@ -167,6 +173,9 @@ impl Node {
             Some(Carrier::Rtc(session)) => {
                 self.rtc.handle(rtc::endpoint::Input::RequestKeyFrame { session }, self.now);
             }
+            Some(Carrier::Conn(conn)) if conn.is_dialled() => {
+                self.tell_remote(conn, remote::Input::KeyFrameWanted);
+            }
             // RTMP has no way to ask; its publishers send key frames in their own rhythm.
             Some(Carrier::Conn(conn)) => self.tell_rtsp(conn, rtsp::server::Input::KeyFrameWanted),
             _ => {}
@@ -183,7 +192,7 @@ impl Node {
     /// A stream is over on this node.
     pub(super) fn stream_ended(&mut self, key: &StreamKey, epoch: crate::cluster::Epoch) {
         if self.pulls.has(key) {
-            self.pulls.touch(key);
+            self.touch_viewers(key);
         } else {
             self.release(key, epoch);
         }

@@ -2,11 +2,13 @@
 //! `ctl sessions`, the metrics and the log tell the same story.
 
 use super::story::{Ended, Story};
+use crate::auth::Grant;
 use crate::cluster::Epoch;
 use crate::error::Broken;
 use crate::hub::{StreamId, SubscriberId, SubscriberStats};
 use crate::io::ConnId;
 use crate::media::key::StreamKey;
+use crate::node::remote::Via;
 use crate::node::signals::SignalId;
 use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -118,6 +120,8 @@ pub struct Session {
     pub rtc: Option<crate::rtc::SessionStats>,
     /// What became of a viewer's frames, once it has ended.
     pub frames: Option<SubscriberStats>,
+    /// By which right it is here.
+    pub grant: Grant,
     /// What the log said of it.
     pub story: Story,
     /// When the media that came last from a publisher is decoded, nanoseconds on its clock.
@@ -126,12 +130,24 @@ pub struct Session {
     pub key_frames: Option<Duration>,
     /// The unguessable name of its resource (WHIP, WHEP).
     pub resource: Option<String>,
+    /// The nodes that a publisher's stream came through.
+    pub(in crate::node) via: Via,
 }
 
 impl Session {
     /// The name that logs, `ctl` and the API use, such as `rtmp-12`.
     pub fn name(&self) -> String {
         format!("{}-{}", self.protocol.name(), self.id.0)
+    }
+
+    /// Whether it is on a connection that this node dialled: a source that is pulled, or a destination that is pushed to.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.carrier, Carrier::Conn(conn) if conn.is_dialled())
+    }
+
+    /// Whether it pushes the stream to another server.
+    pub fn is_push(&self) -> bool {
+        self.is_remote() && !self.is_publisher()
     }
 
     /// Whether it publishes or asks to.
@@ -205,10 +221,12 @@ impl Sessions {
                 loss: None,
                 rtc: None,
                 frames: None,
+                grant: Grant::default(),
                 story: Story::default(),
                 last_dts: None,
                 key_frames: None,
                 resource: None,
+                via: Via::default(),
             },
         );
         id

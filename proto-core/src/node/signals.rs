@@ -1,14 +1,18 @@
 //! Clients of the websocket dialect: what they ask for becomes sessions of this node, and what happens to those is told.
 
+use super::authority::{Asker, Then};
 use super::session::{Carrier, Part, Protocol, SessionId};
 use super::{Alarm, Node};
+use crate::auth::credentials::Credentials;
+use crate::auth::secret::Secret;
+use crate::auth::{Action, Decision, From, Grant};
+use crate::error::{Reason, quote};
 use crate::cluster::member::{self, Source};
-use crate::error::Reason;
 use crate::guard::guard;
 use crate::http::message::{Request, Response};
 use crate::http::websocket::code;
 use crate::hub::{self, StreamId};
-use crate::io::ConnId;
+use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::frame::{FrameKind, Ingest, NewFrame, Rotation};
 use crate::media::key::StreamKey;
@@ -32,6 +36,8 @@ struct Signal {
     app: String,
     conn: Option<ConnId>,
     remote: SocketAddr,
+    /// What it showed so far.
+    asker: Asker,
     /// The address that it dialled.
     asked: IpAddr,
     session: Option<SessionId>,
@@ -99,7 +105,12 @@ impl Node {
             self.respond(conn, Response::text(404, text));
             return true;
         }
-        self.socket_accept(conn, None);
+        let mut asker = self.asker_of(conn, request);
+        let subprotocol = subprotocol(request, &mut asker);
+        if !self.may_connect(conn, request, &app, &id, &asker) {
+            return true;
+        }
+        self.socket_accept(conn, subprotocol);
         let dialect = Dialect::new(self.limits.clone(), &id, self.now);
         let asked = asked.unwrap_or(self.advertised.public);
         let signal = Signal {
@@ -107,6 +118,7 @@ impl Node {
             app,
             conn: Some(conn),
             remote,
+            asker,
             asked,
             session: None,
             answer: None,
@@ -160,6 +172,11 @@ impl Node {
             app: key.app().to_owned(),
             conn: None,
             remote,
+            asker: Asker {
+                credentials: Credentials::default(),
+                key: None,
+                from: From { ip: remote.ip(), local: false, secure: true },
+            },
             asked: remote.ip(),
             session: Some(session),
             answer: None,
@@ -228,23 +245,14 @@ impl Node {
                     self.socket_close(conn, code::NORMAL, &reason.text);
                 }
             }
-            Output::AskName(name) => match self.signal_key(id, &name) {
-                Ok(key) if self.may_publish(&key).is_ok() => {
-                    // Here it is free; the manager knows of the other nodes.
-                    let req = self.next_req();
-                    self.signals.by_req.insert(req, id);
-                    self.member.handle(member::Input::Locate { req, key }, self.now);
-                }
-                result => self.tell_signal(id, Input::Available(result.is_ok())),
-            },
-            Output::Publish { name, sdp } => {
-                if let Err(reason) = self.signal_publishes(id, &name, &sdp) {
-                    self.counters.ended_as("ws", &reason);
-                    self.tell_signal(id, Input::Failed(&reason));
+            Output::Shown(credentials) => {
+                if let Some(signal) = self.signals.all.get_mut(&id) {
+                    signal.asker.credentials = credentials;
                 }
             }
-            Output::Find(name) => self.signal_plays(id, &name, None),
-            Output::Offer { name, channel } => self.signal_plays(id, &name, Some(channel)),
+            Output::AskName(_) | Output::Publish { .. } | Output::Find(_) | Output::Offer { .. } => {
+                self.signal_wants(id, said);
+            }
             Output::Answer(sdp) => self.signal_answers(id, &sdp),
             Output::Start => {
                 let session = self.signals.all.get(&id).and_then(|s| s.session);
@@ -289,6 +297,105 @@ impl Node {
         true
     }
 
+    /// A client wants to publish or play, or to know whether it could: once it is sure that it may.
+    fn signal_wants(&mut self, id: SignalId, said: Output) {
+        let (action, name) = match &said {
+            Output::AskName(name) | Output::Publish { name, .. } => (Action::Publish, name),
+            Output::Find(name) | Output::Offer { name, .. } => (Action::Play, name),
+            _ => return,
+        };
+        let Some(mut asker) = self.signals.all.get(&id).map(|s| s.asker.clone()) else { return };
+        let key = match (self.signal_key(id, name), action) {
+            (Ok(key), Action::Publish) => Ok(self.named_by(key, &mut asker)),
+            (found, _) => found,
+        };
+        let grant = match &key {
+            Ok(key) => match self.decide(action, Some(key), &asker) {
+                Decision::Allow(grant) => grant,
+                Decision::Refuse(refusal) => return self.signal_not_permitted(id, &refusal.reason),
+                Decision::Pending(pending) => return self.verify_then(pending, Then::Signal(id, said)),
+            },
+            Err(_) => Grant::default(),
+        };
+        match said {
+            Output::AskName(_) => {
+                let identity = grant.identity.name();
+                match key {
+                    Ok(key) if self.may_publish(&key, &identity).is_ok() => {
+                        // Here it is free; the manager knows of the other nodes.
+                        let req = self.next_req();
+                        self.signals.by_req.insert(req, id);
+                        self.member.handle(member::Input::Locate { req, key, direct: true }, self.now);
+                    }
+                    result => self.tell_signal(id, Input::Available(result.is_ok())),
+                }
+            }
+            Output::Publish { sdp, .. } => {
+                if let Err(reason) = key.and_then(|key| self.signal_publishes(id, key, &sdp, grant)) {
+                    self.counters.ended_as("ws", &reason);
+                    self.tell_signal(id, Input::Failed(&reason));
+                }
+            }
+            Output::Offer { channel, .. } => self.signal_plays(id, key, Some(channel), grant),
+            _ => self.signal_plays(id, key, None, grant),
+        }
+    }
+
+    /// What a client wanted is done, now that its password was verified.
+    pub(super) fn signal_again(&mut self, id: SignalId, said: Output) {
+        if self.signals.contains(id) {
+            self.signal_wants(id, said);
+        }
+    }
+
+    /// A client may not have what it wanted.
+    pub(super) fn signal_not_permitted(&mut self, id: SignalId, reason: &Reason) {
+        let Some(signal) = self.signals.all.get(&id) else { return };
+        let text = format!("client {} of {} refused: {reason}", signal.remote, quote(&signal.app));
+        self.log(Level::Warn, "ws", reason.code, text);
+        self.counters.ended_as("ws", reason);
+        self.tell_signal(id, Input::Rejected(reason));
+    }
+
+    /// Whether a client whose websocket is asked for may come in as far as that can be known: whoever shows something that is
+    /// good for neither publishing nor playing under this id is told at once. A viewer's id is not its stream's name, so
+    /// that it is seen only when it asks for one.
+    pub(super) fn may_connect(
+        &mut self,
+        conn: ConnId,
+        request: &Request,
+        app: &str,
+        id: &str,
+        asker: &Asker,
+    ) -> bool {
+        let Ok(key) = StreamKey::join(app, id) else { return true };
+        if !self.authority.policy.is_on() || asker.credentials.is_empty() || id.starts_with("subscriber-") {
+            return true;
+        }
+        let mut asker = asker.clone();
+        let public = self.named_by(key.clone(), &mut asker);
+        let mut refused = None;
+        for (action, key) in [(Action::Publish, &public), (Action::Play, &key)] {
+            match self.decide(action, Some(key), &asker) {
+                Decision::Allow(_) => return true,
+                Decision::Refuse(refusal) => _ = refused.get_or_insert(refusal),
+                Decision::Pending(pending) => {
+                    self.verify_then(pending, Then::Socket(conn, request.clone()));
+                    return false;
+                }
+            }
+        }
+        let Some(refusal) = refused else { return true };
+        let remote = self.conns.get(&conn).map(|c| c.remote.to_string()).unwrap_or_default();
+        let text = format!("client {remote} of {} refused: {}", quote(app), refusal.reason);
+        self.log(Level::Warn, "ws", refusal.reason.code, text);
+        self.counters.ended_as("ws", &refusal.reason);
+        self.socket_accept(conn, None);
+        self.socket_send(conn, &crate::signalling::rejected());
+        self.socket_close(conn, code::POLICY, &refusal.reason.text);
+        false
+    }
+
     fn say(&mut self, id: SignalId, way: Way, text: &str) {
         let Some(signal) = self.signals.all.get(&id) else { return };
         match way {
@@ -329,14 +436,20 @@ impl Node {
         }
     }
 
-    fn signal_publishes(&mut self, id: SignalId, name: &str, sdp: &str) -> Result<(), Reason> {
-        let key = self.signal_key(id, name)?;
-        self.may_publish(&key)?;
+    fn signal_publishes(
+        &mut self,
+        id: SignalId,
+        key: StreamKey,
+        sdp: &str,
+        grant: Grant,
+    ) -> Result<(), Reason> {
+        self.may_publish(&key, &grant.identity.name())?;
         let Some(signal) = self.signals.all.get(&id) else { return Ok(()) };
         let candidates = self.advertised.candidates(signal.asked, self.config.webrtc.port);
         let remote = signal.remote;
         let (rtc, answer) = self.rtc_publish(sdp, &candidates, Some(remote))?;
         let session = self.signal_session(id, Part::AsksToPublish, key, Carrier::Rtc(rtc));
+        self.grant(session, grant);
         self.signal_is_used(id);
         if let Some(signal) = self.signals.all.get_mut(&id) {
             signal.answer = Some(answer);
@@ -366,14 +479,20 @@ impl Node {
         true
     }
 
-    fn signal_plays(&mut self, id: SignalId, name: &str, wants_offer: Option<bool>) {
-        let found = self.no_room().map_or_else(|| self.signal_key(id, name), Err);
-        match found {
+    fn signal_plays(
+        &mut self,
+        id: SignalId,
+        key: Result<StreamKey, Reason>,
+        wants_offer: Option<bool>,
+        grant: Grant,
+    ) {
+        match self.no_room().map_or(key, Err) {
             Ok(key) => {
                 if let Some(signal) = self.signals.all.get_mut(&id) {
                     signal.wants_offer = wants_offer;
                 }
                 let session = self.signal_session(id, Part::AsksToPlay, key, Carrier::Signal(id));
+                self.grant(session, grant);
                 self.find_stream(session);
             }
             Err(reason) if wants_offer.is_some() => self.tell_signal(id, Input::Failed(&reason)),
@@ -406,6 +525,7 @@ impl Node {
             // It only wanted to know.
             signal.session = None;
             self.signals.by_session.remove(&session);
+            self.timers.cancel(&Alarm::Expires(session));
             if let Some(s) = self.sessions.remove(session, self.now) {
                 self.pulls.touch(&s.key);
             }
@@ -511,4 +631,17 @@ impl Node {
         self.rtc.handle(rtc::Input::RequestKeyFrame { session: rtc }, self.now);
         self.key_frames_every(session, every);
     }
+}
+
+/// The subprotocol of pages that show a token with the handshake, which no page may give a header of its own: they offer
+/// [`SUBPROTOCOL`] and `token.` with the token after it.
+const SUBPROTOCOL: &str = "headwater";
+
+fn subprotocol(request: &Request, asker: &mut Asker) -> Option<&'static str> {
+    let offered: Vec<&str> = request.header("sec-websocket-protocol")?.split(',').map(str::trim).collect();
+    let token = offered.iter().find_map(|o| o.strip_prefix("token."));
+    if let Some(token) = token.filter(|t| !t.is_empty()) {
+        asker.credentials.token = Some(Secret::new(token));
+    }
+    offered.contains(&SUBPROTOCOL).then_some(SUBPROTOCOL)
 }

@@ -20,6 +20,8 @@ pub(super) struct Counters {
     pub(super) ended: BTreeMap<(&'static str, &'static str, &'static str), u64>,
     /// Things dropped, per (what, reason).
     pub(super) dropped: BTreeMap<(&'static str, &'static str), u64>,
+    /// Sources and destinations: how often each came so far, per (kind, step).
+    pub(super) remotes: BTreeMap<(&'static str, &'static str), u64>,
     /// Datagrams received.
     pub(super) datagrams_in: u64,
     /// Datagrams (segments) sent.
@@ -71,6 +73,10 @@ impl Counters {
             Fault::Limit => "limit",
         };
         *self.ended.entry((what, fault, reason.code)).or_default() += 1;
+    }
+
+    pub(super) fn remote(&mut self, what: &'static str, step: &'static str) {
+        *self.remotes.entry((what, step)).or_default() += 1;
     }
 
     pub(super) fn drop(&mut self, what: &'static str, reason: &'static str, n: u64) {

@@ -119,7 +119,7 @@ impl Node {
             None => format!("it has lived for {age:.1} s"),
         };
         let mut words = vec![format!("{} {what} {} by {}{from}; {life}", s.name(), s.key, s.protocol.name())];
-        words.push("right to do so: everybody has it, this node has no authorisation".to_owned());
+        words.push(format!("right to do so: {}", s.grant.words(self.wall_s())));
         words.push(self.placed_words(s));
         match s.first_frame {
             Some(at) => {

@@ -1,5 +1,6 @@
 //! The node as a whole, driven by hand: what no single machine can show.
 
+mod auth;
 mod dialect;
 mod proxy;
 

@@ -121,6 +121,7 @@ impl Node {
                 }
             }
             Input::Answer { ask, answer: Answer::Bridged(done) } => self.bridged(ask, done),
+            Input::Answer { ask, answer: Answer::Checked(right) } => self.password_checked(ask, right),
             Input::Answer { ask, answer } => self.answered(ask, answer),
             Input::Drain => self.drain(),
         }
@@ -146,16 +147,21 @@ impl Node {
             self.advertised.private
         );
         self.log(Level::Info, "node", "start", text);
-        if !self.config.bind.is_loopback() {
-            let text = "anyone who reaches this node may publish and play: there is no authorisation yet; \
-                        restrict access by --bind or a firewall where that is not wanted";
+        if let Some(wrong) = self.authority.policy.wrong() {
+            let text = format!("everybody is refused everything: {wrong}");
+            self.log(Level::Error, "auth", "auth_wrong", text);
+        } else if !self.authority.policy.is_on() && !self.config.bind.is_loopback() {
+            let text = "anyone who reaches this node may publish and play: auth.rules is empty; write rules, or restrict \
+                        access by --bind or a firewall where that is not wanted";
             self.log(Level::Warn, "node", "open", text.to_owned());
         }
         let bind = self.config.webrtc_addr();
         self.out.push_back(Output::OpenUdp { socket: MEDIA_SOCKET, bind });
         self.start_tls();
+        self.read_key_set();
         self.open_rtsp_udp();
         self.join_cluster();
+        self.start_remotes();
         let first = self.now + Duration::from_millis(self.limits.report_ms);
         self.timers.set(Alarm::Report, Deadline::new(first, "load is measured and reported"));
     }
@@ -187,7 +193,10 @@ impl Node {
                 Alarm::Bridge(id) => self.bridge_due(id),
                 Alarm::Report => self.report(),
                 Alarm::Certificates => self.look_at_certificates(),
+                Alarm::KeySet => self.read_key_set(),
+                Alarm::Expires(session) => self.right_ends(session),
                 Alarm::Proxy => self.look_at_proxies(),
+                Alarm::Remote(id) => self.remote_due(&id),
                 Alarm::DrainEnds => self.drain_ends(),
             }
         }
@@ -242,6 +251,9 @@ impl Node {
                 quiet = false;
             }
             if self.settle_pulls() {
+                quiet = false;
+            }
+            if self.settle_remotes() {
                 quiet = false;
             }
             if quiet {
@@ -365,8 +377,15 @@ impl Node {
             HubEvent::Ended { stream, key, reason, stats } => {
                 self.forget_first_track(stream, &key);
                 // Why it is no longer pulled has been said.
-                let level = if self.is_ours(&key) { Level::Info } else { Level::Debug };
-                self.log_stream(level, key.to_string(), "ended", format!("the stream ended: {reason}"));
+                let (level, kind) = match (reason.is_defect(), self.is_ours(&key)) {
+                    (true, _) => (Level::Error, reason.code),
+                    (false, true) => (Level::Info, "ended"),
+                    (false, false) => (Level::Debug, "ended"),
+                };
+                if reason.is_defect() {
+                    self.counters.ended_as("stream", &reason);
+                }
+                self.log_stream(level, key.to_string(), kind, format!("the stream ended: {reason}"));
                 self.stream_ended(&key, stats.epoch);
             }
             HubEvent::Notice(stream, notice) => {

@@ -1,8 +1,10 @@
 //! What HTTP answers: pages at once, WHIP, WHEP and pairing when the cluster has answered.
 
+use super::gate::Gate;
 use super::operators::NO_MANAGER;
 use super::session::{Carrier, Part, Protocol, SessionId};
 use super::{Node, api};
+use crate::auth::Grant;
 use crate::cluster::manager::Placement;
 use crate::cluster::placement::Refusal;
 use crate::error::{Reason, quote};
@@ -48,6 +50,8 @@ pub(super) struct WaitingPair {
     pub(super) secure: Option<String>,
     /// Asked in the dialect's second generation, which has shapes of its own.
     pub(super) second: bool,
+    /// By which right.
+    pub(super) grant: Grant,
 }
 
 /// What a WHEP viewer is answered.
@@ -62,9 +66,14 @@ pub(super) struct Answered {
 impl Node {
     /// A whole request arrived on a connection.
     pub(super) fn request(&mut self, conn: ConnId, request: Request) {
-        let route = router::route(&request);
+        let mut route = router::route(&request);
         let crossing = route.cross_origin();
-        if let Some(mut response) = self.answer(conn, &request, route) {
+        let answer = match self.gate(conn, &request, &mut route) {
+            Gate::Open(grant) => self.answer(conn, &request, route, grant),
+            Gate::Shut(response) => Some(*response),
+            Gate::Later => None,
+        };
+        if let Some(mut response) = answer {
             self.log_refusal(conn, &request, &response);
             if crossing {
                 // Pages send credentials to the login, and only there.
@@ -78,16 +87,16 @@ impl Node {
     }
 
     /// The answer to a request, or `None` if it comes later.
-    fn answer(&mut self, conn: ConnId, request: &Request, route: Route) -> Option<Response> {
+    fn answer(&mut self, conn: ConnId, request: &Request, route: Route, grant: Grant) -> Option<Response> {
         Some(match route {
             Route::Home => pages::home(request),
             Route::Watch(_) => pages::watch(request),
             Route::Publish(_) => pages::publish(request),
             Route::Client => pages::client(request),
             Route::Asset(name) => pages::asset(&name, request),
-            Route::Whip(key) => return self.whip(conn, request, key),
-            Route::Whep(key) => return self.whep(conn, request, key),
-            Route::WhepOffer(key) => return self.whep_offer(conn, request, key),
+            Route::Whip(key) => return self.whip(conn, request, key, grant),
+            Route::Whep(key) => return self.whep(conn, request, key, grant),
+            Route::WhepOffer(key) => return self.whep_offer(conn, request, key, grant),
             Route::WhipResource { id } => self.resource(conn, request, &id, Protocol::Whip),
             Route::WhepResource { id } => self.resource(conn, request, &id, Protocol::Whep),
             Route::ProxyEndpoint { protocol, key } => {
@@ -96,11 +105,11 @@ impl Node {
             Route::ProxyResource { node, path } => {
                 return self.carry_to_resource(conn, request, &node, &path);
             }
-            Route::Event(query) => return self.pair(conn, request, query, false),
+            Route::Event(query) => return self.pair(conn, request, query, false, grant),
             Route::Sm1(call) => self.sm1(conn, request, call),
             Route::Sm2(sm2::Call::Pair { group, query }) => match self.no_group(&group) {
                 Some((status, text)) => sm2::error(status, &text),
-                None => return self.pair(conn, request, query, true),
+                None => return self.pair(conn, request, query, true, grant),
             },
             Route::Sm2(call) => self.sm2(conn, request, call),
             Route::Sm2Preflight => cors::options_with_credentials(request, "PUT, OPTIONS"),
@@ -109,11 +118,16 @@ impl Node {
             Route::Api(ApiRoute::Streams) => crate::http::api::answer(&self.api_streams()),
             Route::Api(ApiRoute::Sessions) => crate::http::api::answer(&self.api_sessions()),
             Route::Api(ApiRoute::Proxies) => crate::http::api::answer(&self.api_proxies()),
+            Route::Api(ApiRoute::Sources) => crate::http::api::answer(&self.api_sources()),
+            Route::Api(ApiRoute::Destinations) => crate::http::api::answer(&self.api_destinations()),
             Route::Api(ApiRoute::Kick(name)) => self.kick(conn, request, &name),
             Route::Api(ApiRoute::Placed(key)) => self.api_placed(&key),
             Route::Api(ApiRoute::Drain { node, on }) => self.api_drain(conn, request, &node, on),
             Route::Api(ApiRoute::Warm(key)) => self.api_warm(conn, request, &key),
             Route::Api(ApiRoute::Why(name)) => self.api_why(&name),
+            Route::Api(ApiRoute::Token) => self.api_token(conn, request),
+            Route::Api(ApiRoute::Revoked) => self.api_revoked(),
+            Route::Api(ApiRoute::Revoke(name)) => self.api_revoke(conn, request, &name),
             Route::Metrics => Response::new(200)
                 .with_body("application/openmetrics-text; version=1.0.0; charset=utf-8", self.metrics()),
             Route::Healthz => Response::text(200, "ok"),
@@ -137,7 +151,7 @@ impl Node {
             return;
         }
         let body = String::from_utf8_lossy(&response.body);
-        let (method, path) = (request.method.name(), quote(&request.path));
+        let (method, path) = (request.method.name(), self.shown_path(request));
         let text = format!("{remote}: {method} {path} answered {status}: {}", quote(body.trim()));
         self.log(Level::Warn, "http", "http_refused", text);
     }
@@ -156,7 +170,7 @@ impl Node {
         self.conns.get(&conn).and_then(|c| c.local).map_or(self.advertised.public, |l| l.ip())
     }
 
-    fn whip(&mut self, conn: ConnId, request: &Request, key: StreamKey) -> Option<Response> {
+    fn whip(&mut self, conn: ConnId, request: &Request, key: StreamKey, grant: Grant) -> Option<Response> {
         let offer = match whip::offer(request) {
             Ok(offer) => offer,
             Err(response) => return Some(*response),
@@ -166,7 +180,7 @@ impl Node {
             node.counters.ended_as("whip", &reason);
             Some(whip::refusal(&reason))
         };
-        if let Err(reason) = self.may_publish(&key) {
+        if let Err(reason) = self.may_publish(&key, &grant.identity.name()) {
             return refuse(self, reason);
         }
         let candidates = self.advertised.candidates(self.asked(conn), self.config.webrtc.port);
@@ -179,6 +193,7 @@ impl Node {
                     self.sessions.add(Protocol::Whip, Part::AsksToPublish, key, remote, carrier, self.now);
                 let secret = self.rng.fork("resource", session.0).token(32);
                 self.sessions.name_resource(session, secret);
+                self.grant(session, grant);
                 self.whip_waiting
                     .insert(session, WaitingAnswer { conn, answer, dialect: is_dialect(request) });
                 self.claim(session);
@@ -250,24 +265,32 @@ impl Node {
     }
 
     /// A viewer of the dialect wants an offer of ours.
-    fn whep_offer(&mut self, conn: ConnId, request: &Request, key: StreamKey) -> Option<Response> {
+    fn whep_offer(
+        &mut self,
+        conn: ConnId,
+        request: &Request,
+        key: StreamKey,
+        grant: Grant,
+    ) -> Option<Response> {
         if let Some(reason) = self.no_room() {
             return Some(whip::refusal(&reason));
         }
         let channel = request.query("signal").is_some_and(|s| s == "true");
-        self.whep_waits(conn, key, WaitingOffer { conn, offer: Err(channel), dialect: true });
+        self.whep_waits(key, WaitingOffer { conn, offer: Err(channel), dialect: true }, grant);
         None
     }
 
-    fn whep_waits(&mut self, conn: ConnId, key: StreamKey, waiting: WaitingOffer) {
+    fn whep_waits(&mut self, key: StreamKey, waiting: WaitingOffer, grant: Grant) {
+        let conn = waiting.conn;
         let remote = self.conns.get(&conn).map(|c| c.remote);
         let carrier = Carrier::Request(conn);
         let session = self.sessions.add(Protocol::Whep, Part::AsksToPlay, key, remote, carrier, self.now);
+        self.grant(session, grant);
         self.whep_waiting.insert(session, waiting);
         self.find_stream(session);
     }
 
-    fn whep(&mut self, conn: ConnId, request: &Request, key: StreamKey) -> Option<Response> {
+    fn whep(&mut self, conn: ConnId, request: &Request, key: StreamKey, grant: Grant) -> Option<Response> {
         let offer = match whip::offer(request) {
             Ok(offer) => offer.to_owned(),
             Err(response) => return Some(*response),
@@ -284,7 +307,7 @@ impl Node {
             return Some(whip::refusal(&reason));
         }
         let dialect = is_dialect(request);
-        self.whep_waits(conn, key, WaitingOffer { conn, offer: Ok(offer), dialect });
+        self.whep_waits(key, WaitingOffer { conn, offer: Ok(offer), dialect }, grant);
         None
     }
 
@@ -420,7 +443,14 @@ impl Node {
         EventUrls::new(at, &door, action, key)
     }
 
-    fn pair(&mut self, conn: ConnId, request: &Request, query: EventQuery, second: bool) -> Option<Response> {
+    fn pair(
+        &mut self,
+        conn: ConnId,
+        request: &Request,
+        query: EventQuery,
+        second: bool,
+        grant: Grant,
+    ) -> Option<Response> {
         let most = self.limits.pair_nodes;
         if query.endpoints.is_some_and(|n| n as usize > most) {
             let text = format!("endpoints may be at most {most} (limits.pair_nodes)");
@@ -433,7 +463,7 @@ impl Node {
         self.next_req += 1;
         let req = self.next_req;
         manager.handle(api::pair_input(req, &query), self.now);
-        self.pair_waiting.insert(req, WaitingPair { conn, query, secure, second });
+        self.pair_waiting.insert(req, WaitingPair { conn, query, secure, second, grant });
         None
     }
 
@@ -455,24 +485,25 @@ impl Node {
         if self.proxy_placed(req, &result) {
             return;
         }
-        let Some(WaitingPair { conn, query, secure, second }) = self.pair_waiting.remove(&req) else {
+        let Some(WaitingPair { conn, query, secure, second, grant }) = self.pair_waiting.remove(&req) else {
             return;
         };
         let response = match result {
             Ok(placement) => {
                 self.gave_out(query.action, &query.key, &placement);
+                let token = self.pair_token(&query, &grant);
                 let nodes = std::iter::once(&placement.node).chain(&placement.others);
                 if second {
                     let role = if query.action == Action::Broadcast { "origin" } else { "edge" };
                     let list = nodes.filter_map(|n| {
                         let here = self.viewers_at(n, &query.key);
-                        let urls = self.urls_at(secure.as_deref(), n, query.action, &query.key);
+                        let urls = self.urls_at(secure.as_deref(), n, query.action, &query.key).with_token(&token);
                         self.sm2_node(n, &query.key, role, here, Some(urls))
                     });
                     crate::http::api::answer(&list.collect::<Vec<_>>())
                 } else {
                     let node = |n: &crate::wire::link::NodeInfo| {
-                        let urls = self.urls_at(secure.as_deref(), n, query.action, &query.key);
+                        let urls = self.urls_at(secure.as_deref(), n, query.action, &query.key).with_token(&token);
                         EventNode::new(&query.key, n.advertised.host(), n.region.clone(), urls)
                     };
                     event::answer(&query, &nodes.map(node).collect::<Vec<_>>())

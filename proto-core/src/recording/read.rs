@@ -343,6 +343,14 @@ fn input(c: &mut Cursor) -> Read<Recorded> {
             Input::Answer { ask, answer: Answer::Resolved(found) }
         }
         15 => Input::Drain,
+        19 => {
+            let ask = AskId(c.number()?);
+            let right = match c.byte()? {
+                2 => Err(c.text()?),
+                right => Ok(right == 1),
+            };
+            Input::Answer { ask, answer: Answer::Checked(right) }
+        }
         17 => {
             let ask = AskId(c.number()?);
             let found = if c.byte()? == 1 { Ok(c.blob()?) } else { Err(c.text()?) };

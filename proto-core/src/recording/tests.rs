@@ -215,6 +215,8 @@ fn recorded() -> impl Strategy<Value = Recorded> {
                 .prop_map(|(ask, found)| Input::Answer { ask: AskId(ask), answer: Answer::File(found) }),
             (any::<u64>(), bridged())
                 .prop_map(|(ask, done)| Input::Answer { ask: AskId(ask), answer: Answer::Bridged(done) }),
+            (any::<u64>(), proptest::result::maybe_ok(any::<bool>(), ".{0,20}"))
+                .prop_map(|(ask, right)| Input::Answer { ask: AskId(ask), answer: Answer::Checked(right) }),
             (socket(), proptest::option::of(ip()), address(), bytes(), any::<usize>()).prop_map(
                 |(socket, src, dst, bytes, refused)| {
                     let mut batch = Box::new(Batch::new(socket));

@@ -255,6 +255,17 @@ impl Writer {
                 }
             }
             Input::Drain => out.push(15),
+            Input::Answer { ask, answer: Answer::Checked(right) } => {
+                out.push(19);
+                number(out, ask.0);
+                match right {
+                    Ok(right) => out.push(u8::from(*right)),
+                    Err(why) => {
+                        out.push(2);
+                        text(out, why);
+                    }
+                }
+            }
             Input::Answer { ask, answer: Answer::Bridged(done) } => {
                 out.push(18);
                 number(out, ask.0);

@@ -6,11 +6,14 @@
 
 use crate::error::Reason;
 use dimpl::Dtls;
+use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use str0m::config::{DtlsCert, DtlsVersion};
-use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion};
+use str0m::crypto::dtls::{
+    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile,
+};
 use str0m::crypto::{CryptoError, CryptoProvider};
 
 /// First retransmission of a handshake flight. dimpl's own second is longer than a viewer waits for a picture.
@@ -103,6 +106,39 @@ impl Identity {
     }
 }
 
+/// What a handshake agrees on for SRTP: the keying material of both sides (RFC 5764, 4.2), the profile, and whether our
+/// half of it is the client's.
+pub(super) struct Exported {
+    pub(super) material: Vec<u8>,
+    pub(super) profile: SrtpProfile,
+    pub(super) client: bool,
+}
+
+/// Where a handshake that str0m conducts leaves its keys, for a session that opens media itself.
+#[derive(Clone, Default)]
+pub(super) struct Tap(Arc<Mutex<Option<Exported>>>);
+
+thread_local! {
+    /// The tap of the handshake that str0m is about to begin. str0m hands nothing of a session through to its provider,
+    /// so it is laid here for the length of one call.
+    static NEXT: RefCell<Option<Tap>> = const { RefCell::new(None) };
+}
+
+impl Tap {
+    /// Does what begins one handshake on this thread, which leaves its keys here.
+    pub(super) fn during<T>(&self, begin: impl FnOnce() -> T) -> T {
+        NEXT.with(|next| next.replace(Some(self.clone())));
+        let begun = begin();
+        NEXT.with(RefCell::take);
+        begun
+    }
+
+    /// The keys, once. They are there as soon as the handshake stands, whoever the peer turns out to be.
+    pub(super) fn take(&self) -> Option<Exported> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 #[derive(Debug)]
 struct Provider {
     config: Arc<dimpl::Config>,
@@ -121,7 +157,8 @@ impl DtlsProvider for Provider {
         _version: DtlsVersion,
         _mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        Ok(Box::new(Session::new(self.config.clone(), cert.clone(), now)))
+        let tap = NEXT.with(RefCell::take);
+        Ok(Box::new(Session::new(self.config.clone(), cert.clone(), now, tap)))
     }
 }
 
@@ -135,6 +172,7 @@ struct Session {
     now: Instant,
     connected: bool,
     closing: bool,
+    tap: Option<Tap>,
 }
 
 impl fmt::Debug for Session {
@@ -144,9 +182,9 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    fn new(config: Arc<dimpl::Config>, certificate: DtlsCert, now: Instant) -> Session {
+    fn new(config: Arc<dimpl::Config>, certificate: DtlsCert, now: Instant, tap: Option<Tap>) -> Session {
         let dtls = Dtls::new_12(config.clone(), certificate.clone(), now);
-        Session { config, certificate, dtls, active: None, now, connected: false, closing: false }
+        Session { config, certificate, dtls, active: None, now, connected: false, closing: false, tap }
     }
 
     fn forgive(&mut self, result: Result<(), DtlsImplError>) -> Result<(), DtlsImplError> {
@@ -183,8 +221,13 @@ impl DtlsInstance for Session {
     }
 
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
+        let client = self.dtls.is_active();
         let output = self.dtls.poll_output(buf);
         self.connected |= matches!(output, DtlsOutput::Connected);
+        if let (DtlsOutput::KeyingMaterial(material, profile), Some(tap)) = (&output, &self.tap) {
+            let exported = Exported { material: material.to_vec(), profile: *profile, client };
+            *tap.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(exported);
+        }
         output
     }
 

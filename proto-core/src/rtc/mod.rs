@@ -5,6 +5,7 @@ pub mod dtls;
 pub mod egress;
 pub mod endpoint;
 pub mod frames;
+mod intake;
 mod offering;
 pub mod path;
 mod peer;

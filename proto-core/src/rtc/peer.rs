@@ -6,12 +6,13 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::codecs;
-use super::dtls::Identity;
+use super::dtls::{Identity, Tap};
 use super::egress::{Egress, Lane, Written};
 use super::path::{self, Path};
 use super::publisher::Publisher;
 use super::sdp::{Accepted, Prepared, Wish};
 use crate::error::Reason;
+use crate::guard::must_here;
 use crate::hub::delivery::Delivery;
 use crate::io::{ConnId, Level, SocketId};
 use crate::limits::Limits;
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 use str0m::change::SdpOffer;
 use str0m::channel::{ChannelData, ChannelId};
 use str0m::config::CryptoProvider;
-use str0m::media::{KeyframeRequestKind, Mid};
+use str0m::media::Mid;
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
@@ -60,6 +61,8 @@ pub struct SessionStats {
     pub packets_lost: u64,
     /// RTP packets of a publisher that came after they were given up.
     pub packets_late: u64,
+    /// Packets of a publisher that had come before, or so long ago that nobody can say.
+    pub packets_repeated: u64,
     /// Access units of a publisher left out because packets of theirs were lost or made no sense.
     pub frames_damaged: u64,
     /// Access units of a publisher left out because what they refer to is missing.
@@ -174,6 +177,9 @@ pub(super) struct Peer {
     unanswered: bool,
     /// The peer's data channel for signalling.
     channel: Option<ChannelId>,
+    tap: Tap,
+    /// The path on which the peer's media came last; what it is told of it goes there.
+    media: Option<Path>,
     stats: SessionStats,
     pub(super) sent: VecDeque<Sent>,
     pub(super) events: VecDeque<PeerEvent>,
@@ -218,7 +224,8 @@ impl Peer {
             .set_sctp_max_buffered_amount(limits.rtc_channel_bytes)
             .set_stats_interval(Some(STATS_INTERVAL));
         codecs::configure(config.codec_config(), prepared);
-        let mut rtc = config.build(instant(base, now));
+        let tap = Tap::default();
+        let mut rtc = tap.during(|| config.build(instant(base, now)));
         for candidate in path::candidates(candidates, tcp_ports)? {
             rtc.add_local_candidate(candidate);
         }
@@ -242,12 +249,7 @@ impl Peer {
             ));
         }
         let role = match wish {
-            Wish::Publish => Role::Publisher(Box::new(Publisher::new(
-                video.map(|l| l.mid),
-                audio.map(|l| l.mid),
-                prepared,
-                &limits,
-            ))),
+            Wish::Publish => Role::Publisher(Box::new(Publisher::new(prepared, &limits, rng))),
             Wish::Play { .. } => {
                 if let Some(lane) = video {
                     let cap = limits.rtx_percent as f32 / 100.0;
@@ -285,6 +287,8 @@ impl Peer {
             restarted: false,
             unanswered: offered,
             channel: None,
+            tap,
+            media: None,
             stats: SessionStats::default(),
             sent: VecDeque::new(),
             events: VecDeque::new(),
@@ -444,6 +448,17 @@ impl Peer {
         self.remote = Some(path.remote());
         self.heard_on(path, false, now);
         self.stats.bytes_in += datagram.len() as u64;
+        // Media of a publisher is ours; what comes of it before there are keys is nobody's.
+        if let Role::Publisher(publisher) = &mut self.role
+            && datagram.first().is_some_and(|first| first >> 6 == 2)
+        {
+            if !self.connected || !publisher.datagram(datagram, now, &mut self.stats) {
+                return Verdict::Unauthentic;
+            }
+            self.heard = now;
+            self.media = Some(path);
+            return Verdict::Taken;
+        }
         self.input(input);
         Verdict::Taken
     }
@@ -557,33 +572,39 @@ impl Peer {
         if !self.connected && now.since(self.opened).as_millis() as u64 >= limits.rtc_handshake_ms {
             self.closing.get_or_insert(handshake_timeout(limits, self.heard > self.opened));
             self.closed = true;
-        } else if now.since(self.heard).as_millis() as u64 >= limits.rtc_consent_ms
-            && !limits.simulation.planted(Bug::ConsentIgnored)
-        {
-            self.closing.get_or_insert(silent(limits));
-            self.closed = true;
-        } else if self.rtc_deadline <= now {
+        } else if !self.consent(now) && self.rtc_deadline <= now {
             self.input(Input::Timeout(instant(self.base, now)));
         }
     }
 
+    /// RFC 7675: whom nothing was heard of for so long is sent nothing more. Answers whether the session is over by that.
+    fn consent(&mut self, now: Time) -> bool {
+        let limits = &self.limits;
+        let over = now.since(self.heard).as_millis() as u64 >= limits.rtc_consent_ms
+            && !limits.simulation.planted(Bug::ConsentIgnored);
+        if over && !self.closed {
+            self.closing.get_or_insert(silent(limits));
+            self.closed = true;
+        }
+        over
+    }
+
     /// Takes everything out of str0m. Called after every input.
     pub(super) fn drain(&mut self, now: Time) {
-        loop {
-            self.drain_rtc(now);
-            let Role::Publisher(publisher) = &mut self.role else { break };
+        // Whatever woke it: after a long sleep a frame may come before the timer does.
+        self.consent(now);
+        self.drain_rtc(now);
+        if let Role::Publisher(publisher) = &mut self.role {
             publisher.run(now, &mut self.stats, &mut self.events);
-            if self.closing.is_none()
-                && let Some(mid) = publisher.key_request_due(now)
-            {
-                publisher.key_requested(now);
-                if let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(mid, None) {
-                    stream.request_keyframe(KeyframeRequestKind::Pli);
-                    self.input(Input::Timeout(instant(self.base, now)));
-                    continue;
+            if self.closing.is_none() {
+                publisher.tell(now);
+            }
+            for packet in publisher.intake.out.drain(..) {
+                if let Some(path) = self.media {
+                    self.stats.bytes_out += packet.len() as u64;
+                    self.sent.push_back((path, packet));
                 }
             }
-            break;
         }
         if self.closed
             && let Some(reason) = &self.closing
@@ -620,6 +641,10 @@ impl Peer {
                     // Without its connection it is lost, as on any network.
                     if let Some(path) = path {
                         self.stats.bytes_out += t.contents.len() as u64;
+                        // RTP and RTCP (RFC 7983, 7).
+                        if matches!(t.contents.first(), Some(128..=191)) {
+                            self.may_send_media(t.destination, now);
+                        }
                         self.sent.push_back((path, t.contents.into()));
                     }
                 }
@@ -629,25 +654,24 @@ impl Peer {
         }
     }
 
+    /// S9, asserted before media leaves: ICE and DTLS have come to their end, and consent was renewed.
+    fn may_send_media(&self, to: SocketAddr, now: Time) {
+        let silent = now.since(self.heard);
+        let fresh = silent < Duration::from_millis(self.limits.rtc_consent_ms);
+        must_here(self.limits.simulation, self.connected && fresh, "S9", || {
+            let ms = silent.as_millis();
+            format!("media for {to}, whose path stands: {}, and which was heard {ms} ms ago", self.connected)
+        });
+    }
+
     fn event(&mut self, event: Event, now: Time) {
         match event {
             Event::Connected => {
                 self.connected = true;
                 self.heard = now;
+                self.take_keys();
                 if let Some(remote) = self.remote {
                     self.events.push_back(PeerEvent::Connected { remote });
-                }
-            }
-            Event::RtpPacket(packet) => {
-                self.heard = now;
-                if let Role::Publisher(publisher) = &mut self.role {
-                    publisher.packet(packet, now, &mut self.stats);
-                }
-            }
-            Event::SenderFeedback(report) => {
-                self.heard = now;
-                if let Role::Publisher(publisher) = &mut self.role {
-                    publisher.sender_report(report.mid, &report.sender_info);
                 }
             }
             Event::KeyframeRequest(_) => {
@@ -660,13 +684,14 @@ impl Peer {
                 self.stats.rtt = s.rtt.or(self.stats.rtt);
                 self.asked_for(s.mid, s.nacks, s.plis + s.firs);
             }
-            Event::MediaIngressStats(s) => {
-                self.stats.rtt = s.rtt.or(self.stats.rtt);
-                self.asked_for(s.mid, s.nacks, s.plis + s.firs);
-            }
             Event::PeerStats(s) => {
-                self.stats.loss_in = s.ingress_loss_fraction;
                 self.stats.rtt = s.rtt.or(self.stats.rtt);
+                if let Role::Publisher(publisher) = &self.role {
+                    let intake = &publisher.intake;
+                    self.stats.loss_in = intake.loss;
+                    self.stats.rtt = intake.rtt().or(self.stats.rtt);
+                    (self.stats.nacks, self.stats.key_requests) = (intake.nacks, intake.key_requests);
+                }
                 self.events.push_back(PeerEvent::Stats(self.stats));
             }
             Event::ChannelOpen(id, label) if label == SIGNAL_CHANNEL && self.channel.is_none() => {
@@ -685,6 +710,19 @@ impl Peer {
                 self.closing.get_or_insert_with(peer_closed);
             }
             _ => {}
+        }
+    }
+
+    /// DTLS stands, and the peer has shown the certificate of its offer: str0m says that it is connected after it has looked.
+    fn take_keys(&mut self) {
+        let Role::Publisher(publisher) = &mut self.role else { return };
+        let taken = match self.tap.take() {
+            Some(e) => publisher.intake.keys(&e.material, e.profile, e.client, &self.crypto),
+            None => Err(Reason::local("srtp_keys", "the DTLS handshake left no keys")),
+        };
+        if let Err(reason) = taken {
+            self.closing.get_or_insert(reason);
+            self.closed = true;
         }
     }
 

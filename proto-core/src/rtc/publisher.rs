@@ -2,6 +2,7 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::codecs::payload_format;
+use super::intake::{Intake, Opened, Received, Wanted};
 use super::peer::{PeerEvent, SessionStats};
 use super::sdp::Prepared;
 use crate::limits::Limits;
@@ -10,16 +11,18 @@ use crate::media::payload::{Depay, Unit};
 use crate::media::reorder::{Inserted, Popped, Reorder};
 use crate::media::rtp_clock::{SharedClock, TrackClock};
 use crate::media::track::{Codec, TrackId};
+use crate::rand::Rng;
 use crate::time::{Deadline, Time};
+use crate::wire::rtcp_reports::nanos_of;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-use str0m::media::Mid;
-use str0m::rtp::rtcp::SenderInfo;
-use str0m::rtp::{RtpPacket, Ssrc, VideoOrientation};
+use std::time::Duration;
 
 /// A second SSRC on a section is followed once the first has been silent for so long.
 const SSRC_SILENCE: Duration = Duration::from_secs(2);
+
+/// Pictures wait for so many round trips at least: a request, its answer, and both once more, twice.
+const WAIT_ROUND_TRIPS: u32 = 5;
 
 #[derive(Debug)]
 struct Held {
@@ -31,9 +34,8 @@ struct Held {
 
 #[derive(Debug)]
 struct Lane {
-    mid: Mid,
     payload_types: Vec<u8>,
-    ssrc: Option<(Ssrc, Time)>,
+    ssrc: Option<(u32, Time)>,
     reorder: Reorder<Held>,
     clock: TrackClock,
 }
@@ -44,7 +46,7 @@ impl Lane {
     }
 
     /// Whether packets of `ssrc` are taken, and whether it is a new one.
-    fn follow(&mut self, ssrc: Ssrc, now: Time) -> (bool, bool) {
+    fn follow(&mut self, ssrc: u32, now: Time) -> (bool, bool) {
         match &mut self.ssrc {
             Some((known, last)) if *known == ssrc => {
                 *last = now;
@@ -62,16 +64,19 @@ impl Lane {
 
 #[derive(Debug)]
 pub(super) struct Publisher {
+    pub(super) intake: Intake,
     video: Option<(Lane, Depay, Rotation)>,
     audio: Option<(Lane, Depay)>,
     shared: SharedClock,
+    /// How long pictures wait for a lost packet, at least and at most.
+    video_wait: (Duration, Duration),
     key_interval: Duration,
     key_wanted: bool,
     key_asked: Option<Time>,
 }
 
 impl Publisher {
-    pub(super) fn new(video: Option<Mid>, audio: Option<Mid>, p: &Prepared, limits: &Limits) -> Publisher {
+    pub(super) fn new(p: &Prepared, limits: &Limits, rng: &mut Rng) -> Publisher {
         let jitter = Duration::from_millis(limits.jitter_ms);
         let video_wait = Duration::from_millis(limits.rtc_video_wait_ms).min(jitter);
         // Sound is not retransmitted; its wait is for disorder only.
@@ -81,10 +86,9 @@ impl Publisher {
             let format = payload_format(codec)?;
             Some((Depay::new(&format, limits.frame_bytes, limits.frame_packets), format.clock_rate()))
         };
-        let video = video.zip(p.video.first()).and_then(|(mid, first)| {
+        let video = p.video.first().and_then(|first| {
             let (depay, rate) = depay(first.codec)?;
             let lane = Lane {
-                mid,
                 payload_types: p.video.iter().map(|f| f.pt).collect(),
                 ssrc: None,
                 reorder: Reorder::new(video_wait, limits.frame_packets),
@@ -92,10 +96,9 @@ impl Publisher {
             };
             Some((lane, depay, Rotation::R0))
         });
-        let audio = audio.zip(p.audio).and_then(|(mid, format)| {
+        let audio = p.audio.and_then(|format| {
             let (depay, rate) = depay(format.codec)?;
             let lane = Lane {
-                mid,
                 payload_types: vec![format.pt],
                 ssrc: None,
                 reorder: Reorder::new(audio_wait, limits.rtc_audio_packets),
@@ -104,37 +107,58 @@ impl Publisher {
             Some((lane, depay))
         });
         Publisher {
+            intake: Intake::new(Wanted::of(p), limits, rng),
             video,
             audio,
             shared: SharedClock::default(),
+            video_wait: (video_wait, jitter),
             key_interval: Duration::from_millis(1000 / u64::from(limits.key_requests_per_s.max(1))),
             key_wanted: false,
             key_asked: None,
         }
     }
 
-    pub(super) fn packet(&mut self, packet: RtpPacket, now: Time, stats: &mut SessionStats) {
-        let pt = *packet.header.payload_type;
+    /// Takes a datagram of RTP or RTCP. Answers whether it is the peer's.
+    pub(super) fn datagram(&mut self, datagram: &[u8], now: Time, stats: &mut SessionStats) -> bool {
+        match self.intake.datagram(datagram, now) {
+            Opened::Media(packet) => self.packet(packet, now, stats),
+            Opened::Clock(clocks) => {
+                for (ssrc, ntp, timestamp) in clocks {
+                    self.sender_report(ssrc, ntp, timestamp);
+                }
+            }
+            Opened::Nothing => {}
+            Opened::Seen => stats.packets_repeated += 1,
+            Opened::Refused => return false,
+        }
+        true
+    }
+
+    fn packet(&mut self, packet: Received, now: Time, stats: &mut SessionStats) {
+        let pt = packet.payload_type;
         let is_video = self.video.as_ref().is_some_and(|(lane, ..)| lane.takes(pt));
         let lane = match (&mut self.video, &mut self.audio) {
             (Some((lane, ..)), _) if is_video => lane,
             (_, Some((lane, _))) if lane.takes(pt) => lane,
             _ => return,
         };
-        let (taken, changed) = lane.follow(packet.header.ssrc, now);
+        let (taken, changed) = lane.follow(packet.ssrc, now);
         if !taken {
             return;
+        }
+        if is_video {
+            self.intake.picture(&packet, now);
         }
         if changed {
             stats.packets_lost += lane.reorder.reset() as u64;
         }
         let held = Held {
-            timestamp: packet.header.timestamp,
-            marker: packet.header.marker,
-            rotation: packet.header.ext_vals.video_orientation.map(rotation),
+            timestamp: packet.timestamp,
+            marker: packet.marker,
+            rotation: packet.rotation,
             payload: packet.payload,
         };
-        if lane.reorder.insert(*packet.seq_no, held, now) == Inserted::Late {
+        if lane.reorder.insert(packet.seq, held, now) == Inserted::Late {
             stats.packets_late += 1;
         }
         if changed
@@ -146,13 +170,12 @@ impl Publisher {
         }
     }
 
-    pub(super) fn sender_report(&mut self, mid: Mid, info: &SenderInfo) {
-        let Ok(ntp) = info.ntp_time.duration_since(SystemTime::UNIX_EPOCH) else { return };
-        let ntp = ntp.as_nanos() as i128;
-        let timestamp = info.rtp_time.numer() as u32;
+    fn sender_report(&mut self, ssrc: u32, ntp: u64, timestamp: u32) {
         let lanes = [self.video.as_mut().map(|(lane, ..)| lane), self.audio.as_mut().map(|(lane, _)| lane)];
-        for lane in lanes.into_iter().flatten().filter(|lane| lane.mid == mid) {
-            lane.clock.sender_report(timestamp, ntp, &mut self.shared);
+        for lane in
+            lanes.into_iter().flatten().filter(|lane| lane.ssrc.is_some_and(|(known, _)| known == ssrc))
+        {
+            lane.clock.sender_report(timestamp, nanos_of(ntp), &mut self.shared);
         }
     }
 
@@ -160,12 +183,19 @@ impl Publisher {
     pub(super) fn run(&mut self, now: Time, stats: &mut SessionStats, out: &mut VecDeque<PeerEvent>) {
         if let Some((lane, depay, turned)) = &mut self.video {
             let before = depay.drops();
+            // On a long way what is lost needs longer to come again than on a short one.
+            let round_trips = self.intake.rtt().unwrap_or_default() * WAIT_ROUND_TRIPS;
+            lane.reorder.wait(self.video_wait.0.max(round_trips).min(self.video_wait.1));
+            if self.intake.overflowed() {
+                self.key_wanted = true;
+            }
             while let Some(popped) = lane.reorder.pop(now) {
                 match popped {
                     Popped::Lost(n) => {
                         stats.packets_lost += n;
                         depay.lost();
                         self.key_wanted = true;
+                        lane.reorder.next().into_iter().for_each(|next| self.intake.given_up(next));
                     }
                     Popped::Packet(held) => {
                         // The orientation stands in the last packet of a frame (3GPP TS 26.114, 7.4.5).
@@ -215,17 +245,18 @@ impl Publisher {
         self.key_wanted.then(|| self.key_asked.map_or(Time::ZERO, |t| t + self.key_interval))
     }
 
-    /// The section to ask for a key frame, if one is wanted and may be asked for at `now`.
-    pub(super) fn key_request_due(&self, now: Time) -> Option<Mid> {
-        let (lane, ..) = self.video.as_ref()?;
+    /// Tells the sender what it is to know by now.
+    pub(super) fn tell(&mut self, now: Time) {
         // Before the first packet there is nobody to ask, and the first picture is a key frame.
-        lane.ssrc?;
-        self.key_due_at().filter(|at| *at <= now).map(|_| lane.mid)
-    }
-
-    pub(super) fn key_requested(&mut self, now: Time) {
-        self.key_wanted = false;
-        self.key_asked = Some(now);
+        let source = self.video.as_ref().and_then(|(lane, ..)| lane.ssrc);
+        if let Some((ssrc, _)) = source
+            && self.key_due_at().is_some_and(|at| at <= now)
+        {
+            self.key_wanted = false;
+            self.key_asked = Some(now);
+            self.intake.request_key_frame(ssrc);
+        }
+        self.intake.run(now);
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
@@ -233,10 +264,11 @@ impl Publisher {
         let reorder = lanes.into_iter().flatten().filter_map(|l| l.reorder.deadline()).min();
         let started = self.video.as_ref().is_some_and(|(lane, ..)| lane.ssrc.is_some());
         let key = self.key_due_at().filter(|at| started && *at > Time::ZERO);
-        Deadline::earliest(
+        let next = Deadline::earliest(
             reorder.map(|at| Deadline::new(at, "missing packets")),
             key.map(|at| Deadline::new(at, "key frame request")),
-        )
+        );
+        Deadline::earliest(next, self.intake.deadline())
     }
 }
 
@@ -265,15 +297,4 @@ fn take(
         payload: unit.payload,
     };
     out.push_back(PeerEvent::Media(Ingest::Frame(frame)));
-}
-
-fn rotation(o: VideoOrientation) -> Rotation {
-    // The bits count quarter turns counter-clockwise that undo the camera's; the media model counts clockwise turns
-    // that a player must make (3GPP TS 26.114, 7.4.5).
-    match o {
-        VideoOrientation::Deg0 => Rotation::R0,
-        VideoOrientation::Deg90 => Rotation::R90,
-        VideoOrientation::Deg180 => Rotation::R180,
-        VideoOrientation::Deg270 => Rotation::R270,
-    }
 }

@@ -242,7 +242,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
                 if !prepared.video.is_empty() {
                     taken = true;
                     prepared.video_mid = Some(mid.to_owned());
-                    write_section(&mut body, s, &session, mid, (&prepared.video, None), wish, limits)?;
+                    write_section(&mut body, s, &session, mid, (&prepared.video, None), wish)?;
                 }
             } else if s.media == "audio" && want_audio && prepared.audio_mid.is_none() {
                 seen_audio = true;
@@ -254,7 +254,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
                     taken = true;
                     prepared.audio = Some(format);
                     prepared.audio_mid = Some(mid.to_owned());
-                    write_section(&mut body, s, &session, mid, (&[], Some(format)), wish, limits)?;
+                    write_section(&mut body, s, &session, mid, (&[], Some(format)), wish)?;
                 }
             }
             if taken {
@@ -267,7 +267,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
         {
             taken = true;
             prepared.channel_mid = Some(mid.to_owned());
-            write_channel(&mut body, s, &session, mid)?;
+            write_channel(&mut body, s, &session, mid, wish)?;
             mids.push(mid);
         }
         prepared.sections.push(if taken {
@@ -357,9 +357,9 @@ fn write_section(
     mid: &str,
     (video, audio): (&[VideoFormat], Option<AudioFormat>),
     wish: Wish,
-    limits: &Limits,
 ) -> Result<(), Reason> {
     let Transport { ufrag, pwd, print, setup } = Transport::of(s, session)?;
+    let setup = role(setup, wish);
     let sound = audio.map(|f| f.pt);
     let pts: Vec<u8> = video.iter().flat_map(|f| [Some(f.pt), f.rtx]).chain([sound]).flatten().collect();
     let formats = pts.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
@@ -399,9 +399,6 @@ fn write_section(
             }
         }
     }
-    if wish == Wish::Publish {
-        write_ssrcs(out, s, limits)?;
-    }
     Ok(())
 }
 
@@ -415,8 +412,10 @@ fn write_channel(
     s: &Section<'_>,
     session: &[(&str, &str)],
     mid: &str,
+    wish: Wish,
 ) -> Result<(), Reason> {
     let Transport { ufrag, pwd, print, setup } = Transport::of(s, session)?;
+    let setup = role(setup, wish);
     let number =
         |name: &str, default: u32| s.first(name).and_then(|v| v.trim().parse().ok()).unwrap_or(default);
     // RFC 8841, 5 and 6: the port is 5000 and a message has 64 KiB where nothing is said.
@@ -428,6 +427,17 @@ fn write_channel(
          a=sctp-port:{port}\r\na=max-message-size:{most}\r\n"
     );
     Ok(())
+}
+
+/// Where the peer leaves to us who begins the DTLS handshake, whoever sends media does: the one that begins a handshake is
+/// the last to end it (RFC 6347, 4.2.4), so all that it sends from then on is understood. Else the first packets may
+/// overtake the last of the handshake, and are lost.
+fn role<'a>(setup: &'a str, wish: Wish) -> &'a str {
+    match (setup, wish) {
+        ("actpass", Wish::Play { .. }) => "passive",
+        ("actpass", Wish::Publish) => "active",
+        (said, _) => said,
+    }
 }
 
 /// What a section says about the way to its sender, itself or by the session part.
@@ -548,30 +558,6 @@ pub fn fragment(text: &str, limits: &Limits) -> Result<Fragment, Reason> {
         }
     }
     Ok(fragment)
-}
-
-/// `a=ssrc-group:FID` and `a=ssrc` (RFC 5576). With several encodings in one section (simulcast without RIDs) the
-/// first is taken.
-fn write_ssrcs(out: &mut String, s: &Section<'_>, limits: &Limits) -> Result<(), Reason> {
-    let mut ssrcs: Vec<u32> = Vec::new();
-    for n in s.all("ssrc").filter_map(|v| v.split(' ').next()?.parse().ok()) {
-        if !ssrcs.contains(&n) {
-            ssrcs.push(n);
-        }
-        if ssrcs.len() > limits.rtp_ssrcs {
-            return Err(too_many("SSRCs in one section", ssrcs.len(), limits.rtp_ssrcs));
-        }
-    }
-    let Some(&main) = ssrcs.first() else { return Ok(()) };
-    let repair = s.all("ssrc-group").find_map(|g| {
-        let mut words = g.strip_prefix("FID ")?.split(' ');
-        (words.next()?.parse() == Ok(main)).then(|| words.next()?.parse::<u32>().ok())?
-    });
-    if let Some(repair) = repair {
-        let _ = write!(out, "a=ssrc-group:FID {main} {repair}\r\na=ssrc:{repair} cname:-\r\n");
-    }
-    let _ = write!(out, "a=ssrc:{main} cname:-\r\n");
-    Ok(())
 }
 
 fn sha256(fingerprint: &str) -> Option<&str> {

@@ -1,17 +1,19 @@
-//! A small publishing client: what the demo and the tests send their streams with.
+//! The client's side of one RTMP connection: it sends a stream to a server, or plays one that a server has.
 
 use super::OUR_WINDOW;
 use super::command::{Command, Writer};
-use super::egress::{frame_message, metadata, sequence_header};
+use super::egress::Player;
 use super::handshake::ClientHandshake;
-use super::negotiation::ours_as_publisher;
+use super::ingest::Demuxer;
+use super::negotiation::{Said, ours_as_player, ours_as_publisher};
 use crate::buf::Outbox;
 use crate::error::{Reason, quote};
+use crate::hub::delivery::Delivery;
 use crate::io::Level;
 use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::frame::Ingest;
-use crate::media::track::{CodecParams, TrackId};
+use crate::media::track::{CodecParams, CodecSet, TrackId};
 use crate::rand::Rng;
 use crate::time::{Deadline, Time};
 use crate::wire::amf0::Value;
@@ -20,6 +22,33 @@ use crate::wire::rtmp_message::{Message, event, kind, parse_user_control};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+
+mod media;
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;
+
+/// A stream of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The connection is in TLS.
+    pub tls: bool,
+    /// `host[:port]`, as the server is to see it.
+    pub host: String,
+    /// The application: all of the path before its last slash.
+    pub app: String,
+    /// The stream's name, with its query where it has one.
+    pub stream: String,
+}
+
+/// What is to be done on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Send a stream.
+    Publish,
+    /// Receive one.
+    Play,
+}
 
 /// What a client is told.
 #[derive(Debug)]
@@ -32,10 +61,15 @@ pub enum Input<'a> {
     PeerFinished,
     /// Time passed.
     Tick,
-    /// The next item of the stream. Times are nanoseconds, small and not negative. Dropped before [`Output::Ready`].
+    /// The next item of the stream that is sent. Times are nanoseconds, small and not negative. Dropped before
+    /// [`Output::Ready`].
     Media(&'a Ingest),
+    /// The same out of the hub.
+    Deliver(&'a Delivery),
     /// The stream is over: say so and close.
     Finish,
+    /// End the session for this reason: say so to the server and close.
+    Close(Reason),
 }
 
 /// What a client says.
@@ -43,8 +77,10 @@ pub enum Input<'a> {
 pub enum Output {
     /// Bytes for the server, within the credit.
     Send(Bytes),
-    /// The server takes the stream; media may be handed in.
+    /// The server takes the stream, so that media may be handed in, or sends it.
     Ready,
+    /// Media of the server, for the hub.
+    Media(Ingest),
     /// A line for the log.
     Log(Level, String),
     /// The session is over; nothing follows.
@@ -56,22 +92,49 @@ enum Step {
     Handshake,
     Connecting,
     Creating,
-    Publishing,
+    Asking,
     Ready,
     Closing,
     Closed,
 }
 
+/// By these a server ends a stream that it plays or takes.
+const ENDS: [&str; 5] = [
+    "NetStream.Play.UnpublishNotify",
+    "NetStream.Play.Stop",
+    "NetStream.Play.Complete",
+    "NetStream.Unpublish.Success",
+    "NetConnection.Connect.Closed",
+];
+
 const CONNECT: f64 = 1.0;
 const CREATE_STREAM: f64 = 4.0;
+/// The buffer that a server is told of, milliseconds: it sends as fast as the stream goes all the same.
+const BUFFER_MS: u32 = 500;
 
-/// The publishing side of one RTMP connection.
+/// How long a client waits, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// As long as a publisher that a user looks after.
+    Publisher,
+    /// As long as a node that has to know when to try anew.
+    Node,
+}
+
+/// The client's side of one RTMP connection.
 #[derive(Debug)]
 pub struct Client {
     limits: Limits,
-    url: String,
-    app: String,
-    stream_name: String,
+    target: Target,
+    task: Task,
+    patience: Patience,
+    /// Who sent the stream on before.
+    via: String,
+    /// What the server takes, by its own words.
+    takes: CodecSet,
+    player: Option<Box<Player>>,
+    demuxer: Demuxer,
+    drops: BTreeMap<&'static str, u64>,
     handshake: ClientHandshake,
     step: Step,
     reader: ChunkReader,
@@ -81,8 +144,11 @@ pub struct Client {
     stream: u32,
     tracks: BTreeMap<TrackId, CodecParams>,
     end: Option<Reason>,
+    made: Time,
     since: Time,
     heard: Time,
+    media_at: Time,
+    progress: Time,
     received: u64,
     acked: u64,
     ack_window: u64,
@@ -91,7 +157,27 @@ pub struct Client {
 impl Client {
     /// A client that will publish `stream` under `app` on a connection to `host` (`host[:port]`, as the server is to
     /// see it) that stands since `now`.
-    pub fn new(host: &str, app: &str, stream: &str, limits: Limits, mut rng: Rng, now: Time) -> Client {
+    pub fn new(host: &str, app: &str, stream: &str, limits: Limits, rng: Rng, now: Time) -> Client {
+        let target =
+            Target { tls: false, host: host.to_owned(), app: app.to_owned(), stream: stream.to_owned() };
+        Client::make(target, Task::Publish, Patience::Publisher, String::new(), limits, rng, now)
+    }
+
+    /// A node's client on a connection that stands since `now`. It gives up by the limits for sources and destinations.
+    /// `via`: the marks of the nodes that the stream came through, told to the server in `connect`; empty: none.
+    pub fn of_node(target: Target, task: Task, via: String, limits: Limits, rng: Rng, now: Time) -> Client {
+        Client::make(target, task, Patience::Node, via, limits, rng, now)
+    }
+
+    fn make(
+        target: Target,
+        task: Task,
+        patience: Patience,
+        via: String,
+        limits: Limits,
+        mut rng: Rng,
+        now: Time,
+    ) -> Client {
         let (handshake, c0c1) = ClientHandshake::new(&mut rng);
         let mut outbox = Outbox::default();
         outbox.push(c0c1);
@@ -99,9 +185,14 @@ impl Client {
         reader.set_partial_cap(limits.rtmp_partial_bytes);
         Client {
             limits,
-            url: format!("rtmp://{host}/{app}"),
-            app: app.to_owned(),
-            stream_name: stream.to_owned(),
+            target,
+            task,
+            patience,
+            via,
+            takes: Said::default().takes,
+            player: None,
+            demuxer: Demuxer::default(),
+            drops: BTreeMap::new(),
             handshake,
             step: Step::Handshake,
             reader,
@@ -111,8 +202,11 @@ impl Client {
             stream: 0,
             tracks: BTreeMap::new(),
             end: None,
+            made: now,
             since: now,
             heard: now,
+            media_at: now,
+            progress: now,
             received: 0,
             acked: 0,
             ack_window: u64::from(OUR_WINDOW),
@@ -122,6 +216,16 @@ impl Client {
     /// Bytes that wait for the server to read (not counting what the driver holds).
     pub fn backlog(&self) -> usize {
         self.outbox.queued()
+    }
+
+    /// What the server said that it takes beside what every server takes.
+    pub fn takes(&self) -> CodecSet {
+        self.takes
+    }
+
+    /// What was left out, by reason.
+    pub fn drops(&self) -> &BTreeMap<&'static str, u64> {
+        &self.drops
     }
 
     fn flush(&mut self) {
@@ -176,13 +280,22 @@ impl Client {
     fn connect(&mut self) {
         self.step = Step::Connecting;
         self.writer.set_chunk_size();
-        let object = Value::object([
-            ("app", Value::string(self.app.as_str())),
+        let Target { tls, host, app, .. } = &self.target;
+        let url = format!("{}://{host}/{app}", if *tls { "rtmps" } else { "rtmp" });
+        let mut pairs = vec![
+            ("app", Value::string(app.as_str())),
             ("type", Value::string("nonprivate")),
             ("flashVer", Value::string("FMLE/3.0 (compatible; Headwater)")),
-            ("tcUrl", Value::string(self.url.as_str())),
-            ours_as_publisher(),
-        ]);
+            ("tcUrl", Value::string(url)),
+        ];
+        match self.task {
+            Task::Publish => pairs.push(ours_as_publisher()),
+            Task::Play => pairs.extend(ours_as_player()),
+        }
+        if !self.via.is_empty() {
+            pairs.push(("via", Value::string(self.via.as_str())));
+        }
+        let object = Value::object(pairs);
         self.writer.command(0, &[Value::string("connect"), Value::Number(CONNECT), object]);
     }
 
@@ -192,28 +305,42 @@ impl Client {
                 let window = message.payload.first_chunk::<4>().map_or(0, |b| u32::from_be_bytes(*b));
                 self.ack_window = u64::from(window.max(self.limits.rtmp_ack_bytes));
             }
-            kind::USER_CONTROL => {
-                if let Some((event::PING_REQUEST, stamp)) = parse_user_control(&message.payload) {
+            kind::USER_CONTROL => match parse_user_control(&message.payload) {
+                Some((event::PING_REQUEST, stamp)) => {
                     self.writer.user_control(event::PING_RESPONSE, stamp);
                 }
-            }
+                Some((event::STREAM_EOF, stream)) if self.task == Task::Play && stream == self.stream => {
+                    self.close(Reason::peer("remote_ended", "the server says that the stream is over"), now);
+                }
+                _ => {}
+            },
             kind::COMMAND | kind::COMMAND_AMF3 => {
                 let command = Command::parse(message, &self.limits, true)?;
                 self.command(&command, now);
             }
+            _ if self.task == Task::Play => self.played(message, now)?,
             _ => {}
         }
         Ok(())
     }
 
     fn command(&mut self, command: &Command, now: Time) {
-        let name = Value::string(self.stream_name.as_str());
+        let name = Value::string(self.target.stream.as_str());
         let info = command.arg(0);
         let said = |what: &str| info.and_then(|i| i.get(what)).and_then(Value::as_str).unwrap_or_default();
         match (command.name.as_str(), self.step) {
             ("_result", Step::Connecting) if command.transaction == CONNECT => {
                 self.step = Step::Creating;
-                for (verb, id) in [("releaseStream", 2.0), ("FCPublish", 3.0)] {
+                for object in [Some(&command.object), info].into_iter().flatten() {
+                    let said = Said::read(object);
+                    if said.enhanced {
+                        self.takes = said.takes;
+                    }
+                }
+                let publishes = self.task == Task::Publish;
+                for (verb, id) in
+                    [("releaseStream", 2.0), ("FCPublish", 3.0)].into_iter().filter(|_| publishes)
+                {
                     let id = Value::Number(id);
                     self.writer.command(0, &[Value::string(verb), id, Value::Null, name.clone()]);
                 }
@@ -222,7 +349,14 @@ impl Client {
             }
             ("_result", Step::Creating) if command.transaction == CREATE_STREAM => {
                 self.stream = info.and_then(Value::as_number).unwrap_or(1.0) as u32;
-                self.step = Step::Publishing;
+                self.step = Step::Asking;
+                if self.task == Task::Play {
+                    let begin = Value::Number(-2000.0);
+                    let play = Value::string("play");
+                    self.writer.command(self.stream, &[play, Value::Number(5.0), Value::Null, name, begin]);
+                    self.writer.buffer_length(self.stream, BUFFER_MS);
+                    return;
+                }
                 let publish = Value::string("publish");
                 let live = Value::string("live");
                 self.writer.command(self.stream, &[publish, Value::Number(5.0), Value::Null, name, live]);
@@ -230,39 +364,22 @@ impl Client {
             // releaseStream and FCPublish are courtesies; servers that do not know them answer with an error.
             ("_error", _) if ![CONNECT, CREATE_STREAM].contains(&command.transaction) => {}
             ("_error", _) | ("onStatus", _) if command.name == "_error" || said("level") == "error" => {
-                let text = format!("the server refused: {} {}", said("code"), quote(said("description")));
+                let text =
+                    format!("the server refused: {} {}", quote(said("code")), quote(said("description")));
                 self.close(Reason::peer("rtmp_refused", text), now);
             }
-            ("onStatus", Step::Publishing) if said("code") == "NetStream.Publish.Start" => {
-                self.step = Step::Ready;
-                self.events.push_back(Output::Ready);
+            ("onStatus", Step::Asking) if said("code") == self.begins() => self.ready(now),
+            ("onStatus", _) if ENDS.contains(&said("code")) => {
+                let text =
+                    format!("the server ended the stream: {} {}", said("code"), quote(said("description")));
+                self.close(Reason::peer("remote_ended", text), now);
             }
+            ("close", _) => self.close(Reason::peer("remote_ended", "the server closes the connection"), now),
             (other, _) => {
                 let text = format!("the server sent {} {}", quote(other), quote(said("code")));
                 self.events.push_back(Output::Log(Level::Debug, text));
             }
         }
-    }
-
-    fn media(&mut self, item: &Ingest) {
-        let message = match item {
-            Ingest::Config { track, params } => {
-                self.tracks.insert(*track, params.clone());
-                let about = metadata(self.tracks.values());
-                let mut values = vec![Value::string("@setDataFrame")];
-                values.extend(about);
-                self.writer.data(self.stream, &values);
-                sequence_header(params, 0, self.stream)
-            }
-            Ingest::Frame(f) => {
-                let params = self.tracks.get(&f.track);
-                frame_message(params, f.kind, &f.payload, f.dts, f.pts, self.stream)
-            }
-        };
-        if let Some(m) = message {
-            self.writer.message(m.csid, m.timestamp, m.kind, m.stream, &m.payload);
-        }
-        self.flush();
     }
 }
 
@@ -276,10 +393,11 @@ impl Machine for Client {
             Input::Tick => {
                 let Some(deadline) = self.deadline().filter(|d| d.at <= now) else { return };
                 if self.end.is_none() {
-                    let text = format!("the server is silent ({})", deadline.why);
-                    self.close(Reason::peer("rtmp_idle", text), now);
+                    let reason = self.late(deadline.why);
+                    self.close(reason, now);
                 }
                 self.outbox.clear();
+                return;
             }
             _ if self.end.is_some() => {}
             Input::Received(bytes) => {
@@ -296,17 +414,16 @@ impl Machine for Client {
                     self.media(item);
                 }
             }
-            Input::Finish => {
+            Input::Deliver(delivery) => {
                 if self.step == Step::Ready {
-                    let name = Value::string(self.stream_name.as_str());
-                    let id = Value::Number(6.0);
-                    self.writer.command(0, &[Value::string("FCUnpublish"), id, Value::Null, name]);
-                    let stream = Value::Number(f64::from(self.stream));
-                    let id = Value::Number(7.0);
-                    self.writer.command(0, &[Value::string("deleteStream"), id, Value::Null, stream]);
+                    self.deliver(delivery);
                 }
-                self.close(Reason::local("finished", "the stream is over"), now);
             }
+            Input::Finish => self.finish(Reason::local("finished", "the stream is over"), now),
+            Input::Close(reason) => self.finish(reason, now),
+        }
+        if self.outbox.is_empty() || self.outbox.credit() > 0 {
+            self.progress = now;
         }
     }
 
@@ -325,15 +442,31 @@ impl Machine for Client {
     }
 
     fn deadline(&self) -> Option<Deadline> {
-        let (from, millis, why) = match self.step {
-            Step::Closed => return None,
-            Step::Closing if self.outbox.is_empty() => return None,
-            Step::Closing => (self.since, self.limits.viewer_stuck_ms, "RTMP last words"),
+        let after =
+            |from: Time, millis: u64, why| Some(Deadline::new(from + Duration::from_millis(millis), why));
+        let limits = &self.limits;
+        match (self.step, self.patience, self.task) {
+            (Step::Closed, ..) => None,
+            (Step::Closing, ..) if self.outbox.is_empty() => None,
+            (Step::Closing, ..) => after(self.since, limits.viewer_stuck_ms, LAST_WORDS),
+            (Step::Ready, Patience::Node, Task::Play) => {
+                after(self.media_at, limits.remote_silent_ms, SILENT)
+            }
+            (Step::Ready, Patience::Node, Task::Publish)
+                if !self.outbox.is_empty() && self.outbox.credit() == 0 =>
+            {
+                after(self.progress, limits.viewer_stuck_ms, STUCK)
+            }
             // A server owes a publisher nothing but acknowledgements.
-            Step::Ready => return None,
-            Step::Handshake => (self.since, self.limits.rtmp_handshake_ms, "RTMP handshake"),
-            _ => (self.heard, self.limits.rtmp_idle_ms, "RTMP publish"),
-        };
-        Some(Deadline::new(from + Duration::from_millis(millis), why))
+            (Step::Ready, ..) => None,
+            (_, Patience::Node, _) => after(self.made, limits.remote_setup_ms, SET_UP),
+            (Step::Handshake, ..) => after(self.since, limits.rtmp_handshake_ms, "RTMP handshake"),
+            _ => after(self.heard, limits.rtmp_idle_ms, "RTMP publish"),
+        }
     }
 }
+
+const SET_UP: &str = "RTMP session is set up";
+const SILENT: &str = "RTMP server sends nothing";
+const STUCK: &str = "RTMP server does not read";
+const LAST_WORDS: &str = "RTMP last words";

@@ -5,7 +5,7 @@ use crate::error::Reason;
 use crate::limits::Limits;
 use crate::wire::amf0::{self, Bounds, Value};
 use crate::wire::rtmp_chunk::write_message;
-use crate::wire::rtmp_message::{Message, kind, user_control};
+use crate::wire::rtmp_message::{Message, event, kind, user_control};
 use bytes::{Bytes, BytesMut};
 
 /// A command message, taken apart.
@@ -104,6 +104,13 @@ impl Writer {
 
     pub(super) fn user_control(&mut self, event: u16, number: u32) {
         self.message(csid::CONTROL, 0, kind::USER_CONTROL, 0, &user_control(event, number));
+    }
+
+    /// A player's buffer length, milliseconds (7.1.7): the one event with two numbers.
+    pub(super) fn buffer_length(&mut self, stream: u32, millis: u32) {
+        let mut payload = user_control(event::SET_BUFFER_LENGTH, stream).to_vec();
+        payload.extend_from_slice(&millis.to_be_bytes());
+        self.message(csid::CONTROL, 0, kind::USER_CONTROL, 0, &payload);
     }
 
     /// A command; those of the connection itself go on stream 0.

@@ -112,6 +112,22 @@ pub(super) fn ours() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// What our own playing client says of itself: what it takes, and what players of old said.
+pub(super) fn ours_as_player() -> Vec<(&'static str, Value)> {
+    let number = |n: u32| Value::Number(f64::from(n));
+    let mut all = vec![
+        ("fpad", Value::Boolean(false)),
+        ("capabilities", number(239)),
+        ("audioCodecs", number(0x0fff)),
+        ("videoCodecs", number(252)),
+        ("videoFunction", number(1)),
+        ("objectEncoding", number(0)),
+    ];
+    all.extend(ours().into_iter().filter(|(name, _)| *name != "capsEx"));
+    all.push(("capsEx", number(MULTITRACK | MOD_EX | NANOS)));
+    all
+}
+
 /// What our own publishing client says of itself: what it sends.
 pub(super) fn ours_as_publisher() -> (&'static str, Value) {
     let names = Codec::ALL.into_iter().filter_map(|c| std::str::from_utf8(fourcc(c)?).ok());

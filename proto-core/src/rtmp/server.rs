@@ -130,6 +130,7 @@ struct Peer {
     app: String,
     query: String,
     flash_ver: String,
+    via: String,
 }
 
 /// What the log says of a player that will miss a track.
@@ -229,6 +230,11 @@ impl Server {
     /// Messages and frames that were left out, by reason.
     pub fn drops(&self) -> &BTreeMap<&'static str, u64> {
         &self.drops
+    }
+
+    /// What the peer says of the nodes that the stream came through, or goes to.
+    pub fn via(&self) -> &str {
+        self.peer.as_ref().map_or("", |p| &p.via)
     }
 
     /// Why the session is about to end, once that is settled. While it is, [`Output::Unpublished`] and
@@ -491,6 +497,7 @@ impl Server {
                     // Encoders read it as "the name is taken".
                     (true, "name_busy" | "takeover_limited") => "NetStream.Publish.BadName",
                     (true, _) => "NetStream.Publish.Denied",
+                    (false, "unauthorized" | "forbidden" | "auth_wait") => "NetStream.Play.Failed",
                     (false, _) => "NetStream.Play.StreamNotFound",
                 };
                 self.writer.on_status(stream, "error", code, &reason.text);

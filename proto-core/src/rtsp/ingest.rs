@@ -6,13 +6,14 @@ use crate::limits::Limits;
 use crate::media::decode_order::DecodeOrder;
 use crate::media::frame::{Ingest, NewFrame, Rotation};
 use crate::media::payload::{Depay, Unit};
+use crate::media::reception::Counts;
 use crate::media::reorder::{Inserted, Popped, Reorder};
 use crate::media::rtp_clock::{SharedClock, TrackClock};
 use crate::media::track::{CodecParams, TrackId};
 use crate::time::{Deadline, Time};
 use crate::wire::h264_sps;
 use crate::wire::h265;
-use crate::wire::rtcp_reports::{self as rtcp, Block, Report};
+use crate::wire::rtcp_reports::{self as rtcp, Report};
 use crate::wire::rtp::{Packet, SequenceUnwrapper};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -57,20 +58,6 @@ struct Lane {
     order: DecodeOrder,
     counts: Counts,
     key_wanted: bool,
-}
-
-/// What a receiver's report tells (RFC 3550, A.3 and A.8).
-#[derive(Debug, Default)]
-struct Counts {
-    first: Option<u64>,
-    highest: u64,
-    received: u64,
-    expected_before: u64,
-    received_before: u64,
-    jitter: i64,
-    transit: Option<i64>,
-    /// The middle of the last sender report's NTP time, and when it came.
-    report: Option<(u32, Time)>,
 }
 
 /// All lanes of one publisher.
@@ -175,7 +162,7 @@ impl Ingester {
             match report {
                 Report::Sender { ssrc, ntp, timestamp } if l.ssrc.is_none_or(|(known, _)| known == ssrc) => {
                     l.clock.sender_report(timestamp, rtcp::nanos_of(ntp), &mut self.shared);
-                    l.counts.report = Some(((ntp >> 16) as u32, now));
+                    l.counts.sender_report(ntp, now);
                 }
                 Report::Bye { ssrc } => bye |= l.ssrc.is_some_and(|(known, _)| known == ssrc),
                 _ => {}
@@ -312,47 +299,5 @@ fn reordered(params: &CodecParams) -> u32 {
             sps.iter().find_map(|s| Some(h265::SpsInfo::parse(s)?.reorder)).unwrap_or(0)
         }
         _ => 0,
-    }
-}
-
-impl Counts {
-    /// Counts a packet. Answers how many before it have not come, if it is the newest.
-    fn packet(&mut self, seq: u64, timestamp: u32, rate: u32, now: Time) -> u64 {
-        let ticks = (u128::from(now.as_nanos()) * u128::from(rate) / 1_000_000_000) as i64;
-        let transit = i64::from((ticks as u32).wrapping_sub(timestamp));
-        if let Some(before) = self.transit.replace(transit) {
-            let step = i64::from((transit as u32).wrapping_sub(before as u32) as i32).abs();
-            self.jitter += (step - self.jitter) / 16;
-        }
-        self.received += 1;
-        let Some(_) = self.first else {
-            self.first = Some(seq);
-            self.highest = seq;
-            return 0;
-        };
-        let missed = seq.saturating_sub(self.highest).saturating_sub(1);
-        self.highest = self.highest.max(seq);
-        missed
-    }
-
-    fn block(&mut self, ssrc: u32, now: Time) -> Block {
-        let expected = self.first.map_or(0, |first| self.highest.saturating_sub(first) + 1);
-        let lost = expected.saturating_sub(self.received);
-        let expected_now = expected.saturating_sub(self.expected_before);
-        let received_now = self.received - self.received_before;
-        (self.expected_before, self.received_before) = (expected, self.received);
-        let lost_now = expected_now.saturating_sub(received_now);
-        let fraction = (lost_now * 256).checked_div(expected_now).unwrap_or(0);
-        Block {
-            ssrc,
-            fraction: fraction.min(255) as u8,
-            lost: lost.min(0x7f_ffff) as u32,
-            highest: self.highest as u32,
-            jitter: self.jitter as u32,
-            last_report: self.report.map_or(0, |(ntp, _)| ntp),
-            since_report: self.report.map_or(0, |(_, at)| {
-                (now.since(at).as_nanos() * 65_536 / 1_000_000_000).min(u128::from(u32::MAX)) as u32
-            }),
-        }
     }
 }

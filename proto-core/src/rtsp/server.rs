@@ -23,9 +23,12 @@ use std::time::Duration;
 
 mod media;
 mod requests;
+mod shown;
 #[cfg(test)]
 #[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
+
+pub use shown::Shown;
 
 /// Reports go out so often (RFC 3550, 6.2: five seconds at least).
 const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -59,6 +62,16 @@ pub enum Input<'a> {
     Described(Vec<Track>),
     /// Answer to [`Output::PlayRequested`]: deliveries will follow.
     PlayAccepted,
+    /// Answer to [`Output::AnnounceRequested`]: what is announced may be read.
+    AnnounceAccepted,
+    /// Answer to anything that shows who the client is: it has to show more. Each challenge is the value of a
+    /// `WWW-Authenticate`.
+    Unauthorized {
+        /// The challenges; none: there is no way by which it could show that here.
+        challenges: Vec<String>,
+        /// Why.
+        reason: Reason,
+    },
     /// Answer to [`Output::DescribeRequested`] or [`Output::PlayRequested`]: no, and this is why.
     PlayRefused(Reason),
     /// Answer to [`Output::PublishRequested`]: media may come.
@@ -103,6 +116,18 @@ pub enum Output {
         key: StreamKey,
         /// The query without question mark. May hold secrets: not for logs.
         query: String,
+        /// What it shows.
+        shown: Shown,
+    },
+    /// The peer wants to announce what it will publish, to a server that asks who comes ([`Server::guard`]). Answered with
+    /// `AnnounceAccepted`, `Unauthorized` or `PublishRefused`.
+    AnnounceRequested {
+        /// The stream's name.
+        key: StreamKey,
+        /// As in `DescribeRequested`.
+        query: String,
+        /// What it shows.
+        shown: Shown,
     },
     /// The peer wants to play what was described. Answered with `PlayAccepted` or `PlayRefused`.
     PlayRequested,
@@ -112,6 +137,8 @@ pub enum Output {
         key: StreamKey,
         /// As in `DescribeRequested`.
         query: String,
+        /// What it shows.
+        shown: Shown,
     },
     /// A lane wants to go over datagrams to these ports of the peer (RTP, RTCP). Answered with `UdpGranted` or
     /// `UdpRefused`.
@@ -149,6 +176,9 @@ enum Phase {
 #[derive(Debug)]
 enum Wait {
     Describe {
+        request: Request,
+    },
+    Announce {
         request: Request,
     },
     /// A SETUP of a stream that was not described.
@@ -222,6 +252,8 @@ pub struct Server {
     wall: WallAnchor,
     /// Datagrams may be used.
     udp: bool,
+    /// The node is asked before an announcement is read.
+    guarded: bool,
     phase: Phase,
     state: State,
     wait: Option<Wait>,
@@ -244,6 +276,7 @@ pub struct Server {
     paused: bool,
 
     agent: String,
+    via: String,
     strikes: u32,
     forgiven_until: Time,
     requests: u32,
@@ -273,6 +306,7 @@ impl Server {
             rng,
             wall,
             udp,
+            guarded: false,
             phase: Phase::Open,
             state: State::Init,
             wait: None,
@@ -291,6 +325,7 @@ impl Server {
             egress: Egress::default(),
             paused: false,
             agent: String::new(),
+            via: String::new(),
             strikes: 0,
             forgiven_until: now,
             requests: 0,
@@ -303,6 +338,11 @@ impl Server {
             key_asked: None,
             drops: BTreeMap::new(),
         }
+    }
+
+    /// Says whether the node wants to be asked before an announcement is read.
+    pub fn guard(&mut self, on: bool) {
+        self.guarded = on;
     }
 
     /// Bytes that wait for the peer to read (not counting what the driver holds).
@@ -318,6 +358,11 @@ impl Server {
     /// What the peer calls itself, as it was sent. Empty before its first request.
     pub fn agent(&self) -> &str {
         &self.agent
+    }
+
+    /// The header `Via` of the peer's last request that had one, cut short: who sends the stream on, or took it on.
+    pub fn via(&self) -> &str {
+        &self.via
     }
 
     /// Packets and frames that were left out, by reason.
@@ -661,6 +706,7 @@ fn words(status: u16, text: &str) -> Response {
 fn status_of(reason: &Reason) -> u16 {
     match (reason.code, reason.fault) {
         ("not_found" | "not_live", _) => 404,
+        ("unauthorized", _) => 401,
         ("draining", _) | (_, Fault::Local | Fault::Limit) => 503,
         _ => 403,
     }
@@ -689,6 +735,8 @@ impl Machine for Server {
                 self.packet(lane, rtcp, bytes, now);
             }
             Input::Described(tracks) => self.tracks_known(tracks, now),
+            Input::AnnounceAccepted => self.announce_accepted(now),
+            Input::Unauthorized { challenges, reason } => self.unauthorized(&challenges, &reason, now),
             Input::PlayAccepted => self.play_accepted(now),
             Input::PlayRefused(reason) => self.refused(&reason, now),
             Input::PublishAccepted => self.publish_accepted(now),

@@ -6,6 +6,8 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::{CHANNEL, data, says};
+use crate::auth::credentials::Credentials;
+use crate::auth::secret::Secret;
 use crate::error::{Reason, quote};
 use crate::io::Level;
 use crate::limits::Limits;
@@ -72,6 +74,8 @@ pub enum Input<'a> {
     Started(About),
     /// What was asked for cannot be had.
     Failed(&'a Reason),
+    /// The client may not have what it asked for: it is told so, and its websocket is closed.
+    Rejected(&'a Reason),
     /// The publisher of the stream sends this to its viewers: the payload of a data frame.
     Data(&'a [u8]),
     /// The stream that is played has ended.
@@ -92,6 +96,8 @@ pub enum Output {
     },
     /// Close the websocket in good order, for this reason.
     CloseSocket(Reason),
+    /// The client shows who it is.
+    Shown(Credentials),
     /// Is the name taken by another publisher?
     AskName(String),
     /// Publish under this name by this offer.
@@ -258,6 +264,9 @@ impl Dialect {
             return self.wrong("the message is no JSON object");
         };
         let named = |member: &str| message.get(member).and_then(Value::as_str).map(str::to_owned);
+        if let Some(credentials) = shown(&message) {
+            self.outputs.push_back(Output::Shown(credentials));
+        }
         if let Some(name) = named("isAvailable") {
             self.is_available(name, &message);
         } else if let Some(name) = named("handleOffer") {
@@ -286,7 +295,7 @@ impl Dialect {
             self.say(says::called(message.get("id").unwrap_or(&Value::Null), &text));
         } else if let Some(text) = named("message").filter(|_| message.contains_key("log")) {
             self.outputs.push_back(Output::Log(Level::Debug, format!("the client says {}", quote(&text))));
-        } else {
+        } else if shown(&message).is_none() {
             let known = message.keys().next().map(|k| quote(k)).unwrap_or_default();
             let text = format!("a message that is not known here and was passed over: {known}");
             self.outputs.push_back(Output::Log(Level::Debug, text));
@@ -545,10 +554,31 @@ impl Dialect {
         }
     }
 
+    fn rejected(&mut self, reason: &Reason) {
+        self.asking = false;
+        self.say(says::rejected());
+        self.fail(reason);
+        self.stage = Stage::Over;
+        if std::mem::take(&mut self.socket) {
+            self.outputs.push_back(Output::CloseSocket(reason.clone()));
+        }
+    }
+
     fn waits_until(&self) -> Option<Time> {
         let idle = self.socket && matches!(self.stage, Stage::Greeted | Stage::Over);
         idle.then(|| self.opened + Duration::from_millis(self.limits.signalling_wait_ms))
     }
+}
+
+/// What a message shows of its client: a member `token`, or `username` and `password`.
+fn shown(message: &Map<String, Value>) -> Option<Credentials> {
+    let secret = |member: &str| message.get(member).and_then(Value::as_str).filter(|v| !v.is_empty());
+    let credentials = Credentials {
+        token: secret("token").map(Secret::new),
+        password: secret("username").zip(secret("password")).map(|(u, p)| (u.to_owned(), Secret::new(p))),
+        ..Credentials::default()
+    };
+    (!credentials.is_empty()).then_some(credentials)
 }
 
 /// `data.sdp` of a message, if it is of this kind.
@@ -598,6 +628,7 @@ impl Machine for Dialect {
             Input::AnswerTaken => {}
             Input::Started(about) => self.started(&about),
             Input::Failed(reason) => self.failed(reason),
+            Input::Rejected(reason) => self.rejected(reason),
             Input::Data(payload) => {
                 if self.role == Some(Role::Viewer)
                     && let Some((method, data)) = data::of_frame(payload, &self.limits)

@@ -11,6 +11,7 @@ mod tests;
 
 pub use dialect::{About, Dialect, Input, Output, Way};
 pub(crate) use says::error;
+pub use says::rejected;
 
 /// The label of the data channel on which clients go on signalling.
 pub const CHANNEL: &str = "red5pro";

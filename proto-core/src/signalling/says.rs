@@ -17,6 +17,11 @@ pub(super) fn status_with(code: &str, message: &str) -> String {
     json!({ "data": { "type": "status", "code": code, "message": message } }).to_string()
 }
 
+/// The client may not come in. With a message beside the code clients do not recognise it.
+pub fn rejected() -> String {
+    json!({ "data": { "type": "error", "code": "NetConnection.Connect.Rejected" } }).to_string()
+}
+
 /// What cannot be had, with the status that HTTP would have for it (ours, not the dialect's).
 pub(crate) fn error(reason: &Reason) -> String {
     let status = whip::status_of(reason);

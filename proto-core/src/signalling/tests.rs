@@ -33,6 +33,7 @@ fn word(output: &Output) -> String {
             format!("{arrow} {what}{more}{available}")
         }
         Output::CloseSocket(r) => format!("close {}", r.code),
+        Output::Shown(_) => "shown".to_owned(),
         Output::AskName(n) => format!("ask {n}"),
         Output::Publish { name, sdp } => format!("publish {name} {sdp}"),
         Output::Find(n) => format!("find {n}"),

@@ -5,10 +5,12 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod certificate;
+mod connector;
 mod session;
 #[cfg(test)]
 mod tests;
 
+pub use connector::Connector;
 pub use session::{Fed, Session};
 
 use crate::time::WallTime;

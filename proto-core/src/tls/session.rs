@@ -1,11 +1,15 @@
-//! One TLS connection, server side.
+//! One TLS connection, of either side.
 
 use crate::buf::Outbox;
 use crate::error::Reason;
 use crate::limits::Limits;
 use crate::time::{Deadline, Time};
 use bytes::Bytes;
-use rustls::{AlertDescription, Error, PeerIncompatible, ServerConfig, ServerConnection};
+use rustls::pki_types::ServerName;
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, Connection, Error, PeerIncompatible,
+    ServerConfig, ServerConnection,
+};
 use std::fmt;
 use std::io::{IoSlice, Read, Write};
 use std::sync::Arc;
@@ -23,7 +27,9 @@ pub struct Fed {
 /// One TLS connection: what arrives is given to [`Session::feed`], what is to be sent to [`Session::send`]; what leaves is
 /// taken out by [`Session::pop`], as far as the credit goes.
 pub struct Session {
-    tls: ServerConnection,
+    tls: Connection,
+    /// The host that the certificate must be for, where we are the client.
+    host: Option<String>,
     plain: Vec<Bytes>,
     outbox: Outbox,
     /// Bytes that came before there was time for a handshake.
@@ -48,12 +54,37 @@ impl Session {
     /// # Errors
     /// If the library cannot make one, which no peer can cause.
     pub fn new(config: &Arc<ServerConfig>, limits: &Limits, now: Time) -> Result<Session, Reason> {
-        let mut tls = ServerConnection::new(config.clone())
+        let tls = ServerConnection::new(config.clone())
             .map_err(|e| Reason::local("tls_failed", format!("no TLS session can be made: {e}")))?;
+        Ok(Session::of(tls.into(), None, limits, now))
+    }
+
+    /// A session on a connection that is dialled at `now`, to a server whose certificate must be for `host`.
+    ///
+    /// # Errors
+    /// If that is no name or address.
+    pub fn client(
+        config: &Arc<ClientConfig>,
+        host: &str,
+        limits: &Limits,
+        now: Time,
+    ) -> Result<Session, Reason> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| Reason::local("tls_name", "the host is no name that a certificate could be for"))?;
+        let tls = ClientConnection::new(config.clone(), name)
+            .map_err(|e| Reason::local("tls_failed", format!("no TLS session can be made: {e}")))?;
+        let mut session = Session::of(tls.into(), Some(host.to_owned()), limits, now);
+        // The expensive part is the server's.
+        session.begun = true;
+        Ok(session)
+    }
+
+    fn of(mut tls: Connection, host: Option<String>, limits: &Limits, now: Time) -> Session {
         // What is written is taken out at once, and bounded by the credit of the connection.
         tls.set_buffer_limit(None);
-        Ok(Session {
+        Session {
             tls,
+            host,
             plain: Vec::new(),
             outbox: Outbox::default(),
             held: Vec::new(),
@@ -61,7 +92,7 @@ impl Session {
             finished: false,
             until: now + Duration::from_millis(limits.tls_handshake_ms),
             handshake_ms: limits.tls_handshake_ms,
-        })
+        }
     }
 
     /// Whether nothing that arrived was looked at yet: the expensive part is still to come.
@@ -96,7 +127,10 @@ impl Session {
     fn feed_part(&mut self, mut bytes: &[u8], fed: &mut Fed) -> Result<(), Reason> {
         while !bytes.is_empty() && !self.finished {
             let taken = self.tls.read_tls(&mut bytes).map_err(|e| self.failed(&e.to_string()))?;
-            let state = self.tls.process_new_packets().map_err(|e| why(&e))?;
+            let state = self.tls.process_new_packets().map_err(|e| match &self.host {
+                Some(host) => why_of_server(&e, host),
+                None => why(&e),
+            })?;
             let waiting = state.plaintext_bytes_to_read();
             if waiting > 0 {
                 let at = fed.plain.len();
@@ -185,6 +219,35 @@ impl Session {
         let text = format!("the TLS handshake did not end within {} ms", self.handshake_ms);
         Err(Reason::limit("tls_timeout", text))
     }
+}
+
+/// Why a session with a server ended, for an operator.
+fn why_of_server(error: &Error, host: &str) -> Reason {
+    use CertificateError as C;
+    let (code, text) = match error {
+        // A wrong signature: the authority has the name of one that is trusted, and is another.
+        Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => (
+            "tls_untrusted",
+            "the server's certificate is of an authority that is not trusted here; add that to tls.authorities".to_owned(),
+        ),
+        Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
+            ("tls_untrusted", format!("the server's certificate is not for {}", crate::error::quote(host)))
+        }
+        Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
+            ("tls_untrusted", "the server's certificate has expired".to_owned())
+        }
+        Error::InvalidCertificate(other) => {
+            ("tls_untrusted", format!("the server's certificate cannot be trusted: {other}"))
+        }
+        Error::AlertReceived(alert) => {
+            ("tls_alert", format!("the server ended the TLS session with the alert {alert:?}"))
+        }
+        Error::InvalidMessage(_) => {
+            ("tls_not", "what the server sent is no TLS; is it the right port?".to_owned())
+        }
+        other => ("tls_failed", format!("the TLS session broke: {other}")),
+    };
+    Reason::peer(code, text)
 }
 
 /// Why a session ended, for an operator.

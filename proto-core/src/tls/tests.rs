@@ -275,3 +275,58 @@ fn what_is_wrong_with_files_is_said_with_the_remedy() {
         assert!(certified.expires() > 1_800_000_000);
     }
 }
+
+/// Carries what our client and our server say until both are silent. Answers what the server got, or why the client ended.
+fn carry_ours(client: &mut Session, server: &mut Session) -> Result<Vec<u8>, Reason> {
+    client.set_credit(1 << 20);
+    server.set_credit(1 << 20);
+    let mut got = Vec::new();
+    loop {
+        let mut quiet = true;
+        client.seal();
+        while let Some(bytes) = client.pop() {
+            quiet = false;
+            if let Ok(fed) = server.feed(&bytes) {
+                got.extend(fed.plain);
+            }
+        }
+        server.seal();
+        while let Some(bytes) = server.pop() {
+            quiet = false;
+            client.feed(&bytes)?;
+        }
+        if quiet {
+            return Ok(got);
+        }
+    }
+}
+
+#[test]
+fn our_client_trusts_whom_it_is_told_to() {
+    let (chain, key) = made(&["cam.example"]);
+    let own = Certified::from_pem(("c.pem", chain.as_bytes()), ("k.pem", key.as_bytes()), &provider());
+    let acceptor = acceptor(vec![own.unwrap()]);
+    let clock = Arc::new(Clock::default());
+    clock.set(WallTime(1_800_000_000_000_000_000));
+    let (other, _) = made(&["cam.example"]);
+    for (authority, host, wanted) in [
+        (&chain, "cam.example", Ok(())),
+        (&chain, "other.example", Err("not for")),
+        (&other, "cam.example", Err("tls.authorities")),
+    ] {
+        let connector = Connector::new(&identity(), "ca.pem", authority.as_bytes(), &clock).unwrap();
+        let limits = Limits::default();
+        let mut server = Session::new(acceptor.plain(), &limits, Time::ZERO).unwrap();
+        let mut client = Session::client(connector.config(), host, &limits, Time::ZERO).unwrap();
+        client.send(Bytes::from_static(b"OPTIONS"));
+        match (carry_ours(&mut client, &mut server), wanted) {
+            (Ok(got), Ok(())) => assert_eq!(got, b"OPTIONS"),
+            (Err(reason), Err(word)) => {
+                assert!(reason.code == "tls_untrusted" && reason.text.contains(word), "{reason}");
+            }
+            (got, wanted) => panic!("{host}: {got:?}, not {wanted:?}"),
+        }
+    }
+    let none = Connector::new(&identity(), "ca.pem", b"nothing", &clock).unwrap_err();
+    assert!(none.contains("ca.pem holds no certificate"), "{none}");
+}

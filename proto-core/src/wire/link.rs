@@ -166,6 +166,9 @@ pub struct RelayedReport {
     pub key: StreamKey,
     /// As in [`StreamReport`].
     pub viewers: u32,
+    /// How many nodes its frames came through to get there, the origin counted; 0 while none come, and from nodes that are
+    /// too old to say it.
+    pub hops: u32,
 }
 
 /// A node's load and streams, every `report_ms`.
@@ -289,8 +292,10 @@ pub enum Message {
         req: u64,
         /// The name.
         key: StreamKey,
+        /// Its origin, not a relay of it: one has failed the asker before.
+        direct: bool,
     },
-    /// Manager to node: there.
+    /// Manager to node: there, or at a relay of it that is nearer or has more room.
     Located {
         /// The question's number.
         req: u64,
@@ -346,6 +351,22 @@ pub enum Message {
         key: StreamKey,
         /// For how long, milliseconds.
         for_ms: u64,
+    },
+
+    /// Node to manager and manager to node: refuse a token or a name from now on, and end what it runs.
+    Revoke {
+        /// The token's id, or `user:…`, `token:…`, `key:…`.
+        name: String,
+    },
+    /// Manager to node: somebody wants this stream, which you said that you can pull from another server.
+    Want {
+        /// The name.
+        key: StreamKey,
+    },
+    /// Node to manager, with its registration: the streams that it can pull from other servers when somebody wants them.
+    Offers {
+        /// Names, or beginnings of names with a `*`.
+        streams: Vec<String>,
     },
 
     /// Relay: send me this stream.

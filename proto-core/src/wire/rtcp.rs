@@ -1,11 +1,19 @@
-//! RTCP as a sender needs it (RFC 3550, section 6; RFC 4585; RFC 5104): what receivers report and ask for is read, sender
-//! reports and goodbyes are written. What a sender has no use for is told apart and left alone.
+//! RTCP of WebRTC sessions (RFC 3550, section 6; RFC 3611; RFC 4585; RFC 5104): what peers report and ask for is read,
+//! sender reports and goodbyes are written (what a receiver writes is in `rtcp_feedback.rs`). What is of no use here is told
+//! apart and left alone.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
 
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
 const SOURCE_DESCRIPTION: u8 = 202;
 const GOODBYE: u8 = 203;
+const EXTENDED_REPORT: u8 = 207;
+/// The block of an extended report with a receiver's clock (RFC 3611, 4.4).
+const REFERENCE_TIME: u8 = 4;
+/// The block of an extended report with what became of receivers' clocks (RFC 3611, 4.5).
+const DELAYS: u8 = 5;
 const TRANSPORT_FEEDBACK: u8 = 205;
 const PAYLOAD_FEEDBACK: u8 = 206;
 /// The format of a generic NACK (RFC 4585, 6.2.1).
@@ -22,8 +30,17 @@ const NAME_MAX: usize = 255;
 /// One packet of a compound one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packet<'a> {
-    /// What a receiver says of what it gets (out of an RR or SR).
+    /// What a receiver says of what it gets.
     Reports(Reports<'a>),
+    /// What a sender says of what it sends, and of what it gets.
+    Sender(SenderInfo, Reports<'a>),
+    /// What an extended report says of clocks.
+    Extended {
+        /// Who says it.
+        ssrc: u32,
+        /// Its blocks.
+        blocks: Blocks<'a>,
+    },
     /// Packets of a source are missing.
     Nack {
         /// The source.
@@ -83,6 +100,50 @@ impl Reports<'_> {
     }
 }
 
+/// One block of an extended report that is understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// A receiver that sends nothing tells its time, as NTP counts, and wants to hear of it again.
+    ReferenceTime(u64),
+    /// The other's answer to that.
+    Delay {
+        /// The receiver that is answered.
+        ssrc: u32,
+        /// The middle 32 bits of the time that it told.
+        last: u32,
+        /// How long ago that came, 1/65536 s.
+        since: u32,
+    },
+}
+
+/// Blocks of an extended report (RFC 3611, 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks<'a>(&'a [u8]);
+
+impl<'a> Blocks<'a> {
+    /// Each block that is understood. Ends where one passes the end.
+    pub fn iter(&self) -> impl Iterator<Item = Block> + use<'a> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let (&[kind, _, l0, l1], after) = rest.split_first_chunk::<4>()?;
+            let (body, tail) = after.split_at_checked(4 * usize::from(u16::from_be_bytes([l0, l1])))?;
+            rest = tail;
+            Some((kind, body))
+        })
+        .flat_map(|(kind, body)| {
+            let reference = (kind == REFERENCE_TIME).then(|| {
+                let (high, low) = (word(body, 0)?, word(body, 4)?);
+                Some(Block::ReferenceTime(u64::from(high) << 32 | u64::from(low)))
+            });
+            let delays = if kind == DELAYS { body } else { &[] };
+            let delays = delays.chunks_exact(12).filter_map(|b| {
+                Some(Block::Delay { ssrc: word(b, 0)?, last: word(b, 4)?, since: word(b, 8)? })
+            });
+            reference.flatten().into_iter().chain(delays)
+        })
+    }
+}
+
 /// Entries of a NACK: a number and a mask of the 16 after it each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missing<'a>(&'a [u8]);
@@ -123,6 +184,13 @@ pub fn packets(compound: &[u8]) -> impl Iterator<Item = Result<Packet<'_>, Malfo
     })
 }
 
+/// The round trip out of what a peer says of our clock: `now` as NTP counts, the middle 32 bits of the time that we told it
+/// (0: none came), and how long it kept that, 1/65536 s. `None` if its clock and ours disagree about a moment.
+pub fn round_trip(now: u64, last: u32, since: u32) -> Option<Duration> {
+    let units = ((now >> 16) as u32).wrapping_sub(last).wrapping_sub(since);
+    (last != 0 && units < 1 << 31).then(|| Duration::from_nanos((u64::from(units) * 1_000_000_000) >> 16))
+}
+
 fn packet(bytes: &[u8]) -> Option<(Packet<'_>, &[u8])> {
     let [first, kind, l0, l1] = *bytes.first_chunk()?;
     if first >> 6 != 2 {
@@ -134,9 +202,19 @@ fn packet(bytes: &[u8]) -> Option<(Packet<'_>, &[u8])> {
     let count = first & 0x1f;
     let blocks = |at: usize| body.get(at..at + 24 * usize::from(count)).map(Reports);
     let packet = match (kind, count) {
-        (SENDER_REPORT, _) => Packet::Reports(blocks(24)?),
+        (SENDER_REPORT, _) => {
+            let info = SenderInfo {
+                ssrc: word(body, 0)?,
+                ntp: u64::from(word(body, 4)?) << 32 | u64::from(word(body, 8)?),
+                timestamp: word(body, 12)?,
+                packets: word(body, 16)?,
+                octets: word(body, 20)?,
+            };
+            Packet::Sender(info, blocks(24)?)
+        }
         (RECEIVER_REPORT, _) => Packet::Reports(blocks(4)?),
         (GOODBYE, _) => Packet::Goodbye,
+        (EXTENDED_REPORT, _) => Packet::Extended { ssrc: word(body, 0)?, blocks: Blocks(body.get(4..)?) },
         (TRANSPORT_FEEDBACK, NACK) => Packet::Nack { ssrc: word(body, 4)?, missing: Missing(body.get(8..)?) },
         (PAYLOAD_FEEDBACK, PLI) => Packet::PictureLoss { ssrc: word(body, 4)? },
         (PAYLOAD_FEEDBACK, FIR) => Packet::FullIntra(Sources(body.get(8..)?)),
@@ -145,7 +223,7 @@ fn packet(bytes: &[u8]) -> Option<(Packet<'_>, &[u8])> {
     Some((packet, tail))
 }
 
-fn header(out: &mut Vec<u8>, count: u8, kind: u8, words: u16) {
+pub(super) fn header(out: &mut Vec<u8>, count: u8, kind: u8, words: u16) {
     out.extend_from_slice(&[2 << 6 | count & 0x1f, kind]);
     out.extend_from_slice(&words.to_be_bytes());
 }
@@ -242,9 +320,8 @@ mod tests {
         put_description(&mut out, &[1, 2], b"name");
         put_goodbye(&mut out, &[1, 2]);
         let read: Vec<_> = packets(&out).map(Result::unwrap).collect();
-        assert!(
-            matches!(read[..], [Packet::Reports(r), Packet::Other, Packet::Goodbye] if r.iter().count() == 0)
-        );
+        assert!(matches!(read[..], [Packet::Sender(i, r), Packet::Other, Packet::Goodbye]
+                if r.iter().count() == 0 && (i.ntp, i.timestamp, i.octets) == (2, 3, 5)));
         let ends = [28, 28 + 4 + 24, out.len()];
         for n in 1..out.len() {
             let whole = ends.contains(&n);
@@ -264,6 +341,7 @@ mod tests {
                     Packet::Reports(r) => drop(r.iter().count()),
                     Packet::Nack { missing, .. } => drop(missing.iter().count()),
                     Packet::FullIntra(s) => drop(s.iter().count()),
+                    Packet::Extended { blocks, .. } => drop(blocks.iter().count()),
                     _ => {}
                 }
             }

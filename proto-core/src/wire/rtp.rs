@@ -118,6 +118,83 @@ impl<'a> Packet<'a> {
     }
 }
 
+/// What stands in the clear at the beginning of a packet under SRTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The payload type, 0 to 127.
+    pub payload_type: u8,
+    /// The marker bit.
+    pub marker: bool,
+    /// The timestamp, in ticks of the payload's clock.
+    pub timestamp: u32,
+    /// The payload ends with padding, whose length is its last byte.
+    pub padded: bool,
+}
+
+/// Reads the first bytes of a packet.
+pub fn head(packet: &[u8]) -> Option<Head> {
+    let [first, second, _, _, t0, t1, t2, t3] = *packet.first_chunk()?;
+    (first >> 6 == 2).then_some(Head {
+        payload_type: second & 0x7f,
+        marker: second & 0x80 != 0,
+        timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
+        padded: first & 0x20 != 0,
+    })
+}
+
+/// Bytes of a packet's header, with contributing sources and extensions: what stays in the clear under SRTP. `None` if they
+/// pass the packet's end, or it is of another version.
+pub fn header_len(packet: &[u8]) -> Option<usize> {
+    let first = *packet.first()?;
+    if first >> 6 != 2 {
+        return None;
+    }
+    let mut len = HEADER_BYTES + usize::from(first & 0x0f) * 4;
+    if first & 0x10 != 0 {
+        let [_, _, high, low] = *packet.get(len..)?.first_chunk::<4>()?;
+        len += 4 + usize::from(u16::from_be_bytes([high, low])) * 4;
+    }
+    (len <= packet.len()).then_some(len)
+}
+
+/// The header extension with this number (RFC 8285: elements with headers of one byte or two), if the packet has it.
+pub fn extension(packet: &[u8], number: u8) -> Option<&[u8]> {
+    let first = *packet.first()?;
+    if first & 0x10 == 0 {
+        return None;
+    }
+    let (head, rest) =
+        packet.get(HEADER_BYTES + usize::from(first & 0x0f) * 4..)?.split_first_chunk::<4>()?;
+    let [p0, p1, l0, l1] = *head;
+    let mut rest = rest.get(..usize::from(u16::from_be_bytes([l0, l1])) * 4)?;
+    let short = match u16::from_be_bytes([p0, p1]) {
+        0xbede => true,
+        profile if profile >> 4 == 0x100 => false,
+        _ => return None,
+    };
+    while let Some((&head, after)) = rest.split_first() {
+        let (id, len, body) = match (short, head) {
+            (_, 0) => {
+                rest = after;
+                continue;
+            }
+            // The end (RFC 8285, 4.2).
+            (true, 0xf0..) => return None,
+            (true, _) => (head >> 4, usize::from(head & 15) + 1, after),
+            (false, _) => {
+                let (&len, body) = after.split_first()?;
+                (head, usize::from(len), body)
+            }
+        };
+        let (value, tail) = body.split_at_checked(len)?;
+        if id == number {
+            return Some(value);
+        }
+        rest = tail;
+    }
+    None
+}
+
 /// Turns 16-bit sequence numbers into a count that does not wrap, near the value before. Counts from the middle of the
 /// range, so that packets from before the first one have a number too.
 #[derive(Clone, Copy, Debug, Default)]
@@ -164,7 +241,36 @@ mod tests {
         assert_eq!(Multiplexed::of(&[128]), None);
     }
 
+    #[test]
+    fn header_extensions_are_found_in_both_forms() {
+        let mut short = vec![0x91, 96, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 9, 0xbe, 0xde, 0, 2];
+        short.extend_from_slice(&[0x51, 0xab, 0xcd, 0, 0x30, 7, 0xf0, 1, 42]);
+        assert_eq!(header_len(&short), Some(28));
+        assert_eq!((extension(&short, 5), extension(&short, 3)), (Some(&[0xab, 0xcd][..]), Some(&[7][..])));
+        assert_eq!((extension(&short, 15), extension(&short, 0)), (None, None));
+        let mut long = vec![0x90, 96, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0x10, 0, 0, 2];
+        long.extend_from_slice(&[0, 20, 2, 0xab, 0xcd, 7, 0, 0, 42]);
+        assert_eq!(header_len(&long), Some(24));
+        assert_eq!((extension(&long, 20), extension(&long, 7)), (Some(&[0xab, 0xcd][..]), Some(&[][..])));
+        for cut in 0..24 {
+            assert_eq!(header_len(&long[..cut]), None);
+        }
+        long[15] = 3;
+        assert_eq!(extension(&long, 20), None);
+    }
+
     proptest! {
+        #[test]
+        fn extensions_of_garbage_are_none_or_inside(bytes in proptest::collection::vec(any::<u8>(), 0..60), form in 0..3, id in 0u8..16) {
+            let mut bytes = bytes;
+            if let (Some(profile), 1..) = (bytes.get_mut(12..14), form) {
+                profile.copy_from_slice(if form == 1 { &[0xbe, 0xde] } else { &[0x10, 0] });
+                bytes[0] = 0x90;
+            }
+            prop_assert!(extension(&bytes, id).is_none_or(|e| e.len() < bytes.len()));
+            prop_assert!(header_len(&bytes).is_none_or(|n| n <= bytes.len()));
+        }
+
         /// rtp-rs writes the packets and reads ours.
         #[test]
         fn packets_are_read_and_written_as_another_implementation_does(

@@ -5,6 +5,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use headwater_tests::sim::generate::{self, of_seed};
+use headwater_tests::sim::loss::{Lossy, Quality, measure};
 use headwater_tests::sim::plan::Plan;
 use headwater_tests::sim::report::{columns, examine};
 use headwater_tests::sim::run::{Outcome, run};
@@ -125,6 +126,15 @@ enum Command {
         /// Only this one.
         name: Option<String>,
     },
+    /// What a viewer by WHEP sees of a publisher by WHIP over links that lose: the table of docs/loss.md.
+    Loss {
+        /// Virtual seconds of each run.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Runs of each kind, with other seeds.
+        #[arg(long, default_value_t = 5)]
+        seeds: u64,
+    },
     /// The measure: 2,000 seeds of profile `bar`.
     Bench {
         /// Seeds.
@@ -134,6 +144,21 @@ enum Command {
         #[arg(long, default_value_t = 2)]
         jobs: usize,
     },
+}
+
+/// The worst of several runs of each kind.
+fn losses(time: Duration, seeds: u64) {
+    println!("| loss | link | pictures shown | longest freeze | sent again |\n|---|---|---|---|---|");
+    for percent in [0, 1, 2, 5] {
+        for lossy in Lossy::ALL {
+            let all: Vec<Quality> =
+                (0..seeds.max(1)).map(|s| measure(s, lossy, f64::from(percent) / 100.0, time)).collect();
+            let shown = all.iter().map(|q| q.shown).fold(1.0, f64::min) * 100.0;
+            let freeze = all.iter().map(|q| q.freeze).max().unwrap_or_default().as_millis();
+            let again = all.iter().map(|q| q.again).fold(0.0, f64::max) * 100.0;
+            println!("| {percent} % | {lossy} | {shown:.2} % | {freeze} ms | {again:.1} % |");
+        }
+    }
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -157,6 +182,10 @@ fn main() -> ExitCode {
         Command::Hash { seeds, profile } => hashes(seeds, profile),
         Command::Twice { seeds, profile } => twice(seeds, profile),
         Command::Planted { name } => planted_bugs(name.as_deref()),
+        Command::Loss { seconds, seeds } => {
+            losses(Duration::from_secs(seconds), seeds);
+            Ok(true)
+        }
         Command::Bench { seeds, jobs } => sweep(0..seeds, None, jobs, Profile::Bar, false),
     };
     match done {

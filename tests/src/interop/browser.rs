@@ -13,7 +13,7 @@ use std::time::Duration;
 const SCRIPT: Duration = Duration::from_secs(120);
 
 /// The functions that scripts in a page can use as `hw.…`.
-const PAGE_SCRIPT: &str = include_str!("js/page.js");
+pub(super) const PAGE_SCRIPT: &str = include_str!("js/page.js");
 /// The functions of the websocket dialect, `hw.ws.…`.
 const DIALECT_SCRIPT: &str = include_str!("js/dialect.js");
 

@@ -34,12 +34,15 @@ pub struct Clip {
     pub heavy: bool,
     /// Seconds until the clip ends by itself; 0: never.
     pub seconds: u32,
+    /// In place of the test picture a number, one more each picture, from this on: 16 bars, the lowest bit on the left,
+    /// white for 1 (`hw.numbers` in a page reads it).
+    pub numbered: Option<u32>,
 }
 
 impl Default for Clip {
     /// 25 pictures a second, a key frame each 4 s, no B-frames, AAC, without end.
     fn default() -> Self {
-        Clip { fps: 25, gop: 100, b_frames: 0, sound: Sound::Aac, heavy: false, seconds: 0 }
+        Clip { fps: 25, gop: 100, b_frames: 0, sound: Sound::Aac, heavy: false, seconds: 0, numbered: None }
     }
 }
 
@@ -72,6 +75,11 @@ impl Ffmpeg {
         }
         if clip.heavy {
             add(&format!("-f lavfi -i testsrc2=size=640x360:rate={},noise=alls=40:allf=t", clip.fps));
+        } else if let Some(from) = clip.numbered {
+            add(&format!(
+                "-f lavfi -i color=black:size=320x180:rate={},geq=lum='255*mod(floor((N+{from})/pow(2,floor(X/20))),2)':cb=128:cr=128",
+                clip.fps
+            ));
         } else {
             add(&format!("-f lavfi -i testsrc2=size=320x180:rate={}", clip.fps));
         }
@@ -136,6 +144,18 @@ impl Ffmpeg {
         );
         let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
         Ffmpeg::run_with(newer(), format!("ffmpeg that publishes {video} to {to}"), &args)
+    }
+
+    /// Publishes a moving picture (H.264) and a tone (Opus) in real time by WHIP. For this a newer ffmpeg is needed than
+    /// distributions have.
+    pub fn publish_whip(to: &str) -> Ffmpeg {
+        let args = format!(
+            "-re -f lavfi -i testsrc2=size=320x180:rate=25 -re -f lavfi -i sine=frequency=440:sample_rate=48000 \
+             -pix_fmt yuv420p -c:v libx264 -profile:v baseline -preset ultrafast -tune zerolatency -bf 0 -g 50 \
+             -c:a libopus -ar 48000 -ac 2 -b:a 48k -f whip {to}"
+        );
+        let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
+        Ffmpeg::run_with(newer(), format!("ffmpeg that publishes to {to}"), &args)
     }
 
     /// Plays the pictures of an `rtmp://` URL and says that it takes the codecs of Enhanced RTMP.

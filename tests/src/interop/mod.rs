@@ -1,8 +1,11 @@
 //! Real processes and real clients: nodes of a cluster, ffmpeg, Chromium.
 
+pub mod aiortc;
 pub mod browser;
+pub mod camera;
 pub mod cluster;
 pub mod ffmpeg;
+pub mod firefox;
 pub mod gstreamer;
 pub mod http;
 pub mod log;

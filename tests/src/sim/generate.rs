@@ -293,7 +293,27 @@ impl Generator<'_> {
         if self.one_in(4) {
             self.fault(Fault::Memory, 1);
         }
+        if self.one_in(3) {
+            self.other_ways();
+        }
         self.plan
+    }
+
+    /// Some clients come by TLS, by a websocket, or through the manager.
+    fn other_ways(&mut self) {
+        let mut steps = std::mem::take(&mut self.plan.steps);
+        for step in &mut steps {
+            let (Op::Publish { by, .. } | Op::Play { by, .. }) = &mut step.op else { continue };
+            if self.below(2) == 0 {
+                continue;
+            }
+            *by = match *by {
+                By::Webrtc => [By::Ws, By::Managed, By::Https, By::Wss][self.below(4) as usize % 4],
+                By::Rtmp => By::Rtmps,
+                other => other,
+            };
+        }
+        self.plan.steps = steps;
     }
 
     fn publishing(&mut self) -> Publishing {

@@ -3,6 +3,7 @@
 //! operations that matter for a failure, and [`report`] tells people about it.
 
 pub mod generate;
+pub mod loss;
 mod media;
 pub mod plan;
 pub mod report;

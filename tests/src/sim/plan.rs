@@ -36,6 +36,16 @@ pub enum By {
     Rtmp,
     /// WHIP or WHEP.
     Webrtc,
+    /// RTMP over TLS.
+    Rtmps,
+    /// WHIP or WHEP over TLS.
+    Https,
+    /// WebRTC, signalled in the stream-manager dialect over a websocket, then over the data channel.
+    Ws,
+    /// As [`By::Ws`], over TLS.
+    Wss,
+    /// As [`By::Ws`], through the manager, which chooses the node.
+    Managed,
 }
 
 /// Behind what a client sits.

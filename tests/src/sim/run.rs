@@ -10,14 +10,14 @@ use crate::world::actors::asker::Asker;
 use crate::world::actors::evil::Evil;
 use crate::world::actors::player::Player;
 use crate::world::actors::publisher::Publisher;
-use crate::world::actors::webrtc::{Whep, WhepConfig, Whip};
+use crate::world::actors::webrtc::{Signalling, Whep, WhepConfig, Whip, WhipConfig};
 use crate::world::net::nat::{Behaviour, NatId};
 use crate::world::{ClientId, HostId, Party, Violation, World};
 use proto_core::node::config::Role;
 use proto_core::simulation::Speech;
 use proto_core::time::Time;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::time::Duration;
@@ -120,11 +120,30 @@ enum Kind {
     Evil,
 }
 
+impl By {
+    /// Whether its connections are TLS.
+    fn secure(self) -> bool {
+        matches!(self, By::Rtmps | By::Https | By::Wss)
+    }
+
+    /// How its calls are signalled, if it is WebRTC.
+    fn signalling(self) -> Option<Signalling> {
+        match self {
+            By::Rtmp | By::Rtmps => None,
+            By::Webrtc | By::Https => Some(Signalling::Http),
+            By::Ws | By::Wss => Some(Signalling::Socket),
+            By::Managed => Some(Signalling::Managed),
+        }
+    }
+}
+
 struct Runner<'a> {
     world: &'a mut World,
     places: BTreeMap<Place, HostId>,
     clients: BTreeMap<u32, (ClientId, Kind)>,
     nats: [Option<NatId>; 2],
+    /// Clients to whom the manager gives a node.
+    managed: BTreeSet<u32>,
     sessions: u64,
 }
 
@@ -148,7 +167,14 @@ impl<'a> Runner<'a> {
             manager = manager.or(Some(id));
             places.insert(place, id);
         }
-        Runner { world, places, clients: BTreeMap::new(), nats: [None; 2], sessions: 0 }
+        Runner {
+            world,
+            places,
+            clients: BTreeMap::new(),
+            nats: [None; 2],
+            managed: BTreeSet::new(),
+            sessions: 0,
+        }
     }
 
     fn drive(&mut self, plan: &Plan) {
@@ -191,7 +217,7 @@ impl<'a> Runner<'a> {
         for &(id, kind) in self.clients.values() {
             match kind {
                 Kind::Publisher => self.world.with_publisher(id, |p, _| p.keep_silent(false)),
-                Kind::Whip => self.world.with_whip(id, |p, _| p.keep_silent(false)),
+                Kind::Whip => self.world.with_whip(id, |p, now| p.keep_silent(false, now)),
                 Kind::Player => self.world.with_player(id, |p| p.read(true)),
                 Kind::Evil => self.world.relent(id),
                 Kind::Whep => {}
@@ -225,8 +251,20 @@ impl<'a> Runner<'a> {
         self.world.behind(Some(nat));
     }
 
+    /// Whom a client asks that leaves it to the manager which node it gets.
+    fn asked(&self, by: By) -> Option<HostId> {
+        (by == By::Managed).then(|| self.places.get(&Place::Manager).copied()).flatten()
+    }
+
+    /// How a player comes: the manager has nobody to give it where there is no edge.
+    fn plays_by(&self, by: By) -> By {
+        let edge = |p: &Place| matches!(p, Place::Edge(_) | Place::Complete(_));
+        if by == By::Managed && !self.places.keys().any(edge) { By::Ws } else { by }
+    }
+
     fn joined(&mut self, client: u32, id: ClientId, kind: Kind) {
         self.world.behind(None);
+        self.world.over_tls(false);
         self.clients.insert(client, (id, kind));
         self.sessions += u64::from(matches!(kind, Kind::Whip | Kind::Whep));
     }
@@ -248,26 +286,35 @@ impl<'a> Runner<'a> {
             Op::Publish { client, by, at, stream, how, behind } => {
                 let at = *self.places.get(at)?;
                 self.seat(*behind);
-                let (id, kind) = match by {
-                    By::Rtmp => (self.world.publish_with(at, stream, media::rtmp(how)), Kind::Publisher),
-                    By::Webrtc => (self.world.publish_webrtc(at, stream, media::whip(how)), Kind::Whip),
+                let at = self.asked(*by).unwrap_or(at);
+                self.world.over_tls(by.secure());
+                let (id, kind) = match by.signalling() {
+                    None => (self.world.publish_with(at, stream, media::rtmp(how)), Kind::Publisher),
+                    Some(by) => {
+                        let config = WhipConfig { by, ..media::whip(how) };
+                        (self.world.publish_webrtc(at, stream, config), Kind::Whip)
+                    }
                 };
                 self.joined(*client, id, kind);
+                self.managed.extend((*by == By::Managed).then_some(*client));
             }
             Op::Play { client, by, at, stream, behind } => {
-                let at = *self.places.get(at)?;
+                let (by, at) = (&self.plays_by(*by), *self.places.get(at)?);
                 self.seat(*behind);
                 let again = Some(Duration::from_millis(700));
-                let (id, kind) = match by {
-                    By::Rtmp => (self.world.play(at, stream), Kind::Player),
-                    By::Webrtc => {
+                let at = self.asked(*by).unwrap_or(at);
+                self.world.over_tls(by.secure());
+                let (id, kind) = match by.signalling() {
+                    None => (self.world.play(at, stream), Kind::Player),
+                    Some(by) => {
                         // It must have noticed that its node is gone before recovery is judged.
                         let silence = Duration::from_secs(4);
-                        let config = WhepConfig { again, silence, ..WhepConfig::default() };
+                        let config = WhepConfig { by, again, silence, ..WhepConfig::default() };
                         (self.world.play_webrtc(at, stream, config), Kind::Whep)
                     }
                 };
                 self.joined(*client, id, kind);
+                self.managed.extend((*by == By::Managed).then_some(*client));
             }
             Op::Evil { client, kind, at } => {
                 let at = *self.places.get(at)?;
@@ -304,10 +351,11 @@ impl<'a> Runner<'a> {
             (Op::Leave(_), Kind::Whep) => w.with_whep(id, Whep::leave),
             (Op::Leave(_), Kind::Evil) => w.relent(id),
             (Op::Silent(_, silent), Kind::Publisher) => w.with_publisher(id, |p, _| p.keep_silent(*silent)),
-            (Op::Silent(_, silent), Kind::Whip) => w.with_whip(id, |p, _| p.keep_silent(*silent)),
+            (Op::Silent(_, silent), Kind::Whip) => w.with_whip(id, |p, now| p.keep_silent(*silent, now)),
             (Op::Reconnect(_), Kind::Publisher) => w.with_publisher(id, Publisher::connect),
             (Op::Reconnect(_), Kind::Whip) => w.with_whip(id, Whip::connect),
             (Op::Reconnect(_), Kind::Whep) => w.with_whep(id, Whep::connect),
+            (Op::Elsewhere(..), _) if self.managed.contains(client) => {}
             (Op::Elsewhere(_, at), _) => {
                 let host = *self.places.get(at)?;
                 let (rtmp, http) = (w.rtmp_addr(host), w.http_addr(host));

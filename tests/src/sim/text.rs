@@ -34,6 +34,11 @@ impl fmt::Display for By {
         f.write_str(match self {
             By::Rtmp => "rtmp",
             By::Webrtc => "webrtc",
+            By::Rtmps => "rtmps",
+            By::Https => "https",
+            By::Ws => "ws",
+            By::Wss => "wss",
+            By::Managed => "managed",
         })
     }
 }
@@ -205,6 +210,11 @@ impl FromStr for By {
         match word {
             "rtmp" => Ok(By::Rtmp),
             "webrtc" => Ok(By::Webrtc),
+            "rtmps" => Ok(By::Rtmps),
+            "https" => Ok(By::Https),
+            "ws" => Ok(By::Ws),
+            "wss" => Ok(By::Wss),
+            "managed" => Ok(By::Managed),
             _ => Err(format!("{word} is no protocol")),
         }
     }

@@ -4,7 +4,7 @@ use super::Problem;
 use super::text::{code_only, line_of, without_tests};
 
 /// What all modules may use.
-const BASE: [&str; 12] = [
+const BASE: [&str; 13] = [
     "machine",
     "time",
     "trace",
@@ -17,12 +17,15 @@ const BASE: [&str; 12] = [
     "io",
     "bridge",
     "guard",
+    "auth",
 ];
 
 /// What each room may use beside [`BASE`] and itself. An entry with `::` opens only that part of a room.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     // Questions and answers about sound name codecs.
     ("bridge", &["media"]),
+    // Rules are about streams.
+    ("auth", &["media::key"]),
     ("wire", &["media"]),
     ("media", &["wire"]),
     ("rtmp", &["wire", "media", "hub::delivery"]),

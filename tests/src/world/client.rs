@@ -1,12 +1,15 @@
 //! What drives a client: the world's side of [`Client`](super::actors::Client).
 
 use super::actors::asker::Asker;
-use super::actors::player::Player;
+use super::actors::player::{Player, PlayerConfig};
 use super::actors::publisher::{Publisher, PublisherConfig};
 use super::actors::{Client, Conn, In, Out, Standing};
 use super::event::Event;
 use super::nat::NatId;
+use super::tls::Layer;
 use super::{ClientId, HostId, Owner, Party, World};
+use proto_core::node::config::Config;
+use proto_core::rand::Rng;
 use proto_core::time::Time;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -21,6 +24,8 @@ pub(super) struct Slot {
     /// How often it came to another network.
     pub(super) moves: u64,
     pub(super) pipes: BTreeMap<Conn, (u64, usize)>,
+    /// What its TCP connections are wrapped in.
+    tls: Option<Layer>,
     wake: Option<Time>,
 }
 
@@ -44,10 +49,19 @@ impl World {
     pub(super) fn add_at(&mut self, mut actor: Box<dyn Client>, ip: IpAddr, nat: Option<NatId>) -> ClientId {
         let n = self.clients.len();
         actor.notes().want(self.verbose);
-        self.clients.push(Slot { actor, ip, nat, moves: 0, pipes: BTreeMap::new(), wake: None });
+        let tls = self.net.secure.then(|| {
+            let c = Config::default();
+            Layer::new([(c.http.port, c.https.port), (c.rtmp.port, c.rtmps.port)])
+        });
+        self.clients.push(Slot { actor, ip, nat, moves: 0, pipes: BTreeMap::new(), tls, wake: None });
         self.client(ClientId(n), In::Address(ip));
         self.client(ClientId(n), In::Tick);
         ClientId(n)
+    }
+
+    /// Whether the TCP connections of the clients that are added from now on are TLS, to the ports for that.
+    pub fn over_tls(&mut self, on: bool) {
+        self.net.secure = on;
     }
 
     /// The number that the next client will have.
@@ -58,6 +72,11 @@ impl World {
     /// How every client stands.
     pub fn standings(&self) -> impl Iterator<Item = (ClientId, Standing)> + '_ {
         self.clients.iter().enumerate().map(|(n, c)| (ClientId(n), c.actor.standing()))
+    }
+
+    /// How a client stands.
+    pub fn standing(&self, id: ClientId) -> Standing {
+        self.clients[id.0].actor.standing()
     }
 
     /// A client, if it is one of that kind.
@@ -93,8 +112,13 @@ impl World {
 
     /// A player of `stream` at a node's RTMP port.
     pub fn play(&mut self, at: HostId, stream: &str) -> ClientId {
+        self.play_with(at, stream, PlayerConfig::default())
+    }
+
+    /// As [`World::play`], with a behaviour.
+    pub fn play_with(&mut self, at: HostId, stream: &str, config: PlayerConfig) -> ClientId {
         let to = self.rtmp_addr(at);
-        self.add(Box::new(Player::new(to, stream)))
+        self.add(Box::new(Player::with(to, stream, config, Rng::new([0; 32]))))
     }
 
     /// A publisher by RTMP.
@@ -145,7 +169,15 @@ impl World {
     /// Hands a client an input and does what it says.
     pub(super) fn client(&mut self, id: ClientId, input: In<'_>) {
         let now = self.now;
-        self.clients[id.0].actor.on(input, now);
+        let Slot { actor, tls, .. } = &mut self.clients[id.0];
+        match tls {
+            None => actor.on(input, now),
+            Some(layer) => {
+                for out in layer.pass(actor.as_mut(), input, now) {
+                    self.client_does(id, out);
+                }
+            }
+        }
         self.after_client(id);
     }
 
@@ -167,6 +199,17 @@ impl World {
     }
 
     fn client_said(&mut self, id: ClientId, out: Out) {
+        match &mut self.clients[id.0].tls {
+            None => self.client_does(id, out),
+            Some(layer) => {
+                for out in layer.said(out) {
+                    self.client_does(id, out);
+                }
+            }
+        }
+    }
+
+    fn client_does(&mut self, id: ClientId, out: Out) {
         let pipe = |w: &World, conn: Conn| w.clients[id.0].pipes.get(&conn).copied();
         match out {
             Out::Dial(conn, to) => {

@@ -48,6 +48,11 @@ impl Run {
     pub(super) fn conns(&self) -> usize {
         self.conns.len()
     }
+
+    /// The connection of the network behind one of the node's, and the node's side of it.
+    pub(super) fn pipe(&self, conn: ConnId) -> Option<(u64, usize)> {
+        self.conns.get(&conn).copied()
+    }
 }
 
 /// A machine that may run a node.
@@ -219,6 +224,11 @@ impl World {
         self.hosts[id.0].run.as_ref().is_some_and(|r| r.drained)
     }
 
+    /// What right wall clocks read when the world began, seconds since 1970.
+    pub fn wall_start_s(&self) -> u64 {
+        EPOCH / 1_000_000_000
+    }
+
     /// Gives a host a second address. Its node, if it runs, learns it with its next start.
     pub fn second_address(&mut self, id: HostId) -> IpAddr {
         let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 1, id.0 as u8 + 1));
@@ -351,6 +361,11 @@ impl World {
             Output::Ask { ask, work: Work::Resolve { host, port } } => {
                 let (wait, answer) = self.look_up(id, &host, port);
                 self.at(self.now + wait, Event::Answer(id.0, run, ask, answer));
+            }
+            Output::Ask { ask, work: Work::Check(check) } => {
+                // Slow hashes take their time, in which anything can happen.
+                let answer = Answer::Checked(Ok(check.run()));
+                self.at(self.now + Duration::from_millis(30), Event::Answer(id.0, run, ask, answer));
             }
             Output::Ask { ask, work: Work::Bridge(work) } => {
                 let answer = r.workshop.work(work);

@@ -18,10 +18,14 @@ pub(super) fn encode_as(message: &Message, speech: Speech) -> Encoded {
             Message::Report(report) => {
                 let mut report = report.clone();
                 report.streams.iter_mut().for_each(|s| s.about = StreamFacts::default());
+                report.relayed.iter_mut().for_each(|s| s.hops = 0);
                 encode(&Message::Report(report))
             }
             Message::Claim { req, key, .. } => {
                 encode(&Message::Claim { req: *req, key: key.clone(), identity: String::new() })
+            }
+            Message::Locate { req, key, .. } => {
+                encode(&Message::Locate { req: *req, key: key.clone(), direct: false })
             }
             other => encode(other),
         },

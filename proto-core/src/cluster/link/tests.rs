@@ -171,7 +171,7 @@ proptest! {
             let mut all = vec![talk(&mut a, &mut b, chunk, Time::ZERO)];
             for (req, name) in names.iter().enumerate() {
                 let key = StreamKey::join("live", name).unwrap();
-                a.handle(Input::Send(Message::Locate { req: req as u64, key }), Time::ZERO);
+                a.handle(Input::Send(Message::Locate { req: req as u64, key, direct: false }), Time::ZERO);
             }
             all.push(talk(&mut a, &mut b, chunk, Time::ZERO));
             all

@@ -81,10 +81,34 @@ impl Manager {
         Ok(())
     }
 
+    /// A node had something revoked: the others are told, and those that register later.
+    pub(super) fn revoked_at(&mut self, at: &NodeId, name: String) {
+        if name.len() > 256
+            || self.revoked.len() >= self.limits.auth_revoked
+            || !self.revoked.insert(name.clone())
+        {
+            return;
+        }
+        let others: Vec<NodeId> = self.registry.nodes().keys().filter(|n| *n != at).cloned().collect();
+        let text = format!(
+            "{} was revoked at node {}; {} others are told",
+            quote(&name),
+            quote(&at.0),
+            others.len()
+        );
+        self.log(Level::Info, text);
+        for node in others {
+            self.tell(&node, Message::Revoke { name: name.clone() });
+        }
+    }
+
     /// A node that registered anew may have missed what it was told.
     pub(super) fn repeat_orders(&mut self, node: &NodeId) {
         if self.registry.node(node).is_some_and(|n| n.ordered_drain) {
             self.tell(node, Message::Drain { on: true, within_ms: 0, stop: false });
+        }
+        for name in self.revoked.clone() {
+            self.tell(node, Message::Revoke { name });
         }
     }
 

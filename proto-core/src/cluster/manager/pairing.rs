@@ -75,7 +75,7 @@ impl Manager {
 
     fn choose_edges(&self, pairing: &Pairing, now: Time) -> Result<Chosen, Refusal> {
         let Pairing { key, strict, count, .. } = pairing;
-        if self.registry.stream(key).is_none() {
+        if self.registry.stream(key).is_none() && self.offerer(key, now).is_none() {
             return Err(Refusal::new("not_found", 404, format!("nobody publishes {key}")));
         }
         let candidates = self.registry.candidates(now);

@@ -479,8 +479,8 @@ fn viewers_are_added_up_over_all_nodes_and_go_with_their_node() {
     let (origin, edge) = (link(m, "origin-a"), link(m, "edge-a"));
     let report = Report { streams: vec![at_origin], ..Report::default() };
     m.handle(Input::Link(origin, Message::Report(report)), now);
-    let relayed =
-        vec![RelayedReport { key: key("x"), viewers: 3 }, RelayedReport { key: key("unknown"), viewers: 1 }];
+    let one = |name: &str, viewers| RelayedReport { key: key(name), viewers, hops: 1 };
+    let relayed = vec![one("x", 3), one("unknown", 1)];
     m.handle(Input::Link(edge, Message::Report(Report { relayed, ..Report::default() })), now);
     let total = |m: &Manager, except: &str| {
         m.registry().viewers(&NodeId(except.to_owned())).get(&key("x")).copied().unwrap_or(0)
@@ -618,4 +618,67 @@ fn of_the_oldest_streams_nothing_is_remembered() {
     }
     assert_eq!(choices.len(), 4);
     assert!(choices.of(&key("s5")).is_none() && choices.of(&key("s6")).is_some());
+}
+
+/// A node that asks where a stream is, is sent to a relay in its own region, or where the origin is nearly full to any
+/// that has room; never to one through which too many nodes would be passed, nor when it asks for the origin.
+#[test]
+fn nodes_pull_from_relays_that_are_nearer_or_have_more_room() {
+    let mut w = World::new();
+    for (name, region) in [("o", "eu"), ("near", "eu"), ("far-1", "us"), ("far-2", "us"), ("far-3", "us")] {
+        w.add_in(name, if name == "o" { ORIGIN } else { EDGE }, region);
+    }
+    w.run(2_500);
+    w.claim(0, 1, "x", "");
+    w.run(100);
+    let now = w.now;
+    let m = w.manager.as_mut().unwrap();
+    let link = |m: &Manager, name: &str| m.registry().node(&NodeId(name.to_owned())).unwrap().link.unwrap();
+    let mut asked = 0;
+    let mut whom = |m: &mut Manager, name: &str, direct| {
+        asked += 1;
+        m.handle(Input::Link(link(m, name), Message::Locate { req: asked, key: key("x"), direct }), now);
+        std::iter::from_fn(|| m.poll())
+            .find_map(|o| match o {
+                Output::ToLink(_, Message::Located { node, .. }) => Some(node.0),
+                _ => None,
+            })
+            .unwrap()
+    };
+    let relays = |m: &mut Manager, name: &str, hops| {
+        let relayed = vec![RelayedReport { key: key("x"), viewers: 1, hops }];
+        m.handle(Input::Link(link(m, name), Message::Report(Report { relayed, ..Report::default() })), now);
+    };
+    assert_eq!(whom(m, "far-1", false), "o");
+    relays(m, "far-1", 1);
+    assert_eq!(whom(m, "far-2", false), "far-1");
+    assert_eq!(whom(m, "far-2", true), "o");
+    assert_eq!(whom(m, "near", false), "o");
+    assert_eq!(whom(m, "far-1", false), "o", "nobody is sent to itself");
+    relays(m, "far-2", 2);
+    assert_eq!(whom(m, "far-3", false), "far-1", "the shorter way");
+    relays(m, "far-1", 0);
+    assert_eq!(whom(m, "far-3", false), "far-2");
+    relays(m, "far-2", m.limits.relay_hops as u32);
+    assert_eq!(whom(m, "far-3", false), "o");
+    relays(m, "far-2", 1);
+    let epoch = m.registry().stream(&key("x")).unwrap().epoch;
+    let streams = vec![StreamReport {
+        key: key("x"),
+        epoch,
+        silent: false,
+        live: true,
+        viewers: 0,
+        about: StreamFacts::default(),
+    }];
+    let full = Report { sessions: 90, session_limit: 100, streams, ..Report::default() };
+    m.handle(Input::Link(link(m, "o"), Message::Report(full)), now);
+    assert_eq!(whom(m, "near", false), "far-2");
+    let drains = Report {
+        draining: true,
+        relayed: vec![RelayedReport { key: key("x"), viewers: 1, hops: 1 }],
+        ..Report::default()
+    };
+    m.handle(Input::Link(link(m, "far-2"), Message::Report(drains)), now);
+    assert_eq!(whom(m, "near", false), "o");
 }

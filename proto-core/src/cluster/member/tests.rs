@@ -153,7 +153,7 @@ fn only_a_higher_epoch_fences_and_only_the_current_one_is_released() {
 #[test]
 fn a_name_that_was_not_found_is_not_asked_for_again_for_a_second() {
     let mut m = registered();
-    let locate = |req| Input::Locate { req, key: key("x") };
+    let locate = |req| Input::Locate { req, key: key("x"), direct: false };
     m.handle(locate(1), Time::ZERO);
     m.handle(Input::Message(Message::NotFound { req: 1, key: key("x") }), Time::ZERO);
     drain(&mut m);

@@ -121,13 +121,39 @@ pub struct PullClient {
     away: bool,
     /// Since when nothing came (from the start, or from the last break).
     dry_since: Option<Time>,
+    /// Since when a relay, not the origin, has had nothing.
+    relay_dry: Option<Time>,
     unwanted_since: Option<Time>,
     key_asked: Option<Time>,
     key_due: bool,
-    stale: u64,
-    repeated: u64,
-    unusable: u64,
+    taken: Taken,
     out: VecDeque<Output>,
+}
+
+/// What became of the frames that came: nothing is dropped silently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Frames that the source sent under the present number.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Frames that came in all.
+    pub total: u64,
+    /// Frames that were handed on, of all.
+    pub passed: u64,
+    /// Frames that were left out: of a superseded epoch.
+    pub stale: u64,
+    /// Left out: seen before.
+    pub repeated: u64,
+    /// Left out: without the configuration or the frames that they need.
+    pub unusable: u64,
+}
+
+impl Taken {
+    /// Whether all that came was handed on or left out for a reason.
+    pub fn adds_up(&self) -> bool {
+        self.total == self.passed + self.stale + self.repeated + self.unusable
+    }
 }
 
 /// Attempts are numbered in the low bits of a pull's number.
@@ -153,12 +179,11 @@ impl PullClient {
             ever: false,
             away: false,
             dry_since: Some(now),
+            relay_dry: None,
             unwanted_since: None,
             key_asked: None,
             key_due: false,
-            stale: 0,
-            repeated: 0,
-            unusable: 0,
+            taken: Taken::default(),
             out: VecDeque::from([Output::Locate]),
         }
     }
@@ -196,6 +221,12 @@ impl PullClient {
         }
     }
 
+    /// Whether it must pull from the origin, not from a node that relays the stream: frames that it had may have gone on to
+    /// others already, or a relay failed it.
+    pub fn wants_origin(&self) -> bool {
+        self.ever || self.failures > 0
+    }
+
     /// The highest epoch heard of; frames of a lower one are left out.
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -206,9 +237,9 @@ impl PullClient {
         matches!(self.state, State::Pulling { .. })
     }
 
-    /// Frames left out: of a superseded epoch, seen before, and without the configuration or the frames they need.
-    pub fn left_out(&self) -> (u64, u64, u64) {
-        (self.stale, self.repeated, self.unusable)
+    /// What became of the frames that came.
+    pub fn taken(&self) -> Taken {
+        self.taken
     }
 
     fn ms(ms: u64) -> Duration {
@@ -233,6 +264,7 @@ impl PullClient {
         let late = self.limits.simulation.happens(Site::LateRetry, self.id ^ now.as_nanos());
         let wait = if late { most } else { wait - spread };
         self.failures = self.failures.saturating_add(1);
+        self.relay_dry = None;
         self.state = State::Backoff { until: now + Self::ms(wait) };
         self.dry_since.get_or_insert(now);
         if was_pulling {
@@ -302,7 +334,10 @@ impl PullClient {
                 *old = source;
             }
             _ if source.node == self.own => {}
+            // So do they by way of a relay.
+            State::Pulling { .. } if self.path.len() > 1 && self.path.first() == Some(&source.node) => {}
             _ => {
+                self.relay_dry = None;
                 if self.is_pulling() {
                     self.out.push_back(Output::Send(Message::CancelPull { pull: self.pull() }));
                     self.set_away(true);
@@ -320,6 +355,7 @@ impl PullClient {
     fn link_up(&mut self) {
         let State::Dialling { source, .. } = &self.state else { return };
         self.state = State::Pulling { source: source.clone() };
+        (self.taken.frames, self.taken.bytes) = (0, 0);
         for track in self.tracks.values_mut() {
             track.joined = false;
         }
@@ -346,10 +382,13 @@ impl PullClient {
             Message::Frame(frame) if self.is_for(frame.pull) => self.frame(*frame),
             Message::SourceAway { pull } if self.is_for(pull) => {
                 self.dry_since.get_or_insert(now);
+                if self.path.len() > 1 {
+                    self.relay_dry.get_or_insert(now);
+                }
                 self.set_away(true);
             }
             Message::SourceBack { pull } if self.is_for(pull) => {
-                self.dry_since = None;
+                (self.dry_since, self.relay_dry) = (None, None);
                 self.set_away(false);
             }
             Message::End { pull, code, text } if self.is_for(pull) => {
@@ -380,8 +419,11 @@ impl PullClient {
     }
 
     fn frame(&mut self, frame: RelayFrame) {
+        self.taken.frames += 1;
+        self.taken.bytes += frame.media.payload.len() as u64;
+        self.taken.total += 1;
         if frame.epoch < self.epoch {
-            self.stale += 1;
+            self.taken.stale += 1;
             return;
         }
         self.epoch = frame.epoch;
@@ -405,20 +447,20 @@ impl PullClient {
             if let Some(track) = self.tracks.get_mut(&media.track) {
                 track.joined = false;
             }
-            self.unusable += 1;
+            self.taken.unusable += 1;
             return;
         }
         match self.tracks.get_mut(&media.track) {
             Some(track) => {
                 if track.last.is_some_and(|last| frame.seq <= last) {
                     track.joined |= track.last == Some(frame.seq);
-                    self.repeated += 1;
+                    self.taken.repeated += 1;
                     return;
                 }
                 // Never a picture whose reference is missing.
                 let starts = media.kind != FrameKind::Delta;
                 if frame.config_version > track.config.config.version || !(starts || track.joined) {
-                    self.unusable += 1;
+                    self.taken.unusable += 1;
                     return;
                 }
                 (track.last, track.joined) = (Some(frame.seq), true);
@@ -426,13 +468,14 @@ impl PullClient {
             // Data needs no configuration.
             None if media.kind == FrameKind::Data => {}
             None => {
-                self.unusable += 1;
+                self.taken.unusable += 1;
                 return;
             }
         }
+        self.taken.passed += 1;
         self.ever = true;
         self.failures = 0;
-        self.dry_since = None;
+        (self.dry_since, self.relay_dry) = (None, None);
         self.set_away(false);
         let (epoch, seq) = (frame.epoch, frame.seq);
         self.out.push_back(Output::Ingest { epoch, seq, ingest: Ingest::Frame(media) });
@@ -463,6 +506,11 @@ impl PullClient {
         self.dry_since.map(|at| at + Self::ms(self.limits.stream_hold_ms))
     }
 
+    /// The origin may have the stream again when the relay does not: whoever is fed by one goes and looks.
+    fn relay_end(&self) -> Option<Time> {
+        self.relay_dry.filter(|_| self.is_pulling()).map(|at| at + Self::ms(self.limits.lease_ms))
+    }
+
     /// When the step that is under way is given up or followed by the next.
     fn step(&self) -> Option<Deadline> {
         let answer = Self::ms(self.limits.cluster_answer_ms.saturating_add(self.limits.report_ms));
@@ -486,6 +534,11 @@ impl PullClient {
         if self.dry_end().is_some_and(|at| at <= now) {
             let text = format!("nothing came of {} for {} ms", self.key, self.limits.stream_hold_ms);
             return self.end(Reason::peer("source_gone", text));
+        }
+        if self.relay_end().is_some_and(|at| at <= now) {
+            self.out.push_back(Output::Send(Message::CancelPull { pull: self.pull() }));
+            let text = format!("the node that relays {} has had nothing of it for a while", self.key);
+            self.fail(Reason::peer("relay_dry", text), now);
         }
         if self.step().is_some_and(|d| d.at <= now) {
             match &self.state {
@@ -540,6 +593,7 @@ impl Machine for PullClient {
         let timed = [
             self.linger_end().map(|at| Deadline::new(at, "no viewers")),
             self.dry_end().map(|at| Deadline::new(at, "nothing comes")),
+            self.relay_end().map(|at| Deadline::new(at, "the relay has nothing")),
             self.key_request_at().map(|at| Deadline::new(at, "key request")),
         ];
         timed.into_iter().fold(self.step(), Deadline::earliest)

@@ -14,6 +14,7 @@ use crate::time::Time;
 use crate::wire::link::Message;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 
 const E1: Epoch = Epoch { term: 1, count: 1 };
 const E2: Epoch = Epoch { term: 1, count: 2 };
@@ -155,7 +156,8 @@ fn after_a_break_nothing_comes_twice_and_no_picture_without_its_reference() {
     let mut s = pull_from(&mut c, "origin", E1, T);
     let later = [config(TrackId::VIDEO, 1), frame(8, Delta, E1), frame(9, Key, E1), frame(10, Delta, E1)];
     assert_eq!(pts(&feed(&mut c, &mut s, &later)), [9, 10]);
-    assert_eq!(c.left_out(), (0, 3, 1));
+    assert_eq!((c.taken().stale, c.taken().repeated, c.taken().unusable), (0, 3, 1));
+    assert!(c.taken().adds_up());
 }
 
 #[test]
@@ -191,7 +193,8 @@ fn a_number_from_far_away_is_left_out_and_silences_no_track() {
     let said = feed(&mut c, &mut s, &items);
     // What refers to the picture that was left out has to wait for the next key frame.
     assert_eq!(pts(&said), [1, 2, 4, 5]);
-    assert_eq!(c.left_out(), (0, 0, 3));
+    assert_eq!((c.taken().stale, c.taken().repeated, c.taken().unusable), (0, 0, 3));
+    assert!(c.taken().adds_up());
 }
 
 #[test]
@@ -334,4 +337,35 @@ fn away_and_back_pass_once_each_and_what_an_old_attempt_sends_is_left_alone() {
     c.handle(Input::Tick, c.deadline().unwrap().at);
     pull_from(&mut c, "origin", E1, T);
     assert!(pts(&feed(&mut c, &mut s, &[frame(2, Audio, E1)])).is_empty());
+}
+
+/// Fed by a relay, a node stays with it when its origin goes on under a higher epoch, goes to another origin itself, and
+/// asks for the origin when the relay has had nothing for a lease.
+#[test]
+fn a_node_that_a_relay_feeds_finds_the_origin_when_it_must() {
+    let mut c = client();
+    assert!(!c.wants_origin());
+    let limits = Arc::new(Limits::default());
+    let mut s = pull_from(&mut c, "relay", E1, T);
+    s = PullServer::accept(s.pull(), key("x"), &[id("edge")], &id("relay"), &[id("origin")], limits).unwrap();
+    feed(&mut c, &mut s, &[config(TrackId::VIDEO, 1), frame(1, Key, E1)]);
+    assert_eq!(c.path(), [id("origin"), id("relay")]);
+    assert!(c.wants_origin(), "others may be fed by it now");
+    c.handle(Input::Moved(source("origin", E2)), T);
+    assert_eq!(drain(&mut c), [], "the relay goes on");
+    assert_eq!(pts(&feed(&mut c, &mut s, &[frame(2, Delta, E1)])), [] as [i64; 0], "stale");
+    assert_eq!(pts(&feed(&mut c, &mut s, &[frame(1, Key, E2)])), [1]);
+    c.handle(Input::Message(s.away()), T);
+    assert_eq!(drain(&mut c), [Output::Away]);
+    let lease = Duration::from_millis(Limits::default().lease_ms);
+    let mut said = Vec::new();
+    while !said.contains(&Output::Locate) {
+        let at = c.deadline().unwrap().at;
+        assert!(at <= T + lease + Duration::from_secs(1));
+        c.handle(Input::Tick, at);
+        said.extend(drain(&mut c));
+    }
+    assert!(matches!(said[0], Output::Send(Message::CancelPull { .. })), "{said:?}");
+    c.handle(Input::Located(Ok(source("origin", E2))), T + lease * 2);
+    assert!(matches!(&drain(&mut c)[..], [Output::Connect { node, .. }] if node.0 == "origin"));
 }

@@ -21,7 +21,7 @@
 //   via       "whip" (the default: WHIP and WHEP) or "ws" (the websocket of the stream-manager dialect)
 //   endpoint  an address to use, of that kind; the manager is not asked then
 //   region    the region to prefer, several with commas between; strict: true takes no other
-//   query     further query parameters for the node, such as { token: "…" }
+//   query     further query parameters for manager and node, such as { token: "…" }
 //   ice       an RTCConfiguration's iceServers; none are needed, nodes have public addresses
 //   data      true: a data channel, for send() and "data" (default: with "ws" only)
 // Of publish():   bitrate  the most bits a second of the picture (default 3,000,000)
@@ -99,7 +99,7 @@ async function endpoints(key, publishes, kind, options) {
   const app = key.slice(0, key.lastIndexOf("/"));
   const sockets = manager.replace(/^http/, "ws");
   const own = kind === "ws" ? `${sockets}/${app}/` : `${manager}/${kind}/${key}`;
-  const query = new URLSearchParams({ action });
+  const query = new URLSearchParams({ action, ...options.query });
   if (options.region) query.set("region", options.region);
   if (options.strict) query.set("strict", "true");
   let response;

@@ -7,6 +7,12 @@ export function keyFromPath(prefix) {
   return decodeURIComponent(location.pathname.slice(prefix.length)).replace(/^\/+|\/+$/g, "");
 }
 
+/** What this page's own address shows for nodes that ask: ?token=… */
+export function shown() {
+  const token = new URLSearchParams(location.search).get("token");
+  return token ? { token } : {};
+}
+
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** A session's numbers as labels and texts, always in the same order. */

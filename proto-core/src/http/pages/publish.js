@@ -1,5 +1,5 @@
 import { publish } from "/client.js";
-import { copy, el, keyFromPath, showNotices, showNumbers } from "./headwater.js";
+import { copy, el, keyFromPath, shown, showNotices, showNumbers } from "./headwater.js";
 
 const key = keyFromPath("/publish/");
 const video = el("video");
@@ -105,7 +105,7 @@ async function start() {
     el("go").disabled = false;
     return;
   }
-  const session = publish(key, media, { via: query.get("via") });
+  const session = publish(key, media, { via: query.get("via"), query: shown() });
   const run = { media, session };
   live = run;
   session.addEventListener("state", () => {

@@ -1,5 +1,5 @@
 import { subscribe } from "/client.js";
-import { el, keyFromPath, showNotices, showNumbers } from "./headwater.js";
+import { el, keyFromPath, shown, showNotices, showNumbers } from "./headwater.js";
 
 const key = keyFromPath("/watch/");
 const video = el("video");
@@ -8,7 +8,8 @@ document.title = `${key} · Headwater`;
 el("title").textContent = key;
 
 // ?via=ws signals over a websocket; see /client.js.
-const session = subscribe(key, { video, via: new URLSearchParams(location.search).get("via") });
+const via = new URLSearchParams(location.search).get("via");
+const session = subscribe(key, { video, via, query: shown() });
 
 /** What the viewer is told; the cover lies over the picture until it is live. */
 function tell() {

@@ -87,6 +87,18 @@ pub enum Format {
 }
 
 impl Format {
+    /// The parameters of a track whose description says all of them; `None`: they come with its packets, or (pictures) apart.
+    pub fn described(&self) -> Option<CodecParams> {
+        match self {
+            // As in [`Depay::new`].
+            Format::Opus => Some(CodecParams::Opus { channels: 2 }),
+            Format::Pcma { channels } => Some(CodecParams::Pcma { channels: *channels }),
+            Format::Pcmu { channels } => Some(CodecParams::Pcmu { channels: *channels }),
+            Format::Mpeg4Generic { asc, clock_rate, .. } => aac::params_of(asc, *clock_rate).map(|(p, _)| p),
+            _ => None,
+        }
+    }
+
     /// The format in which a track is sent, unless a peer wants another. AAC goes as `mpeg4-generic` in mode `AAC-hbr`.
     pub fn of(params: &CodecParams) -> Format {
         match params {

@@ -101,7 +101,13 @@ impl Node {
             },
             None => None,
         };
-        let path = with_query(&at, request);
+        let mut path = with_query(&at, request);
+        // The node must see the publish key that came in place of the name.
+        if let Some(secret) = self.key_in_path(request).filter(|_| protocol == Protocol::Whip) {
+            path.push(if path.contains('?') { '&' } else { '?' });
+            path.push_str("key=");
+            path.push_str(&secret);
+        }
         let id = match self.carry(conn, request, path, Some((action, key.clone()))) {
             Ok(id) => id,
             Err(response) => return Some(*response),
@@ -213,8 +219,9 @@ impl Node {
         if node == self.id {
             // It goes on here, as if it had been asked of the node's own path.
             if let Some(carry) = self.proxy.carried.remove(id) {
-                let path = carry.path.split('?').next().unwrap_or_default().to_owned();
-                self.request(carry.client, Request { path, ..carry.request });
+                let (path, query) = carry.path.split_once('?').unwrap_or((&carry.path, ""));
+                let (path, query) = (path.to_owned(), (!query.is_empty()).then(|| query.to_owned()));
+                self.request(carry.client, Request { path, query, ..carry.request });
             }
             return;
         }
@@ -226,6 +233,8 @@ impl Node {
             self.proxy.carried.all.get(&id).and_then(|c| self.conns.get(&c.client)).map(|c| c.remote);
         let registry = self.manager.as_ref().map(manager::Manager::registry);
         let host = registry.and_then(|r| r.node(&node)).map(|n| n.info.advertised.host()).unwrap_or_default();
+        let client = self.proxy.carried.all.get(&id).map(|c| c.client);
+        let secure = client.and_then(|c| self.conns.get(&c)).is_some_and(|c| c.service.is_secure());
         self.next_dial += 1;
         let back = ConnId::dialled(self.next_dial);
         let carried = &mut self.proxy.carried;
@@ -242,6 +251,7 @@ impl Node {
         }
         if let Some(remote) = remote {
             headers.push(("X-Forwarded-For", remote.ip().to_string()));
+            headers.push(("X-Forwarded-Proto", if secure { "https" } else { "http" }.to_owned()));
         }
         let ask = Ask {
             method: carry.request.method,

@@ -1,11 +1,12 @@
-//! SRTP and SRTCP (RFC 3711, RFC 7714) for sessions that send to viewers: packets are sealed straight into the buffer
-//! that leaves, feedback is opened. Ciphers come from the same provider as str0m's, so the simulator's replay.
+//! SRTP and SRTCP (RFC 3711, RFC 7714). For sessions that send to viewers packets are sealed straight into the buffer that
+//! leaves, and feedback is opened; what publishers send is opened in `receive.rs`. Ciphers come from the same provider as str0m's, so the simulator's replay.
 //!
 //! Nothing here counts sequence numbers. Under GCM a nonce that comes again with other bytes gives the key away, so each
 //! SSRC has one owner who never goes back (`rtc/viewer/lane.rs`); the index of SRTCP is counted here.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod derive;
+pub mod receive;
 pub mod replay;
 #[cfg(test)]
 #[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -37,6 +38,8 @@ pub enum Refused {
     Unauthentic,
     /// Seen before, or so old that nobody can say.
     Replayed,
+    /// Of one source more than a session may have.
+    TooMany,
     /// The cipher refused, or the key has been used for as many packets as it may.
     Broken,
 }

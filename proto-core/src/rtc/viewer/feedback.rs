@@ -3,18 +3,16 @@
 use super::{PeerEvent, Verdict, Viewer};
 use crate::rtc::path::Path;
 use crate::time::Time;
-use crate::wire::rtcp::{self, Packet, SenderInfo};
+use crate::wire::rtcp::{self, Block, Packet, SenderInfo};
+use crate::wire::rtcp_feedback::put_delay;
+use crate::wire::rtcp_reports::ntp_of;
 use std::collections::VecDeque;
-use std::time::Duration;
 
 /// Requests for lost packets that may wait for their turn; a viewer that lost more needs a key frame, and asks for one.
 const AGAIN_MAX: usize = 1_024;
 /// Bytes that may be sent again at first, and at once: 25 % of the first moments would be too little for a newcomer's
 /// cached pictures.
 const BUDGET_MAX: i64 = 96 << 10;
-/// Seconds from the beginning of NTP's first era to the Unix epoch (RFC 5905, 6). Reports count from there: what matters
-/// of their clock is only how fast it runs.
-const NTP_EPOCH: u64 = 2_208_988_800;
 /// Where a stream's time runs away from what its first frame promised by so much, both lanes begin a new count.
 const APART: u64 = 10_000_000_000;
 
@@ -84,11 +82,9 @@ impl ReportClock {
     }
 }
 
-/// Time as NTP counts it.
+/// Time as NTP counts it, from the Unix epoch: what matters of the clock of reports is only how fast it runs.
 fn ntp(now: Time) -> u64 {
-    let nanos = now.as_nanos();
-    let seconds = NTP_EPOCH.wrapping_add(nanos / 1_000_000_000);
-    (seconds << 32) | (((nanos % 1_000_000_000) << 32) / 1_000_000_000)
+    ntp_of(now.as_nanos())
 }
 
 impl Viewer {
@@ -102,7 +98,9 @@ impl Viewer {
         // No sign of consent: that is renewed by checks alone (RFC 7675).
         for packet in rtcp::packets(&plain).map_while(Result::ok) {
             match packet {
-                Packet::Reports(reports) => reports.iter().for_each(|r| self.reported(&r, now)),
+                Packet::Reports(reports) | Packet::Sender(_, reports) => {
+                    reports.iter().for_each(|r| self.reported(&r, now))
+                }
                 Packet::Nack { ssrc, missing } => {
                     if let Some(lane) = self.lane_of(ssrc) {
                         missing.iter().for_each(|seq| self.again.ask(lane, seq));
@@ -110,6 +108,13 @@ impl Viewer {
                 }
                 Packet::PictureLoss { ssrc } => self.key_frame([ssrc].into_iter()),
                 Packet::FullIntra(sources) => self.key_frame(sources.iter()),
+                Packet::Extended { ssrc, blocks } => {
+                    for block in blocks.iter() {
+                        if let Block::ReferenceTime(time) = block {
+                            self.told = Some((ssrc, (time >> 16) as u32, now));
+                        }
+                    }
+                }
                 // A viewer that sends nothing has nothing to say goodbye of; it ends by DTLS or silence.
                 Packet::Goodbye | Packet::Other => {}
             }
@@ -137,14 +142,7 @@ impl Viewer {
             return;
         }
         self.stats.loss_out = Some(f32::from(report.lost) / 256.0);
-        if report.last_sr != 0 {
-            let middle = (ntp(now) >> 16) as u32;
-            let units = middle.wrapping_sub(report.last_sr).wrapping_sub(report.since_last_sr);
-            // More than half the range: the peer's clock and ours disagree about a moment.
-            if units < 1 << 31 {
-                self.stats.rtt = Some(Duration::from_nanos((u64::from(units) * 1_000_000_000) >> 16));
-            }
-        }
+        self.stats.rtt = rtcp::round_trip(ntp(now), report.last_sr, report.since_last_sr).or(self.stats.rtt);
     }
 
     /// Sends reports of all lanes that have sent something.
@@ -171,6 +169,12 @@ impl Viewer {
                 sources.get(..count).unwrap_or_default(),
                 self.cname.as_bytes(),
             );
+            // A receiver's clock is answered, so that it knows how long a retransmission takes.
+            if let Some((receiver, time, at)) = self.told.take() {
+                let since = (now.since(at).as_nanos() * 65_536 / 1_000_000_000).min(u128::from(u32::MAX));
+                let [own, _] = sources;
+                put_delay(&mut plain, own, (receiver, time, since as u32));
+            }
             self.say(&plain, nominated.path);
         }
     }

@@ -14,6 +14,7 @@ use super::path::Path;
 use super::peer::{PeerEvent, Sent, SessionStats, Setup, Verdict, instant, peer_closed};
 use super::srtp::{self, Opener, Sealer};
 use crate::error::Reason;
+use crate::guard::must_here;
 use crate::hub::delivery::Delivery;
 use crate::io::Batch;
 use crate::limits::Limits;
@@ -71,6 +72,8 @@ pub(super) struct Viewer {
     again: Again,
     nominated: Option<Nominated>,
     clock: ReportClock,
+    /// A receiver's clock that it told: who, the middle 32 bits of its NTP time, when it came.
+    told: Option<(u32, u32, Time)>,
     opener: Option<Opener>,
     dtls: Box<dyn DtlsInstance>,
     dtls_deadline: Time,
@@ -126,6 +129,7 @@ impl Viewer {
             again: Again::default(),
             nominated: None,
             clock: ReportClock::default(),
+            told: None,
             opener: None,
             dtls,
             dtls_deadline: now,
@@ -282,6 +286,9 @@ impl Viewer {
             self.overflow(kind);
             return true;
         }
+        must_here(self.limits.simulation, waiting < most, "S6", || {
+            format!("{waiting} frames wait for a viewer, limits.rtc_viewer_frames is {most}")
+        });
         frame.renderings.rtp.get_or_init(|| render(frame, config));
         self.clock.frame(pts, now);
         if let Some(Some(lane)) = self.lanes.get_mut(kind) {
@@ -323,6 +330,17 @@ impl Viewer {
                 return Turn::Idle;
             }
         }
+        // S9, asserted before anything leaves: the right certificate, a whole handshake, and consent that was renewed.
+        let silent = now.since(self.heard);
+        let may = self.proven && self.shaken && silent < Duration::from_millis(self.limits.rtc_consent_ms);
+        must_here(self.limits.simulation, may, "S9", || {
+            format!(
+                "media for {destination}, which proved its certificate: {}, ended its handshake: {}, was heard {} ms ago",
+                self.proven,
+                self.shaken,
+                silent.as_millis()
+            )
+        });
         let began = batch.buf.len();
         let mut left = segments.max(1);
         let age = self.limits.rtc_rtx_ms;

@@ -23,6 +23,29 @@ fn join_queries(a: &str, b: &str) -> String {
     }
 }
 
+/// What a client shows in `connect` itself, as a query: `username`, `password` and `token` among its properties, or the first
+/// arguments after them, user and password, or a token.
+fn shown(command: &Command) -> String {
+    let property =
+        |name: &str| command.object.get(name).and_then(Value::as_str).map(|v| (name.to_owned(), v));
+    let mut pairs: Vec<(String, &str)> =
+        ["username", "password", "token"].into_iter().filter_map(property).collect();
+    match (command.text(0), command.text(1)) {
+        (Some(user), Some(password)) => {
+            pairs.extend([("username".to_owned(), user), ("password".to_owned(), password)]);
+        }
+        (Some(token), None) => pairs.push(("token".to_owned(), token)),
+        (None, _) => {}
+    }
+    let encoded = pairs.iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| format!("{n}={}", encode(v)));
+    encoded.collect::<Vec<_>>().join("&")
+}
+
+fn encode(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
 impl Server {
     /// Does one command. `stream` is the message stream that it came on.
     pub(super) fn command(&mut self, command: &Command, stream: u32, now: Time) -> Result<(), Reason> {
@@ -111,10 +134,12 @@ impl Server {
         let (_, url_query) = split_query(text("tcUrl"));
         // Clients repeat the query of the URL in the app, or leave it out of one of the two.
         let query = if app_query.is_empty() { url_query } else { app_query };
+        let query = join_queries(query, &shown(command));
         let peer = Peer {
             app: app.trim_matches('/').to_owned(),
-            query: query.to_owned(),
+            query,
             flash_ver: text("flashVer").to_owned(),
+            via: text("via").chars().take(512).collect(),
         };
         greet(&mut self.writer);
         if peer.app.is_empty() {
@@ -192,7 +217,7 @@ impl Server {
         };
         self.said.query(&query);
         if publish && let Some(how @ ("record" | "append")) = command.text(1) {
-            self.log(Level::Info, format!("the publisher of {key} asked to {how}; it is published live"));
+            self.log(Level::Info, format!("the publisher asked to {how}; it is published live"));
         }
         self.role = Role::Asked { stream, key: key.clone(), publish };
         self.events.push_back(Output::Reading(false));

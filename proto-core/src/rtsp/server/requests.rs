@@ -1,6 +1,8 @@
 //! What a server answers to each request.
 
-use super::{Announced, Described, Lane, NewLane, Output, Server, Told, Track, Wait, Way, status_of, words};
+use super::{
+    Announced, Described, Lane, NewLane, Output, Server, Shown, Told, Track, Wait, Way, status_of, words,
+};
 use crate::error::{Reason, quote};
 use crate::io::Level;
 use crate::media::key::StreamKey;
@@ -24,6 +26,9 @@ const LOWEST_PORT: u16 = 1_024;
 /// Bytes of a client's own name that are kept for the log.
 const AGENT_BYTES: usize = 128;
 
+/// Characters of a client's `Via` that are kept.
+const VIA_CHARS: usize = 512;
+
 /// A request is answered now, or once the node has answered.
 type Answer = Option<Response>;
 
@@ -42,6 +47,9 @@ impl Server {
             && self.agent.is_empty()
         {
             self.agent = agent.chars().take(AGENT_BYTES).collect();
+        }
+        if let Some(via) = request.headers.get("Via") {
+            self.via = via.chars().take(VIA_CHARS).collect();
         }
         let answer = self.answer(&cseq, request, now);
         if let Some(response) = answer {
@@ -74,6 +82,7 @@ impl Server {
             Method::SetParameter if request.body.is_empty() => Some(self.ok()),
             Method::SetParameter => Some(words(451, "there is no parameter that can be set")),
             Method::Describe => self.describe(request),
+            Method::Announce if self.guarded => self.ask_to_announce(request),
             Method::Announce => Some(self.announce(&request)),
             Method::Setup => self.setup(cseq, request, now),
             Method::Play => {
@@ -93,7 +102,11 @@ impl Server {
             Method::Record => {
                 let (key, query) = self.key.clone()?;
                 self.told = Told::Publishes;
-                self.ask(Wait::Record { cseq: cseq.to_owned() }, Output::PublishRequested { key, query });
+                let shown = Shown::of(&request);
+                self.ask(
+                    Wait::Record { cseq: cseq.to_owned() },
+                    Output::PublishRequested { key, query, shown },
+                );
                 None
             }
             Method::Pause => {
@@ -158,7 +171,8 @@ impl Server {
         self.forget_description();
         self.key = Some((key.clone(), query.clone()));
         self.told = Told::Plays;
-        self.ask(Wait::Describe { request }, Output::DescribeRequested { key, query });
+        let shown = Shown::of(&request);
+        self.ask(Wait::Describe { request }, Output::DescribeRequested { key, query, shown });
         None
     }
 
@@ -217,6 +231,54 @@ impl Server {
             .with("Content-Base", format!("{base}/"))
             .with("Cache-Control", "no-cache")
             .with_body("application/sdp", w.finish())
+    }
+
+    /// Nothing of an announcement is read before its sender may publish.
+    fn ask_to_announce(&mut self, request: Request) -> Answer {
+        let (key, query) = match key_of(&request.url) {
+            Ok(found) => found,
+            Err(text) => return Some(words(400, &text)),
+        };
+        let shown = Shown::of(&request);
+        self.ask(Wait::Announce { request }, Output::AnnounceRequested { key, query, shown });
+        None
+    }
+
+    pub(super) fn announce_accepted(&mut self, now: Time) {
+        let request = match self.wait.take() {
+            Some(Wait::Announce { request }) => request,
+            other => {
+                self.wait = other;
+                return;
+            }
+        };
+        let response = self.announce(&request);
+        let cseq = request.headers.get("CSeq").unwrap_or_default().to_owned();
+        self.respond(&cseq, response);
+        self.go_on(now);
+    }
+
+    /// The client has to show who it is. The session stays as it was: the same request comes again.
+    pub(super) fn unauthorized(&mut self, challenges: &[String], reason: &Reason, now: Time) {
+        let cseq = match self.wait.take() {
+            Some(Wait::Describe { request } | Wait::Setup { request } | Wait::Announce { request }) => {
+                request.headers.get("CSeq").unwrap_or_default().to_owned()
+            }
+            Some(Wait::Record { cseq }) => cseq,
+            other => {
+                self.wait = other;
+                return;
+            }
+        };
+        // The node has forgotten the question.
+        self.told = Told::Nothing;
+        let status = if challenges.is_empty() { 403 } else { 401 };
+        let mut response = words(status, &reason.text);
+        for challenge in challenges {
+            response.headers.add("WWW-Authenticate", challenge);
+        }
+        self.respond(&cseq, response);
+        self.go_on(now);
     }
 
     fn announce(&mut self, request: &Request) -> Response {
@@ -291,7 +353,8 @@ impl Server {
             };
             self.key = Some((key.clone(), query.clone()));
             self.told = Told::Plays;
-            self.ask(Wait::Setup { request }, Output::DescribeRequested { key, query });
+            let shown = Shown::of(&request);
+            self.ask(Wait::Setup { request }, Output::DescribeRequested { key, query, shown });
             return None;
         }
         let found = if record { self.announced_of(&request.url) } else { self.described_of(&request.url) };
@@ -474,7 +537,7 @@ impl Server {
     /// The node will not have it. It knows that it refused, and need not be told that the request is over.
     pub(super) fn refused(&mut self, reason: &Reason, now: Time) {
         let cseq = match self.wait.take() {
-            Some(Wait::Describe { request } | Wait::Setup { request }) => {
+            Some(Wait::Describe { request } | Wait::Setup { request } | Wait::Announce { request }) => {
                 request.headers.get("CSeq").unwrap_or_default().to_owned()
             }
             Some(Wait::Play { cseq, .. } | Wait::Record { cseq }) => cseq,

@@ -151,6 +151,7 @@ fn push<T>(list: &mut Vec<T>, value: T) -> Result<(), Malformed> {
 #[derive(Default)]
 struct Parts {
     id: u64,
+    flag: bool,
     key: Option<StreamKey>,
     epoch: Option<Epoch>,
     node: Option<NodeId>,
@@ -164,6 +165,7 @@ struct Parts {
 #[derive(Clone, Copy)]
 enum Part {
     Id,
+    Flag,
     Key,
     Epoch,
     Node,
@@ -178,6 +180,7 @@ fn parts(mut rest: Bytes, layout: &[Part]) -> Result<Parts, Malformed> {
     while let Some((tag, value)) = next_field(&mut rest)? {
         match usize::from(tag).checked_sub(1).and_then(|i| layout.get(i)) {
             Some(Part::Id) => p.id = number(value)?,
+            Some(Part::Flag) => p.flag = flag(value)?,
             Some(Part::Key) => p.key = Some(key(&value)?),
             Some(Part::Epoch) => p.epoch = Some(epoch(value)?),
             Some(Part::Node) => p.node = Some(node(&value)?),
@@ -239,8 +242,8 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
             Message::Release { key: need(p.key)?, epoch: need(p.epoch)? }
         }
         18 => {
-            let p = parts(rest, &[Id, Key])?;
-            Message::Locate { req: p.id, key: need(p.key)? }
+            let p = parts(rest, &[Id, Key, Part::Flag])?;
+            Message::Locate { req: p.id, key: need(p.key)?, direct: p.flag }
         }
         19 => {
             let p = parts(rest, &[Id, Key, Part::Epoch, Node, Addr, Part::Flag])?;
@@ -264,6 +267,17 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
         24 => {
             let p = parts(rest, &[Id, Key])?;
             Message::Warm { key: need(p.key)?, for_ms: p.id }
+        }
+        25 => Message::Revoke { name: parts(rest, &[First])?.first },
+        28 => Message::Want { key: need(parts(rest, &[Key])?.key)? },
+        29 => {
+            let (mut streams, mut rest) = (Vec::new(), rest);
+            while let Some((tag, value)) = next_field(&mut rest)? {
+                if tag == 1 {
+                    streams.push(text(&value)?);
+                }
+            }
+            Message::Offers { streams }
         }
         30 => read_pull(rest)?,
         31 => read_tracks(rest)?,
@@ -415,15 +429,16 @@ fn read_track_facts(mut rest: Bytes) -> Result<TrackFacts, Malformed> {
 }
 
 fn read_relayed(mut rest: Bytes) -> Result<RelayedReport, Malformed> {
-    let (mut name, mut viewers) = (None, 0);
+    let (mut name, mut viewers, mut hops) = (None, 0, 0);
     while let Some((tag, value)) = next_field(&mut rest)? {
         match tag {
             1 => name = Some(key(&value)?),
             2 => viewers = small(value)?,
+            3 => hops = small(value)?,
             _ => {}
         }
     }
-    Ok(RelayedReport { key: need(name)?, viewers })
+    Ok(RelayedReport { key: need(name)?, viewers, hops })
 }
 
 fn read_pull(mut rest: Bytes) -> Result<Message, Malformed> {

@@ -136,7 +136,11 @@ fn report() -> impl Strategy<Value = Report> {
             about,
         },
     );
-    let relayed = (key(), any::<u32>()).prop_map(|(key, viewers)| RelayedReport { key, viewers });
+    let relayed = (key(), any::<u32>(), any::<u32>()).prop_map(|(key, viewers, hops)| RelayedReport {
+        key,
+        viewers,
+        hops,
+    });
     (any::<(u64, u32, u32, u32, bool)>(), vec(stream, 0..4), vec(relayed, 0..4)).prop_map(
         |((egress_bps, loop_busy_permille, sessions, session_limit, draining), streams, relayed)| Report {
             egress_bps,
@@ -174,7 +178,7 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
             identity
         }),
         (key(), epoch()).prop_map(|(key, epoch)| Message::Release { key, epoch }),
-        (n(), key()).prop_map(|(req, key)| Message::Locate { req, key }),
+        (n(), key(), any::<bool>()).prop_map(|(req, key, direct)| Message::Locate { req, key, direct }),
         (n(), key(), epoch(), node(), any::<IpAddr>(), any::<u16>(), any::<bool>()).prop_map(
             |(req, key, epoch, node, ip, port, live)| {
                 Message::Located { req, key, epoch, node, link_addr: SocketAddr::new(ip, port), live }
@@ -187,6 +191,9 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         (key(), epoch()).prop_map(|(key, epoch)| Message::Fence { key, epoch }),
         any::<(bool, u64, bool)>().prop_map(|(on, within_ms, stop)| Message::Drain { on, within_ms, stop }),
         (key(), n()).prop_map(|(key, for_ms)| Message::Warm { key, for_ms }),
+        ".{0,40}".prop_map(|name| Message::Revoke { name }),
+        key().prop_map(|key| Message::Want { key }),
+        vec("[a-z/*]{1,20}", 0..4).prop_map(|streams| Message::Offers { streams }),
         (n(), key(), vec(node(), 0..5)).prop_map(|(pull, key, hops)| Message::Pull { pull, key, hops }),
         (n(), vec(node(), 0..5), vec(config(), 0..4)).prop_map(|(pull, path, configs)| Message::Tracks {
             pull,

@@ -241,9 +241,10 @@ pub fn encode(message: &Message) -> Encoded {
             w.epoch(2, *epoch);
             17
         }
-        Message::Locate { req, key } => {
+        Message::Locate { req, key, direct } => {
             w.number(1, *req);
             w.key(2, key);
+            w.number(3, *direct);
             18
         }
         Message::Located { req, key, epoch, node, link_addr, live } => {
@@ -282,6 +283,20 @@ pub fn encode(message: &Message) -> Encoded {
             w.number(1, *for_ms);
             w.key(2, key);
             24
+        }
+        Message::Revoke { name } => {
+            w.text(1, name);
+            25
+        }
+        Message::Want { key } => {
+            w.key(1, key);
+            28
+        }
+        Message::Offers { streams } => {
+            for stream in streams {
+                w.text(1, stream);
+            }
+            29
         }
         Message::Pull { pull, key, hops } => {
             w.number(1, *pull);
@@ -378,6 +393,7 @@ fn write_report(w: &mut Writer, r: &Report) {
         w.nested(7, |w| {
             w.key(1, &s.key);
             w.number(2, s.viewers);
+            w.number(3, s.hops);
         });
     }
 }

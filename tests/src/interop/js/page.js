@@ -92,6 +92,28 @@ window.hw = (() => {
     return session.location;
   };
 
+  // From now on reads the number (16 bars, see `Clip::numbered`) of each picture that a session shows; answers those that
+  // were read so far, each with the milliseconds at which it was shown.
+  const numbers = name => {
+    const session = sessions[name];
+    if (!session.numbers) {
+      session.numbers = [];
+      const canvas = document.createElement('canvas');
+      canvas.width = 320; canvas.height = 180;
+      const context = canvas.getContext('2d', { willReadFrequently: true });
+      const onFrame = () => {
+        context.drawImage(session.video, 0, 0, 320, 180);
+        const row = context.getImageData(0, 90, 320, 1).data;
+        let n = 0;
+        for (let bit = 0; bit < 16; bit += 1) n |= (row[(bit * 20 + 10) * 4] > 127 ? 1 : 0) << bit;
+        session.numbers.push([n, performance.now()]);
+        session.video.requestVideoFrameCallback(onFrame);
+      };
+      session.video.requestVideoFrameCallback(onFrame);
+    }
+    return session.numbers;
+  };
+
   // The numbers that tests look at, of all media of one session.
   const stats = async name => {
     const { pc, states, frames } = sessions[name];
@@ -179,5 +201,5 @@ window.hw = (() => {
   };
 
   // `inside`: for further scripts.
-  return { inside: { sessions, until, newSession }, sessions, until, whep, whip, stats, checksum, moving, showFrames, sounding, tone, end };
+  return { inside: { sessions, until, newSession }, numbers, sessions, until, whep, whip, stats, checksum, moving, showFrames, sounding, tone, end };
 })();

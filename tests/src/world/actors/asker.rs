@@ -19,7 +19,12 @@ pub struct Asker {
 impl Asker {
     /// Will ask `to` for `path`.
     pub fn new(to: SocketAddr, path: &str) -> Asker {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
+        Asker::with_method(to, "GET", path)
+    }
+
+    /// As [`Asker::new`], with another method than GET and no body.
+    pub fn with_method(to: SocketAddr, method: &str, path: &str) -> Asker {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
         Asker {
             request: request.into(),
             answer: Vec::new(),

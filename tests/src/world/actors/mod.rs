@@ -8,6 +8,7 @@ pub mod evil;
 pub mod operator;
 pub mod player;
 pub mod publisher;
+mod rml;
 pub mod rml_player;
 pub mod rml_publisher;
 #[cfg(feature = "independent")]
@@ -125,6 +126,8 @@ pub struct Standing {
     pub frames: u64,
     /// Whom a WebRTC client calls, and since when, while its media path does not stand yet.
     pub calls: Option<(SocketAddr, Time)>,
+    /// With whom it has a call that stands, and since when it calls.
+    pub talks: Option<(SocketAddr, Time)>,
 }
 
 /// Lines for the log of the world. They cost nothing when nobody wants them.
@@ -151,4 +154,9 @@ impl Notes {
     pub fn take(&mut self) -> Option<String> {
         self.lines.pop_front()
     }
+}
+
+/// The stream that an address such as `live/one?token=…` names.
+pub fn name_of(address: &str) -> &str {
+    address.split('?').next().unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 
 use super::publisher::{Attempt, PublisherBy, Wire};
 use super::rml_player::RmlPlay;
-use super::{Client, In, Notes, Out, Standing};
+use super::{Client, In, Notes, Out, Standing, name_of};
 use crate::world::media::Label;
 use proto_core::rand::Rng;
 use proto_core::time::Time;
@@ -282,7 +282,7 @@ impl<S: Source> PlayerBy<S> {
         let starts = track != 'v' || label.key;
         let mut wrong = None;
         let mut is = |invariant, what| wrong = wrong.or(Some((invariant, what)));
-        if label.stream != self.stream {
+        if label.stream != name_of(&self.stream) {
             is("S3", "a frame of another stream");
         }
         if label.track != track {
@@ -363,13 +363,14 @@ impl<S: Source> Client for PlayerBy<S> {
 
     fn standing(&self) -> Standing {
         Standing {
-            stream: Some(self.stream.clone()),
+            stream: Some(name_of(&self.stream).to_owned()),
             publishes: false,
             ended: self.source.is_none() && self.redial.is_none(),
             session: self.picture.map(|s| s.label.session),
             last_picture: self.picture.map(|s| s.at),
             frames: self.seen.len() as u64,
             calls: None,
+            talks: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Publishers by any protocol: what they send and when, and what they do when their connection ends. How it gets to the
 //! node is their [`Wire`]; the one here is the project's own RTMP client.
 
-use super::{Client, In, Notes, Out, Standing};
+use super::{Client, In, Notes, Out, Standing, name_of};
 use crate::world::media::{Label, PICTURE, configs, sound_at};
 use proto_core::limits::Limits;
 use proto_core::machine::Machine;
@@ -54,7 +54,7 @@ pub struct Attempt {
     pub to: SocketAddr,
     /// The client's own address.
     pub ip: Option<IpAddr>,
-    /// The stream, `app/name`.
+    /// The stream, `app/name`, with a query if the client shows one.
     pub stream: String,
     /// Counts the client's connections, from 1.
     pub number: u64,
@@ -173,6 +173,11 @@ impl<W: Wire> PublisherBy<W> {
     /// Whether the node takes its stream now.
     pub fn is_ready(&self) -> bool {
         self.sent.last().is_some_and(|s| s.ready.is_some() && s.ended.is_none())
+    }
+
+    /// How many of its connections a node accepted.
+    pub fn accepted(&self) -> usize {
+        self.sent.iter().filter(|s| s.ready.is_some()).count()
     }
 
     /// Why its last connection ended, if it ended.
@@ -299,7 +304,8 @@ impl<W: Wire> PublisherBy<W> {
             let regular = seq % self.config.gop == 0;
             let key = picture && (regular | wire.wants_key() | std::mem::take(&mut self.key_due));
             let track = if picture { 'v' } else { 'a' };
-            let label = Label { stream: self.stream.clone(), session: sent.session, track, seq, key };
+            let label =
+                Label { stream: name_of(&self.stream).to_owned(), session: sent.session, track, seq, key };
             let len = match (picture, key) {
                 (true, true) => self.config.key_bytes,
                 (true, false) => self.config.delta_bytes,
@@ -355,13 +361,14 @@ impl<W: Wire> Client for PublisherBy<W> {
 
     fn standing(&self) -> Standing {
         Standing {
-            stream: Some(self.stream.clone()),
+            stream: Some(name_of(&self.stream).to_owned()),
             publishes: true,
             ended: self.wire.is_none() && self.redial.is_none(),
             session: self.sent.last().filter(|_| self.is_ready()).map(|s| s.session),
             last_picture: None,
             frames: self.sent.iter().map(|s| s.pictures + s.sounds).sum(),
             calls: None,
+            talks: None,
         }
     }
 }
@@ -388,7 +395,7 @@ impl OwnRtmp {
                     }
                     self.said.push_back(Said::Ready);
                 }
-                Output::Log(..) => {}
+                Output::Log(..) | Output::Media(_) => {}
                 Output::Closed(reason) => {
                     self.rtmp = None;
                     self.said.push_back(Said::Do(Out::Close(0, false)));

@@ -3,77 +3,38 @@
 
 use super::player::{Heard, PlayerConfig, Source};
 use super::publisher::Attempt;
+use super::rml::{Happened, Session};
 use super::{In, Out};
 use crate::world::media::{Label, Tag, read_audio, read_video};
 use proto_core::time::Time;
-use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
-use rml_rtmp::sessions::{ClientSession, ClientSessionConfig, ClientSessionEvent, ClientSessionResult};
+use rml_rtmp::sessions::ClientSessionEvent;
 use std::collections::VecDeque;
-
-enum Step {
-    Idle,
-    Handshake(Box<Handshake>),
-    Session(Box<ClientSession>),
-}
 
 /// A player's connection by `rml_rtmp`.
 pub struct RmlPlay {
     attempt: Attempt,
     opus: bool,
-    step: Step,
+    session: Session,
     heard: VecDeque<Heard>,
 }
 
 impl RmlPlay {
-    fn send(&mut self, bytes: Vec<u8>) {
-        if !bytes.is_empty() {
-            self.heard.push_back(Heard::Do(Out::Send(0, bytes.into())));
-        }
-    }
-
     fn wrong(&mut self, text: String) {
         self.heard.push_back(Heard::Wrong("S3", text));
     }
 
     fn end(&mut self, why: &str) {
-        self.step = Step::Idle;
+        self.session.end();
         self.heard.push_back(Heard::Ended(why.to_owned()));
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
-        if let Step::Handshake(handshake) = &mut self.step {
-            match handshake.process_bytes(bytes) {
-                Err(e) => self.wrong(format!("handshake: {e}")),
-                Ok(HandshakeProcessResult::InProgress { response_bytes }) => self.send(response_bytes),
-                Ok(HandshakeProcessResult::Completed { response_bytes, remaining_bytes }) => {
-                    self.send(response_bytes);
-                    let (mut session, first) =
-                        ClientSession::new(ClientSessionConfig::new()).expect("a session begins");
-                    let app = self.attempt.app_and_name().0.to_owned();
-                    let connect = session.request_connection(app).expect("a session connects first");
-                    self.step = Step::Session(Box::new(session));
-                    self.results(first);
-                    self.results(vec![connect]);
-                    if !remaining_bytes.is_empty() {
-                        self.bytes(&remaining_bytes);
-                    }
-                }
-            }
-            return;
-        }
-        let Step::Session(session) = &mut self.step else { return };
-        match session.handle_input(bytes) {
-            Ok(results) => self.results(results),
-            Err(e) => self.wrong(format!("the independent client cannot read the server: {e}")),
-        }
-    }
-
-    fn results(&mut self, results: Vec<ClientSessionResult>) {
-        for result in results {
-            match result {
-                ClientSessionResult::OutboundResponse(p) => self.send(p.bytes),
-                ClientSessionResult::RaisedEvent(event) => self.event(event),
-                ClientSessionResult::UnhandleableMessageReceived(_) => {}
+    /// Takes what happened in the session.
+    fn run(&mut self) {
+        while let Some(happened) = self.session.next() {
+            match happened {
+                Happened::Send(bytes) => self.heard.push_back(Heard::Do(Out::Send(0, bytes))),
+                Happened::Event(event) => self.event(event),
+                Happened::Wrong(text) => self.wrong(text),
             }
         }
     }
@@ -85,12 +46,7 @@ impl RmlPlay {
                 if self.opus {
                     name.push_str("?audio=opus");
                 }
-                if let Step::Session(session) = &mut self.step {
-                    match session.request_playback(name) {
-                        Ok(play) => self.results(vec![play]),
-                        Err(e) => self.wrong(format!("play: {e}")),
-                    }
-                }
+                self.session.ask("play", |s| s.request_playback(name).map(|play| vec![play]));
             }
             ClientSessionEvent::PlaybackRequestAccepted => self.heard.push_back(Heard::Playing),
             ClientSessionEvent::VideoDataReceived { timestamp, data } => {
@@ -142,18 +98,14 @@ fn read_opus(tag: &[u8]) -> Result<Tag, String> {
 impl Source for RmlPlay {
     fn begin(attempt: Attempt, config: &PlayerConfig, _now: Time) -> RmlPlay {
         let heard = VecDeque::from([Heard::Do(Out::Dial(0, attempt.to))]);
-        RmlPlay { attempt, opus: config.opus, step: Step::Idle, heard }
+        let session = Session::new(attempt.app_and_name().0);
+        RmlPlay { attempt, opus: config.opus, session, heard }
     }
 
     fn on(&mut self, input: &In<'_>, _now: Time) {
         match input {
-            In::Connected(_) => {
-                let mut handshake = Handshake::new(PeerType::Client);
-                let first = handshake.generate_outbound_p0_and_p1().expect("a handshake begins");
-                self.step = Step::Handshake(Box::new(handshake));
-                self.send(first);
-            }
-            In::Received(_, bytes) => self.bytes(bytes),
+            In::Connected(_) => self.session.begin(),
+            In::Received(_, bytes) => self.session.bytes(bytes),
             In::Finished(_) => {
                 self.heard.push_back(Heard::Do(Out::Close(0, false)));
                 self.end("the server closed the connection");
@@ -161,6 +113,7 @@ impl Source for RmlPlay {
             In::Closed(_, why) => self.end(why),
             In::Address(_) | In::Writable(..) | In::Datagram { .. } | In::Tick => {}
         }
+        self.run();
     }
 
     fn finish(&mut self, _now: Time) {

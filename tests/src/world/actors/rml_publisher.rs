@@ -1,30 +1,22 @@
 //! A publisher by RTMP that shares no code with the server: the protocol is `rml_rtmp`'s, the tags are written here.
 
 use super::publisher::{Attempt, Due, PublisherBy, Said, Wire};
+use super::rml::{Happened, Session};
 use super::{In, Out};
 use crate::world::media::{ASC, PPS, SPS};
 use bytes::{BufMut, Bytes, BytesMut};
 use proto_core::time::Time;
-use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
-use rml_rtmp::sessions::{
-    ClientSession, ClientSessionConfig, ClientSessionEvent, ClientSessionResult, PublishRequestType,
-};
+use rml_rtmp::sessions::{ClientSessionEvent, PublishRequestType};
 use rml_rtmp::time::RtmpTimestamp;
 use std::collections::VecDeque;
 
 /// A publisher by `rml_rtmp`.
 pub type RmlPublisher = PublisherBy<RmlRtmp>;
 
-enum Step {
-    Idle,
-    Handshake(Box<Handshake>),
-    Session(Box<ClientSession>),
-}
-
 /// A publisher's connection by `rml_rtmp`.
 pub struct RmlRtmp {
     attempt: Attempt,
-    step: Step,
+    session: Session,
     ready: bool,
     /// What the server said last that is no yes.
     status: Option<String>,
@@ -32,71 +24,36 @@ pub struct RmlRtmp {
 }
 
 impl RmlRtmp {
-    fn send(&mut self, bytes: Vec<u8>) {
-        if !bytes.is_empty() {
-            self.said.push_back(Said::Do(Out::Send(0, bytes.into())));
-        }
-    }
-
     fn fault(&mut self, text: &str) {
         let text = format!("rml_rtmp publishing {} at {}: {text}", self.attempt.stream, self.attempt.to);
         self.said.push_back(Said::Do(Out::Violation("S3", text)));
     }
 
     fn end(&mut self, why: &str) {
-        self.step = Step::Idle;
+        self.session.end();
         self.ready = false;
         let why = self.status.take().map_or(why.to_owned(), |status| format!("{why} ({status})"));
         self.said.push_back(Said::Ended(why));
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
-        let mut bytes = bytes.to_vec();
-        if let Step::Handshake(handshake) = &mut self.step {
-            match handshake.process_bytes(&bytes) {
-                Err(e) => return self.fault(&format!("handshake: {e}")),
-                Ok(HandshakeProcessResult::InProgress { response_bytes }) => {
-                    return self.send(response_bytes);
-                }
-                Ok(HandshakeProcessResult::Completed { response_bytes, remaining_bytes }) => {
-                    self.send(response_bytes);
-                    bytes = remaining_bytes;
-                    let (mut session, first) =
-                        ClientSession::new(ClientSessionConfig::new()).expect("a session begins");
-                    let app = self.attempt.app_and_name().0.to_owned();
-                    let connect = session.request_connection(app).expect("a session connects first");
-                    self.step = Step::Session(Box::new(session));
-                    self.results(first);
-                    self.results(vec![connect]);
-                }
-            }
-        }
-        let Step::Session(session) = &mut self.step else { return };
-        match session.handle_input(&bytes) {
-            Ok(results) => self.results(results),
-            Err(e) => self.fault(&format!("the independent client cannot read the server: {e}")),
-        }
-    }
-
-    fn results(&mut self, results: Vec<ClientSessionResult>) {
-        for result in results {
-            match result {
-                ClientSessionResult::OutboundResponse(p) => self.send(p.bytes),
-                ClientSessionResult::RaisedEvent(event) => self.event(event),
-                ClientSessionResult::UnhandleableMessageReceived(_) => {}
+    /// Takes what happened in the session.
+    fn run(&mut self) {
+        while let Some(happened) = self.session.next() {
+            match happened {
+                Happened::Send(bytes) => self.said.push_back(Said::Do(Out::Send(0, bytes))),
+                Happened::Event(event) => self.event(event),
+                Happened::Wrong(text) => self.fault(&text),
             }
         }
     }
 
     fn event(&mut self, event: ClientSessionEvent) {
-        let Step::Session(session) = &mut self.step else { return };
         match event {
             ClientSessionEvent::ConnectionRequestAccepted => {
                 let name = self.attempt.app_and_name().1.to_owned();
-                match session.request_publishing(name, PublishRequestType::Live) {
-                    Ok(publish) => self.results(vec![publish]),
-                    Err(e) => self.fault(&format!("publish: {e}")),
-                }
+                let live = PublishRequestType::Live;
+                self.session
+                    .ask("publish", |s| s.request_publishing(name, live).map(|publish| vec![publish]));
             }
             ClientSessionEvent::PublishRequestAccepted => {
                 self.ready = true;
@@ -111,17 +68,15 @@ impl RmlRtmp {
     }
 
     fn tag(&mut self, track: char, stamp: u32, data: Bytes) {
-        let Step::Session(session) = &mut self.step else { return };
         let stamp = RtmpTimestamp::new(stamp);
-        let result = if track == 'v' {
-            session.publish_video_data(data, stamp, false)
-        } else {
-            session.publish_audio_data(data, stamp, false)
-        };
-        match result {
-            Ok(result) => self.results(vec![result]),
-            Err(e) => self.fault(&format!("media: {e}")),
-        }
+        self.session.ask("media", |s| {
+            let sent = match track {
+                'v' => s.publish_video_data(data, stamp, false),
+                _ => s.publish_audio_data(data, stamp, false),
+            };
+            sent.map(|sent| vec![sent])
+        });
+        self.run();
     }
 }
 
@@ -159,18 +114,14 @@ fn tag_of(due: &Due) -> Bytes {
 impl Wire for RmlRtmp {
     fn begin(attempt: Attempt, _now: Time) -> RmlRtmp {
         let said = VecDeque::from([Said::Do(Out::Dial(0, attempt.to))]);
-        RmlRtmp { attempt, step: Step::Idle, ready: false, status: None, said }
+        let session = Session::new(attempt.app_and_name().0);
+        RmlRtmp { attempt, session, ready: false, status: None, said }
     }
 
     fn on(&mut self, input: &In<'_>, _now: Time) {
         match input {
-            In::Connected(_) => {
-                let mut handshake = Handshake::new(PeerType::Client);
-                let first = handshake.generate_outbound_p0_and_p1().expect("a handshake begins");
-                self.step = Step::Handshake(Box::new(handshake));
-                self.send(first);
-            }
-            In::Received(_, bytes) => self.bytes(bytes),
+            In::Connected(_) => self.session.begin(),
+            In::Received(_, bytes) => self.session.bytes(bytes),
             In::Finished(_) => {
                 self.said.push_back(Said::Do(Out::Close(0, false)));
                 self.end("the server closed the connection");
@@ -178,6 +129,7 @@ impl Wire for RmlRtmp {
             In::Closed(_, why) => self.end(why),
             In::Address(_) | In::Writable(..) | In::Datagram { .. } | In::Tick => {}
         }
+        self.run();
     }
 
     fn send(&mut self, due: &Due, _now: Time) {
@@ -187,10 +139,8 @@ impl Wire for RmlRtmp {
     }
 
     fn finish(&mut self, _now: Time) {
-        if let Step::Session(session) = &mut self.step {
-            let last = session.stop_publishing();
-            self.results(last.unwrap_or_default());
-        }
+        self.session.ask("unpublish", |s| Ok::<_, String>(s.stop_publishing().unwrap_or_default()));
+        self.run();
         self.said.push_back(Said::Do(Out::Close(0, false)));
         self.status = None;
         self.end("left");

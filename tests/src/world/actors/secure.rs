@@ -1,54 +1,13 @@
 //! A client that asks one thing by HTTPS, through rustls's own client.
 
 use super::{Client, In, Notes, Out};
+use crate::world::tls;
 use bytes::Bytes;
 use proto_core::time::Time;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::ClientConnection;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
-
-/// Trusts whoever answers: who that is, the simulator knows.
-#[derive(Debug)]
-struct Trusting;
-
-impl ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
-}
 
 /// One GET over TLS, on a connection that is closed after it.
 pub struct SecureAsker {
@@ -68,14 +27,7 @@ impl SecureAsker {
     /// # Panics
     /// If the library takes none of what is certain here, which no peer can cause.
     pub fn new(to: SocketAddr, path: &str) -> SecureAsker {
-        let config = ClientConfig::builder_with_provider(Arc::new(determinism::crypto::tls_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the provider speaks TLS 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Trusting))
-            .with_no_client_auth();
-        let name = ServerName::IpAddress(to.ip().into());
-        let mut tls = ClientConnection::new(Arc::new(config), name).expect("a session can be made");
+        let mut tls = tls::client(to);
         let request = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
         tls.writer().write_all(request.as_bytes()).expect("it waits for the handshake");
         SecureAsker {

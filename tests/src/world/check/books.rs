@@ -17,16 +17,46 @@ const STEADY: Duration = Duration::from_millis(4_000);
 /// How old a report may be that stands in the books of a node that was heard just now.
 const REPORT: Duration = Duration::from_millis(4_000);
 
+/// Grants of the last so long cannot be out of the manager's count: it is told of what became of them once a second.
+const INTERVAL: Duration = Duration::from_millis(900);
+
+/// Whom a manager gave out lately, when, and for which stream.
+#[derive(Debug, Default)]
+pub(super) struct Grants(VecDeque<(HostId, HostId, Time, String)>);
+
+impl Grants {
+    /// A host starts anew: nothing is known there of what was granted, and nothing of it is expected there.
+    fn started(&mut self, host: HostId) {
+        self.0.retain(|(at, node, ..)| *at != host && *node != host);
+    }
+
+    /// How many sessions a manager sent to a node within the last interval. A publisher who asks again is the same one.
+    fn lately(&mut self, at: HostId, node: HostId, now: Time, publishers: bool) -> usize {
+        while self.0.front().is_some_and(|(_, _, when, _)| now.since(*when) > INTERVAL) {
+            self.0.pop_front();
+        }
+        let mut streams: Vec<&str> =
+            self.0.iter().filter(|g| (g.0, g.1) == (at, node)).map(|g| g.3.as_str()).collect();
+        if publishers {
+            streams.sort_unstable();
+            streams.dedup();
+        }
+        streams.len()
+    }
+}
+
 /// When a manager's host last got bytes from another over a link, and since when without a gap.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     last: BTreeMap<(HostId, HostId), (Time, Time)>,
     started: BTreeMap<HostId, Time>,
+    grants: Grants,
 }
 
 impl Heard {
     pub(super) fn started(&mut self, host: HostId, now: Time) {
         self.started.insert(host, now);
+        self.grants.started(host);
         self.last.retain(|(at, from), _| *at != host && *from != host);
     }
 
@@ -57,11 +87,27 @@ impl Clients {
         }
     }
 
+    /// The least that there were at any moment that is remembered.
+    fn least(&self) -> usize {
+        self.0.iter().map(|(_, n)| *n).min().unwrap_or(0)
+    }
+
     /// Whether there were so many at some moment between two.
     fn were(&self, clients: usize, from: Time, to: Time) -> bool {
         let ends = self.0.iter().skip(1).map(|(at, _)| *at).chain([to + REPORT]);
         self.0.iter().zip(ends).any(|((begin, n), end)| *n == clients && *begin <= to && end >= from)
     }
+}
+
+/// What only an answer has that sends a client somewhere.
+const URLS: &[u8] = b"\"urls\":{";
+
+/// The stream's name in an answer.
+fn named_stream(bytes: &[u8]) -> String {
+    const NAME: &[u8] = b"\"name\":\"";
+    let from = bytes.windows(NAME.len()).position(|w| w == NAME).map_or(bytes.len(), |i| i + NAME.len());
+    let rest = &bytes[from..];
+    String::from_utf8_lossy(&rest[..rest.iter().position(|b| *b == b'"').unwrap_or(rest.len())]).into_owned()
 }
 
 impl World {
@@ -99,8 +145,35 @@ impl World {
         let rest = &bytes[start..];
         let end = rest.iter().position(|b| *b == b'"').unwrap_or(rest.len());
         let address = String::from_utf8_lossy(&rest[..end]).into_owned();
-        let found = self.may_be_given_out(at, &address);
+        // What lists streams names nodes too, and sends nobody there.
+        let stream = bytes.windows(URLS.len()).any(|w| w == URLS).then(|| named_stream(bytes));
+        let found = self.may_be_given_out(at, &address).and_then(|()| match stream {
+            Some(stream) => self.has_room(at, &address, stream),
+            None => Ok(()),
+        });
         self.found(Some(at), found);
+    }
+
+    /// S14: a node that is given out has room for one more, whatever was given out since it last reported. Nodes are
+    /// counted as they were at their emptiest while a report may have told of it.
+    fn has_room(&mut self, at: HostId, address: &str, stream: String) -> Found {
+        let party = address.parse::<IpAddr>().ok().and_then(|ip| self.party_at(ip));
+        let Some(Party::Host(node)) = party else { return Ok(()) };
+        let config = &self.hosts[node.0].config;
+        let (most, publishers) = (config.limits.rtc_sessions, config.has_role(Role::Origin));
+        let least = self.checks.watches.get(&node).map_or(0, |w| w.clients.least());
+        let sent = self.checks.books.grants.lately(at, node, self.now, publishers);
+        self.checks.books.grants.0.push_back((at, node, self.now, stream));
+        if least + sent < most {
+            return Ok(());
+        }
+        let name = &self.hosts[node.0].config.node.name;
+        let text = format!(
+            "gives out {name}, which takes {most} sessions, had at least {least} lately, and {sent} were sent there within \
+             {} ms",
+            INTERVAL.as_millis()
+        );
+        broken("S14", text)
     }
 
     fn may_be_given_out(&self, at: HostId, address: &str) -> Found {

@@ -100,12 +100,18 @@ impl Fencing {
 }
 
 impl World {
-    /// S11: a node dials links of others, and websockets of other nodes' HTTP ports; never itself, and nobody else.
+    /// S11: a node dials links of others, and websockets of other nodes' HTTP ports; never itself, and nobody else but the
+    /// servers that it is told to pull from and push to.
     pub(in crate::world) fn dials(&mut self, from: HostId, to: SocketAddr) {
         let name = self.hosts[from.0].config.node.name.clone();
         // Where no host stands, something else went wrong: a name that resolves to nothing.
         let Some(i) = self.hosts.iter().position(|h| h.ip == to.ip()) else { return };
-        let ports = (self.hosts[i].config.cluster.port, self.hosts[i].config.http.port);
+        let (own, other) = (&self.hosts[from.0].config, &self.hosts[i].config);
+        let remote = !own.sources.is_empty() || !own.destinations.is_empty();
+        let ports = (other.cluster.port, other.http.port);
+        if remote && i != from.0 && [other.rtsp.port, other.rtmp.port].contains(&to.port()) {
+            return;
+        }
         if to.port() != ports.0 && to.port() != ports.1 {
             self.violate("S11", format!("{name} dials {to}, which is no port for nodes"));
         } else if to.port() == ports.1 && i == from.0 {

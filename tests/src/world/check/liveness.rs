@@ -78,7 +78,9 @@ impl World {
 
     /// Whether a client holds an RTMP connection that leads nowhere.
     fn is_stranded(&self, client: ClientId) -> bool {
-        let rtmp = |to: SocketAddr| self.hosts.iter().any(|h| h.config.rtmp.port == to.port());
+        let rtmp = |to: SocketAddr| {
+            self.hosts.iter().any(|h| [h.config.rtmp.port, h.config.rtmps.port].contains(&to.port()))
+        };
         self.net.pipes.iter().any(|(_, p)| p.strands(Party::Client(client)) && rtmp(p.dialled()))
     }
 
@@ -134,13 +136,14 @@ impl World {
         self.net.pipes.iter().any(|(_, p)| p.dials(Party::Client(client), before))
     }
 
-    /// Whether a client calls a run of a node that died meanwhile, or waits for an answer on a connection that leads
-    /// nowhere any more: such a call ends by the client's own patience.
+    /// Whether a client calls or talks to a run of a node that died meanwhile, or waits for an answer on a connection that
+    /// leads nowhere any more: such a call ends by the client's own patience.
     fn calls_in_vain(&self, client: ClientId, standing: &Standing) -> bool {
-        let Some((to, since)) = standing.calls else { return false };
-        if self.net.pipes.iter().any(|(_, p)| p.strands(Party::Client(client))) {
+        let stranded = || self.net.pipes.iter().any(|(_, p)| p.strands(Party::Client(client)));
+        if standing.calls.is_some() && stranded() {
             return true;
         }
+        let Some((to, since)) = standing.calls.or(standing.talks) else { return false };
         self.hosts
             .iter()
             .filter(|h| h.ip == to.ip())

@@ -11,9 +11,10 @@
 //! | S2 | `books` | who is given out was heard within its lease and does not drain; owners are stable |
 //! | S3, S4 | players | each frame's label |
 //! | S5, S6, S7 | [`Node::verify`] | counts add up, limits hold, tables agree with each other and with the world |
+//! | S5 | `hops` | what a node passed on to another was taken in there, or is on its way |
 //! | S9, S10 | `datagrams` | media only to checked, living addresses; no amplification |
 //! | S11 | `fencing` | no frame passes a node twice, at most four hops |
-//! | S14 | `books` | the manager's view of load is one that was true |
+//! | S14 | `books` | the manager's view of load is one that was true; who is given out has room |
 //! | S16 | `pace` | wake-ups, and outputs of one turn |
 //! | L5, L6, L7, L9 | `deadlines` | each within its time, whenever it happens |
 //! | L1 to L4, L8 | [`liveness`] | after faults |
@@ -22,6 +23,7 @@ mod books;
 mod datagrams;
 mod deadlines;
 mod fencing;
+mod hops;
 pub mod liveness;
 mod pace;
 pub mod planted;
@@ -156,6 +158,7 @@ impl World {
         if !changed {
             self.tables_and_wires(host, &audit)?;
             self.deadlines(host, &audit)?;
+            self.hops(host, &audit)?;
             self.books(host, &audit)?;
         }
         Ok(())

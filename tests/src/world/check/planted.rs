@@ -24,11 +24,22 @@ impl Planted {
     /// # Errors
     /// The first broken invariant.
     pub fn run(&self, seed: u64, planted: bool) -> Result<(), Violation> {
-        let mut world =
-            if std::env::var_os("WORLD_LOG").is_some() { World::new(seed) } else { World::quiet(seed) };
-        if planted {
-            world.switch(Switches::default().plant(self.bug));
-        }
+        // Assertions in service would be first; what is proven here is what checkers see from outside.
+        let switches = Switches::default().plant(self.bug).unasserted();
+        self.run_with(seed, if planted { switches } else { Switches::default() })
+    }
+
+    /// Runs its scenario with the bug, and with the assertions that nodes make in service.
+    ///
+    /// # Errors
+    /// The first broken invariant.
+    pub fn run_asserted(&self, seed: u64) -> Result<(), Violation> {
+        self.run_with(seed, Switches::default().plant(self.bug))
+    }
+
+    fn run_with(&self, seed: u64, switches: Switches) -> Result<(), Violation> {
+        let mut world = quiet_unless_asked(seed);
+        world.switch(switches);
         (self.scenario)(&mut world);
         world.violation().cloned().map_or(Ok(()), Err)
     }
@@ -68,6 +79,7 @@ pub fn table() -> &'static [Planted] {
         "cross-stream" CrossStream "S3" two_streams_share_a_link;
         "gop-tail-kept" GopTailKept "S4" a_viewer_is_slow;
         "drop-not-counted" DropNotCounted "S5" a_viewer_is_slow;
+        "relay-drop-not-counted" RelayDropNotCounted "S5" some_viewers;
         "queue-limit-ignored" QueueLimitIgnored "S6" a_small_ring;
         "memory-ignored" MemoryIgnored "S6" more_come_than_fit;
         "session-left-in-map" SessionLeftInMap "S7" a_viewer_leaves_while_it_waits;
@@ -76,6 +88,7 @@ pub fn table() -> &'static [Planted] {
         "relay-loop" RelayLoop "S11" an_edge_loses_its_origin;
         "proxy-unchecked" ProxyUnchecked "S11" a_client_names_the_manager_as_its_node;
         "load-not-reported" LoadNotReported "S14" some_viewers;
+        "grants-not-counted" GrantsNotCounted "S14" a_crowd_asks_where_to_watch;
         "timer-in-the-past" TimerInThePast "S16" nobody_does_anything;
         "restless-timer" RestlessTimer "S16" nobody_does_anything;
         "zombie-publisher" ZombiePublisher "L1" a_publisher_vanishes;

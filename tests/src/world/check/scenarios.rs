@@ -103,12 +103,32 @@ pub(super) fn an_origin_is_gone(w: &mut World) {
     }
 }
 
-/// Asks by HTTP and waits for the answer, whatever it is.
-fn ask(w: &mut World, at: HostId, path: &str) {
+/// Asks by HTTP and waits for the answer, whatever it is. Answers its status.
+fn ask(w: &mut World, at: HostId, path: &str) -> Option<u16> {
     use crate::world::actors::asker::Asker;
     let to = w.http_addr(at);
     let id = w.add(Box::new(Asker::new(to, path)));
     need(w, "an answer", 5_000, |w| w.actor::<Asker>(id).is_some_and(|a| a.result.is_some()));
+    Some(w.actor::<Asker>(id)?.result.as_ref()?.as_ref().ok()?.0)
+}
+
+/// More ask in one second than an edge takes: each edge is given out as often as it has room, then nobody.
+pub(super) fn a_crowd_asks_where_to_watch(w: &mut World) {
+    let c = cluster(w, |c| c.limits.rtc_sessions = 3);
+    live(w, c.o1, ONE);
+    w.lapse(ms(1_500));
+    let mut given = 0;
+    for _ in 0..8 {
+        if w.violation().is_some() {
+            return;
+        }
+        given += u32::from(
+            ask(w, c.m, &format!("/streammanager/api/4.0/event/{ONE}?action=subscribe")) == Some(200),
+        );
+    }
+    if given != 6 && w.violation().is_none() {
+        w.violate("SCENARIO", format!("two edges with room for three each were given out {given} times"));
+    }
 }
 
 pub(super) fn a_client_names_the_manager_as_its_node(w: &mut World) {

@@ -33,6 +33,10 @@ pub(super) struct Net {
     nats: Vec<Nat>,
     /// Behind what the next client sits.
     pub(super) behind: Option<NatId>,
+    /// Bytes of RTP that each party sent.
+    said: BTreeMap<Party, u64>,
+    /// The next client's connections are TLS.
+    pub(super) secure: bool,
     /// RTP packets that arrived.
     pub(super) media: u64,
 }

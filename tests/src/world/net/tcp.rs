@@ -163,6 +163,12 @@ impl Pipes {
 }
 
 impl World {
+    /// Bytes that a side sent and the owner of the other has not been given.
+    pub(in crate::world) fn on_the_way(&self, pipe: u64, side: usize) -> usize {
+        let Some(p) = self.net.pipes.get(pipe) else { return 0 };
+        p.ends[side].held_bytes + p.ends[1 - side].inbound.iter().map(|c| c.piece.len()).sum::<usize>()
+    }
+
     pub(super) fn end(&mut self, pipe: u64, side: usize) -> Option<&mut End> {
         self.net.pipes.get_mut(pipe).map(|p| &mut p.ends[side])
     }

@@ -46,6 +46,11 @@ impl World {
         refused
     }
 
+    /// Bytes of RTP that a party has sent so far, whether or not they arrived.
+    pub fn media_sent(&self, by: impl Into<Party>) -> u64 {
+        self.net.said.get(&by.into()).copied().unwrap_or(0)
+    }
+
     /// The number of the next message of a flow that a kernel may refuse.
     pub(in crate::world) fn count_refusals(&mut self, flow: u64) -> u64 {
         let flow = self.net.flows.entry(flow).or_default();
@@ -63,6 +68,9 @@ impl World {
             _ => from,
         };
         self.overheard(by, from, to, &bytes);
+        if is_rtp(&bytes) {
+            *self.net.said.entry(by).or_default() += bytes.len() as u64;
+        }
         let receiver = self
             .party_at(to.ip())
             .or_else(|| self.nat_client(to).map(Party::Client))
@@ -119,9 +127,7 @@ impl World {
 
     /// A datagram reaches its address.
     pub(in crate::world) fn datagram_arrives(&mut self, to: SocketAddr, from: SocketAddr, bytes: Bytes) {
-        // RFC 5761 section 4: payload types 64 to 95 are RTCP.
-        let rtp = matches!(bytes[..], [128..=191, kind, ..] if !(64..96).contains(&(kind & 0x7f)));
-        self.net.media += u64::from(rtp);
+        self.net.media += u64::from(is_rtp(&bytes));
         match self.party_at(to.ip()) {
             Some(party) if self.is_cut_off(party) => {}
             Some(Party::Host(host)) => self.host_datagram(host, to, from, bytes),
@@ -154,6 +160,11 @@ impl World {
             self.node(host, run, Input::Datagram { socket, local: to, remote: from, stride, bytes });
         }
     }
+}
+
+/// RFC 5761 section 4: payload types 64 to 95 are RTCP.
+fn is_rtp(bytes: &[u8]) -> bool {
+    matches!(bytes, [128..=191, kind, ..] if !(64..96).contains(&(kind & 0x7f)))
 }
 
 /// The same bytes with one to three bits wrong.

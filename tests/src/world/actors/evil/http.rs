@@ -37,7 +37,7 @@ fn ask(method: &str, path: &str) -> String {
 }
 
 /// An offer as browsers make them, to publish or to watch, with a user name of its own.
-fn offer(rng: &mut Rng, watch: bool) -> String {
+pub(super) fn offer(rng: &mut Rng, watch: bool) -> String {
     let (user, pass) = (rng.token(8), rng.token(24));
     let print: Vec<String> = noise(rng, 32).iter().map(|b| format!("{b:02X}")).collect();
     let way = if watch { "recvonly" } else { "sendonly" };

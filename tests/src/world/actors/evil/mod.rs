@@ -149,6 +149,12 @@ evils! {
     Replay,
     /// A15: checks and media of others, sent again from another address.
     ReplayElsewhere,
+    /// Websockets of the dialect that say what is no message, in a wrong order, or for another's name.
+    SignalNonsense,
+    /// Websockets of the dialect that say the same thing as fast as it goes.
+    SignalFlood,
+    /// Websockets of the dialect that ask for an offer, or make one, and go no further or away.
+    SignalHalfway,
 }
 
 /// Which nodes a kind of evil can do anything to.
@@ -177,7 +183,7 @@ impl Evil {
     pub fn is_about_webrtc(self) -> bool {
         use Evil as E;
         let posts = matches!(self, E::SdpBombs | E::UnconnectedWhep | E::UnconnectedWhip | E::WhipThief);
-        posts || udp::is(self)
+        posts || self == E::SignalHalfway || udp::is(self)
     }
 
     /// Whether it has victims only where there are WebRTC sessions.

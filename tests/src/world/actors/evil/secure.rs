@@ -13,6 +13,8 @@ pub(super) fn pace(kind: Evil) -> Option<Pace> {
         E::TlsStall => (12, 200),
         E::WickedSockets => (6, 50),
         E::ProxyAbuse => (6, 50),
+        E::SignalNonsense | E::SignalFlood => (6, 50),
+        E::SignalHalfway => (8, 80),
         _ => return None,
     };
     Some(Pace { lanes, pause, script })
@@ -35,6 +37,63 @@ fn upgrade(path: &str) -> String {
         "GET {path} HTTP/1.1\r\nHost: n\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
+}
+
+/// A message as a client sends it (RFC 6455, 5.2), its mask of zeros.
+fn text(message: &str) -> Vec<u8> {
+    let mut out = vec![0x81];
+    match message.len() {
+        n @ ..126 => out.push(0x80 | n as u8),
+        n => {
+            out.push(0x80 | 126);
+            out.extend((n as u16).to_be_bytes());
+        }
+    }
+    out.extend([0; 4]);
+    out.extend(message.as_bytes());
+    out
+}
+
+/// What one websocket of the dialect says, and how it ends.
+fn signals(kind: Evil, target: &Target, rng: &mut Rng, nth: u64) -> Vec<Step> {
+    let stream = target.stream(rng);
+    let (app, other) = stream.split_once('/').unwrap_or(("live", "nobody"));
+    let own = &target.own;
+    let say = |m: String| Step::from(text(&m));
+    let publishes = nth.is_multiple_of(2);
+    let id = if publishes { own.clone() } else { format!("subscriber-{own}") };
+    let mut steps = vec![Step::from(upgrade(&format!("/{app}/?id={id}")).into_bytes()), Step::Wait(60)];
+    let sdp = super::http::offer(rng, !publishes);
+    let sdp = |kind: &str| serde_json::json!({ "sdp": { "type": kind, "sdp": sdp } });
+    match kind {
+        Evil::SignalNonsense => {
+            let wrong = [
+                "[1,2".to_owned(),
+                "{}".to_owned(),
+                format!("{{\"send\":{}}}", "[".repeat(500)),
+                format!("{{\"publish\":\"{other}\"}}"),
+                format!("{{\"unpublish\":\"{other}\"}}"),
+                format!("{{\"subscribe\":\"{other}\"}}"),
+                "{\"switchChannel\":\"red5pro\"}".to_owned(),
+                serde_json::json!({ "handleAnswer": other, "data": sdp("answer") }).to_string(),
+                serde_json::json!({ "handleOffer": other, "data": { "sdp": { "sdp": "v=0" } } }).to_string(),
+                serde_json::json!({ "mute": { "muteAudio": true } }).to_string(),
+                "{\"isAvailable\":\"../..\"}".to_owned(),
+            ];
+            steps.extend(wrong.into_iter().cycle().skip(nth as usize % 11).take(11).map(say));
+        }
+        Evil::SignalFlood => {
+            let message = text(&format!("{{\"isAvailable\":\"{own}\",\"bundle\":true}}"));
+            steps.push(Step::from(message.repeat(400)));
+        }
+        _ if publishes => {
+            steps.push(say(format!("{{\"isAvailable\":\"{own}\",\"bundle\":true}}")));
+            steps.push(say(serde_json::json!({ "handleOffer": own, "data": sdp("offer") }).to_string()));
+        }
+        _ => steps.push(say(format!("{{\"requestOffer\":\"{other}\",\"datachannel\":true}}"))),
+    }
+    steps.extend([Step::Wait(if nth % 4 < 2 { 3_000 } else { 200 }), Step::Reset]);
+    steps
 }
 
 /// Frames that must not be, or too many that may.
@@ -70,6 +129,9 @@ fn script(kind: Evil, target: &Target, rng: &mut Rng, nth: u64) -> Script {
         Evil::TlsStall => {
             let steps = vec![Step::from(hello(512, rng)), Step::Wait(30_000), Step::Reset];
             (target.https, steps)
+        }
+        Evil::SignalNonsense | Evil::SignalFlood | Evil::SignalHalfway => {
+            (target.http, signals(kind, target, rng, nth))
         }
         Evil::WickedSockets => {
             let head = upgrade(&format!("/live/?id={own}"));

@@ -1,6 +1,7 @@
 //! One WebRTC call after another over HTTP signalling (WHIP, RFC 9725, and WHEP): offer, answer, media, DELETE; and what
 //! can be seen from outside of S9.
 
+use super::dialect::{CHANNEL, Dialect, Step};
 use super::http::{Http, Response};
 use super::peer::{Identity, Peer, Rtp, Said, Setup, is_media};
 use crate::world::actors::{In, Notes, Out};
@@ -24,6 +25,18 @@ pub(super) struct Seat {
     pub(super) rng: Rng,
     pub(super) base: Instant,
     pub(super) identity: Identity,
+    pub(super) by: Signalling,
+}
+
+/// How calls are signalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signalling {
+    /// WHIP and WHEP.
+    Http,
+    /// The stream-manager dialect, at the node.
+    Socket,
+    /// The stream-manager dialect, through the manager, which chooses the node.
+    Managed,
 }
 
 /// One call.
@@ -66,6 +79,14 @@ pub(super) struct Caller {
     publishes: bool,
     ip: IpAddr,
     http: Http,
+    /// The signalling of the present call, where it is the dialect's.
+    dialect: Option<Dialect>,
+    /// Messages that came over data channels.
+    pub(super) over_channel: u64,
+    /// Where media of the present call may come from, besides the node that was called.
+    media_from: BTreeSet<IpAddr>,
+    /// A publisher's offer, until the node has said that the name is free.
+    offer: Option<String>,
     asked: Asked,
     /// Whom its present call is with.
     called: SocketAddr,
@@ -78,19 +99,34 @@ pub(super) struct Caller {
     next_port: u16,
     /// Nothing came for so long: the call is dead.
     silence: Duration,
+    /// It calls again so long after its call ended, for whatever reason.
+    again: Option<Duration>,
+    /// When it calls next.
+    redial: Option<Time>,
     pub(super) out: VecDeque<Out>,
     pub(super) news: VecDeque<News>,
     pub(super) notes: Notes,
 }
 
 impl Caller {
-    pub(super) fn new(seat: Seat, publishes: bool, silence: Duration) -> Caller {
+    /// One that calls at once.
+    pub(super) fn new(
+        seat: Seat,
+        publishes: bool,
+        silence: Duration,
+        again: Option<Duration>,
+        now: Time,
+    ) -> Caller {
         Caller {
             called: seat.to,
             seat,
             publishes,
             ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             http: Http::new(),
+            dialect: None,
+            over_channel: 0,
+            media_from: BTreeSet::new(),
+            offer: None,
             asked: Asked::Nothing,
             resource: None,
             peer: None,
@@ -99,6 +135,8 @@ impl Caller {
             sent: false,
             next_port: FIRST_PORT,
             silence,
+            again,
+            redial: Some(now),
             out: VecDeque::new(),
             news: VecDeque::new(),
             notes: Notes::default(),
@@ -106,7 +144,12 @@ impl Caller {
     }
 
     fn name(&self) -> String {
-        let what = if self.publishes { "WHIP publisher" } else { "WHEP player" };
+        let what = match (self.seat.by, self.publishes) {
+            (Signalling::Http, true) => "WHIP publisher",
+            (Signalling::Http, false) => "WHEP player",
+            (_, true) => "publisher by websocket",
+            (_, false) => "player by websocket",
+        };
         format!("{what} of {} at {}", self.seat.stream, self.seat.to)
     }
 
@@ -125,6 +168,42 @@ impl Caller {
         Some((self.called, self.calls.last()?.began))
     }
 
+    /// Calls anew now; the present call is dropped without a word.
+    pub(super) fn connect(&mut self, now: Time) {
+        self.redial = Some(now);
+    }
+
+    /// Whether a call is due; then the present one is dropped without a word.
+    pub(super) fn is_due(&mut self, now: Time) -> bool {
+        let due = self.redial.is_some_and(|at| at <= now);
+        if due {
+            self.drop_call(now);
+            self.redial = None;
+        }
+        due
+    }
+
+    /// Why its last call ended, if it ended.
+    pub(super) fn ended(&self) -> Option<&str> {
+        self.calls.last()?.ended.as_ref().map(|(_, why)| why.as_str())
+    }
+
+    /// Whether it has ended and will not call again by itself.
+    pub(super) fn is_over(&self) -> bool {
+        self.ended().is_some() && self.redial.is_none()
+    }
+
+    /// It does not come back by itself.
+    fn for_good(&mut self) {
+        (self.again, self.redial) = (None, None);
+    }
+
+    /// With whom it talks, and since when it calls, while that call stands.
+    pub(super) fn talks_since(&self) -> Option<(SocketAddr, Time)> {
+        self.peer.as_ref().filter(|p| p.connected)?;
+        Some((self.called, self.calls.last()?.began))
+    }
+
     /// Makes a call; one that stands is dropped without a word.
     pub(super) fn call(&mut self, now: Time) {
         self.drop_call(now);
@@ -133,9 +212,14 @@ impl Caller {
         let local = SocketAddr::new(self.ip, self.next_port);
         self.next_port = self.next_port.wrapping_add(1).max(FIRST_PORT);
         let direction = if self.publishes { Direction::SendOnly } else { Direction::RecvOnly };
-        let (identity, base) = (&self.seat.identity, self.seat.base);
+        let (identity, base) = (&self.seat.identity.clone(), self.seat.base);
         self.calls.push(Call { began: now, ..Call::default() });
-        match Peer::new(Setup { identity, rng: &mut rng, local, base, direction }, now) {
+        let channel = (self.seat.by != Signalling::Http).then_some(CHANNEL);
+        let setup = Setup { identity, rng: &mut rng, local, base, direction, channel };
+        if channel.is_some() {
+            return self.call_by_socket(setup, now);
+        }
+        match Peer::new(setup, now) {
             Err(e) => self.fault("S3", format!("no offer can be made: {e}")),
             Ok((peer, offer)) => {
                 self.peer = Some(peer);
@@ -151,14 +235,132 @@ impl Caller {
         }
     }
 
+    fn call_by_socket(&mut self, setup: Setup<'_>, now: Time) {
+        let made = match self.publishes {
+            true => Peer::new(setup, now).map(|(peer, offer)| (peer, Some(offer))),
+            false => Peer::waiting(setup, now).map(|peer| (peer, None)),
+        };
+        match made {
+            Err(e) => self.fault("S3", format!("no call can be made: {e}")),
+            Ok((peer, offer)) => {
+                self.peer = Some(peer);
+                self.offer = offer;
+                self.called = self.seat.to;
+                self.media_from.clear();
+                let managed = self.seat.by == Signalling::Managed;
+                let nth = self.seat.number << 16 | self.calls.len() as u64;
+                let dialect = Dialect::new(self.seat.to, &self.seat.stream, self.publishes, managed, nth);
+                self.dialect = Some(dialect);
+                self.signal(now);
+            }
+        }
+    }
+
+    /// Does what the dialect says.
+    fn signal(&mut self, now: Time) {
+        loop {
+            let Some(dialect) = &mut self.dialect else { return };
+            while let Some(out) = dialect.poll() {
+                self.out.push_back(out);
+            }
+            let Some(step) = dialect.steps.pop_front() else { return };
+            let Some(peer) = &mut self.peer else { continue };
+            match step {
+                Step::MakeOffer => {
+                    if let Some(offer) = self.offer.take() {
+                        dialect.offer(&offer, now);
+                    }
+                }
+                Step::Answered(sdp) => {
+                    self.comes_from(&sdp);
+                    let Some(peer) = &mut self.peer else { continue };
+                    let taken = peer.answer(&sdp, now);
+                    self.agreed(taken, now);
+                }
+                Step::Offered(sdp) => {
+                    self.comes_from(&sdp);
+                    let (Some(peer), Some(dialect)) = (&mut self.peer, &mut self.dialect) else { continue };
+                    let answer = peer.offered(&sdp, CHANNEL, now);
+                    if let Ok(answer) = &answer {
+                        dialect.answer(answer, now);
+                    }
+                    self.agreed(answer.map(drop), now);
+                }
+                Step::Say(text) => {
+                    let taken = peer.say(&text, now);
+                    self.notes.add(|| format!("says {text} over the data channel: {taken}"));
+                }
+                Step::Over(why) => {
+                    self.let_go();
+                    self.end(&why, now);
+                }
+            }
+        }
+    }
+
+    /// Learns from the node's description where media comes from: the manager gave the call to whom it wanted.
+    fn comes_from(&mut self, sdp: &str) {
+        self.media_from.extend(candidates(sdp));
+        if let Some(node) = self.media_from.first() {
+            self.called.set_ip(*node);
+        }
+    }
+
+    /// The descriptions are exchanged.
+    fn agreed(&mut self, taken: Result<(), String>, now: Time) {
+        let (Some(call), Some(peer)) = (self.calls.last_mut(), &self.peer) else { return };
+        call.status = Some(200);
+        call.sound = peer.takes(peer.audio);
+        if let Err(e) = taken {
+            self.fault("S3", format!("the node's description makes no sense: {e}"));
+            self.end("the description makes no sense", now);
+        }
+    }
+
+    /// Gives up the signalling of the present call, without a word.
+    fn let_go(&mut self) {
+        if let Some(dialect) = &mut self.dialect {
+            dialect.drop();
+            while let Some(out) = dialect.poll() {
+                self.out.push_back(out);
+            }
+        }
+        self.dialect = None;
+    }
+
+    /// Whether its present call has gone over to the data channel.
+    pub(super) fn has_switched(&self) -> bool {
+        self.dialect.as_ref().is_some_and(|d| !d.needs_socket())
+    }
+
+    /// A publisher says that it sends nothing for a while, or goes on, where there is a word for that.
+    pub(super) fn mute(&mut self, muted: bool, now: Time) {
+        if let Some(dialect) = &mut self.dialect {
+            dialect.mute(muted, now);
+            self.signal(now);
+        }
+    }
+
     /// Forgets the present call without a word to anybody.
     pub(super) fn drop_call(&mut self, now: Time) {
         self.end("dropped", now);
         self.resource = None;
+        self.let_go();
     }
 
-    /// Ends the call with a DELETE of its resource; media stops at once.
+    /// Ends the call with a DELETE of its resource, or with the dialect's goodbye; media stops at once, and it does not
+    /// come back by itself.
     pub(super) fn leave(&mut self, now: Time) {
+        self.for_good();
+        if let Some(dialect) = &mut self.dialect {
+            let by_socket = dialect.leave(now);
+            self.signal(now);
+            if !by_socket && let Some(peer) = &mut self.peer {
+                peer.close(now);
+                self.pump(now);
+            }
+            return self.end("left", now);
+        }
         self.end("left", now);
         match self.resource.take() {
             Some(path) => {
@@ -172,13 +374,15 @@ impl Caller {
         }
     }
 
-    /// Ends the call as a browser does whose page is closed: by DTLS, without a DELETE.
+    /// Ends the call as a browser does whose page is closed: by DTLS, without a DELETE. It does not come back by itself.
     pub(super) fn hang_up(&mut self, now: Time) {
+        self.for_good();
         if let Some(peer) = &mut self.peer {
             peer.close(now);
         }
         self.pump(now);
         self.end("hung up", now);
+        self.let_go();
         self.resource = None;
         self.http.close(false, &mut self.out);
     }
@@ -193,6 +397,7 @@ impl Caller {
             call.ended = Some((now, why.to_owned()));
             self.notes.add(|| format!("{name} ended: {why}"));
         }
+        self.redial = self.redial.or(self.again.map(|d| now + d));
         self.news.push_back(News::Ended);
     }
 
@@ -200,13 +405,20 @@ impl Caller {
         match input {
             In::Address(ip) => {
                 // In another network the connection is as good as gone; a browser closes it by itself.
-                if self.ip != *ip {
+                if self.ip != *ip && self.seat.by == Signalling::Http {
                     self.http.moved(self.seat.to, &mut self.out);
+                } else if self.ip != *ip && self.dialect.as_ref().is_some_and(Dialect::needs_socket) {
+                    self.let_go();
+                    self.end("the websocket went with the network", now);
                 }
                 self.ip = *ip;
             }
             In::Datagram { port, from, bytes } => self.datagram(*port, *from, bytes, now),
-            In::Tick => self.tick(now),
+            In::Tick => {
+                self.tick(now);
+                self.to_dialect(input, now);
+            }
+            _ if self.seat.by != Signalling::Http => self.to_dialect(input, now),
             _ => {
                 let answer = self.http.on(input, self.seat.to, &mut self.out);
                 if let Some(answer) = answer {
@@ -217,10 +429,17 @@ impl Caller {
         self.pump(now);
     }
 
+    fn to_dialect(&mut self, input: &In<'_>, now: Time) {
+        if let Some(dialect) = &mut self.dialect {
+            dialect.on(input, now);
+            self.signal(now);
+        }
+    }
+
     fn datagram(&mut self, port: u16, from: SocketAddr, bytes: &[u8], now: Time) {
         match &mut self.peer {
             Some(peer) if peer.port() == port => {
-                if from.ip() == self.called.ip() {
+                if from.ip() == self.called.ip() || self.media_from.contains(&from.ip()) {
                     peer.datagram(from, bytes, now);
                 } else {
                     self.fault("S9", format!("a datagram of {} bytes from {from}", bytes.len()));
@@ -245,6 +464,7 @@ impl Caller {
         if silent || slow {
             self.http.give_up(&mut self.out);
             self.resource = None;
+            self.let_go();
             self.end(if silent { "nothing came for long" } else { "it did not connect in time" }, now);
         }
     }
@@ -301,6 +521,14 @@ impl Caller {
                 Some(Said::Packet(packet)) => self.news.push_back(News::Packet(packet)),
                 Some(Said::KeyFrameWanted) => self.news.push_back(News::KeyFrameWanted),
                 Some(Said::Report(mid, stamp, ntp)) => self.news.push_back(News::Report(mid, stamp, ntp)),
+                Some(Said::Text(text)) => {
+                    self.notes.add(|| format!("hears {text} over the data channel"));
+                    if let Some(dialect) = &mut self.dialect {
+                        self.over_channel += 1;
+                        dialect.text(&text, now);
+                        self.signal(now);
+                    }
+                }
                 Some(Said::Violation(invariant, text)) => self.fault(invariant, text),
                 Some(Said::Closed(why)) => self.end(&why, now),
             }
@@ -308,11 +536,18 @@ impl Caller {
     }
 
     pub(super) fn wake(&self) -> Option<Time> {
-        let peer = self.peer.as_ref()?;
+        let dialect = self.dialect.as_ref().and_then(Dialect::wake);
+        let Some(peer) = &self.peer else { return [self.redial, dialect].into_iter().flatten().min() };
         let end = match peer.connected {
-            true => peer.heard + self.silence,
-            false => self.calls.last()?.began + PATIENCE,
+            true => Some(peer.heard + self.silence),
+            false => self.calls.last().map(|c| c.began + PATIENCE),
         };
-        Some(peer.wake().map_or(end, |at| at.min(end)))
+        [peer.wake(), dialect, end, self.redial].into_iter().flatten().min()
     }
+}
+
+/// The addresses of the candidates in a description.
+fn candidates(sdp: &str) -> impl Iterator<Item = IpAddr> {
+    let lines = sdp.lines().filter_map(|l| l.strip_prefix("a=candidate:"));
+    lines.filter_map(|l| l.split(' ').nth(4)?.parse().ok())
 }

@@ -2,6 +2,7 @@
 //! browser has; HTTP, RTP payloads, reordering and all checks are their own and share no code with the servers.
 
 mod caller;
+mod dialect;
 mod http;
 mod peer;
 mod reorder;
@@ -10,7 +11,7 @@ mod sync;
 mod whep;
 mod whip;
 
-pub use caller::Call;
+pub use caller::{Call, Signalling};
 pub use whep::{Seen, Whep, WhepConfig};
 pub use whip::{Whip, WhipConfig};
 
@@ -33,7 +34,7 @@ fn identity(seed: [u8; 32]) -> Identity {
 }
 
 impl World {
-    fn seat(&self, at: HostId, stream: &str) -> Seat {
+    fn seat(&self, at: HostId, stream: &str, by: Signalling) -> Seat {
         let number = self.next_client();
         Seat {
             to: self.http_addr(at),
@@ -42,25 +43,26 @@ impl World {
             rng: self.rng.fork("client", number),
             base: self.base,
             identity: identity(self.rng.fork("certificate of a client", number).bytes()),
+            by,
         }
     }
 
     /// The next client as a publisher of `stream` (`app/name`) by WHIP at a node, to be added.
     pub fn new_whip(&self, at: HostId, stream: &str, config: WhipConfig) -> Box<Whip> {
-        Box::new(Whip::new(self.seat(at, stream), config, self.now))
+        Box::new(Whip::new(self.seat(at, stream, config.by), config, self.now))
     }
 
     /// The next client as a player of `stream` (`app/name`) by WHEP at a node, to be added.
     pub fn new_whep(&self, at: HostId, stream: &str, config: WhepConfig) -> Box<Whep> {
-        Box::new(Whep::new(self.seat(at, stream), config, self.now))
+        Box::new(Whep::new(self.seat(at, stream, config.by), config, self.now))
     }
 
-    /// A publisher of `stream` (`app/name`) by WHIP at a node.
+    /// A publisher of `stream` (`app/name`) by WHIP, or as `config` says, at a node.
     pub fn publish_webrtc(&mut self, at: HostId, stream: &str, config: WhipConfig) -> ClientId {
         self.add(self.new_whip(at, stream, config))
     }
 
-    /// A player of `stream` (`app/name`) by WHEP at a node.
+    /// A player of `stream` (`app/name`) by WHEP, or as `config` says, at a node.
     pub fn play_webrtc(&mut self, at: HostId, stream: &str, config: WhepConfig) -> ClientId {
         self.add(self.new_whep(at, stream, config))
     }

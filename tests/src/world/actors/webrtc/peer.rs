@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::channel::ChannelId;
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
@@ -45,6 +46,8 @@ pub(super) enum Said {
     Report(Mid, u32, i128),
     /// The session is over.
     Closed(String),
+    /// A message came on the data channel.
+    Text(String),
     /// It saw what must never be.
     Violation(&'static str, String),
 }
@@ -60,12 +63,16 @@ pub(super) struct Peer {
     /// SRTP may come: our ChangeCipherSpec is on its way, so the node may have finished its handshake.
     keyed: bool,
     closed: bool,
+    /// The data channel, once it stands.
+    channel: Option<ChannelId>,
     deadline: Time,
     /// When anything came last.
     pub(super) heard: Time,
-    /// RTP that came and was not given out. At the start that is no fault of the node: some comes before this end can
-    /// decrypt it, and str0m drops what was overtaken by the first packet of its stream.
+    /// RTP that came and was not given out. At the start that is no fault of the node: str0m drops what was overtaken by
+    /// the first packet of its stream.
     pub(super) unread: i64,
+    /// RTP that came before this end's handshake had ended.
+    pub(super) early: u64,
     pub(super) out: VecDeque<(SocketAddr, Bytes)>,
     pub(super) said: VecDeque<Said>,
 }
@@ -77,12 +84,29 @@ pub(super) struct Setup<'a> {
     pub(super) local: SocketAddr,
     pub(super) base: Instant,
     pub(super) direction: Direction,
+    /// It opens a data channel of this label.
+    pub(super) channel: Option<&'static str>,
 }
 
 impl Peer {
     /// A peer and its offer: one section of pictures, one of sound.
     pub(super) fn new(setup: Setup<'_>, now: Time) -> Result<(Peer, String), String> {
-        let Setup { identity, rng, local, base, direction } = setup;
+        let (direction, channel) = (setup.direction, setup.channel);
+        let mut peer = Peer::waiting(setup, now)?;
+        let mut changes = peer.rtc.sdp_api();
+        peer.video = changes.add_media(MediaKind::Video, direction, None, None, None);
+        peer.audio = changes.add_media(MediaKind::Audio, direction, None, None, None);
+        if let Some(label) = channel {
+            changes.add_channel(label.to_owned());
+        }
+        let (offer, pending) = changes.apply().ok_or("there is nothing to offer")?;
+        peer.pending = Some(pending);
+        Ok((peer, offer.to_sdp_string()))
+    }
+
+    /// A peer that waits for an offer.
+    pub(super) fn waiting(setup: Setup<'_>, now: Time) -> Result<Peer, String> {
+        let Setup { identity, rng, local, base, .. } = setup;
         let creds = IceCreds { ufrag: rng.token(8), pass: rng.token(24) };
         let mut rtc = Rtc::builder()
             .set_crypto_provider(identity.crypto.clone())
@@ -91,27 +115,60 @@ impl Peer {
             .set_rtp_mode(true)
             .build(base + now.since(Time::ZERO));
         rtc.add_local_candidate(Candidate::host(local, "udp").map_err(|e| e.to_string())?);
-        let mut changes = rtc.sdp_api();
-        let video = changes.add_media(MediaKind::Video, direction, None, None, None);
-        let audio = changes.add_media(MediaKind::Audio, direction, None, None, None);
-        let (offer, pending) = changes.apply().ok_or("there is nothing to offer")?;
-        let peer = Peer {
+        let nowhere = Mid::from("none");
+        Ok(Peer {
             rtc,
             base,
             local,
-            pending: Some(pending),
-            video,
-            audio,
+            pending: None,
+            video: nowhere,
+            audio: nowhere,
             connected: false,
             keyed: false,
             closed: false,
+            channel: None,
             deadline: now,
             heard: now,
             unread: 0,
+            early: 0,
             out: VecDeque::new(),
             said: VecDeque::new(),
-        };
-        Ok((peer, offer.to_sdp_string()))
+        })
+    }
+
+    /// Takes an offer, and answers it; opens a data channel of that label if one is offered.
+    pub(super) fn offered(&mut self, sdp: &str, label: &str, now: Time) -> Result<String, String> {
+        // Asked to choose, a browser begins the handshake (RFC 8842, 5.3), and str0m would not.
+        let asked = sdp.replace("a=setup:actpass", "a=setup:passive");
+        let offer = SdpOffer::from_sdp_string(&asked).map_err(|e| e.to_string())?;
+        let answer = self.rtc.sdp_api().accept_offer(offer).map_err(|e| e.to_string())?;
+        let mut kind = "";
+        for line in sdp.lines() {
+            match (line.strip_prefix("m="), line.strip_prefix("a=mid:")) {
+                (Some(section), _) => kind = section.split(' ').next().unwrap_or_default(),
+                (_, Some(mid)) if kind == "video" => self.video = Mid::from(mid.trim()),
+                (_, Some(mid)) if kind == "audio" => self.audio = Mid::from(mid.trim()),
+                _ => {}
+            }
+        }
+        if sdp.contains("m=application ") {
+            let mut changes = self.rtc.sdp_api();
+            changes.add_channel(label.to_owned());
+            // There is a section for it already, so that nothing has to be negotiated.
+            if changes.apply().is_some() {
+                return Err("a channel that needs another offer".to_owned());
+            }
+        }
+        self.tick(now);
+        Ok(answer.to_sdp_string())
+    }
+
+    /// Says something on the data channel. Whether it stands and took it.
+    pub(super) fn say(&mut self, text: &str, now: Time) -> bool {
+        let channel = self.channel.and_then(|id| self.rtc.channel(id));
+        let taken = channel.is_some_and(|mut c| c.write(false, text.as_bytes()).unwrap_or(false));
+        self.tick(now);
+        taken
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -150,6 +207,7 @@ impl Peer {
             self.said.push_back(Said::Violation("S9", text));
         }
         self.unread += i64::from(is_media(bytes) && !is_rtcp(bytes));
+        self.early += u64::from(is_media(bytes) && !self.connected);
         // What the network damaged is dropped here; SRTP, DTLS and STUN drop the rest.
         let Ok(receive) = Receive::new(Protocol::Udp, from, self.local, bytes) else { return };
         self.heard = now;
@@ -263,6 +321,11 @@ impl Peer {
                 let ntp = info.ntp_time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 Said::Report(report.mid, info.rtp_time.numer() as u32, ntp.as_nanos() as i128)
             }
+            Event::ChannelOpen(id, _) => {
+                self.channel = Some(id);
+                return;
+            }
+            Event::ChannelData(data) => Said::Text(String::from_utf8_lossy(&data.data).into_owned()),
             Event::Closed => return self.end("the node said goodbye".to_owned()),
             _ => return,
         };

@@ -1,11 +1,11 @@
 //! A player by WHEP that checks what it gets as it comes: whose it is, whole and in order, decodable, on one clock.
 
-use super::caller::{Call, Caller, News, Seat};
+use super::caller::{Call, Caller, News, Seat, Signalling};
 use super::peer::Rtp;
 use super::reorder::{Next, Reorder};
 use super::rtp::{Depacketiser, Picture, Read};
 use super::sync::{Sync, Timeline};
-use crate::world::actors::{Client, In, Notes, Out, Standing};
+use crate::world::actors::{Client, In, Notes, Out, Standing, name_of};
 use crate::world::media::{MADE_OF_AAC, Mark, sound_at};
 use proto_core::time::Time;
 use std::net::SocketAddr;
@@ -17,6 +17,8 @@ const KEY_PAUSE: Duration = Duration::from_millis(500);
 /// How a player by WHEP behaves.
 #[derive(Clone, Debug)]
 pub struct WhepConfig {
+    /// How its calls are signalled.
+    pub by: Signalling,
     /// It calls again so long after its call ended, for whatever reason.
     pub again: Option<Duration>,
     /// It takes its call for dead after so long without a word of the node.
@@ -39,6 +41,7 @@ pub struct WhepConfig {
 impl Default for WhepConfig {
     fn default() -> Self {
         WhepConfig {
+            by: Signalling::Http,
             again: None,
             silence: Duration::from_secs(15),
             picture_wait: Duration::from_millis(500),
@@ -123,14 +126,13 @@ pub struct Whep {
     needs_key: bool,
     key_asked: Option<Time>,
     last_picture: Option<usize>,
-    redial: Option<Time>,
 }
 
 impl Whep {
     pub(super) fn new(seat: Seat, config: WhepConfig, now: Time) -> Whep {
         let picture = Lane::new(config.picture_wait, 90_000, config.picture);
         let sound = Lane::new(config.sound_wait, 48_000, config.sound);
-        let caller = Caller::new(seat, false, config.silence);
+        let caller = Caller::new(seat, false, config.silence, config.again, now);
         Whep {
             config,
             caller,
@@ -148,13 +150,12 @@ impl Whep {
             needs_key: true,
             key_asked: None,
             last_picture: None,
-            redial: Some(now),
         }
     }
 
     /// What it plays.
     pub fn stream(&self) -> &str {
-        &self.caller.seat.stream
+        name_of(&self.caller.seat.stream)
     }
 
     /// Where it plays.
@@ -172,9 +173,14 @@ impl Whep {
         self.caller.connected()
     }
 
+    /// Media of its present call that came before its handshake had ended, and so could not be read.
+    pub fn early(&self) -> u64 {
+        self.caller.peer.as_ref().map_or(0, |p| p.early)
+    }
+
     /// Why its last call ended, if it ended.
     pub fn ended(&self) -> Option<&str> {
-        self.caller.calls.last()?.ended.as_ref().map(|(_, why)| why.as_str())
+        self.caller.ended()
     }
 
     /// The newest picture.
@@ -188,6 +194,16 @@ impl Whep {
         self.seen.iter().filter(of).map(|s| s.seq).collect()
     }
 
+    /// Whether its present call has gone over from the websocket to the data channel.
+    pub fn has_switched(&self) -> bool {
+        self.caller.has_switched()
+    }
+
+    /// Messages that came over data channels.
+    pub fn over_channel(&self) -> u64 {
+        self.caller.over_channel
+    }
+
     /// Where it goes with its next call.
     pub fn goes_to(&mut self, to: SocketAddr) {
         self.caller.seat.to = to;
@@ -195,21 +211,17 @@ impl Whep {
 
     /// Calls anew now; the present call is dropped without a word.
     pub fn connect(&mut self, now: Time) {
-        self.redial = Some(now);
+        self.caller.connect(now);
     }
 
     /// Ends its call by DELETE, and does not come back by itself.
     pub fn leave(&mut self, now: Time) {
-        self.config.again = None;
-        self.redial = None;
         self.caller.leave(now);
         self.news(now);
     }
 
     /// Ends its call by DTLS alone, and does not come back by itself.
     pub fn hang_up(&mut self, now: Time) {
-        self.config.again = None;
-        self.redial = None;
         self.caller.hang_up(now);
         self.news(now);
     }
@@ -225,7 +237,6 @@ impl Whep {
     }
 
     fn dial(&mut self, now: Time) {
-        self.redial = None;
         let config = &self.config;
         self.picture = Lane::new(config.picture_wait, 90_000, config.picture);
         self.sound = Lane::new(config.sound_wait, 48_000, config.sound);
@@ -249,7 +260,7 @@ impl Whep {
                     self.caller.fault("S3", "a player is asked for a key frame".to_owned());
                 }
                 News::Connected => {}
-                News::Ended => self.redial = self.redial.or(self.config.again.map(|d| now + d)),
+                News::Ended => {}
             }
         }
     }
@@ -400,8 +411,7 @@ impl Client for Whep {
     fn on(&mut self, input: In<'_>, now: Time) {
         self.caller.on(&input, now);
         self.news(now);
-        if matches!(input, In::Tick) && self.redial.is_some_and(|at| at <= now) {
-            self.caller.drop_call(now);
+        if matches!(input, In::Tick) && self.caller.is_due(now) {
             self.news(now);
             self.dial(now);
         }
@@ -415,7 +425,7 @@ impl Client for Whep {
 
     fn wake(&self) -> Option<Time> {
         let lanes = [self.picture.reorder.wake(), self.sound.reorder.wake()];
-        lanes.into_iter().chain([self.caller.wake(), self.redial]).flatten().min()
+        lanes.into_iter().chain([self.caller.wake()]).flatten().min()
     }
 
     fn notes(&mut self) -> &mut Notes {
@@ -431,11 +441,12 @@ impl Client for Whep {
         Standing {
             stream: Some(self.stream().to_owned()),
             publishes: false,
-            ended: self.ended().is_some() && self.redial.is_none(),
+            ended: self.caller.is_over(),
             session: last.map(|s| s.session),
             last_picture: last.map(|s| s.at),
             frames: self.seen.len() as u64,
             calls: self.caller.calls_since(),
+            talks: self.caller.talks_since(),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! A publisher by WHIP (RFC 9725): pictures and Opus that say what they are.
 
-use super::caller::{Call, Caller, News, Seat};
+use super::caller::{Call, Caller, News, Seat, Signalling};
 use super::rtp::packetise;
 use crate::world::actors::publisher::Sent;
-use crate::world::actors::{Client, In, Notes, Out, Standing};
+use crate::world::actors::{Client, In, Notes, Out, Standing, name_of};
 use crate::world::media::{Label, opus_toc};
 use proto_core::rand::Rng;
 use proto_core::time::Time;
@@ -23,6 +23,8 @@ pub struct WhipConfig {
     pub picture: Duration,
     /// Time of sound in one packet: 10, 20, 40 or 60 ms.
     pub sound: Duration,
+    /// How its calls are signalled.
+    pub by: Signalling,
     /// It calls again so long after its call ended, for whatever reason.
     pub again: Option<Duration>,
     /// It takes its call for dead after so long without a word of the node.
@@ -37,6 +39,7 @@ impl Default for WhipConfig {
             delta_bytes: 700,
             picture: Duration::from_millis(40),
             sound: Duration::from_millis(20),
+            by: Signalling::Http,
             again: None,
             silence: Duration::from_secs(5),
         }
@@ -60,13 +63,12 @@ pub struct Whip {
     pub key_requests: u64,
     key_wanted: bool,
     tracks: [Track; 2],
-    redial: Option<Time>,
     silent: bool,
 }
 
 impl Whip {
     pub(super) fn new(seat: Seat, config: WhipConfig, now: Time) -> Whip {
-        let caller = Caller::new(seat, true, config.silence);
+        let caller = Caller::new(seat, true, config.silence, config.again, now);
         Whip {
             config,
             caller,
@@ -74,7 +76,6 @@ impl Whip {
             key_requests: 0,
             key_wanted: false,
             tracks: [Track::default(); 2],
-            redial: Some(now),
             silent: false,
         }
     }
@@ -94,34 +95,43 @@ impl Whip {
         &self.caller.calls
     }
 
+    /// Whether its present call has gone over from the websocket to the data channel.
+    pub fn has_switched(&self) -> bool {
+        self.caller.has_switched()
+    }
+
+    /// Messages that came over data channels.
+    pub fn over_channel(&self) -> u64 {
+        self.caller.over_channel
+    }
+
     /// Where it goes with its next call.
     pub fn goes_to(&mut self, to: SocketAddr) {
         self.caller.seat.to = to;
     }
 
     /// Whether it sends no frames, though its call stands. The first picture after a silence is a key frame.
-    pub fn keep_silent(&mut self, silent: bool) {
+    pub fn keep_silent(&mut self, silent: bool, now: Time) {
+        if self.silent != silent {
+            self.caller.mute(silent, now);
+        }
         self.silent = silent;
         self.key_wanted = true;
     }
 
     /// Calls anew now; the present call is dropped without a word.
     pub fn connect(&mut self, now: Time) {
-        self.redial = Some(now);
+        self.caller.connect(now);
     }
 
     /// Ends its call by DELETE, and does not come back by itself.
     pub fn leave(&mut self, now: Time) {
-        self.config.again = None;
-        self.redial = None;
         self.caller.leave(now);
         self.news(now);
     }
 
     /// Ends its call by DTLS alone, and does not come back by itself.
     pub fn hang_up(&mut self, now: Time) {
-        self.config.again = None;
-        self.redial = None;
         self.caller.hang_up(now);
         self.news(now);
     }
@@ -143,7 +153,6 @@ impl Whip {
     }
 
     fn dial(&mut self, now: Time) {
-        self.redial = None;
         let session = self.session_at(now);
         let mut rng: Rng = self.caller.seat.rng.fork("rtp", self.sent.len() as u64);
         // From the lower half, so that the first wrap is far from where SRTP has to guess (RFC 3711, 3.3.1).
@@ -175,7 +184,6 @@ impl Whip {
                     if let Some(sent) = self.sent.last_mut().filter(|s| s.ended.is_none()) {
                         sent.ended = Some(why);
                     }
-                    self.redial = self.redial.or(self.config.again.map(|d| now + d));
                 }
             }
         }
@@ -205,7 +213,7 @@ impl Whip {
 
     fn frame(&mut self, picture: bool, session: u64, seq: u64, due: Time, now: Time) {
         let key = picture && (std::mem::take(&mut self.key_wanted) | seq.is_multiple_of(self.config.gop));
-        let stream = self.caller.seat.stream.clone();
+        let stream = name_of(&self.caller.seat.stream).to_owned();
         let label = Label { stream, session, track: if picture { 'v' } else { 'a' }, seq, key };
         let (payloads, rate) = if picture {
             let len = if key { self.config.key_bytes } else { self.config.delta_bytes };
@@ -229,8 +237,7 @@ impl Client for Whip {
         self.caller.on(&input, now);
         self.news(now);
         if matches!(input, In::Tick) {
-            if self.redial.is_some_and(|at| at <= now) {
-                self.caller.drop_call(now);
+            if self.caller.is_due(now) {
                 self.news(now);
                 self.dial(now);
             }
@@ -246,7 +253,7 @@ impl Client for Whip {
 
     fn wake(&self) -> Option<Time> {
         let frame = self.next().map(|(due, _)| due);
-        [frame, self.caller.wake(), self.redial].into_iter().flatten().min()
+        [frame, self.caller.wake()].into_iter().flatten().min()
     }
 
     fn notes(&mut self) -> &mut Notes {
@@ -259,13 +266,14 @@ impl Client for Whip {
 
     fn standing(&self) -> Standing {
         Standing {
-            stream: Some(self.caller.seat.stream.clone()),
+            stream: Some(name_of(&self.caller.seat.stream).to_owned()),
             publishes: true,
-            ended: self.ended().is_some() && self.redial.is_none(),
+            ended: self.caller.is_over(),
             session: self.sent.last().filter(|_| self.is_ready()).map(|s| s.session),
             last_picture: None,
             frames: self.sent.iter().map(|s| s.pictures + s.sounds).sum(),
             calls: self.caller.calls_since(),
+            talks: self.caller.talks_since(),
         }
     }
 }

@@ -1,0 +1,720 @@
+//! Who may publish, play and operate: one model for all protocols.
+//!
+//! A protocol hands in what its client shows ([`Credentials`]) and what it wants ([`Ask`]); [`Policy::decide`] answers from
+//! the rules, the users, the publish keys and the tokens of the configuration. The first rule for the action and the
+//! stream decides. A password needs slow work: then the answer is [`Decision::Pending`], the node has the driver do it,
+//! says the result ([`Policy::checked`]) and asks again.
+//!
+//! Pure like the rest of the core, and there is no secret in anything that it says.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod attempts;
+pub mod config;
+pub mod credentials;
+pub mod password;
+pub mod pattern;
+pub mod rules;
+pub mod secret;
+#[cfg(test)]
+mod tests;
+pub mod token;
+
+use crate::error::{Reason, quote};
+use crate::media::key::StreamKey;
+use crate::time::Time;
+use attempts::{Attempts, Print};
+use config::AuthConfig;
+use credentials::Credentials;
+use hmac::{Hmac, KeyInit, Mac};
+use password::{Check, PASSWORD_MAX};
+use rules::{Rules, Who};
+use secret::Secret;
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+use token::{Claims, LEEWAY_S, TokenKeys};
+
+/// What somebody wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Publish a stream.
+    Publish,
+    /// Play a stream.
+    Play,
+    /// Look into the cluster, and change things there.
+    Api,
+}
+
+impl Action {
+    /// Its word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Action::Publish => "publish",
+            Action::Play => "play",
+            Action::Api => "api",
+        }
+    }
+}
+
+/// Who somebody turned out to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Identity {
+    /// Nobody in particular.
+    #[default]
+    Nobody,
+    /// A user.
+    User(String),
+    /// The bearer of a token: its subject and its id; either may be empty.
+    Token {
+        /// The subject.
+        subject: String,
+        /// The id.
+        id: String,
+    },
+    /// Whoever knows a publish key, by the key's name.
+    Key(String),
+}
+
+impl Identity {
+    /// The name by which a publisher is known when it comes again (A24), and which can be revoked. Empty: not known.
+    pub fn name(&self) -> String {
+        match self {
+            Identity::Nobody => String::new(),
+            Identity::User(name) => format!("user:{name}"),
+            Identity::Token { subject, id } if subject.is_empty() && id.is_empty() => String::new(),
+            Identity::Token { subject, id } if subject.is_empty() => format!("token-id:{id}"),
+            Identity::Token { subject, .. } => format!("token:{subject}"),
+            Identity::Key(name) => format!("key:{name}"),
+        }
+    }
+
+    /// The identity of a name ([`Identity::name`]); `None`: nobody's.
+    pub fn named(name: &str) -> Option<Identity> {
+        let (kind, rest) = name.split_once(':')?;
+        let rest = rest.to_owned();
+        Some(match kind {
+            "user" => Identity::User(rest),
+            "key" => Identity::Key(rest),
+            "token" => Identity::Token { subject: rest, id: String::new() },
+            "token-id" => Identity::Token { subject: String::new(), id: rest },
+            _ => return None,
+        })
+    }
+
+    /// Whether a revoked name is one of this identity's.
+    pub fn is_named(&self, revoked: &str) -> bool {
+        let by_id = matches!(self, Identity::Token { id, .. } if !id.is_empty() && id == revoked);
+        by_id || (self.name() == revoked && !revoked.is_empty())
+    }
+}
+
+/// The right to do something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Whose.
+    pub identity: Identity,
+    /// When it ends, seconds since 1970, if it does.
+    pub ends_s: Option<u64>,
+    /// The rule that gave it, in words. Empty: nothing is asked of anybody.
+    pub rule: String,
+}
+
+impl Grant {
+    /// How it came about, for people; never with what. `now_s` is the wall clock, seconds since 1970.
+    pub fn words(&self, now_s: u64) -> String {
+        let who = match &self.identity {
+            Identity::Nobody => "nothing was asked of it".to_owned(),
+            Identity::User(name) => format!("it is the user {}", quote(name)),
+            Identity::Token { subject, id } => {
+                let of = if subject.is_empty() {
+                    "a token".to_owned()
+                } else {
+                    format!("the token of {}", quote(subject))
+                };
+                let id = if id.is_empty() { String::new() } else { format!(" with id {}", quote(id)) };
+                format!("it has {of}{id}")
+            }
+            Identity::Key(name) => format!("it has the publish key {}", quote(name)),
+        };
+        if self.rule.is_empty() {
+            return "everybody has it: auth.rules is empty".to_owned();
+        }
+        let until = match self.ends_s {
+            Some(end) if end > now_s => format!(", for {} s more", end - now_s),
+            Some(_) => ", which is over".to_owned(),
+            None => String::new(),
+        };
+        format!("{who}, by {}{until}", self.rule)
+    }
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct From {
+    /// The client's address.
+    pub ip: IpAddr,
+    /// It is on this host.
+    pub local: bool,
+    /// What it shows cannot be read on the way: TLS, or it never left this host.
+    pub secure: bool,
+}
+
+/// A question.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// What is wanted.
+    pub action: Action,
+    /// Of which stream; `None` for [`Action::Api`].
+    pub stream: Option<&'a StreamKey>,
+    /// What was shown.
+    pub credentials: &'a Credentials,
+    /// The name of the publish key that was used in place of the stream's name ([`Policy::public`]).
+    pub key: Option<&'a str>,
+    /// Where it comes from.
+    pub from: From,
+}
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Showing something else may help (HTTP 401); else it is known who it is, and he may not (403).
+    pub challenge: bool,
+    /// Code `unauthorized`, `forbidden` or `auth_wait`, and words for the client.
+    pub reason: Reason,
+}
+
+impl Refusal {
+    fn unauthorized(text: impl Into<String>) -> Refusal {
+        Refusal { challenge: true, reason: Reason::peer("unauthorized", text.into()) }
+    }
+
+    fn forbidden(text: impl Into<String>) -> Refusal {
+        Refusal { challenge: false, reason: Reason::peer("forbidden", text.into()) }
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Yes.
+    Allow(Grant),
+    /// No.
+    Refuse(Refusal),
+    /// A password has to be verified first: do this work, say its result ([`Policy::checked`]) and ask again.
+    Pending(Pending),
+}
+
+/// A password that has to be verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// The work.
+    pub check: Check,
+    /// What it is about.
+    pub print: Print,
+    /// There is no such user: whatever comes of the work is wrong. The work is done all the same, so that its time tells
+    /// nothing.
+    pub vain: bool,
+    /// Who tries.
+    pub ip: IpAddr,
+}
+
+#[derive(Debug)]
+struct User {
+    hash: Secret,
+    ha1: Vec<(String, String)>,
+}
+
+/// The hash algorithms of RTSP digest for which a user may store an HA1, the better one first.
+pub const HA1_ALGORITHMS: [&str; 2] = ["SHA-256", "MD5"];
+
+/// All that decides.
+#[derive(Debug)]
+pub struct Policy {
+    rules: Rules,
+    users: BTreeMap<String, User>,
+    /// Publish keys by their print: the stream and the key's name.
+    keys: BTreeMap<Print, (StreamKey, String)>,
+    tokens: TokenKeys,
+    revoked: BTreeSet<String>,
+    revoked_most: usize,
+    attempts: Attempts,
+    clear_passwords: bool,
+    under_way: BTreeMap<IpAddr, usize>,
+    checks: (usize, usize),
+    wrong: Option<String>,
+}
+
+/// What bounds a [`Policy`]; see the limits of the same names.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Passwords that are being verified at once.
+    pub checks: usize,
+    /// Of one address.
+    pub checks_per_ip: usize,
+    /// For how long a right password is remembered.
+    pub remember: Duration,
+    /// Names that can be revoked while the node runs.
+    pub revoked: usize,
+}
+
+impl Policy {
+    /// A policy out of the configuration. `cluster_key` gives the tokens' secret where there is none of their own; where there
+    /// is neither, `run_key` does, and tokens are good at this node as long as it runs. A part that is wrong makes
+    /// [`Policy::wrong`] say so and everything be refused; `headwater config check` says it before.
+    pub fn new(config: &AuthConfig, cluster_key: &str, run_key: [u8; 32], bounds: Bounds) -> Policy {
+        let secret = match (config.secret.reveal(), cluster_key) {
+            ("", "") => derive(&run_key, b"stream tokens"),
+            ("", key) => derive(key.as_bytes(), b"headwater stream tokens"),
+            (own, _) => own.as_bytes().to_vec(),
+        };
+        let attempts = Attempts::new(run_key, bounds.remember);
+        let problems = check(config);
+        let wrong = problems.iter().find(|p| !p.harmless).map(|p| format!("{}: {}", p.key, p.text));
+        let user = |u: &config::UserConfig| {
+            let ha1 = u.ha1.iter().filter_map(|h| {
+                let (algorithm, hash) = h.reveal().split_once(':')?;
+                Some((algorithm.to_ascii_uppercase(), hash.to_ascii_lowercase()))
+            });
+            (u.name.clone(), User { hash: u.password.clone(), ha1: ha1.collect() })
+        };
+        let keys = config.keys.iter().enumerate().filter_map(|(n, k)| {
+            let stream = StreamKey::parse(&k.stream).ok()?;
+            let name = if k.name.is_empty() { format!("number {}", n + 1) } else { k.name.clone() };
+            Some((attempts.print(&["key", k.key.reveal()]), (stream, name)))
+        });
+        Policy {
+            rules: Rules::read(&config.rules).unwrap_or_default(),
+            users: config.users.iter().map(user).collect(),
+            keys: keys.collect(),
+            tokens: TokenKeys::new(&secret, &config.issuer, &config.audience),
+            revoked: config.revoked.iter().cloned().collect(),
+            revoked_most: config.revoked.len().saturating_add(bounds.revoked),
+            attempts,
+            clear_passwords: config.clear_passwords,
+            under_way: BTreeMap::new(),
+            checks: (bounds.checks, bounds.checks_per_ip),
+            wrong,
+        }
+    }
+
+    /// Whether anything is asked of anybody.
+    pub fn is_on(&self) -> bool {
+        !self.rules.is_empty() || self.wrong.is_some()
+    }
+
+    /// What keeps it from deciding, if anything does.
+    pub fn wrong(&self) -> Option<&str> {
+        self.wrong.as_deref()
+    }
+
+    /// Whether publish keys are in use, so that a name that is no known stream may be a secret.
+    pub fn has_keys(&self) -> bool {
+        self.is_on() && !self.keys.is_empty()
+    }
+
+    /// The stream that a publisher means by a name, and the name of the publish key if that is what he gave. The app of what
+    /// he gave must be the stream's.
+    pub fn public(&self, given: &StreamKey) -> (StreamKey, Option<String>) {
+        if !self.has_keys() {
+            return (given.clone(), None);
+        }
+        match self.keys.get(&self.attempts.print(&["key", given.name()])) {
+            Some((stream, name)) if stream.app() == given.app() => (stream.clone(), Some(name.clone())),
+            _ => (given.clone(), None),
+        }
+    }
+
+    /// A secret that is stored for RTSP digest: the HA1 of a user for an algorithm, in lower-case hexadecimal.
+    pub fn ha1(&self, user: &str, algorithm: &str) -> Option<&str> {
+        let of = self.users.get(user)?;
+        of.ha1.iter().find(|(a, _)| a.eq_ignore_ascii_case(algorithm)).map(|(_, hash)| hash.as_str())
+    }
+
+    /// The algorithms for which some user has an HA1.
+    pub fn digests(&self) -> impl Iterator<Item = &'static str> {
+        let has = |a: &&str| self.users.values().any(|u| u.ha1.iter().any(|(of, _)| of == *a));
+        HA1_ALGORITHMS.into_iter().filter(has)
+    }
+
+    /// Takes a JSON web key set.
+    ///
+    /// # Errors
+    /// As [`TokenKeys::set_foreign`].
+    pub fn set_key_set(&mut self, json: &[u8]) -> Result<usize, String> {
+        self.tokens.set_foreign(json)
+    }
+
+    /// Makes a token.
+    pub fn mint(&self, claims: &Claims) -> Option<String> {
+        self.tokens.mint(claims)
+    }
+
+    /// Refuses a name (of a token, by its id, or `user:…`, `token:…`, `key:…`) from now on.
+    ///
+    /// # Errors
+    /// A sentence if there are too many.
+    pub fn revoke(&mut self, name: &str) -> Result<(), String> {
+        if self.revoked.len() >= self.revoked_most && !self.revoked.contains(name) {
+            return Err(
+                "too many names are revoked (limits.auth_revoked); change auth.secret instead".to_owned()
+            );
+        }
+        self.revoked.insert(name.to_owned());
+        Ok(())
+    }
+
+    /// What was revoked, in order.
+    pub fn revoked(&self) -> impl Iterator<Item = &str> {
+        self.revoked.iter().map(String::as_str)
+    }
+
+    fn is_revoked(&self, identity: &Identity) -> bool {
+        !self.revoked.is_empty() && self.revoked.iter().any(|r| identity.is_named(r))
+    }
+
+    /// Answers a question. `now_s` is the wall clock, seconds since 1970.
+    pub fn decide(&mut self, ask: &Ask<'_>, now: Time, now_s: u64) -> Decision {
+        if let Some(wrong) = &self.wrong {
+            return Decision::Refuse(Refusal::forbidden(format!(
+                "this node's authorisation is not set up right, so it refuses everything: {wrong}"
+            )));
+        }
+        if !self.is_on() {
+            return Decision::Allow(Grant::default());
+        }
+        let Some((rule, who)) = self.rules.find(ask.action, ask.stream) else {
+            let what = ask.stream.map_or(String::new(), |key| format!(" {key}"));
+            let text = format!("no rule of auth.rules lets anybody {}{what}", ask.action.name());
+            return Decision::Refuse(Refusal::forbidden(text));
+        };
+        let (rule, who) = (rule.to_owned(), who.to_vec());
+        let grant = |identity, ends_s| Grant { identity, ends_s, rule: rule.clone() };
+        let mut refusal = None;
+        let tried = [self.by_token(ask, now_s), self.by_key(ask, now), self.by_digest(ask)];
+        for found in tried.into_iter().flatten() {
+            match found {
+                Ok((identity, ends)) if who.iter().any(|w| w.fits(&identity, ask.from.local)) => {
+                    return Decision::Allow(grant(identity, ends));
+                }
+                Ok((identity, _)) => {
+                    let text = format!("{} may not {} here", shown(&identity), ask.action.name());
+                    refusal.get_or_insert(Refusal::forbidden(text));
+                }
+                Err(why) => {
+                    refusal.get_or_insert(why);
+                }
+            }
+        }
+        // Before any password is looked at: nobody needs one then.
+        if who.contains(&Who::Anyone) || (who.contains(&Who::Loopback) && ask.from.local) {
+            return Decision::Allow(grant(Identity::Nobody, None));
+        }
+        if ask.credentials.password.is_some() && who.iter().any(Who::has_password) {
+            match self.by_password(ask, now) {
+                Ok(Some(name)) => {
+                    let identity = Identity::User(name);
+                    if self.is_revoked(&identity) {
+                        refusal = Some(Refusal::forbidden("this user was revoked"));
+                    } else if who.iter().any(|w| w.fits(&identity, ask.from.local)) {
+                        return Decision::Allow(grant(identity, None));
+                    } else {
+                        let text = format!("{} may not {} here", shown(&identity), ask.action.name());
+                        refusal = Some(Refusal::forbidden(text));
+                    }
+                }
+                Ok(None) => refusal = Some(Refusal::unauthorized("the user or the password is wrong")),
+                Err(Unready::No(why)) => refusal = Some(why),
+                Err(Unready::Work(pending)) => return Decision::Pending(*pending),
+            }
+        }
+        Decision::Refuse(refusal.unwrap_or_else(|| {
+            let ways: Vec<&str> = who.iter().filter_map(|w| w.shows()).collect();
+            match ways.is_empty() {
+                true => {
+                    Refusal::forbidden(format!("nobody may {} here from another host", ask.action.name()))
+                }
+                false => {
+                    let what = ask.stream.map_or(String::new(), |key| {
+                        // What was given may be a key with a slip in it.
+                        if self.has_keys() && ask.action == Action::Publish {
+                            " this stream".into()
+                        } else {
+                            format!(" {key}")
+                        }
+                    });
+                    let mut ways = ways;
+                    ways.dedup();
+                    let text = format!("to {}{what}, show {}", ask.action.name(), ways.join(" or "));
+                    Refusal::unauthorized(text)
+                }
+            }
+        }))
+    }
+
+    fn by_token(&self, ask: &Ask<'_>, now_s: u64) -> Option<Known> {
+        let token = ask.credentials.token.as_ref()?;
+        let claims = match self.tokens.verify(token.reveal(), now_s) {
+            Ok(claims) => claims,
+            Err(text) => return Some(Err(Refusal::unauthorized(text))),
+        };
+        let bearer = || Identity::Token { subject: claims.sub.clone(), id: claims.jti.clone() };
+        let identity = Identity::named(&claims.of).unwrap_or_else(bearer);
+        if self.is_revoked(&identity) {
+            return Some(Err(Refusal::unauthorized("the token was revoked; get another")));
+        }
+        if claims.ip.is_some_and(|ip| ip.to_canonical() != ask.from.ip.to_canonical()) {
+            return Some(Err(Refusal::forbidden("the token is good for another address than yours")));
+        }
+        if !claims.covers(ask.action, ask.stream) {
+            let text = match ask.stream {
+                Some(_) => format!("the token is not good to {} this stream", ask.action.name()),
+                None => "the token is not good for the API".to_owned(),
+            };
+            return Some(Err(Refusal::forbidden(text)));
+        }
+        Some(Ok((identity, claims.ends().map(|end| end.saturating_add(LEEWAY_S)))))
+    }
+
+    fn by_key(&mut self, ask: &Ask<'_>, now: Time) -> Option<Known> {
+        if ask.action != Action::Publish {
+            return None;
+        }
+        let name = match (ask.key, &ask.credentials.key) {
+            (Some(name), _) => name.to_owned(),
+            (None, Some(key)) => {
+                if let Some(refusal) = self.must_wait(ask.from.ip, now) {
+                    return Some(Err(refusal));
+                }
+                match self.keys.get(&self.attempts.print(&["key", key.reveal()])) {
+                    Some((stream, name)) if Some(stream) == ask.stream => name.clone(),
+                    _ => {
+                        self.attempts.failed(ask.from.ip, now);
+                        return Some(Err(Refusal::unauthorized(
+                            "the publish key is not one of this stream's",
+                        )));
+                    }
+                }
+            }
+            (None, None) => return None,
+        };
+        let identity = Identity::Key(name);
+        if self.is_revoked(&identity) {
+            return Some(Err(Refusal::unauthorized("the publish key was revoked; get another")));
+        }
+        Some(Ok((identity, None)))
+    }
+
+    fn by_digest(&self, ask: &Ask<'_>) -> Option<Known> {
+        let identity = Identity::User(ask.credentials.proven.clone()?);
+        if self.is_revoked(&identity) {
+            return Some(Err(Refusal::forbidden("this user was revoked")));
+        }
+        Some(Ok((identity, None)))
+    }
+
+    fn by_password(&mut self, ask: &Ask<'_>, now: Time) -> Result<Option<String>, Unready> {
+        let Some((user, password)) = &ask.credentials.password else { return Ok(None) };
+        if !ask.from.secure && !self.clear_passwords {
+            return Err(Unready::No(Refusal::forbidden(
+                "passwords are taken over TLS only (rtmps, https), or by RTSP digest; show a token, or let the operator set \
+                 auth.clear_passwords",
+            )));
+        }
+        if password.reveal().len() > PASSWORD_MAX {
+            return Ok(None);
+        }
+        let known = self.users.get(user);
+        // Somebody's hash stands in for that of a user who does not exist.
+        let Some(hash) = known.or_else(|| self.users.values().next()).map(|u| u.hash.clone()) else {
+            return Ok(None);
+        };
+        let (vain, print) = (known.is_none(), self.attempts.print_password(user, password, &hash));
+        match self.attempts.verdict(&print, now) {
+            Some(true) if !vain => return Ok(Some(user.clone())),
+            Some(_) => return Ok(None),
+            None => {}
+        }
+        let ip = ask.from.ip;
+        if let Some(refusal) = self.must_wait(ip, now) {
+            return Err(Unready::No(refusal));
+        }
+        let of_ip = self.under_way.get(&ip).copied().unwrap_or(0);
+        if of_ip >= self.checks.1 || self.under_way.values().sum::<usize>() >= self.checks.0 {
+            let text = "too many passwords are being verified; try again in a second";
+            let reason = Reason::limit("auth_wait", text);
+            return Err(Unready::No(Refusal { challenge: false, reason }));
+        }
+        *self.under_way.entry(ip).or_default() += 1;
+        let check = Check { hash, password: password.clone() };
+        Err(Unready::Work(Box::new(Pending { check, print, vain, ip })))
+    }
+
+    /// Why an address that failed too often is not heard now.
+    pub fn must_wait(&self, ip: IpAddr, now: Time) -> Option<Refusal> {
+        let wait = self.attempts.wait(ip, now)?;
+        let text = format!("too many wrong attempts from your address; wait {} s", wait.as_secs() + 1);
+        Some(Refusal { challenge: false, reason: Reason::limit("auth_wait", text) })
+    }
+
+    /// An address showed something wrong that the node looked at itself (a digest).
+    pub fn failed(&mut self, ip: IpAddr, now: Time) {
+        self.attempts.failed(ip, now);
+    }
+
+    /// The work of a [`Decision::Pending`] is done, or could not be (`None`): nothing is known then.
+    pub fn checked(&mut self, of: &Pending, right: Option<bool>, now: Time) {
+        if let Some(n) = self.under_way.get_mut(&of.ip) {
+            *n = n.saturating_sub(1);
+            if *n == 0 {
+                self.under_way.remove(&of.ip);
+            }
+        }
+        let Some(right) = right.map(|r| r && !of.vain) else { return };
+        self.attempts.verified(of.print, right, now);
+        if !right {
+            self.attempts.failed(of.ip, now);
+        }
+    }
+
+    /// Passwords that are being verified.
+    pub fn under_way(&self) -> usize {
+        self.under_way.values().sum()
+    }
+}
+
+/// Who somebody is and when that ends, or why it is not believed.
+type Known = Result<(Identity, Option<u64>), Refusal>;
+
+/// Why a password has no answer yet.
+enum Unready {
+    No(Refusal),
+    Work(Box<Pending>),
+}
+
+fn shown(identity: &Identity) -> String {
+    match identity {
+        Identity::Nobody => "nobody".to_owned(),
+        Identity::User(name) => format!("the user {}", quote(name)),
+        Identity::Token { .. } => "the bearer of this token".to_owned(),
+        Identity::Key(_) => "who has this publish key".to_owned(),
+    }
+}
+
+fn derive(key: &[u8], label: &[u8]) -> Vec<u8> {
+    match Hmac::<Sha256>::new_from_slice(key) {
+        Ok(mut mac) => {
+            mac.update(label);
+            mac.finalize().into_bytes().to_vec()
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Something wrong or doubtful in the section `auth`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, such as `auth.users`.
+    pub key: &'static str,
+    /// What is wrong and what to do, without any secret.
+    pub text: String,
+    /// The node works all the same.
+    pub harmless: bool,
+}
+
+/// Everything that is wrong with the section `auth`.
+pub fn check(config: &AuthConfig) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut say = |key, text: String, harmless| found.push(Problem { key, text, harmless });
+    if let Err(text) = Rules::read(&config.rules) {
+        say("auth.rules", text, false);
+    }
+    let mut names = BTreeSet::new();
+    for user in &config.users {
+        let named = quote(&user.name);
+        if user.name.is_empty()
+            || user.name.len() > 64
+            || user.name.contains(':')
+            || user.name.chars().any(char::is_control)
+        {
+            let text = format!("the name {named} must have 1 to 64 characters and no colon");
+            say("auth.users", text, false);
+        } else if !names.insert(&user.name) {
+            say("auth.users", format!("there are two users {named}; give each a name of his own"), false);
+        }
+        if let Err(why) = password::check_hash(user.password.reveal()) {
+            say("auth.users", format!("the password of {named} {why}"), false);
+        }
+        for ha1 in &user.ha1 {
+            let digits = ha1.reveal().split_once(':').map(|(algorithm, hash)| {
+                let want = if algorithm.eq_ignore_ascii_case("md5") { 32 } else { 64 };
+                let known = HA1_ALGORITHMS.iter().any(|a| a.eq_ignore_ascii_case(algorithm));
+                known && hash.len() == want && hash.bytes().all(|b| b.is_ascii_hexdigit())
+            });
+            if digits != Some(true) {
+                let text = format!(
+                    "ha1 of {named} must be MD5: with 32 or SHA-256: with 64 hexadecimal digits; `headwater ctl passwd --rtsp` \
+                     makes them"
+                );
+                say("auth.users", text, false);
+            }
+        }
+    }
+    let mut secrets = BTreeSet::new();
+    for (n, key) in config.keys.iter().enumerate() {
+        let named = if key.name.is_empty() { format!("number {}", n + 1) } else { quote(&key.name) };
+        let text = key.key.reveal();
+        if StreamKey::join("a", text).is_err() || text.contains('/') || text.len() < 16 {
+            let text = format!("the key {named} must have 16 to 128 of the characters A-Z a-z 0-9 . _ ~ -");
+            say("auth.keys", text, false);
+        } else if !secrets.insert(text) {
+            say("auth.keys", format!("the key {named} is there twice"), false);
+        }
+        if let Err(why) = StreamKey::parse(&key.stream) {
+            say("auth.keys", format!("the stream of key {named}: {why}"), false);
+        }
+    }
+    let length = config.secret.reveal().len();
+    if (1..32).contains(&length) {
+        let text = format!(
+            "has {length} bytes and can be guessed from a token; take 32 or more, the same on all nodes"
+        );
+        say("auth.secret", text, length >= 16);
+    }
+    if config.realm.is_empty()
+        || config.realm.chars().any(|c| c.is_control() || c == '"' || c == '\\' || !c.is_ascii())
+    {
+        say("auth.realm", "must be a text in ASCII without quotes".to_owned(), false);
+    }
+    if config.rules.is_empty()
+        && (!config.users.is_empty() || !config.keys.is_empty() || !config.secret.is_empty())
+    {
+        let text = "is empty, so everybody may publish and play, and users, keys and tokens are of no use; say who may what";
+        say("auth.rules", text.to_owned(), false);
+    }
+    for (who, there) in [("users", !config.users.is_empty()), ("keys", !config.keys.is_empty())] {
+        if !there && config.rules.iter().any(|r| r.who.iter().any(|w| w == who)) {
+            let text = format!("names {who}, but auth.{who} is empty");
+            say("auth.rules", text, true);
+        }
+    }
+    for name in config.rules.iter().flat_map(|r| &r.who).filter_map(|w| w.strip_prefix("user:")) {
+        if !config.users.iter().any(|u| u.name == name) {
+            say(
+                "auth.rules",
+                format!("names the user {}, whom auth.users does not have", quote(name)),
+                false,
+            );
+        }
+    }
+    found
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,268 @@
+//! Who may publish and play, over a whole cluster in virtual time: whoever may not gets in by no protocol, whoever may does,
+//! rights end when they end, and a stream that others watch loses nothing of it.
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods)]
+
+use headwater_tests::world::actors::asker::Asker;
+use headwater_tests::world::actors::publisher::PublisherConfig;
+use headwater_tests::world::actors::socket::Socket;
+use headwater_tests::world::actors::webrtc::{WhepConfig, WhipConfig};
+use headwater_tests::world::{ClientId, HostId, World};
+use proto_core::auth::config::{KeyConfig, RuleConfig, UserConfig};
+use proto_core::auth::secret::Secret;
+use proto_core::auth::token::{Claims, OneOrMany, TokenKeys};
+use proto_core::auth::{Action, password};
+use proto_core::node::config::{Config, Role};
+use std::time::Duration;
+
+const SECRET: &str = "a secret of thirty-two characters";
+const KEY: &str = "s3cr3t-publish-key";
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn run(seed: u64, scenario: impl FnOnce(&mut World) + Send) -> u64 {
+    determinism::os::run([7; 32], || {
+        let mut w = World::new(seed);
+        scenario(&mut w);
+        w.hash()
+    })
+    .expect("clocks and randomness are the seed's")
+}
+
+fn rules(c: &mut Config) {
+    let texts = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    let rule = |action, streams: &[&str], who: &[&str]| RuleConfig {
+        action,
+        streams: texts(streams),
+        who: texts(who),
+    };
+    c.auth.rules = vec![
+        rule(Action::Publish, &["live/*"], &["users", "tokens", "keys"]),
+        rule(Action::Play, &["live/vip"], &["users", "tokens"]),
+        rule(Action::Play, &[], &["anyone"]),
+        rule(Action::Api, &[], &["tokens"]),
+    ];
+    let hash = password::hash_cheaply("wonder", &[1; 16]).expect("a password can be hashed");
+    c.auth.users = vec![UserConfig { name: "alice".to_owned(), password: Secret::new(hash), ha1: vec![] }];
+    c.auth.keys =
+        vec![KeyConfig { key: Secret::new(KEY), stream: "live/show".to_owned(), name: "studio".to_owned() }];
+    c.auth.secret = Secret::new(SECRET);
+    c.auth.clear_passwords = true;
+}
+
+/// A token as another program with the cluster's secret would make it. `from` and `to` are seconds from the world's start.
+fn token(w: &World, sub: &str, action: Action, stream: &str, to: i64) -> String {
+    let start = w.wall_start_s() as i64;
+    let claims = Claims {
+        sub: sub.to_owned(),
+        iat: 0,
+        nbf: None,
+        exp: (start + to) as u64,
+        end: None,
+        jti: format!("{sub}-{to}"),
+        action: OneOrMany::One(action),
+        stream: OneOrMany::One(stream.to_owned()),
+        of: String::new(),
+        ip: None,
+    };
+    TokenKeys::new(SECRET.as_bytes(), "", "").mint(&claims).expect("a secret signs")
+}
+
+struct Cluster {
+    m: HostId,
+    o: HostId,
+    o2: HostId,
+    e: HostId,
+}
+
+fn cluster(w: &mut World) -> Cluster {
+    let m = w.host_with("m1", &[Role::Manager], None, rules);
+    let [o, o2] = ["o1", "o2"].map(|n| w.host_with(n, &[Role::Origin], Some(m), rules));
+    let e = w.host_with("e1", &[Role::Edge], Some(m), rules);
+    w.run(ms(2_500));
+    Cluster { m, o, o2, e }
+}
+
+/// A stream with two viewers, who see to it that nothing of it is lost.
+fn innocents(w: &mut World, c: &Cluster) -> [ClientId; 2] {
+    let right = token(w, "calm", Action::Publish, "live/calm", 3_600);
+    let p = w.publish(c.o, &format!("live/calm?token={right}"));
+    w.until("the innocent publisher", ms(4_000), |w| w.publisher(p).is_ready());
+    let v = w.play(c.e, "live/calm");
+    let web = w.play_webrtc(c.e, "live/calm", WhepConfig::default());
+    w.until("the innocent viewers", ms(6_000), |w| {
+        w.player(v).last_picture().is_some() && w.whep(web).last_picture().is_some()
+    });
+    [p, v]
+}
+
+fn undisturbed(w: &World, [p, v]: [ClientId; 2]) {
+    assert!(w.publisher(p).is_ready(), "{:?}", w.publisher(p).ended());
+    assert_eq!((w.player(v).gaps.len(), w.player(v).connections), (0, 1));
+}
+
+fn wrongs(w: &World, action: Action, stream: &str) -> Vec<String> {
+    let other = if action == Action::Publish { Action::Play } else { Action::Publish };
+    vec![
+        String::new(),
+        "?token=nonsense".to_owned(),
+        format!("?token={}", token(w, "x", action, stream, -61)),
+        format!("?token={}", token(w, "x", action, "live/else", 3_600)),
+        format!("?token={}", token(w, "x", other, stream, 3_600)),
+        format!("?token={}x", token(w, "x", action, stream, 3_600)),
+        "?username=alice&password=wrong".to_owned(),
+        "?username=nobody&password=wonder".to_owned(),
+        "?key=s3cr3t-publish-kez".to_owned(),
+    ]
+}
+
+#[test]
+fn whoever_may_not_gets_in_by_no_protocol() {
+    let scenario = |w: &mut World| {
+        let c = cluster(w);
+        let calm = innocents(w, &c);
+        let right = token(w, "vip", Action::Publish, "live/vip", 3_600);
+        let vip = w.publish(c.o, &format!("live/vip?token={right}"));
+        w.until("a stream for few", ms(4_000), |w| w.publisher(vip).is_ready());
+        let (mut publish, mut whip, mut play, mut whep, mut asked, mut sockets) =
+            (vec![], vec![], vec![], vec![], vec![], vec![]);
+        for shown in wrongs(w, Action::Publish, "live/a") {
+            let stream = format!("live/a{shown}");
+            publish.push(w.publish(c.o, &stream));
+            whip.push(w.publish_webrtc(c.o2, &stream, WhipConfig::default()));
+            let query = shown.trim_start_matches('?');
+            let path = format!("/streammanager/api/4.0/event/live/a?action=broadcast&{query}");
+            asked.push(w.add(Box::new(Asker::new(w.http_addr(c.m), &path))));
+            let path = format!("/live/?id=a&{query}");
+            sockets.push(w.add(Box::new(Socket::new(w.http_addr(c.o), &path))));
+            w.run(ms(300));
+        }
+        for shown in wrongs(w, Action::Play, "live/vip") {
+            let stream = format!("live/vip{shown}");
+            play.push(w.play(c.e, &stream));
+            whep.push(w.play_webrtc(c.e, &stream, WhepConfig::default()));
+            w.run(ms(300));
+        }
+        w.run(ms(1_500));
+        for id in sockets.clone() {
+            w.with(id, |s: &mut Socket, now| s.send(r#"{"isAvailable":"a","bundle":true}"#, now));
+        }
+        w.run(ms(1_500));
+        for id in publish {
+            let p = w.publisher(id);
+            assert!(!p.is_ready() && p.ended().is_some());
+        }
+        assert!(whip.iter().all(|id| !w.whip(*id).is_ready()));
+        assert!(
+            play.iter().all(|id| w.player(*id).last_picture().is_none() && w.player(*id).ended.is_some())
+        );
+        assert!(whep.iter().all(|id| w.whep(*id).last_picture().is_none()));
+        for id in asked {
+            let result = w.actor::<Asker>(id).and_then(|a| a.result.clone());
+            assert!(matches!(&result, Some(Ok((401 | 403 | 429, _)))), "{result:?}");
+        }
+        for id in sockets {
+            let s = w.actor::<Socket>(id).expect("it is there");
+            assert!(
+                s.texts.iter().any(|(_, t)| t.contains("NetConnection.Connect.Rejected")),
+                "{:?}",
+                s.texts
+            );
+        }
+        undisturbed(w, calm);
+    };
+    assert_eq!(run(1, scenario), run(1, scenario));
+    run(2, scenario);
+}
+
+#[test]
+fn whoever_may_does_and_it_ends_with_the_right() {
+    let scenario = |w: &mut World| {
+        let c = cluster(w);
+        let calm = innocents(w, &c);
+        let short = token(w, "t", Action::Publish, "live/t", 20);
+        let long = token(w, "w", Action::Publish, "live/w", 3_600);
+        let p = w.publish(c.o, &format!("live/t?token={short}"));
+        let by_password = w.publish(c.o, "live/p?username=alice&password=wonder");
+        let by_key = w.publish(c.o, &format!("live/{KEY}"));
+        let whip = w.publish_webrtc(c.o2, &format!("live/w?token={long}"), WhipConfig::default());
+        w.until("all who may", ms(5_000), |w| {
+            [p, by_password, by_key].iter().all(|p| w.publisher(*p).is_ready()) && w.whip(whip).is_ready()
+        });
+        // The key's stream is the one that everybody knows, and nobody sees the key.
+        let list =
+            w.get(c.m, &format!("/api/v1/streams?token={}", token(w, "op", Action::Api, "x/x", 3_600)));
+        let (status, list) = list.expect("an answer");
+        assert!(status == 200 && list.contains("live/show") && !list.contains(KEY), "{list}");
+        w.run(ms(90_000));
+        assert!(w.publisher(p).ended().is_some(), "a minute after its token");
+        assert!(w.publisher(by_password).is_ready() && w.whip(whip).is_ready());
+        undisturbed(w, calm);
+    };
+    run(3, scenario);
+}
+
+/// What an operator revokes at one node ends everywhere, and is known to nodes that come later.
+#[test]
+fn what_is_revoked_ends_everywhere() {
+    run(9, |w| {
+        let c = cluster(w);
+        let calm = innocents(w, &c);
+        let bad = token(w, "leaked", Action::Publish, "live/*", 3_600);
+        let p = w.publish(c.o, &format!("live/a?token={bad}"));
+        let q = w.publish_webrtc(c.o2, &format!("live/b?token={bad}"), WhipConfig::default());
+        w.until("both publish", ms(4_000), |w| w.publisher(p).is_ready() && w.whip(q).is_ready());
+        let op = token(w, "op", Action::Api, "x/x", 3_600);
+        let to = w.http_addr(c.e);
+        let put = Asker::with_method(to, "PUT", &format!("/api/v1/revoked/token%3Aleaked?token={op}"));
+        let asked = w.add(Box::new(put));
+        w.until("the answer", ms(2_000), |w| w.actor::<Asker>(asked).is_some_and(|a| a.result.is_some()));
+        w.run(ms(1_000));
+        assert!(w.publisher(p).ended().is_some() && w.whip(q).ended().is_some(), "within a second");
+        w.crash(c.o2);
+        w.run(ms(500));
+        w.start(c.o2);
+        w.run(ms(3_000));
+        let late = w.publish(c.o2, &format!("live/c?token={bad}"));
+        w.run(ms(2_000));
+        assert!(!w.publisher(late).is_ready() && w.publisher(late).ended().is_some());
+        undisturbed(w, calm);
+    });
+}
+
+/// A24 and L9: the same identity replaces its own session at once, wherever in the cluster it comes; another waits for three
+/// seconds of silence; and two that fight with one token do not throw each other out all the time.
+#[test]
+fn the_same_identity_takes_over_at_once_and_a_fight_is_slowed_down() {
+    let scenario = |w: &mut World| {
+        let c = cluster(w);
+        let calm = innocents(w, &c);
+        let mine = token(w, "me", Action::Publish, "live/a", 3_600);
+        let theirs = token(w, "them", Action::Publish, "live/a", 3_600);
+        let first = w.publish(c.o, &format!("live/a?token={mine}"));
+        w.until("the first", ms(4_000), |w| w.publisher(first).is_ready());
+        w.run(ms(1_500));
+        let other = w.publish(c.o2, &format!("live/a?token={theirs}"));
+        w.run(ms(1_000));
+        assert!(!w.publisher(other).is_ready() && w.publisher(first).is_ready(), "another identity");
+        // At the other origin: the first one's connection may be half open for all that it knows.
+        let again = w.publish(c.o2, &format!("live/a?token={mine}"));
+        w.until("the same identity elsewhere", ms(1_000), |w| w.publisher(again).is_ready());
+        w.run(ms(500));
+        assert!(w.publisher(first).ended().is_some(), "it was told");
+        // L9: two encoders with one token, each coming back at once.
+        let fight = PublisherConfig { again: Some(ms(100)), ..PublisherConfig::default() };
+        let a = w.publish_with(c.o, &format!("live/a?token={mine}"), fight.clone());
+        let b = w.publish_with(c.o, &format!("live/a?token={mine}"), fight);
+        w.run(ms(30_000));
+        let accepted = |w: &World, id| w.publisher(id).accepted();
+        let changes = accepted(w, a) + accepted(w, b);
+        assert!((2..=11).contains(&changes), "{changes} changes in 30 s");
+        undisturbed(w, calm);
+    };
+    for seed in 4..6 {
+        run(seed, scenario);
+    }
+}
