@@ -497,13 +497,15 @@ impl Node {
                     let role = if query.action == Action::Broadcast { "origin" } else { "edge" };
                     let list = nodes.filter_map(|n| {
                         let here = self.viewers_at(n, &query.key);
-                        let urls = self.urls_at(secure.as_deref(), n, query.action, &query.key).with_token(&token);
+                        let urls =
+                            self.urls_at(secure.as_deref(), n, query.action, &query.key).with_token(&token);
                         self.sm2_node(n, &query.key, role, here, Some(urls))
                     });
                     crate::http::api::answer(&list.collect::<Vec<_>>())
                 } else {
                     let node = |n: &crate::wire::link::NodeInfo| {
-                        let urls = self.urls_at(secure.as_deref(), n, query.action, &query.key).with_token(&token);
+                        let urls =
+                            self.urls_at(secure.as_deref(), n, query.action, &query.key).with_token(&token);
                         EventNode::new(&query.key, n.advertised.host(), n.region.clone(), urls)
                     };
                     event::answer(&query, &nodes.map(node).collect::<Vec<_>>())

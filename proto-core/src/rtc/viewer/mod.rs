@@ -282,7 +282,8 @@ impl Viewer {
         let behind = self.limits.ice_tcp_behind_ms;
         let waits_long = |w: &Waiting| now.since(w.since).as_millis() as u64 >= behind;
         let late = self.over().is_some() && self.waiting.front().is_some_and(waits_long);
-        if late || self.waiting.len() >= self.limits.rtc_viewer_frames {
+        let (waiting, most) = (self.waiting.len(), self.limits.rtc_viewer_frames);
+        if late || waiting >= most {
             self.overflow(kind);
             return true;
         }

@@ -151,7 +151,6 @@ fn push<T>(list: &mut Vec<T>, value: T) -> Result<(), Malformed> {
 #[derive(Default)]
 struct Parts {
     id: u64,
-    flag: bool,
     key: Option<StreamKey>,
     epoch: Option<Epoch>,
     node: Option<NodeId>,
@@ -165,7 +164,6 @@ struct Parts {
 #[derive(Clone, Copy)]
 enum Part {
     Id,
-    Flag,
     Key,
     Epoch,
     Node,
@@ -180,7 +178,6 @@ fn parts(mut rest: Bytes, layout: &[Part]) -> Result<Parts, Malformed> {
     while let Some((tag, value)) = next_field(&mut rest)? {
         match usize::from(tag).checked_sub(1).and_then(|i| layout.get(i)) {
             Some(Part::Id) => p.id = number(value)?,
-            Some(Part::Flag) => p.flag = flag(value)?,
             Some(Part::Key) => p.key = Some(key(&value)?),
             Some(Part::Epoch) => p.epoch = Some(epoch(value)?),
             Some(Part::Node) => p.node = Some(node(&value)?),
