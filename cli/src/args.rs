@@ -57,7 +57,7 @@ pub(crate) enum Command {
     Config(Config),
     /// Ask a running node
     Ctl(Ctl),
-    /// Put load on a running node and measure
+    /// Put load on a running node and measure what it carries
     Bench(Bench),
 }
 
@@ -298,6 +298,13 @@ pub(crate) enum BenchCommand {
         core each (taskset); compare figures of one run only. Players report no loss: what is lost stays lost."
     )]
     Play(BenchPlay),
+    /// Questions for a node: how many a second a manager answers, and how long each waits
+    #[command(after_help = "Examples:\n  \
+        headwater bench pairings --rate 10000\n  \
+        headwater bench pairings --url https://127.0.0.1:5443 --rate 1000 --new-connections\n\n\
+        Questions are due at fixed times, and a wait counts from then on, so a manager that falls behind shows in the\n\
+        waits. Any certificate is taken. Exit code 1: not all were answered with a node.")]
+    Pairings(Pairings),
 }
 
 /// `headwater bench play`.
@@ -324,6 +331,26 @@ pub(crate) struct BenchPlay {
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `headwater bench pairings`.
+#[derive(Debug, Args)]
+pub(crate) struct Pairings {
+    /// The manager to ask
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5080")]
+    pub(crate) url: String,
+    /// Questions a second
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: u64,
+    /// For so long
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) seconds: u64,
+    /// Connections, a thread for each
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) connections: u64,
+    /// Open a new connection for each question
+    #[arg(long)]
+    pub(crate) new_connections: bool,
 }
 
 #[cfg(test)]

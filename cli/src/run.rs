@@ -106,6 +106,7 @@ fn listening(config: &Config, log: Log) -> Result<Runtime, Failure> {
     };
     let mut runtime =
         Runtime::new(options).map_err(|e| Failure::Running(format!("cannot make the event loop: {e}")))?;
+    let ice_tcp = config.webrtc.tcp.then(|| (Service::IceTcp, config.webrtc_addr()));
     for (service, addr) in [
         (Service::Http, config.http_addr()),
         (Service::Https, config.https_addr()),
@@ -114,7 +115,10 @@ fn listening(config: &Config, log: Log) -> Result<Runtime, Failure> {
         (Service::Rtsp, config.rtsp_addr()),
         (Service::Rtsps, config.rtsps_addr()),
         (Service::Link, config.cluster_addr()),
-    ] {
+    ]
+    .into_iter()
+    .chain(ice_tcp)
+    {
         runtime.bind(service, addr).map_err(|e| {
             let what = match service {
                 Service::Http => "HTTP",
@@ -124,6 +128,7 @@ fn listening(config: &Config, log: Log) -> Result<Runtime, Failure> {
                 Service::Https => "HTTPS",
                 Service::Rtmps => "RTMPS",
                 Service::Rtsps => "RTSPS",
+                Service::IceTcp => "WebRTC over TCP",
             };
             Failure::Running(listen::refusal(what, service.key(), e.addr, e.holder.as_deref(), &e.error))
         })?;

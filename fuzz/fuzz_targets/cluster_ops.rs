@@ -81,6 +81,7 @@ fn message(op: Op, req: u64) -> Option<Input> {
                     rtsps: 1,
                     webrtc: 1,
                     link: 1,
+                    https: 0,
                 },
                 capacity_mbps: u32::from(capacity),
                 highest: Epoch::default(),

@@ -70,6 +70,8 @@ pub enum Service {
     Rtmps,
     /// [`Service::Rtsp`] over TLS.
     Rtsps,
+    /// ICE over TCP: WebRTC for those whose network lets no UDP through.
+    IceTcp,
 }
 
 impl Service {
@@ -83,6 +85,7 @@ impl Service {
             Service::Https => "https",
             Service::Rtmps => "rtmps",
             Service::Rtsps => "rtsps",
+            Service::IceTcp => "ice_tcp",
         }
     }
 
@@ -96,6 +99,7 @@ impl Service {
             Service::Https => "https.port",
             Service::Rtmps => "rtmps.port",
             Service::Rtsps => "rtsps.port",
+            Service::IceTcp => "webrtc.port",
         }
     }
 

@@ -178,6 +178,11 @@ limits! {
     rtc_rtx_ms: u64 = 1_000;
     /// Frames that may wait for their turn to be sent to one WebRTC viewer; beyond, it goes on with the next key frame.
     rtc_viewer_frames: usize = 512;
+    /// Bytes that may wait for one connection of ICE over TCP; what finds no room is lost, or left out up to the next key
+    /// frame.
+    ice_tcp_queue_bytes: usize = 256 << 10;
+    /// A viewer over TCP whose next frame has waited for so long goes on with the next key frame, milliseconds.
+    ice_tcp_behind_ms: u64 = 1_000;
     /// Lost packets of a WebRTC publisher that are remembered and asked for; where more are missing, a key frame is.
     rtc_missing_packets: usize = 1_024;
     /// How long a publisher's pictures wait at least for a lost packet to be sent again, milliseconds; on long ways they

@@ -191,6 +191,7 @@ impl Input<'_> {
                     Service::Rtmps => 4,
                     Service::Rtsp => 5,
                     Service::Rtsps => 6,
+                    Service::IceTcp => 7,
                 });
                 d.addr(*local);
                 d.addr(*remote);

@@ -180,6 +180,9 @@ impl World {
                         quiet = false;
                         counted(|| self.endpoint.handle(Input::Recycle(batch), self.now));
                     }
+                    Output::Stream { .. } | Output::StreamProven { .. } | Output::CloseStream { .. } => {
+                        unreachable!("nobody comes over TCP")
+                    }
                 }
             }
         }

@@ -20,6 +20,7 @@ use proto_core::media::frame::{Frame, FrameKind, Ingest, NewFrame, Renderings, R
 use proto_core::media::key::StreamKey;
 use proto_core::media::track::{CodecConfig, CodecParams, Origin, TrackId};
 use proto_core::rand::Rng;
+use proto_core::rtc::frames;
 use proto_core::rtmp::{client, server};
 use proto_core::time::Time;
 use proto_core::wire::amf0::{Value, emit_all};
@@ -622,4 +623,43 @@ fn link_whose_other_end_leaves() {
             Harness::new(LinkEnd { side, says: vec![] }, 21).check(&stream);
         }
     }
+}
+
+/// A connection of ICE over TCP.
+struct IceTcp;
+
+impl Subject for IceTcp {
+    type Machine = frames::Frames;
+    type Seen = Vec<frames::Output>;
+
+    fn make(&self) -> frames::Frames {
+        frames::Frames::new(&limits(), Time::ZERO)
+    }
+
+    fn received<'a>(&self, bytes: &'a [u8]) -> frames::Input<'a> {
+        frames::Input::Received(bytes)
+    }
+
+    fn tick<'a>(&self) -> frames::Input<'a> {
+        frames::Input::Tick
+    }
+
+    fn see(&self, outputs: Vec<frames::Output>) -> Self::Seen {
+        outputs
+    }
+
+    fn ends(&self, output: &frames::Output) -> bool {
+        matches!(output, frames::Output::Closed(_))
+    }
+}
+
+#[test]
+fn datagrams_in_a_tcp_connection() {
+    let mut stream = bytes::BytesMut::new();
+    for len in [28, 0, 1_200, 1, 8_192, 300] {
+        frames::put(&mut stream, &vec![7; len]);
+    }
+    Harness::new(IceTcp, 22).check(&stream);
+    stream.extend_from_slice(b"\xff\xffno frame");
+    Harness::new(IceTcp, 23).check(&stream);
 }

@@ -1,5 +1,6 @@
 //! `headwater bench`: load on a running node, and what came of it.
 
+mod pairings;
 mod play;
 
 use crate::args::{Bench, BenchCommand};
@@ -12,5 +13,6 @@ use crate::failure::Failure;
 pub(crate) fn run(args: &Bench) -> Result<String, Failure> {
     match &args.command {
         BenchCommand::Play(args) => play::run(args),
+        BenchCommand::Pairings(args) => pairings::run(args),
     }
 }

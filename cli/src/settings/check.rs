@@ -58,7 +58,8 @@ fn ports(config: &Config, found: &mut Findings) {
         ("cluster.port", config.cluster.port),
     ];
     let mut taken: BTreeMap<u16, &str> = BTreeMap::new();
-    for (key, port) in tcp {
+    let ice_tcp = config.webrtc.tcp.then_some(("webrtc.port", config.webrtc.port));
+    for (key, port) in tcp.into_iter().chain(ice_tcp) {
         if let Some(other) = taken.insert(port, key).filter(|_| port != 0) {
             found.wrong(key, format!("{other} has port {port} already; give each a port of its own"));
         }
@@ -424,7 +425,9 @@ mod tests {
         assert_eq!(wrong_keys(|c| c.rtmp.port = 5080), ["rtmp.port"]);
         assert_eq!(wrong_keys(|c| c.cluster.port = 0), ["cluster.port"]);
         assert_eq!(wrong_keys(|c| c.https.port = 5080), ["https.port"]);
-        assert_eq!(wrong_keys(|c| c.webrtc.port = 5080), Vec::<String>::new(), "UDP and TCP do not collide");
+        assert_eq!(wrong_keys(|c| c.webrtc.port = 5080), ["webrtc.port"], "it is a TCP port too");
+        let udp_only = |c: &mut Config| (c.webrtc.port, c.webrtc.tcp) = (5080, false);
+        assert_eq!(wrong_keys(udp_only), Vec::<String>::new(), "UDP and TCP do not collide");
         let mut config = Config::default();
         config.http.port = 8081;
         assert!(check(&config).iter().all(|f| f.harmless && f.key == "http.port"));

@@ -121,6 +121,18 @@ const KEYS: &[(&str, &str, &str)] = &[
         "Answer STUN requests of anybody on that port, and tell clients so, who then need no STUN server of others.",
         "true or false",
     ),
+    (
+        "webrtc.tcp",
+        "Take WebRTC over TCP too, on the same port number and on https.port, and tell clients of the former: for networks \
+         that let no UDP through.",
+        "true or false",
+    ),
+    (
+        "webrtc.tcp_on_https",
+        "Tell clients also that https.port takes WebRTC over TCP: for networks that let nothing else through. Each client \
+         opens one more connection to try it.",
+        "true or false",
+    ),
     ("cluster.port", "TCP port on which other nodes reach this one.", PORT),
     (
         "cluster.manager",
@@ -228,6 +240,12 @@ const KEYS: &[(&str, &str, &str)] = &[
         ADDRESS,
     ),
     ("advertise.name", "A DNS name for URLs in place of the public address. Empty: none.", "a DNS name"),
+    (
+        "advertise.https",
+        "Browsers trust this node's certificate (tls.certificates) for the host that it advertises: secure pages are sent \
+         straight to its https.port. false: they signal by way of the manager.",
+        "true or false",
+    ),
     ("log.format", "text for people, json for machines (one object a line).", "text or json"),
     (
         "log.level",

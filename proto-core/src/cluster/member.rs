@@ -107,6 +107,8 @@ pub enum Output {
         req: u64,
         /// The origin, or why there is none.
         result: Result<Source, Reason>,
+        /// Its publisher sends: nobody else can have the name now. Managers that are too old to say never say so.
+        live: bool,
     },
     /// The name was granted to somebody else: end its publisher here, and pull the stream if it has viewers. May come
     /// more than once for the same epoch.
@@ -355,13 +357,13 @@ impl Member {
     fn fail(&mut self, req: u64, pending: &Pending, reason: Reason) {
         self.out.push_back(match pending.wish {
             Wish::Claim { .. } => Output::Claimed { req, result: Err(reason) },
-            Wish::Locate { .. } => Output::Located { req, result: Err(reason) },
+            Wish::Locate { .. } => Output::Located { req, result: Err(reason), live: false },
         });
     }
 
     fn locate(&mut self, req: u64, key: StreamKey, direct: bool, now: Time) {
         if self.absent.get(&key).is_some_and(|until| now < *until) {
-            self.out.push_back(Output::Located { req, result: Err(not_found(&key)) });
+            self.out.push_back(Output::Located { req, result: Err(not_found(&key)), live: false });
         } else {
             self.ask(req, key, Wish::Locate { direct }, now);
         }
@@ -430,9 +432,11 @@ impl Member {
                     self.fail(req, &pending, reason);
                 }
             }
-            Message::Located { req, key, epoch, node, link_addr } => {
-                let asked = self.take(req, false).is_some();
-                self.located(req, &key, Source { epoch, node, link_addr }, asked);
+            Message::Located { req, key, epoch, node, link_addr, live } => {
+                let Some(_) = self.take(req, false) else { return };
+                self.absent.remove(&key);
+                let result = Ok(Source { epoch, node, link_addr });
+                self.out.push_back(Output::Located { req, result, live });
             }
             Message::NotFound { req, key } => {
                 if let Some(pending) = self.take(req, false) {
@@ -453,13 +457,6 @@ impl Member {
             Message::Want { key } => self.out.push_back(Output::Want { key }),
             // The rest goes the other way, is between nodes, or of a newer version.
             _ => {}
-        }
-    }
-
-    fn located(&mut self, req: u64, key: &StreamKey, source: Source, asked: bool) {
-        if asked {
-            self.absent.remove(key);
-            self.out.push_back(Output::Located { req, result: Ok(source) });
         }
     }
 

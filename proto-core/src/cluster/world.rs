@@ -138,6 +138,7 @@ impl World {
                 rtsps: 6,
                 webrtc: 3,
                 link: 4,
+                https: 0,
             },
             capacity_mbps: 1_000,
             highest: Epoch::default(),
@@ -454,7 +455,7 @@ impl World {
                 }
                 self.nodes[i].claimed.insert(req, result);
             }
-            member::Output::Located { req, result } => {
+            member::Output::Located { req, result, .. } => {
                 if let Some(pull) = self.nodes[i].pulls.values_mut().find(|p| p.pull() == req) {
                     pull.handle(client::Input::Located(result), now);
                 }

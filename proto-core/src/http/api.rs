@@ -30,6 +30,9 @@ pub struct NodeInfo {
     /// TCP port of HTTP at that address; 0: none (as with the other ports).
     #[serde(default)]
     pub http_port: u16,
+    /// TCP port of HTTPS with a certificate that browsers trust.
+    #[serde(default)]
+    pub https_port: u16,
     /// TCP port of RTMP.
     #[serde(default)]
     pub rtmp_port: u16,

@@ -2,7 +2,7 @@
 //!
 //! `GET /streammanager/api/{version}/event/{scope…}/{stream}?action=broadcast|subscribe`
 
-use super::message::{Request, Response};
+use super::message::{Request, Response, encode_percent};
 use crate::error::quote;
 use crate::media::key::StreamKey;
 use crate::time::WallTime;
@@ -80,6 +80,23 @@ pub fn regions(list: Option<&str>) -> Vec<String> {
     names.take(8).map(str::to_owned).collect()
 }
 
+/// How pages reach HTTP of the node that was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// At the node itself.
+    Node {
+        /// Over TLS, with a certificate that browsers trust.
+        secure: bool,
+        /// Host and port, as they stand in a URL.
+        at: String,
+    },
+    /// By way of the manager: over TLS, since secure pages may not talk to insecure hosts, and nodes need no certificates.
+    Manager {
+        /// Host and port as the client wrote them.
+        at: String,
+    },
+}
+
 /// Where the stream can be reached on the node that was chosen, ports included.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventUrls {
@@ -95,6 +112,10 @@ pub struct EventUrls {
     pub whip: String,
     /// Standard WHEP endpoint.
     pub whep: String,
+    /// The websocket of the stream-manager dialect, for what was asked (broadcast or subscribe). The client adds
+    /// `id=…` to the query.
+    #[serde(default)]
+    pub ws: String,
     /// The player.
     pub watch: String,
     /// The publisher.
@@ -102,22 +123,39 @@ pub struct EventUrls {
 }
 
 impl EventUrls {
-    /// The addresses of `key` on a node.
-    pub fn new(at: &Advertised, key: &StreamKey) -> EventUrls {
-        let host = at.host();
-        let http = |what: &str| format!("http://{host}:{}/{what}/{key}", at.http);
-        let rtsp = |tls: bool| match at.rtsp_base(tls) {
+    /// The addresses of `key` on a node, as a client may use them that asked for `action`.
+    pub fn new(node: &Advertised, door: &Door, action: Action, key: &StreamKey) -> EventUrls {
+        let host = node.host();
+        let what = match action {
+            Action::Broadcast => "publish",
+            Action::Subscribe => "subscribe",
+        };
+        let (page, endpoints, query, ws) = match door {
+            Door::Node { secure, at } => {
+                let s = if *secure { "s" } else { "" };
+                let base = format!("http{s}://{at}");
+                (base.clone(), base, String::new(), format!("ws{s}://{at}/{}/", key.app()))
+            }
+            // The node is named, so that what the client was told of it stays true.
+            Door::Manager { at } => {
+                let (base, query) = (format!("https://{at}"), format!("?host={}", encode_percent(&host, "")));
+                let ws = format!("wss://{at}/as/v1/proxy/ws/{what}/{key}{query}");
+                (base.clone(), format!("{base}/as/v1/proxy"), query, ws)
+            }
+        };
+        let rtsp = |tls: bool| match node.rtsp_base(tls) {
             none if none.is_empty() => none,
             base => format!("{base}/{key}"),
         };
         EventUrls {
-            rtmp: format!("rtmp://{host}:{}/{key}", at.rtmp),
+            rtmp: format!("rtmp://{host}:{}/{key}", node.rtmp),
             rtsp: rtsp(false),
             rtsps: rtsp(true),
-            whip: http("whip"),
-            whep: http("whep"),
-            watch: http("watch"),
-            publish: http("publish"),
+            whip: format!("{endpoints}/whip/{key}{query}"),
+            whep: format!("{endpoints}/whep/{key}{query}"),
+            ws,
+            watch: format!("{page}/watch/{key}"),
+            publish: format!("{page}/publish/{key}"),
         }
     }
 }
@@ -133,9 +171,10 @@ impl EventUrls {
             &mut self.whep,
             &mut self.watch,
             &mut self.publish,
+            &mut self.ws,
         ];
         for url in all.into_iter().filter(|url| !token.is_empty() && !url.is_empty()) {
-            url.push_str("?token=");
+            url.push_str(if url.contains('?') { "&token=" } else { "?token=" });
             url.push_str(token);
         }
         self
@@ -211,10 +250,9 @@ mod tests {
         EventQuery::parse("live/room1/demo", &request)
     }
 
-    fn node() -> EventNode {
-        let key = StreamKey::parse("live/room1/demo").unwrap();
-        let ip = [127, 0, 0, 3].into();
-        let at = Advertised {
+    fn advertised() -> Advertised {
+        let ip = std::net::IpAddr::from([127, 0, 0, 3]);
+        Advertised {
             public: ip,
             private: ip,
             name: String::new(),
@@ -224,8 +262,34 @@ mod tests {
             rtsps: 8555,
             webrtc: 8189,
             link: 5090,
-        };
-        let urls = EventUrls::new(&at, &key);
+            https: 0,
+        }
+    }
+
+    fn urls(door: Door, action: Action) -> EventUrls {
+        EventUrls::new(&advertised(), &door, action, &StreamKey::parse("live/room1/demo").unwrap())
+    }
+
+    #[test]
+    fn secure_pages_are_led_through_the_manager_or_to_a_node_that_they_trust() {
+        let manager = || Door::Manager { at: "sm.example".to_owned() };
+        let (publish, play) = (urls(manager(), Action::Broadcast), urls(manager(), Action::Subscribe));
+        assert_eq!(publish.whip, "https://sm.example/as/v1/proxy/whip/live/room1/demo?host=127.0.0.3");
+        assert_eq!(play.whep, "https://sm.example/as/v1/proxy/whep/live/room1/demo?host=127.0.0.3");
+        assert_eq!(publish.ws, "wss://sm.example/as/v1/proxy/ws/publish/live/room1/demo?host=127.0.0.3");
+        assert_eq!(play.ws, "wss://sm.example/as/v1/proxy/ws/subscribe/live/room1/demo?host=127.0.0.3");
+        assert_eq!(play.watch, "https://sm.example/watch/live/room1/demo");
+        assert_eq!(play.rtmp, "rtmp://127.0.0.3:1935/live/room1/demo");
+        let own = urls(Door::Node { secure: true, at: "o1.example:5443".to_owned() }, Action::Broadcast);
+        assert_eq!(own.whip, "https://o1.example:5443/whip/live/room1/demo");
+        assert_eq!(own.ws, "wss://o1.example:5443/live/room1/");
+        let plain = urls(Door::Node { secure: false, at: "127.0.0.3:5080".to_owned() }, Action::Broadcast);
+        assert_eq!(plain.ws, "ws://127.0.0.3:5080/live/room1/");
+    }
+
+    fn node() -> EventNode {
+        let key = StreamKey::parse("live/room1/demo").unwrap();
+        let urls = urls(Door::Node { secure: false, at: "127.0.0.3:5080".to_owned() }, Action::Broadcast);
         EventNode::new(&key, "127.0.0.3".to_owned(), "local".to_owned(), urls)
     }
 

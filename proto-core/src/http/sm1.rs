@@ -8,6 +8,7 @@
 //! | `admin/node`, `admin/nodegroup/{group}/node[/{role}]` | GET |
 //! | `admin/node/{node}`, `admin/node/{node}/stats` | GET; DELETE on the former ends the node |
 //! | `admin/node/sunset` | POST a JSON list of nodes: they take nothing new |
+//! | `admin/proxy/clients`, `admin/proxy/clients/{id}` | GET; DELETE on the latter ends the websocket |
 //!
 //! A node is named by its address (or its name, which the dialect does not know). Provisions, launch configurations,
 //! scale policies, geozones and schedules do not exist here: they are answered 501.
@@ -39,12 +40,18 @@ pub enum Call {
     Terminate(String),
     /// Nodes are to take nothing new: the body is a JSON list of them.
     Sunset,
+    /// The websockets that are proxied.
+    Proxies,
+    /// One of them.
+    Proxy(String),
+    /// End it.
+    KickProxy(String),
 }
 
 impl Call {
     /// Whether it changes something and needs the right to.
     pub fn changes(&self) -> bool {
-        matches!(self, Call::Terminate(_) | Call::Sunset)
+        matches!(self, Call::Terminate(_) | Call::Sunset | Call::KickProxy(_))
     }
 }
 
@@ -116,6 +123,32 @@ pub struct NodeStats {
     pub last_ping: u64,
 }
 
+/// A websocket that is proxied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyClient {
+    /// Its name, such as `proxy-12`.
+    pub id: String,
+    /// The TCP port of the node that it leads to; 0 while one is chosen.
+    pub target_port: u16,
+    /// That node's address; empty while one is chosen.
+    pub target_host: String,
+    /// The app, with a slash before it.
+    pub target_app: String,
+    /// The client is connected.
+    pub client_connected: bool,
+    /// The node is connected.
+    pub proxy_connected: bool,
+    /// What the client says it is.
+    pub client_user_agent: String,
+    /// The client's address.
+    pub client_address: String,
+    /// The client came over TLS.
+    pub secure_client: bool,
+    /// When it was asked for, milliseconds since 1970.
+    pub creation_time: u64,
+}
+
 const READ: &str = "GET, HEAD, OPTIONS";
 const NODE: &str = "GET, HEAD, DELETE, OPTIONS";
 const SUNSET: &str = "POST, OPTIONS";
@@ -162,6 +195,12 @@ pub(super) fn route(request: &Request, rest: &str) -> Route {
         ["node", node] => on(request, NODE, |m| match m {
             Method::Get | Method::Head => Some(Call::Node((*node).to_owned())),
             Method::Delete => Some(Call::Terminate((*node).to_owned())),
+            _ => None,
+        }),
+        ["proxy", "clients"] => read(request, Call::Proxies),
+        ["proxy", "clients", id] => on(request, NODE, |m| match m {
+            Method::Get | Method::Head => Some(Call::Proxy((*id).to_owned())),
+            Method::Delete => Some(Call::KickProxy((*id).to_owned())),
             _ => None,
         }),
         ["node", node, "stats"] => read(request, Call::NodeStats((*node).to_owned())),

@@ -7,6 +7,7 @@
 //! | `streams/stream/{nodeGroup}`, `streams/stream/{nodeGroup}/stream/{app…}/{stream}` | GET |
 //! | `auth/login` | PUT with `Authorization: Basic`: a token |
 //! | `admin/nodegroup/status/{nodeGroup}` | GET |
+//! | `admin/rtcproxy`, `admin/rtcproxy/{id}` | GET the websockets that are proxied; DELETE on the latter ends one |
 //!
 //! There is one node group: `default`, and the name that `manager.node_group` gives it. Provisions, making node groups
 //! and scale rules do not exist here: they are answered 501.
@@ -52,6 +53,10 @@ pub enum Call {
         /// Which of them.
         filter: StatusFilter,
     },
+    /// The websockets that are proxied.
+    Proxies,
+    /// End one of them.
+    KickProxy(String),
     /// It cannot be answered.
     Bad {
         /// The status.
@@ -188,6 +193,16 @@ pub(super) fn route(request: &Request, rest: &str) -> Route {
             metrics: truth(request, "metrics"),
         };
         return read(request, || Call::Status { group: group.to_owned(), filter });
+    }
+    if path == "admin/rtcproxy" {
+        return read(request, || Call::Proxies);
+    }
+    if let Some(id) = path.strip_prefix("admin/rtcproxy/").filter(|id| !id.contains('/')) {
+        return match request.method {
+            Method::Options => Route::Options { allow: "DELETE, OPTIONS" },
+            Method::Delete => Route::Sm2(Call::KickProxy(id.to_owned())),
+            _ => bad(405, "this takes DELETE, which ends the websocket"),
+        };
     }
     match MISSING.iter().find(|(what, _)| path.starts_with(what)) {
         _ if request.method == Method::Options => Route::Options { allow: READ },

@@ -232,12 +232,12 @@ const STATUS: &[(&str, u16)] = &[
 ];
 
 /// The status of a refusal: by its code where the table has it; else a peer's fault is 400, a limit 503 (later may
-/// be better), and anything else 500. What begins with `link_` befell a link between nodes, so that the peer which it
-/// blames is a node and not the client: 503.
+/// be better), and anything else 500. What begins with `link_` or `proxy_` befell the way to a node, so that the peer
+/// which it blames is that node and not the client: 503.
 pub fn status_of(reason: &Reason) -> u16 {
     let listed = STATUS.iter().find(|(code, _)| *code == reason.code).map(|(_, status)| *status);
     listed.unwrap_or(match reason.fault {
-        _ if reason.code.starts_with("link_") => 503,
+        _ if reason.code.starts_with("link_") || reason.code.starts_with("proxy_") => 503,
         Fault::Peer => 400,
         Fault::Limit => 503,
         Fault::Local => 500,

@@ -127,6 +127,13 @@ impl Config {
         SocketAddr::new(self.bind, self.webrtc.port)
     }
 
+    /// The ports that peers are told for WebRTC over TCP.
+    pub fn ice_tcp_ports(&self) -> Vec<u16> {
+        let own = self.webrtc.tcp.then_some(self.webrtc.port);
+        let https = (self.webrtc.tcp && self.webrtc.tcp_on_https).then_some(self.https.port);
+        own.into_iter().chain(https).collect()
+    }
+
     /// Where other nodes connect.
     pub fn cluster_addr(&self) -> SocketAddr {
         SocketAddr::new(self.bind, self.cluster.port)
@@ -295,11 +302,15 @@ pub struct WebRtcConfig {
     pub gso: bool,
     /// Answer STUN requests of anybody on that port, and tell clients so.
     pub stun: bool,
+    /// Take WebRTC over TCP on the same port number, and tell clients so.
+    pub tcp: bool,
+    /// Tell clients that they can come over TCP on `https.port` too.
+    pub tcp_on_https: bool,
 }
 
 impl Default for WebRtcConfig {
     fn default() -> Self {
-        WebRtcConfig { port: 8189, lean: true, gso: true, stun: true }
+        WebRtcConfig { port: 8189, lean: true, gso: true, stun: true, tcp: true, tcp_on_https: false }
     }
 }
 
@@ -363,11 +374,18 @@ pub struct AdvertiseConfig {
     pub private: String,
     /// A DNS name to use in URLs in place of the address; empty: none.
     pub name: String,
+    /// Browsers trust this node's certificate: secure pages may come straight to its HTTPS port, not by way of the manager.
+    pub https: bool,
 }
 
 impl Default for AdvertiseConfig {
     fn default() -> Self {
-        AdvertiseConfig { public: "auto".to_owned(), private: "auto".to_owned(), name: String::new() }
+        AdvertiseConfig {
+            public: "auto".to_owned(),
+            private: "auto".to_owned(),
+            name: String::new(),
+            https: false,
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use crate::http;
 use crate::http::websocket::{self, code};
 use crate::io::{ConnId, Level, Output, Service};
 use crate::machine::Machine;
+use crate::rtc;
+use crate::rtc::frames::{self, Frames};
 use crate::rtmp;
 use crate::rtsp;
 use crate::time::Deadline;
@@ -18,7 +20,16 @@ use crate::tls;
 use std::net::SocketAddr;
 
 /// How connections without a session end every day; not worth a line.
-const ROUTINE: [&str; 6] = ["peer_closed", "reset", "http_done", "http_idle", "ws_closed", "ws_gone"];
+const ROUTINE: [&str; 8] = [
+    "peer_closed",
+    "reset",
+    "http_done",
+    "http_idle",
+    "ws_closed",
+    "ws_gone",
+    "ice_tcp_idle",
+    "session_over",
+];
 
 /// What carries a connection's bytes, under the protocol.
 #[derive(Debug)]
@@ -58,6 +69,8 @@ pub(super) enum Proto {
         /// What is asked for there.
         ask: http::client::Ask,
     },
+    /// WebRTC over TCP.
+    Ice(Box<Frames>),
     /// A server that this node pulls a stream from or pushes one to.
     Remote {
         /// The source or destination.
@@ -147,6 +160,7 @@ enum Said {
     Link(link::Output),
     Socket(websocket::client::Output),
     Request(http::client::Output),
+    Ice(frames::Output),
     Remote(remote::Output),
 }
 
@@ -204,6 +218,7 @@ impl Node {
                 machine.guard(self.authority.policy.is_on());
                 Proto::Rtsp(Box::new(machine))
             }
+            Service::IceTcp => Proto::Ice(Box::new(Frames::new(&self.limits, now))),
             Service::Link => Proto::Link {
                 machine: Some(Box::new(self.new_link(link::Side::Listener, id, remote))),
                 used: LinkUse::Accepted,
@@ -316,6 +331,15 @@ impl Node {
                 },
                 now,
             ),
+            Proto::Ice(m) => m.handle(
+                match input {
+                    Wire::Received(b) => frames::Input::Received(b),
+                    Wire::Writable(n) => frames::Input::Writable(n),
+                    Wire::PeerFinished => frames::Input::PeerFinished,
+                    Wire::Tick => frames::Input::Tick,
+                },
+                now,
+            ),
             Proto::Remote { machine: Some(m), .. } => m.handle(
                 match input {
                     Wire::Received(b) => remote::Input::Received(b),
@@ -370,6 +394,7 @@ impl Node {
                 Proto::Link { machine: Some(m), .. } => m.poll().map(Said::Link),
                 Proto::Socket { machine: Some(m), .. } => m.poll().map(Said::Socket),
                 Proto::Request { machine: Some(m), .. } => m.poll().map(Said::Request),
+                Proto::Ice(m) => m.poll().map(Said::Ice),
                 Proto::Remote { machine: Some(m), .. } => m.poll().map(Said::Remote),
                 Proto::Link { machine: None, .. }
                 | Proto::Socket { machine: None, .. }
@@ -385,6 +410,7 @@ impl Node {
                 Ok(Some(Said::Link(o))) => self.link_said(id, o),
                 Ok(Some(Said::Socket(o))) => self.proxy_said(id, o),
                 Ok(Some(Said::Request(o))) => self.carry_said(id, o),
+                Ok(Some(Said::Ice(o))) => self.ice_said(id, o),
                 Ok(Some(Said::Remote(o))) => self.remote_said(id, o),
                 Ok(None) => break,
                 Err(reason) => self.end_conn(id, reason, Some(true)),
@@ -399,6 +425,7 @@ impl Node {
             Proto::Link { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
             Proto::Socket { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
             Proto::Request { machine, .. } => machine.as_ref().and_then(|m| m.deadline()),
+            Proto::Ice(m) => m.deadline(),
             Proto::Remote { machine, .. } => machine.as_ref().and_then(remote::Session::deadline),
             #[cfg(test)]
             Proto::Broken => None,
@@ -448,6 +475,30 @@ impl Node {
             }
             http::server::Output::Log(level, text) => self.log_conn(id, level, text),
             http::server::Output::Closed(reason) => self.end_conn(id, reason, Some(false)),
+        }
+    }
+
+    fn ice_said(&mut self, id: ConnId, said: frames::Output) {
+        let Some((local, remote)) = self.conns.get(&id).map(|c| (c.local.unwrap_or(c.remote), c.remote))
+        else {
+            return;
+        };
+        match said {
+            frames::Output::Datagram(bytes) => {
+                self.rtc.handle(rtc::Input::Framed { conn: id, local, remote, bytes: &bytes }, self.now);
+            }
+            frames::Output::Room(free) => self.rtc.handle(rtc::Input::Room { conn: id, free }, self.now),
+            frames::Output::Closed(reason) => self.end_conn(id, reason, Some(false)),
+        }
+    }
+
+    /// A connection of ICE over TCP belongs to a session from now on, which says when it ends.
+    pub(super) fn ice_proven(&mut self, id: ConnId) {
+        let now = self.now;
+        if let Some(Conn { proto: Proto::Ice(m), .. }) = self.conns.get_mut(&id) {
+            m.handle(frames::Input::Proven, now);
+            self.dirty_conns.insert(id);
+            self.conn_is_used(id);
         }
     }
 
@@ -587,6 +638,7 @@ impl Node {
             Proto::Request { .. } => self.carry_back_gone(id, &reason),
             Proto::Remote { id: of, machine } => self.remote_gone(&of, id, machine.as_ref(), &reason),
             Proto::Rtmp(_) => {}
+            Proto::Ice(_) => self.rtc.handle(rtc::Input::Gone { conn: id }, self.now),
             Proto::Rtsp(m) => self.rtsp_gone(id, &m),
             #[cfg(test)]
             Proto::Broken => {}

@@ -7,7 +7,7 @@ use super::operators::{NO_MANAGER, words};
 use crate::cluster::NodeId;
 use crate::cluster::manager::{DrainOrder, Manager};
 use crate::cluster::registry::{self, StreamState};
-use crate::http::api::answer;
+use crate::http::api::{ProxyInfo, answer};
 use crate::http::event::{EventUrls, error};
 use crate::http::message::{Request, Response};
 use crate::http::sm1::{self, Event, EventStats, NodeStats};
@@ -18,6 +18,9 @@ use crate::media::key::StreamKey;
 use crate::time::Time;
 use crate::wire::link::NodeInfo;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+const NO_PROXY: &str = "no such websocket is proxied; it may have ended already";
 
 /// The role that a dialect with one role per node gets to see.
 fn first_role(roles: &[Role]) -> &'static str {
@@ -92,6 +95,17 @@ impl Node {
             }
             sm1::Call::Node(name) => self.sm1_one(&name, false)?,
             sm1::Call::NodeStats(name) => self.sm1_one(&name, true)?,
+            sm1::Call::Proxies => answer(&self.proxy_clients()),
+            sm1::Call::Proxy(id) => match self.proxy_clients().into_iter().find(|p| p.id == id) {
+                Some(client) => answer(&client),
+                None => return Err((404, NO_PROXY.to_owned())),
+            },
+            sm1::Call::KickProxy(id) => {
+                if !self.kick_proxy(&id) {
+                    return Err((404, NO_PROXY.to_owned()));
+                }
+                Response::no_content()
+            }
             sm1::Call::Terminate(name) => {
                 self.order_drain(&name, DrainOrder { on: true, within_ms: 0, stop: true })
                     .map_err(|r| (r.status, r.text))?;
@@ -168,9 +182,41 @@ impl Node {
         }
     }
 
+    /// The websockets that are proxied, as the dialect lists them.
+    fn proxy_clients(&self) -> Vec<sm1::ProxyClient> {
+        let now = self.wall_ms(self.now);
+        let client = |p: ProxyInfo| {
+            let target: Option<SocketAddr> = p.target.parse().ok();
+            sm1::ProxyClient {
+                id: p.id,
+                target_port: target.map_or(0, |t| t.port()),
+                target_host: target.map(|t| t.ip().to_string()).unwrap_or_default(),
+                target_app: format!("/{}", p.stream.rsplit_once('/').map_or("", |(app, _)| app)),
+                client_connected: true,
+                proxy_connected: p.state == "open",
+                client_user_agent: p.user_agent,
+                client_address: p
+                    .remote
+                    .parse::<SocketAddr>()
+                    .map(|r| r.ip().to_string())
+                    .unwrap_or(p.remote),
+                secure_client: p.secure,
+                creation_time: now.saturating_sub(p.age_s * 1_000),
+            }
+        };
+        self.api_proxies().proxies.into_iter().map(client).collect()
+    }
+
     /// Answers a call of the second generation but the question for a node.
-    pub(super) fn sm2(&mut self, request: &Request, call: sm2::Call) -> Response {
+    pub(super) fn sm2(&mut self, conn: ConnId, request: &Request, call: sm2::Call) -> Response {
         match call {
+            sm2::Call::Proxies if self.manager.is_none() => sm2::error(503, NO_MANAGER),
+            sm2::Call::Proxies => answer(&self.proxy_clients()),
+            sm2::Call::KickProxy(id) => match self.may_change(conn, request) {
+                Err(response) => sm2::error(response.status, &words(&response)),
+                Ok(()) if self.kick_proxy(&id) => Response::no_content(),
+                Ok(()) => sm2::error(404, NO_PROXY),
+            },
             sm2::Call::Bad { status, text } => sm2::error(status, &text),
             sm2::Call::Login => self.login(request),
             sm2::Call::Streams { group, only, stats, aggregate } => self
@@ -223,20 +269,19 @@ impl Node {
         key: &StreamKey,
         role: &'static str,
         subscribers: u64,
-        token: Option<&str>,
+        urls: Option<EventUrls>,
     ) -> Option<StreamNode> {
         let manager = self.manager.as_ref()?;
         let node = manager.registry().node(&info.id)?;
-        let at = &info.advertised;
         Some(StreamNode {
             stream_guid: key.to_string(),
-            server_address: at.host(),
+            server_address: info.advertised.host(),
             node_role: role,
             sub_group: info.region.clone(),
             node_state: self.sm2_state(manager, node),
             subscribers,
             duration_ms: None,
-            urls: token.map(|token| EventUrls::new(at, key).with_token(token)),
+            urls,
         })
     }
 

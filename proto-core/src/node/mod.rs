@@ -223,6 +223,7 @@ impl Node {
         if !config.webrtc.lean {
             rtc.use_whole_viewers();
         }
+        rtc.offer_tcp(config.ice_tcp_ports());
         let remotes = remote::Remotes::new(&config, &rng)?;
         let dials = links::manager_target(&config)?;
         let is_manager = config.has_role(Role::Manager) && dials.is_none();

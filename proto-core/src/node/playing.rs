@@ -243,10 +243,12 @@ impl Node {
             }
             Origin::Ingest => None,
         });
+        // What a publisher sends goes to whoever has a data channel for it.
+        let channel = waiting.dialect || playing.answer.contains("m=application ");
         let answered = Answered { sdp: playing.answer, notices, sound };
         self.answer_whep(waiting.conn, session, waiting.dialect, Ok(answered));
         if let Some(key) = self.hub.key(stream).cloned() {
-            let takes = if waiting.dialect { playing.takes.with_data() } else { playing.takes };
+            let takes = if channel { playing.takes.with_data() } else { playing.takes };
             self.joining.insert(session, (key, takes));
         }
         Ok(())

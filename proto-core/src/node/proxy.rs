@@ -170,7 +170,14 @@ impl Node {
         let unchecked = self.limits.simulation.planted(Bug::ProxyUnchecked);
         let chosen = match &ask.host {
             Some(_) if unchecked => None,
-            Some(host) => Some(self.proxy_target(host, &ask.wish).map_err(|text| refuse(403, text))?),
+            Some(host) => match self.proxy_target(host, &ask.wish) {
+                Ok(node) => Some(node),
+                Err((503, text)) => {
+                    self.say_not_connected(conn, code::TRY_AGAIN, &text);
+                    return Ok(());
+                }
+                Err((status, text)) => return Err(refuse(status, text)),
+            },
             None => None,
         };
         let (action, key) = match &ask.wish {
@@ -225,7 +232,10 @@ impl Node {
     }
 
     /// The node behind a `host`, if the manager gave that out.
-    pub(super) fn proxy_target(&self, host: &str, wish: &Wish) -> Result<NodeId, String> {
+    ///
+    /// # Errors
+    /// 403: it did not. 503: it did, and the node has gone since.
+    pub(super) fn proxy_target(&self, host: &str, wish: &Wish) -> Result<NodeId, (u16, String)> {
         let given = &self.proxy.given;
         let found = match wish {
             Wish::Known(action, key) => given.find(host, *action, key, self.now),
@@ -235,16 +245,21 @@ impl Node {
             }
         };
         let refused = || {
-            format!(
+            let text = format!(
                 "host={} is not what this manager gave out for that stream lately; ask it again, or leave host out",
                 quote(host)
-            )
+            );
+            (403, text)
         };
         let node = found.ok_or_else(refused)?;
         let registry = self.manager.as_ref().map(manager::Manager::registry);
-        let known = registry.and_then(|r| r.node(&node)).filter(|n| n.info.advertised.host() == host);
-        if known.is_none() || !registry.is_some_and(|r| r.alive(&node, self.now)) {
+        let Some(known) = registry.and_then(|r| r.node(&node)) else { return Err(refused()) };
+        if known.info.advertised.host() != host {
             return Err(refused());
+        }
+        if !registry.is_some_and(|r| r.alive(&node, self.now)) {
+            let text = format!("node {node} has gone since it was given out; ask the manager for another");
+            return Err((503, text));
         }
         Ok(node)
     }
@@ -423,18 +438,24 @@ impl Node {
             reason.code,
             format!("websocket proxy-{id} of {}: {reason}", p.remote),
         );
-        let words = if p.stage == Stage::Open {
-            serde_json::json!({ "data": { "type": "error", "message": reason.text, "detail": reason.code } })
-        } else {
-            // A page is not told why a websocket could not be opened, so it is opened to say so. With a message beside
-            // the code clients of the dialect do not know it.
-            self.socket_accept(p.client, None);
-            serde_json::json!({ "data": { "type": "error", "code": "NetConnection.Connect.Failed" } })
-        };
         self.start_reading(&p);
-        self.socket_send(p.client, &words.to_string());
-        self.socket_close(p.client, code, &reason.text);
+        if p.stage == Stage::Open {
+            self.socket_send(p.client, &crate::signalling::error(reason));
+            self.socket_close(p.client, code, &reason.text);
+        } else {
+            self.say_not_connected(p.client, code, &reason.text);
+        }
         self.close_back(&p, code::GOING_AWAY, "the proxy gave it up");
+    }
+
+    /// A page is not told why a websocket could not be opened, so it is opened to say so. With a message beside the code
+    /// clients of the dialect do not know it.
+    fn say_not_connected(&mut self, conn: ConnId, code: u16, text: &str) {
+        self.socket_accept(conn, None);
+        let words =
+            serde_json::json!({ "data": { "type": "error", "code": "NetConnection.Connect.Failed" } });
+        self.socket_send(conn, &words.to_string());
+        self.socket_close(conn, code, text);
     }
 
     /// What is still read of a client is its close frame.

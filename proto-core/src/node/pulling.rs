@@ -184,7 +184,10 @@ impl Node {
     }
 
     /// The member answered where a stream is.
-    pub(super) fn located(&mut self, req: u64, result: Result<Source, Reason>) {
+    pub(super) fn located(&mut self, req: u64, result: Result<Source, Reason>, live: bool) {
+        if self.signal_located(req, &result, live) {
+            return;
+        }
         if let Some(key) = self.pulls.locates.remove(&req) {
             self.tell_pull(&key, Input::Located(result));
         }

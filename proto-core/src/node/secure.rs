@@ -8,6 +8,7 @@ use crate::error::Reason;
 use crate::guard::guard;
 use crate::http::server::Server;
 use crate::io::{AskId, ConnId, Level, Output, Service, Work};
+use crate::rtc::frames::Frames;
 use crate::time::{Deadline, Time};
 use crate::tls::certificate::Certified;
 use crate::tls::{self, Acceptor, Clock, First, Session};
@@ -319,8 +320,16 @@ impl Node {
                     "plain RTMP arrived, but this port speaks TLS: use rtmps:// in the address, or port {port}"
                 )
             }
-            // ICE over TCP takes its connection over from here.
-            (Some(First::Stun), Service::Https) => "ICE over TCP is not spoken on this port yet".to_owned(),
+            (Some(First::Stun), Service::Https) if self.config.webrtc.tcp => {
+                conn.transport = Transport::Plain;
+                conn.proto = Proto::Ice(Box::new(Frames::new(&self.limits, self.now)));
+                if let Some(free) = conn.free {
+                    self.machine(id, Wire::Writable(free));
+                }
+                self.machine(id, Wire::Received(bytes));
+                return false;
+            }
+            (Some(First::Stun), _) => "ICE over TCP, which webrtc.tcp does not allow here".to_owned(),
             _ => "what arrived is no TLS".to_owned(),
         };
         self.end_conn(id, Reason::peer("tls_not", text), Some(true));

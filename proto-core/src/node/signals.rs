@@ -6,6 +6,7 @@ use super::{Alarm, Node};
 use crate::auth::credentials::Credentials;
 use crate::auth::secret::Secret;
 use crate::auth::{Action, Decision, From, Grant};
+use crate::cluster::member::{self, Source};
 use crate::error::{Reason, quote};
 use crate::guard::guard;
 use crate::http::message::{Request, Response};
@@ -53,6 +54,8 @@ pub(super) struct Signals {
     all: BTreeMap<SignalId, Signal>,
     by_conn: BTreeMap<ConnId, SignalId>,
     by_session: BTreeMap<SessionId, SignalId>,
+    /// Questions to the cluster whether a publisher has a name, by number.
+    by_req: BTreeMap<u64, SignalId>,
     dirty: BTreeSet<SignalId>,
 }
 
@@ -285,6 +288,15 @@ impl Node {
         }
     }
 
+    /// The cluster answered whether a publisher has a name. Whether it was asked for a client of the dialect.
+    pub(super) fn signal_located(&mut self, req: u64, result: &Result<Source, Reason>, live: bool) -> bool {
+        let Some(id) = self.signals.by_req.remove(&req) else { return false };
+        // What is here was looked at here.
+        let taken = live && result.as_ref().is_ok_and(|source| source.node != self.id);
+        self.tell_signal(id, Input::Available(taken));
+        true
+    }
+
     /// A client wants to publish or play, or to know whether it could: once it is sure that it may.
     fn signal_wants(&mut self, id: SignalId, said: Output) {
         let (action, name) = match &said {
@@ -308,8 +320,15 @@ impl Node {
         match said {
             Output::AskName(_) => {
                 let identity = grant.identity.name();
-                let taken = key.is_ok_and(|key| self.may_publish(&key, &identity).is_err());
-                self.tell_signal(id, Input::Available(taken));
+                match key {
+                    Ok(key) if self.may_publish(&key, &identity).is_ok() => {
+                        // Here it is free; the manager knows of the other nodes.
+                        let req = self.next_req();
+                        self.signals.by_req.insert(req, id);
+                        self.member.handle(member::Input::Locate { req, key, direct: true }, self.now);
+                    }
+                    result => self.tell_signal(id, Input::Available(result.is_ok())),
+                }
             }
             Output::Publish { sdp, .. } => {
                 if let Err(reason) = key.and_then(|key| self.signal_publishes(id, key, &sdp, grant)) {
@@ -448,7 +467,7 @@ impl Node {
             Ok(()) => {
                 let candidates = self.advertised.candidates(signal.asked, self.config.webrtc.port);
                 let sdp = answer.unwrap_or_default();
-                let candidates = rtc::candidate_lines(&candidates);
+                let candidates = self.rtc.candidate_lines(&candidates);
                 self.tell_signal(id, Input::Described { sdp: &sdp, candidates: &candidates });
             }
             Err(reason) => {
@@ -523,7 +542,7 @@ impl Node {
         if let Some(key) = self.hub.key(stream).cloned() {
             self.joining.insert(session, (key, playing.takes.with_data()));
         }
-        let candidates = rtc::candidate_lines(&candidates);
+        let candidates = self.rtc.candidate_lines(&candidates);
         self.tell_signal(id, Input::Described { sdp: &playing.answer, candidates: &candidates });
         Ok(())
     }

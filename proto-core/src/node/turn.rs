@@ -273,6 +273,12 @@ impl Node {
             endpoint::Output::Datagrams(batch) => {
                 return self.send_batch(batch);
             }
+            endpoint::Output::Stream { conn, bytes } => return self.send(conn, bytes),
+            endpoint::Output::StreamProven { conn } => return self.ice_proven(conn),
+            endpoint::Output::CloseStream { conn } => {
+                let reason = Reason::local("session_over", "the WebRTC session of this connection is over");
+                return self.end_conn(conn, reason, Some(false));
+            }
             endpoint::Output::Event(rtc, event) => (rtc, event),
         };
         let Some(session) = self.sessions.on(Carrier::Rtc(rtc)) else { return };
@@ -293,10 +299,12 @@ impl Node {
                 );
                 self.whep_connected(session);
             }
-            E::Path { local, remote, nominated } => {
+            E::Path { path, nominated } => {
+                let (remote, local) = (path.remote(), path.local());
+                let over = if path.conn().is_some() { " over TCP" } else { "" };
                 let text = match nominated {
-                    true => format!("the peer chose the path from {remote} to {local}"),
-                    false => format!("an ICE check with our password came from {remote} to {local}"),
+                    true => format!("the peer chose the path from {remote} to {local}{over}"),
+                    false => format!("an ICE check with our password came from {remote} to {local}{over}"),
                 };
                 self.log_session(Level::Debug, session, "path", text);
             }

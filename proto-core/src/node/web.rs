@@ -9,7 +9,7 @@ use crate::cluster::manager::Placement;
 use crate::cluster::placement::Refusal;
 use crate::error::{Reason, quote};
 use crate::guard::guard;
-use crate::http::event::{Action, EventNode, EventQuery, EventUrls};
+use crate::http::event::{Action, Door, EventNode, EventQuery, EventUrls};
 use crate::http::message::{Request, Response};
 use crate::http::router::{ApiRoute, Route};
 use crate::http::{cors, event, pages, router, server, sm2, whip};
@@ -46,6 +46,8 @@ fn is_dialect(request: &Request) -> bool {
 pub(super) struct WaitingPair {
     pub(super) conn: ConnId,
     pub(super) query: EventQuery,
+    /// How the page that asks reaches this manager, if it came over TLS: host and port.
+    pub(super) secure: Option<String>,
     /// Asked in the dialect's second generation, which has shapes of its own.
     pub(super) second: bool,
     /// By which right.
@@ -104,13 +106,13 @@ impl Node {
             Route::ProxyResource { node, path } => {
                 return self.carry_to_resource(conn, request, &node, &path);
             }
-            Route::Event(query) => return self.pair(conn, query, false, grant),
+            Route::Event(query) => return self.pair(conn, request, query, false, grant),
             Route::Sm1(call) => self.sm1(conn, request, call),
             Route::Sm2(sm2::Call::Pair { group, query }) => match self.no_group(&group) {
                 Some((status, text)) => sm2::error(status, &text),
-                None => return self.pair(conn, query, true, grant),
+                None => return self.pair(conn, request, query, true, grant),
             },
-            Route::Sm2(call) => self.sm2(request, call),
+            Route::Sm2(call) => self.sm2(conn, request, call),
             Route::Sm2Preflight => cors::options_with_credentials(request, "PUT, OPTIONS"),
             Route::BadEvent { status, text } => event::error(status, &text, self.wall.wall(self.now)),
             Route::Api(ApiRoute::Nodes) => crate::http::api::answer(&self.api_nodes()),
@@ -406,19 +408,63 @@ impl Node {
         }
     }
 
-    fn pair(&mut self, conn: ConnId, query: EventQuery, second: bool, grant: Grant) -> Option<Response> {
+    /// Host and port under which a client reaches this node over TLS, if it does: by itself, or by way of a proxy of the
+    /// operator's that says so.
+    fn asked_securely(&self, conn: ConnId, request: &Request) -> Option<String> {
+        let tls = self.conns.get(&conn).is_some_and(|c| c.service.is_secure());
+        if !tls && request.header("x-forwarded-proto") != Some("https") {
+            return None;
+        }
+        let fits = |h: &&str| {
+            !h.is_empty()
+                && h.len() <= 260
+                && h.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
+        };
+        let own = || format!("{}:{}", self.advertised.url_host(), self.config.https.port);
+        Some(request.header("host").filter(fits).map_or_else(own, str::to_owned))
+    }
+
+    /// How the page that asked reaches a node, and where the stream is there.
+    pub(super) fn urls_at(
+        &self,
+        secure: Option<&str>,
+        node: &crate::wire::link::NodeInfo,
+        action: Action,
+        key: &StreamKey,
+    ) -> EventUrls {
+        let at = &node.advertised;
+        let door = match secure {
+            None => Door::Node { secure: false, at: format!("{}:{}", at.host(), at.http) },
+            Some(here) if node.id == self.id => Door::Node { secure: true, at: here.to_owned() },
+            Some(_) if at.https != 0 => {
+                Door::Node { secure: true, at: format!("{}:{}", at.host(), at.https) }
+            }
+            Some(here) => Door::Manager { at: here.to_owned() },
+        };
+        EventUrls::new(at, &door, action, key)
+    }
+
+    fn pair(
+        &mut self,
+        conn: ConnId,
+        request: &Request,
+        query: EventQuery,
+        second: bool,
+        grant: Grant,
+    ) -> Option<Response> {
         let most = self.limits.pair_nodes;
         if query.endpoints.is_some_and(|n| n as usize > most) {
             let text = format!("endpoints may be at most {most} (limits.pair_nodes)");
             return Some(self.pair_error(second, 400, &text));
         }
+        let secure = self.asked_securely(conn, request);
         let Some(manager) = &mut self.manager else {
             return Some(self.pair_error(second, 503, NO_MANAGER));
         };
         self.next_req += 1;
         let req = self.next_req;
         manager.handle(api::pair_input(req, &query), self.now);
-        self.pair_waiting.insert(req, WaitingPair { conn, query, second, grant });
+        self.pair_waiting.insert(req, WaitingPair { conn, query, secure, second, grant });
         None
     }
 
@@ -440,7 +486,9 @@ impl Node {
         if self.proxy_placed(req, &result) || self.elsewhere_placed(req, &result) {
             return;
         }
-        let Some(WaitingPair { conn, query, second, grant }) = self.pair_waiting.remove(&req) else { return };
+        let Some(WaitingPair { conn, query, secure, second, grant }) = self.pair_waiting.remove(&req) else {
+            return;
+        };
         let response = match result {
             Ok(placement) => {
                 self.gave_out(query.action, &query.key, &placement);
@@ -450,14 +498,16 @@ impl Node {
                     let role = if query.action == Action::Broadcast { "origin" } else { "edge" };
                     let list = nodes.filter_map(|n| {
                         let here = self.viewers_at(n, &query.key);
-                        self.sm2_node(n, &query.key, role, here, Some(&token))
+                        let urls =
+                            self.urls_at(secure.as_deref(), n, query.action, &query.key).with_token(&token);
+                        self.sm2_node(n, &query.key, role, here, Some(urls))
                     });
                     crate::http::api::answer(&list.collect::<Vec<_>>())
                 } else {
                     let node = |n: &crate::wire::link::NodeInfo| {
-                        let at = &n.advertised;
-                        let urls = EventUrls::new(at, &query.key).with_token(&token);
-                        EventNode::new(&query.key, at.host(), n.region.clone(), urls)
+                        let urls =
+                            self.urls_at(secure.as_deref(), n, query.action, &query.key).with_token(&token);
+                        EventNode::new(&query.key, n.advertised.host(), n.region.clone(), urls)
                     };
                     event::answer(&query, &nodes.map(node).collect::<Vec<_>>())
                 }

@@ -310,6 +310,7 @@ fn input(c: &mut Cursor) -> Read<Recorded> {
                 4 => Service::Rtmps,
                 5 => Service::Rtsp,
                 6 => Service::Rtsps,
+                7 => Service::IceTcp,
                 _ => return Err("a listener of an unknown kind".into()),
             },
             local: c.address()?,

@@ -186,6 +186,7 @@ fn recorded() -> impl Strategy<Value = Recorded> {
         Service::Rtmps,
         Service::Rtsp,
         Service::Rtsps,
+        Service::IceTcp,
     ]);
     let file = prop_oneof![bytes().prop_map(Ok), ".*".prop_map(Err)];
     let socket = || any::<u32>().prop_map(SocketId);

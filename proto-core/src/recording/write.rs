@@ -164,6 +164,7 @@ impl Writer {
                     Service::Rtmps => 4,
                     Service::Rtsp => 5,
                     Service::Rtsps => 6,
+                    Service::IceTcp => 7,
                 });
                 address(out, *local);
                 address(out, *remote);

@@ -3,12 +3,16 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod audit;
+mod drops;
 mod fan;
+mod streams;
+
+pub use drops::Drops;
 
 use super::codecs;
 use super::dtls::Identity;
 use super::offering;
-use super::path::Path;
+use super::path::{self, Path};
 use super::peer::{Peer, PeerEvent, Setup, Verdict};
 use super::sdp::{self, Wish};
 use super::stun_answers::StunAnswers;
@@ -17,7 +21,7 @@ use super::viewer::Viewer;
 use crate::error::Reason;
 use crate::guard::{guard, strike};
 use crate::hub::delivery::Delivery;
-use crate::io::{Batch, SocketId};
+use crate::io::{Batch, ConnId, SocketId};
 use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::track::{CodecConfig, CodecSet, TrackId};
@@ -26,6 +30,7 @@ use crate::simulation::{Bug, Site};
 use crate::time::{Deadline, Time, Timers};
 use crate::wire::rtp::Multiplexed;
 use crate::wire::stun::{self, BindingRequest};
+use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -117,6 +122,29 @@ pub enum Input<'a> {
         /// All bytes.
         bytes: &'a [u8],
     },
+    /// A datagram that came in a frame on a TCP connection (RFC 6544).
+    Framed {
+        /// The connection.
+        conn: ConnId,
+        /// The address that was dialled.
+        local: SocketAddr,
+        /// Who sends.
+        remote: SocketAddr,
+        /// The datagram.
+        bytes: &'a [u8],
+    },
+    /// A TCP connection takes so many bytes.
+    Room {
+        /// The connection.
+        conn: ConnId,
+        /// The bytes.
+        free: usize,
+    },
+    /// A TCP connection is gone.
+    Gone {
+        /// The connection.
+        conn: ConnId,
+    },
     /// Something for a viewer.
     Deliver {
         /// The viewer.
@@ -154,52 +182,23 @@ pub enum Output {
     Datagrams(Box<Batch>),
     /// A session's word.
     Event(SessionId, PeerEvent),
-}
-
-/// Datagrams (and sessions, for `panics`) dropped, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Drops {
-    /// No protocol of this port, or cut short.
-    pub unknown_protocol: u64,
-    /// STUN that is no check with a user name: responses, indications, anonymous requests.
-    pub not_a_check: u64,
-    /// An anonymous request beyond the limits on those.
-    pub stun_limit: u64,
-    /// A check before the answer to our offer.
-    pub too_early: u64,
-    /// A check for a user that does not exist (any more).
-    pub unknown_user: u64,
-    /// A check without the password.
-    pub unauthentic: u64,
-    /// DTLS, RTP or RTCP from an address that no session has proven to be its own.
-    pub unknown_path: u64,
-    /// A check from yet another address of a session that has enough.
-    pub too_many_paths: u64,
-    /// Handshake datagrams beyond what may wait.
-    pub handshake_queue: u64,
-    /// Datagrams that were to leave before the socket stood.
-    pub no_socket: u64,
-    /// Sessions ended by a defect of ours.
-    pub panics: u64,
-}
-
-impl Drops {
-    /// Each counter with its reason as a fixed word.
-    pub fn by_reason(&self) -> [(&'static str, u64); 11] {
-        [
-            ("unknown_protocol", self.unknown_protocol),
-            ("not_a_check", self.not_a_check),
-            ("stun_limit", self.stun_limit),
-            ("too_early", self.too_early),
-            ("unknown_user", self.unknown_user),
-            ("unauthentic", self.unauthentic),
-            ("unknown_path", self.unknown_path),
-            ("too_many_paths", self.too_many_paths),
-            ("handshake_queue", self.handshake_queue),
-            ("no_socket", self.no_socket),
-            ("panic", self.panics),
-        ]
-    }
+    /// Bytes for a TCP connection, as many as it takes.
+    Stream {
+        /// The connection.
+        conn: ConnId,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// A check with the password of a session came on a TCP connection.
+    StreamProven {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// The session that a TCP connection was for is over.
+    CloseStream {
+        /// The connection.
+        conn: ConnId,
+    },
 }
 
 struct Session {
@@ -216,6 +215,8 @@ struct Session {
     mid: String,
     paths: Vec<Path>,
     handshaking: bool,
+    /// Its TCP connection is behind: frames are left out up to a key frame (whole sessions; lean ones do it themselves).
+    behind: bool,
     /// How often it was told something.
     told: u64,
 }
@@ -248,6 +249,9 @@ pub struct Endpoint {
     sessions: BTreeMap<SessionId, Session>,
     by_ufrag: HashMap<String, SessionId>,
     by_path: HashMap<Path, SessionId>,
+    streams: BTreeMap<ConnId, streams::Stream>,
+    /// The ports of our TCP candidates.
+    tcp_ports: Vec<u16>,
     handshakes: BTreeMap<IpAddr, usize>,
     handshaking: usize,
     timers: Timers<SessionId>,
@@ -286,6 +290,8 @@ impl Endpoint {
             sessions: BTreeMap::new(),
             by_ufrag: HashMap::new(),
             by_path: HashMap::new(),
+            streams: BTreeMap::new(),
+            tcp_ports: Vec::new(),
             handshakes: BTreeMap::new(),
             handshaking: 0,
             timers: Timers::default(),
@@ -305,6 +311,17 @@ impl Endpoint {
     /// Gives viewers whole str0m sessions from now on, as publishers have, instead of lean ones.
     pub fn use_whole_viewers(&mut self) {
         self.lean = false;
+    }
+
+    /// Offers peers to connect by TCP on these ports too, at the hosts of each session's candidates.
+    pub fn offer_tcp(&mut self, ports: Vec<u16>) {
+        self.tcp_ports = ports;
+    }
+
+    /// Our candidates for these addresses, each as `candidate:…` (RFC 8839, 5.1).
+    pub fn candidate_lines(&self, addresses: &[SocketAddr]) -> Vec<String> {
+        let candidates = path::candidates(addresses, &self.tcp_ports).unwrap_or_default();
+        candidates.iter().map(Candidate::to_sdp_string).collect()
     }
 
     /// Opens a publisher's session (WHIP) and answers its offer.
@@ -403,8 +420,8 @@ impl Endpoint {
             "a=ice-lite\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:{}\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\n",
             s.mid, ours.ufrag, ours.pass
         );
-        for candidate in candidates.iter().filter_map(|c| Candidate::host(*c, "udp").ok()) {
-            fragment.push_str(&format!("a={}\r\n", candidate.to_sdp_string()));
+        for candidate in self.candidate_lines(candidates) {
+            fragment.push_str(&format!("a={candidate}\r\n"));
         }
         fragment.push_str("a=end-of-candidates\r\n");
         self.with(session, now, |p| p.restart(ours, theirs)).map(|()| fragment).ok_or_else(gone)
@@ -460,6 +477,7 @@ impl Endpoint {
             identity: &self.identity,
             limits,
             candidates: offer.candidates,
+            tcp_ports: &self.tcp_ports,
             creds,
             base: self.start,
             now,
@@ -497,6 +515,7 @@ impl Endpoint {
             mid: prepared.first_mid().to_owned(),
             paths: Vec::new(),
             handshaking: true,
+            behind: false,
             told: 0,
         };
         self.sessions.insert(id, session);
@@ -564,17 +583,21 @@ impl Endpoint {
     }
 
     fn stage(&mut self, sent: VecDeque<super::peer::Sent>) {
-        let Some((socket, max_segments)) = self.socket else {
-            self.drops.no_socket += sent.len() as u64;
-            return;
-        };
-        let max_segments = self.segments(max_segments);
-        for (source, destination, bytes) in sent {
+        for (path, bytes) in sent {
+            if let Some(conn) = path.conn() {
+                self.stage_framed(conn, &bytes);
+                continue;
+            }
+            let Some((socket, max_segments)) = self.socket else {
+                self.drops.no_socket += 1;
+                continue;
+            };
+            let max_segments = self.segments(max_segments);
             let batch = self
                 .batch
                 .get_or_insert_with(|| self.pool.pop().unwrap_or_else(|| Box::new(Batch::new(socket))));
             batch.socket = socket;
-            batch.push(Some(source.ip()), destination, &bytes, max_segments);
+            batch.push(Some(path.local().ip()), path.remote(), &bytes, max_segments);
         }
     }
 
@@ -591,11 +614,12 @@ impl Endpoint {
     fn remove(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(&id) else { return };
         self.by_ufrag.remove(&session.ufrag);
-        for path in session.paths {
-            if self.by_path.get(&path) == Some(&id) {
-                self.by_path.remove(&path);
+        for path in &session.paths {
+            if self.by_path.get(path) == Some(&id) {
+                self.by_path.remove(path);
             }
         }
+        self.end_streams(id, &session.paths);
         if session.handshaking {
             self.handshake_over(session.from);
         }
@@ -648,7 +672,7 @@ impl Endpoint {
             self.drops.unknown_user += 1;
             if self.limits.simulation.planted(Bug::AmplifiedAnswer) {
                 let answer = bytes.repeat(3);
-                self.stage(VecDeque::from([(path.local(), path.remote(), answer)]));
+                self.stage(VecDeque::from([(path, answer)]));
             }
             return;
         };
@@ -672,7 +696,7 @@ impl Endpoint {
             (Some(transaction), Some(answers)) => {
                 if answers.may(path.remote().ip(), now) {
                     let answer = stun::mapped(transaction, path.remote());
-                    self.stage(VecDeque::from([(path.local(), path.remote(), answer)]));
+                    self.stage(VecDeque::from([(path, answer)]));
                 } else {
                     self.drops.stun_limit += 1;
                 }
@@ -689,6 +713,9 @@ impl Endpoint {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.paths.push(path);
             self.by_path.insert(path, id);
+            if let Some(conn) = path.conn() {
+                self.stream_proven(conn, id);
+            }
         }
     }
 
@@ -730,6 +757,11 @@ impl Machine for Endpoint {
                     self.datagram(path, datagram, now);
                 }
             }
+            Input::Framed { conn, local, remote, bytes } => {
+                self.framed(Path::Tcp { conn, local, remote }, bytes, now);
+            }
+            Input::Room { conn, free } => self.stream_room(conn, free),
+            Input::Gone { conn } => self.stream_gone(conn),
             Input::Deliver { session, delivery } => self.deliver(session, delivery, now),
             Input::RequestKeyFrame { session } => {
                 self.with(session, now, Talk::request_key_frame);

@@ -4,6 +4,7 @@ pub mod codecs;
 pub mod dtls;
 pub mod egress;
 pub mod endpoint;
+pub mod frames;
 mod intake;
 mod offering;
 pub mod path;
@@ -14,12 +15,6 @@ pub mod srtp;
 mod stun_answers;
 mod talk;
 mod viewer;
-
-/// Our candidates for these addresses, each as `candidate:…` (RFC 8839, 5.1).
-pub fn candidate_lines(addresses: &[std::net::SocketAddr]) -> Vec<String> {
-    let candidates = addresses.iter().filter_map(|a| str0m::Candidate::host(*a, "udp").ok());
-    candidates.map(|c| c.to_sdp_string()).collect()
-}
 
 pub use dtls::Identity;
 pub use endpoint::{Drops, Endpoint, EndpointConfig, Input, Offer, Output, Playing, SessionId};

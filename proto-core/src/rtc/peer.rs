@@ -8,12 +8,13 @@
 use super::codecs;
 use super::dtls::{Identity, Tap};
 use super::egress::{Egress, Lane, Written};
+use super::path::{self, Path};
 use super::publisher::Publisher;
 use super::sdp::{Accepted, Prepared, Wish};
 use crate::error::Reason;
 use crate::guard::must_here;
 use crate::hub::delivery::Delivery;
-use crate::io::Level;
+use crate::io::{ConnId, Level, SocketId};
 use crate::limits::Limits;
 use crate::media::frame::Ingest;
 use crate::media::track::{self as media, TrackId};
@@ -91,10 +92,8 @@ pub enum PeerEvent {
     },
     /// The peer proved that this path is its own, for the first time, or chose it.
     Path {
-        /// Our end.
-        local: SocketAddr,
-        /// Its end.
-        remote: SocketAddr,
+        /// The path.
+        path: Path,
         /// It chose it.
         nominated: bool,
     },
@@ -133,8 +132,8 @@ pub(super) enum Verdict {
     TooEarly,
 }
 
-/// A datagram that leaves: from which of our addresses, where to, what.
-pub(super) type Sent = (SocketAddr, SocketAddr, Vec<u8>);
+/// A datagram that leaves, and by which way.
+pub(super) type Sent = (Path, Vec<u8>);
 
 #[derive(Debug)]
 enum Role {
@@ -150,6 +149,11 @@ pub(super) struct Peer {
     crypto: Arc<CryptoProvider>,
     password: String,
     candidates: Vec<SocketAddr>,
+    tcp_candidates: Vec<SocketAddr>,
+    /// The socket of our UDP candidates, as soon as something came to it.
+    socket: SocketId,
+    /// The TCP connections on which its checks came.
+    streams: Vec<Path>,
     /// (peer, our candidate, the address that was really asked), where the two differ: behind NAT, or advertised.
     aliases: Vec<(SocketAddr, SocketAddr, SocketAddr)>,
     rtc_deadline: Time,
@@ -160,11 +164,11 @@ pub(super) struct Peer {
     closed: bool,
     remote: Option<SocketAddr>,
     /// The path that the peer nominated: its end of it, and when it was last heard there.
-    nominated: Option<(SocketAddr, Time)>,
+    nominated: Option<(Path, Time)>,
     /// How often the peer moved.
     moves: u16,
     /// The ends of paths that the peer has proven.
-    proven: Vec<SocketAddr>,
+    proven: Vec<Path>,
     /// NACKs and key-frame requests so far, by media section.
     asked: Vec<(Mid, u64, u64)>,
     /// The peer began ICE anew: the next path that it nominates is taken at once.
@@ -175,7 +179,7 @@ pub(super) struct Peer {
     channel: Option<ChannelId>,
     tap: Tap,
     /// The path on which the peer's media came last; what it is told of it goes there.
-    media: Option<(SocketAddr, SocketAddr)>,
+    media: Option<Path>,
     stats: SessionStats,
     pub(super) sent: VecDeque<Sent>,
     pub(super) events: VecDeque<PeerEvent>,
@@ -190,6 +194,8 @@ pub(super) struct Setup<'a> {
     pub(super) identity: &'a Identity,
     pub(super) limits: Arc<Limits>,
     pub(super) candidates: &'a [SocketAddr],
+    /// The ports on which we wait for TCP connections, at the hosts of the candidates.
+    pub(super) tcp_ports: &'a [u16],
     pub(super) creds: IceCreds,
     pub(super) base: Instant,
     pub(super) now: Time,
@@ -204,7 +210,8 @@ pub(super) fn instant(base: Instant, now: Time) -> Instant {
 impl Peer {
     /// Opens a session and answers the offer (in str0m's words; [`Prepared::answer`] makes it the peer's).
     pub(super) fn open(setup: Setup<'_>, rng: &mut Rng) -> Result<(Peer, String), Reason> {
-        let Setup { prepared, wish, identity, limits, candidates, creds, base, now, offered } = setup;
+        let Setup { prepared, wish, identity, limits, candidates, tcp_ports, creds, base, now, offered } =
+            setup;
         let password = creds.pass.clone();
         let mut config = RtcConfig::new()
             .set_crypto_provider(identity.crypto().clone())
@@ -218,13 +225,7 @@ impl Peer {
         codecs::configure(config.codec_config(), prepared);
         let begin = |certificate| config.set_dtls_cert(certificate).build(instant(base, now));
         let (mut rtc, tap) = identity.tapped(begin);
-        for address in candidates {
-            let candidate = Candidate::host(*address, "udp").map_err(|e| {
-                Reason::local(
-                    "bad_candidate",
-                    format!("{address} cannot be offered to WebRTC peers ({e}); set advertise.public"),
-                )
-            })?;
+        for candidate in path::candidates(candidates, tcp_ports)? {
             rtc.add_local_candidate(candidate);
         }
         let refused = |e: String| Reason::peer("bad_sdp", format!("the SDP offer cannot be answered: {e}"));
@@ -267,6 +268,9 @@ impl Peer {
             crypto: identity.crypto().clone(),
             password,
             candidates: candidates.to_vec(),
+            tcp_candidates: path::tcp_addresses(candidates, tcp_ports),
+            socket: SocketId(0),
+            streams: Vec::new(),
             aliases: Vec::new(),
             rtc_deadline: now,
             opened: now,
@@ -307,12 +311,17 @@ impl Peer {
     }
 
     /// The candidate under which str0m knows the address that a peer sends to.
-    fn candidate_for(&mut self, remote: SocketAddr, local: SocketAddr) -> Option<SocketAddr> {
-        if self.candidates.contains(&local) {
+    fn candidate_for(&mut self, path: &Path) -> Option<SocketAddr> {
+        let (remote, local) = (path.remote(), path.local());
+        let ours = match path {
+            Path::Udp { .. } => &self.candidates,
+            Path::Tcp { .. } => &self.tcp_candidates,
+        };
+        if ours.contains(&local) {
             return Some(local);
         }
-        let candidate = *self.candidates.iter().find(|c| c.is_ipv4() == local.is_ipv4())?;
-        if !self.aliases.contains(&(remote, candidate, local)) {
+        let candidate = *ours.iter().find(|c| c.is_ipv4() == local.is_ipv4())?;
+        if path.conn().is_none() && !self.aliases.contains(&(remote, candidate, local)) {
             self.aliases.retain(|(r, c, _)| (*r, *c) != (remote, candidate));
             if self.aliases.len() >= self.limits.sdp_candidates {
                 self.aliases.remove(0);
@@ -322,15 +331,39 @@ impl Peer {
         Some(candidate)
     }
 
+    /// Remembers how the peer is reached where str0m's answers go.
+    fn learn(&mut self, path: Path) {
+        match path {
+            Path::Udp { socket, .. } => self.socket = socket,
+            Path::Tcp { .. } if self.streams.contains(&path) => {}
+            Path::Tcp { .. } => {
+                self.streams.retain(|p| p.remote() != path.remote());
+                if self.streams.len() >= self.limits.sdp_candidates {
+                    self.streams.remove(0);
+                }
+                self.streams.push(path);
+            }
+        }
+    }
+
+    /// The TCP connection that the peer chose as its path, if it is one.
+    pub(super) fn over(&self) -> Option<ConnId> {
+        self.nominated.and_then(|(path, _)| path.conn())
+    }
+
+    /// A TCP connection of the peer's is gone: the next path that it chooses is taken at once.
+    pub(super) fn lost(&mut self, conn: ConnId) {
+        self.streams.retain(|p| p.conn() != Some(conn));
+        self.restarted |= self.over() == Some(conn);
+    }
+
+    /// A frame was left out, because the peer's connection is behind.
+    pub(super) fn left_out(&mut self) {
+        self.stats.frames_unsent += 1;
+    }
+
     /// Takes a STUN message whose user name is ours.
-    pub(super) fn check(
-        &mut self,
-        local: SocketAddr,
-        remote: SocketAddr,
-        room: bool,
-        datagram: &[u8],
-        now: Time,
-    ) -> Verdict {
+    pub(super) fn check(&mut self, path: Path, room: bool, datagram: &[u8], now: Time) -> Verdict {
         let hmac = |key: &[u8], parts: &[&[u8]]| self.crypto.sha1_hmac_provider.sha1_hmac(key, parts);
         let check = is::stun::StunMessage::parse(datagram)
             .ok()
@@ -344,22 +377,23 @@ impl Peer {
         }
         self.heard = now;
         self.stats.bytes_in += datagram.len() as u64;
-        let Some(candidate) = self.candidate_for(remote, local) else { return Verdict::NoSuchPath };
-        match Receive::new(Protocol::Udp, remote, candidate, datagram) {
+        let Some(candidate) = self.candidate_for(&path) else { return Verdict::NoSuchPath };
+        match Receive::new(path.protocol(), path.remote(), candidate, datagram) {
             Ok(receive) => {
                 let nominates = check.use_candidate();
+                self.learn(path);
                 self.input(Input::Receive(instant(self.base, now), receive));
-                if !self.proven.contains(&remote) && self.proven.len() < self.limits.sdp_candidates {
-                    self.proven.push(remote);
-                    self.events.push_back(PeerEvent::Path { local, remote, nominated: false });
-                }
-                let before = self.nominated.map(|(there, _)| there);
-                self.heard_on(remote, nominates, now);
-                if nominates
-                    && before != Some(remote)
-                    && self.nominated.is_some_and(|(there, _)| there == remote)
+                if !self.proven.iter().any(|p| p.same_end(&path))
+                    && self.proven.len() < self.limits.sdp_candidates
                 {
-                    self.events.push_back(PeerEvent::Path { local, remote, nominated: true });
+                    self.proven.push(path);
+                    self.events.push_back(PeerEvent::Path { path, nominated: false });
+                }
+                let chosen = |p: &Peer| p.nominated.is_some_and(|(there, _)| there.same_end(&path));
+                let before = chosen(self);
+                self.heard_on(path, nominates, now);
+                if nominates && !before && chosen(self) {
+                    self.events.push_back(PeerEvent::Path { path, nominated: true });
                 }
                 Verdict::Authentic
             }
@@ -369,52 +403,49 @@ impl Peer {
 
     /// Follows a peer that has moved. str0m alone would send to its old address until that path has had no check for
     /// 15 s, because a nomination counts for it only if its priority is higher than that of the one before.
-    fn heard_on(&mut self, remote: SocketAddr, nominates: bool, now: Time) {
+    fn heard_on(&mut self, path: Path, nominates: bool, now: Time) {
+        let remote = path.remote();
         match &mut self.nominated {
-            Some((there, heard)) if *there == remote => *heard = now,
+            Some((there, heard)) if there.same_end(&path) => *heard = now,
             Some((there, heard))
                 if nominates
                     && (self.restarted || now.since(*heard) >= MOVED)
                     && usize::from(self.moves) < self.limits.sdp_candidates =>
             {
-                (*there, *heard) = (remote, now);
+                (*there, *heard) = (path, now);
                 self.restarted = false;
                 self.moves += 1;
                 let (n, ip, port) = (self.moves, remote.ip(), remote.port());
                 let priority = MOVED_PRIORITY + u32::from(n);
                 // The related port is never looked at; it makes a candidate that comes again another one.
-                let text =
-                    format!("candidate:moved{n} 1 udp {priority} {ip} {port} typ srflx raddr {ip} rport {n}");
+                let how = if path.conn().is_some() { "tcp" } else { "udp" };
+                let text = format!(
+                    "candidate:moved{n} 1 {how} {priority} {ip} {port} typ srflx raddr {ip} rport {n}"
+                );
                 if let Ok(candidate) = Candidate::from_sdp_string(&text) {
                     self.rtc.add_remote_candidate(candidate);
                     self.input(Input::Timeout(instant(self.base, now)));
                 }
             }
-            None if nominates => self.nominated = Some((remote, now)),
+            None if nominates => self.nominated = Some((path, now)),
             _ => {}
         }
     }
 
     /// Takes DTLS, RTP or RTCP from a path that the peer has proven to be its own.
-    pub(super) fn datagram(
-        &mut self,
-        local: SocketAddr,
-        remote: SocketAddr,
-        datagram: &[u8],
-        now: Time,
-    ) -> Verdict {
+    pub(super) fn datagram(&mut self, path: Path, datagram: &[u8], now: Time) -> Verdict {
         #[cfg(test)]
         assert!(!self.explode, "told to");
-        let Some(candidate) = self.candidate_for(remote, local) else { return Verdict::NoSuchPath };
-        let Ok(receive) = Receive::new(Protocol::Udp, remote, candidate, datagram) else {
+        let Some(candidate) = self.candidate_for(&path) else { return Verdict::NoSuchPath };
+        let Ok(receive) = Receive::new(path.protocol(), path.remote(), candidate, datagram) else {
             return Verdict::Unauthentic;
         };
         let input = Input::Receive(instant(self.base, now), receive);
         if !self.rtc.accepts(&input) {
             return Verdict::NoSuchPath;
         }
-        self.remote = Some(remote);
-        self.heard_on(remote, false, now);
+        self.remote = Some(path.remote());
+        self.heard_on(path, false, now);
         self.stats.bytes_in += datagram.len() as u64;
         // Media of a publisher is ours; what comes of it before there are keys is nobody's.
         if let Role::Publisher(publisher) = &mut self.role
@@ -424,7 +455,7 @@ impl Peer {
                 return Verdict::Unauthentic;
             }
             self.heard = now;
-            self.media = Some((local, remote));
+            self.media = Some(path);
             return Verdict::Taken;
         }
         self.input(input);
@@ -568,9 +599,9 @@ impl Peer {
                 publisher.tell(now);
             }
             for packet in publisher.intake.out.drain(..) {
-                if let Some((local, remote)) = self.media {
+                if let Some(path) = self.media {
                     self.stats.bytes_out += packet.len() as u64;
-                    self.sent.push_back((local, remote, packet));
+                    self.sent.push_back((path, packet));
                 }
             }
         }
@@ -598,17 +629,23 @@ impl Peer {
                     return;
                 }
                 Ok(Output::Transmit(t)) => {
-                    let source = self
-                        .aliases
-                        .iter()
-                        .find(|(r, c, _)| (*r, *c) == (t.destination, t.source))
-                        .map_or(t.source, |(_, _, local)| *local);
-                    self.stats.bytes_out += t.contents.len() as u64;
-                    // RTP and RTCP (RFC 7983, 7).
-                    if matches!(t.contents.first(), Some(128..=191)) {
-                        self.may_send_media(t.destination, now);
+                    let path = if t.proto == Protocol::Tcp {
+                        self.streams.iter().find(|p| p.remote() == t.destination).copied()
+                    } else {
+                        let alias =
+                            self.aliases.iter().find(|(r, c, _)| (*r, *c) == (t.destination, t.source));
+                        let local = alias.map_or(t.source, |(_, _, local)| *local);
+                        Some(Path::Udp { socket: self.socket, local, remote: t.destination })
+                    };
+                    // Without its connection it is lost, as on any network.
+                    if let Some(path) = path {
+                        self.stats.bytes_out += t.contents.len() as u64;
+                        // RTP and RTCP (RFC 7983, 7).
+                        if matches!(t.contents.first(), Some(128..=191)) {
+                            self.may_send_media(t.destination, now);
+                        }
+                        self.sent.push_back((path, t.contents.into()));
                     }
-                    self.sent.push_back((source, t.destination, t.contents.into()));
                 }
                 Ok(Output::Event(event)) => self.event(event, now),
                 Err(e) => self.fail(&e),

@@ -117,6 +117,7 @@ fn answer(p: &Prepared, wish: Wish) -> String {
     let base = std::time::Instant::now();
     let identity = Identity::generate().unwrap();
     let setup = Setup {
+        tcp_ports: &[],
         prepared: p,
         wish,
         identity: &identity,

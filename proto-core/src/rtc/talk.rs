@@ -7,6 +7,7 @@ use super::sdp::Accepted;
 use super::viewer::Viewer;
 use crate::error::Reason;
 use crate::hub::delivery::Delivery;
+use crate::io::ConnId;
 use crate::media::track::{CodecConfig, TrackId};
 use crate::time::{Deadline, Time};
 use std::collections::VecDeque;
@@ -50,15 +51,15 @@ impl Talk {
 
     pub(super) fn check(&mut self, path: Path, room: bool, bytes: &[u8], now: Time) -> Verdict {
         match self {
-            Talk::Whole(p) => p.check(path.local(), path.remote(), room, bytes, now),
-            Talk::Lean(v) => v.check(path.local(), path.remote(), room, bytes, now),
+            Talk::Whole(p) => p.check(path, room, bytes, now),
+            Talk::Lean(v) => v.check(path, room, bytes, now),
         }
     }
 
     pub(super) fn datagram(&mut self, path: Path, bytes: &[u8], now: Time) -> Verdict {
         match self {
-            Talk::Whole(p) => p.datagram(path.local(), path.remote(), bytes, now),
-            Talk::Lean(v) => v.datagram(path.local(), path.remote(), bytes, now),
+            Talk::Whole(p) => p.datagram(path, bytes, now),
+            Talk::Lean(v) => v.datagram(path, bytes, now),
         }
     }
 
@@ -68,6 +69,30 @@ impl Talk {
             Talk::Lean(v) => {
                 v.deliver(delivery, now);
             }
+        }
+    }
+
+    /// The TCP connection that the peer chose as its path, if it is one.
+    pub(super) fn over(&self) -> Option<ConnId> {
+        match self {
+            Talk::Whole(p) => p.over(),
+            Talk::Lean(v) => v.over(),
+        }
+    }
+
+    /// A TCP connection of the peer's is gone.
+    pub(super) fn lost(&mut self, conn: ConnId) {
+        match self {
+            Talk::Whole(p) => p.lost(conn),
+            Talk::Lean(v) => v.lost(conn),
+        }
+    }
+
+    /// A frame was not handed to it, because its connection is behind.
+    pub(super) fn left_out(&mut self) {
+        match self {
+            Talk::Whole(p) => p.left_out(),
+            Talk::Lean(_) => {}
         }
     }
 

@@ -10,6 +10,7 @@ mod says;
 mod tests;
 
 pub use dialect::{About, Dialect, Input, Output, Way};
+pub(crate) use says::error;
 pub use says::rejected;
 
 /// The label of the data channel on which clients go on signalling.

@@ -4,6 +4,7 @@
 use super::CHANNEL;
 use super::dialect::About;
 use crate::error::Reason;
+use crate::http::whip;
 use serde_json::{Value, json};
 
 /// A status. Clients do not recognise some codes if there is a `message` beside them, so it is left out where it is empty.
@@ -21,8 +22,11 @@ pub fn rejected() -> String {
     json!({ "data": { "type": "error", "code": "NetConnection.Connect.Rejected" } }).to_string()
 }
 
-pub(super) fn error(reason: &Reason) -> String {
-    json!({ "data": { "type": "error", "message": reason.text, "detail": reason.code } }).to_string()
+/// What cannot be had, with the status that HTTP would have for it (ours, not the dialect's).
+pub(crate) fn error(reason: &Reason) -> String {
+    let status = whip::status_of(reason);
+    json!({ "data": { "type": "error", "message": reason.text, "detail": reason.code, "status": status } })
+        .to_string()
 }
 
 pub(super) fn available(name: &str, available: bool) -> String {

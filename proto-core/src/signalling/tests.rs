@@ -329,6 +329,158 @@ fn data_survives_the_way_through_the_media_model() {
     assert_eq!(super::data::to_frame("m", &many, &limits), None);
 }
 
+/// How clients of each generation ask for an offer: with more members each time.
+#[test]
+fn offers_are_asked_for_in_the_words_of_each_generation() {
+    let asks = [
+        (json!({"requestOffer": "s1", "requestId": "subscriber-1", "transport": "udp"}), false),
+        (
+            json!({"requestOffer": "s1", "requestId": "subscriber-1", "transport": "udp", "datachannel": true}),
+            true,
+        ),
+        (
+            json!({"requestOffer": "s1", "requestId": "subscriber-1", "transport": "tcp", "datachannel": true,
+                "doNotSwitch": false, "videoEncoding": "H264", "audioEncoding": "OPUS"}),
+            true,
+        ),
+        (json!({"requestOffer": "s1", "requestId": "subscriber-1", "extra": {"of": "a newer one"}}), false),
+    ];
+    for (ask, channel) in asks {
+        let mut t = Talk::new("subscriber-1");
+        assert_eq!(t.says(ask), [format!("offer s1 {channel}")]);
+        assert_eq!(t.tell(Input::Described { sdp: SDP, candidates: &candidates() }), ["< offer"]);
+        // Candidates of the viewer before its answer, with and without its request.
+        assert_eq!(t.says(candidate("s1")), [""; 0]);
+        let answer = json!({"handleAnswer": "s1", "requestId": "subscriber-1",
+            "data": {"sdp": {"sdp": "ANSWER", "type": "answer"}}});
+        assert_eq!(t.says(answer), ["answer ANSWER"]);
+        let agreed = ["< candidate", "< NetConnection.ICE.TrickleCompleted"];
+        assert_eq!(t.tell(Input::AnswerTaken), agreed);
+        assert_eq!(t.says(no_more_candidates("s1")), [""; 0], "not a second time");
+        assert_eq!(t.says(json!({"subscribe": "s1", "requestId": "subscriber-1"})), ["start"]);
+    }
+}
+
+/// Publishers of 7.2.2 (`bundle` false, no data channel), of 14 (encodings), and one that asks nothing first.
+#[test]
+fn offers_are_made_in_the_words_of_each_generation() {
+    let sdp = json!({"sdp": {"sdp": "OFFER", "type": "offer"}});
+    let before: [Option<Value>; 3] = [
+        Some(json!({"isAvailable": "s1", "bundle": false})),
+        Some(json!({"isAvailable": "s1", "bundle": true})),
+        None,
+    ];
+    let offers = [
+        json!({"handleOffer": "s1", "transport": "udp", "data": sdp}),
+        json!({"handleOffer": "s1", "transport": "tcp", "videoEncoding": "VP8", "data": sdp}),
+        json!({"handleOffer": "s1", "transport": "udp", "videoEncoding": "H264", "audioEncoding": "OPUS", "data": sdp}),
+    ];
+    for ask in &before {
+        for offer in &offers {
+            for mode in ["live", "record", "append"] {
+                let mut t = Talk::new("s1");
+                if let Some(ask) = ask {
+                    assert_eq!(t.says(ask.clone()), ["ask s1"]);
+                    assert_eq!(t.tell(Input::Available(false)), ["< isAvailable false"]);
+                }
+                assert_eq!(t.says(offer.clone()), ["publish s1 OFFER"]);
+                t.tell(Input::Described { sdp: SDP, candidates: &candidates() });
+                assert_eq!(t.says(json!({"publish": "s1", "mode": mode})), ["start"]);
+                let started = t.tell(Input::Started(About::default()));
+                assert_eq!(started, ["< NetStream.Publish.Start s1 starting"]);
+            }
+        }
+    }
+}
+
+/// A publisher that gives up at each step: whatever was asked of the node is ended, and `unpublish` is always answered.
+#[test]
+fn a_publisher_may_stop_at_each_step() {
+    for steps in 0..4 {
+        for by_word in [true, false] {
+            let mut t = Talk::new("s1");
+            let mut said = Vec::new();
+            if steps > 0 {
+                said.extend(t.says(json!({"isAvailable": "s1", "bundle": true})));
+                said.extend(t.tell(Input::Available(false)));
+            }
+            if steps > 1 {
+                said.extend(t.says(offer("s1")));
+            }
+            if steps > 2 {
+                said.extend(t.tell(Input::Described { sdp: SDP, candidates: &candidates() }));
+            }
+            if by_word {
+                let stopped = t.says(json!({"unpublish": "s1"}));
+                assert_eq!(stopped[0], "< NetStream.Unpublish.Success s1 stopping");
+                said.extend(stopped);
+            }
+            said.extend(t.tell(Input::SocketClosed));
+            assert!(t.dialect.is_gone());
+            let published = said.iter().any(|s| s.starts_with("publish "));
+            let ended = said.iter().filter(|s| s.starts_with("end ")).count();
+            assert!(ended == 1 || (!published && ended == 0), "{steps} {by_word}: {said:?}");
+        }
+    }
+}
+
+/// What is said of each failure, in full: clients show it, and scripts look for it.
+#[test]
+fn failures_are_said_in_these_words() {
+    let error = |t: &mut Talk, message: &Value| {
+        let said = t.raw(Input::Text { way: Way::Socket, text: &message.to_string() });
+        let data = &said[0]["data"];
+        assert_eq!((said.len(), &data["type"]), (1, &json!("error")), "{message}: {said:?}");
+        assert!(
+            data["status"].is_u64() && data["detail"].is_string() && data.get("code").is_none(),
+            "{said:?}"
+        );
+        data["message"].as_str().unwrap().to_owned()
+    };
+    let mut viewer = viewer(false);
+    let mut publisher = publisher();
+    for (publishes, message, words) in [
+        (true, json!([]), "the message is no JSON object"),
+        (
+            true,
+            json!({"handleOffer": "s1"}),
+            "handleOffer needs data.sdp.sdp with an SDP offer, and data.sdp.type \"offer\"",
+        ),
+        (true, offer("s1"), "this session has its offer already; renegotiation is not supported"),
+        (true, offer("s9"), "this websocket is about \"s1\", not \"s9\""),
+        (true, json!({"subscribe": "s1"}), "this websocket does not play; open another for that"),
+        (true, json!({"send": {}}), "send needs the name of a method as its member `method`"),
+        (
+            true,
+            json!({"switchChannel": "red5pro"}),
+            "there is no open data channel of that label to switch to",
+        ),
+        (
+            false,
+            json!({"requestOffer": "s1"}),
+            "this session waits for something else, or has its offer already",
+        ),
+        (
+            false,
+            json!({"handleAnswer": "s1", "data": {"sdp": {"type": "answer", "sdp": "x"}}}),
+            "there is no offer that this could answer",
+        ),
+        (false, json!({"publish": "s1"}), "this websocket does not publish; open another for that"),
+        (false, json!({"send": {"method": "m"}}), "only a publisher can send to the viewers"),
+    ] {
+        let t = if publishes { &mut publisher } else { &mut viewer };
+        assert_eq!(error(t, &message), words, "{message}");
+    }
+    let busy = Reason::peer("name_busy", "live/s1 is being published by someone else");
+    let mut t = Talk::new("s1");
+    t.says(offer("s1"));
+    let said = t.raw(Input::Failed(&busy));
+    let wanted = json!({"type": "error", "message": busy.text, "detail": "name_busy", "status": 409});
+    assert_eq!(said, [json!({"data": wanted})]);
+    let over = error(&mut t, &offer("s1"));
+    assert_eq!(over, "this session is over; open another websocket");
+}
+
 fn message() -> impl Strategy<Value = String> {
     let member = proptest::sample::select(vec![
         "isAvailable",

@@ -62,6 +62,9 @@ pub struct Advertised {
     pub webrtc: u16,
     /// TCP port for other nodes.
     pub link: u16,
+    /// TCP port of HTTP over TLS with a certificate that browsers trust; 0: there is none, and secure pages go through
+    /// the manager.
+    pub https: u16,
 }
 
 impl Advertised {
@@ -320,6 +323,8 @@ pub enum Message {
         node: NodeId,
         /// Where the origin takes links.
         link_addr: SocketAddr,
+        /// Its publisher sends: nobody else can have the name now.
+        live: bool,
     },
     /// Manager to node: nobody publishes this.
     NotFound {

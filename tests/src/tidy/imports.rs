@@ -32,7 +32,8 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("rtsp", &["wire", "media", "hub::delivery"]),
     ("rtc", &["wire", "media", "hub::delivery"]),
     ("http", &["wire", "media", "hub::delivery"]),
-    ("signalling", &["wire"]),
+    // Refusals have the statuses that HTTP has for them.
+    ("signalling", &["wire", "http::whip"]),
     ("tls", &[]),
     ("hub", &["wire", "media"]),
     ("cluster", &["wire", "media", "hub"]),

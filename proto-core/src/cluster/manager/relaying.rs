@@ -1,6 +1,7 @@
 //! Where a node pulls a stream from: its origin, or another node that relays it already.
 
 use super::{Manager, Output};
+use crate::cluster::registry::{Stream, StreamState};
 use crate::cluster::{LinkId, NodeId};
 use crate::media::key::StreamKey;
 use crate::simulation::Bug;
@@ -18,13 +19,15 @@ impl Manager {
             stream.askers.insert(asker.clone());
         }
         let via = via.or_else(|| if direct { None } else { self.relay_for(&asker, &key, now) });
-        let found = self.registry.stream(&key).and_then(|s| Some((s.epoch, via.or(s.owner.clone())?)));
+        let live = |s: &Stream| s.state == StreamState::Live;
+        let found =
+            self.registry.stream(&key).and_then(|s| Some((s.epoch, via.or(s.owner.clone())?, live(s))));
         let answer = match found {
             // An owner whose link to us broke but whose lease runs may well be within the asker's reach.
-            Some((epoch, node)) => match self.registry.node(&node) {
+            Some((epoch, node, live)) => match self.registry.node(&node) {
                 Some(n) => {
                     let link_addr = n.info.advertised.link_addr();
-                    Message::Located { req, key, epoch, node, link_addr }
+                    Message::Located { req, key, epoch, node, link_addr, live }
                 }
                 None => Message::NotFound { req, key },
             },

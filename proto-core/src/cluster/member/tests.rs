@@ -117,6 +117,7 @@ fn a_new_manager_is_told_the_highest_epoch_heard_of() {
         epoch: E2,
         node: crate::cluster::NodeId("o".to_owned()),
         link_addr: "10.0.0.1:1".parse().unwrap(),
+        live: true,
     };
     m.handle(Input::Message(located), Time::ZERO);
     m.handle(Input::Message(Message::Fence { key: key("x"), epoch: E1 }), Time::ZERO);
@@ -162,7 +163,7 @@ fn a_name_that_was_not_found_is_not_asked_for_again_for_a_second() {
     drain(&mut m);
     m.handle(locate(2), Time::from_millis(999));
     let said = drain(&mut m);
-    assert!(matches!(&said[..], [Output::Located { req: 2, result: Err(r) }] if r.code == "not_found"));
+    assert!(matches!(&said[..], [Output::Located { req: 2, result: Err(r), .. }] if r.code == "not_found"));
     m.handle(locate(3), Time::from_millis(1_000));
     assert!(matches!(drain(&mut m)[..], [Output::ToManager(Message::Locate { req: 3, .. })]));
 }

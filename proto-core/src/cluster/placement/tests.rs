@@ -41,6 +41,7 @@ pub(crate) fn info(name: &str, roles: &[Role], region: &str, capacity_mbps: u32)
             rtsps: 6,
             webrtc: 3,
             link: 4,
+            https: 0,
         },
         capacity_mbps,
         highest: crate::cluster::Epoch::default(),

@@ -10,26 +10,39 @@
 //   publishing.stop();
 //
 // The manager is asked which node to go to (that is the host that this file came from, unless `manager` says
-// otherwise), then WHIP (RFC 9725) or WHEP leads to that node. When a connection is lost, the name is taken, the
-// publisher is away or the node goes, the session tries again by itself until stop() is called.
+// otherwise), then WHIP (RFC 9725), WHEP or a websocket leads to that node; from a secure page through the manager, from
+// where it goes on in plain text. Media goes straight to the node. When a connection is lost, the name is taken, the
+// publisher is away or the node goes, the session asks the manager anew and tries again by itself until stop() is called.
+// While only the publisher or its node is away, a viewer stays where it is: its node holds it and goes on when they are
+// back.
 //
 // Options of both:
 //   manager   the manager's address, such as "https://manager.example:5443"
-//   endpoint  a WHIP or WHEP address to use, the manager is not asked then
+//   via       "whip" (the default: WHIP and WHEP) or "ws" (the websocket of the stream-manager dialect)
+//   endpoint  an address to use, of that kind; the manager is not asked then
 //   region    the region to prefer, several with commas between; strict: true takes no other
 //   query     further query parameters for manager and node, such as { token: "…" }
 //   ice       an RTCConfiguration's iceServers; none are needed, nodes have public addresses
+//   data      true: a data channel, for send() and "data" (default: with "ws" only)
 // Of publish():   bitrate  the most bits a second of the picture (default 3,000,000)
 // Of subscribe(): video    a <video> that shows the stream; delay  milliseconds to buffer (default 0)
 //
-// A session tells by events: "state", "notices", "stats" (each second), "track" (subscribe). Its fields:
+// Why WHIP and WHEP are the default: one request and its answer are all that passes before media does, nothing stays open
+// at the manager, every HTTP proxy lets them through, and a viewer without a data channel costs its node least. The
+// websocket tells more: each step by itself, and in words why something ended, at once.
+//
+// Methods: stop(); of a publisher send(method, data), to all viewers wherever they are, and mute({ muteAudio, muteVideo }),
+// which tells the viewers. Both need the data channel or the websocket.
+//
+// A session tells by events: "state", "notices", "stats" (each second), "track" (subscribe), "data" (subscribe; its
+// `detail` is { method, data }). Its fields:
 //   state    "connecting", "live", "waiting" (for a publisher), "refused" (it will not try again), "stopped"
 //   text     the same in words
 //   status   the HTTP status of the last refusal; 0: none
 //   notices  sentences for the user, such as why there is no sound
 //   sound    what the sound is made of, where the node converts it; null: it comes as it was published
 //   node     the host that it is connected to
-//   numbers  the last numbers: kbps, loss (0 to 1), rtt_ms, delay_ms, width, height, fps, video, audio (codecs)
+//   numbers  the last numbers: kbps, loss (0 to 1), rtt_ms, delay_ms, width, height, fps, video, audio (codecs), over ("udp", "tcp")
 //   pc       the RTCPeerConnection; stream: the MediaStream
 
 const HOME = new URL(import.meta.url).origin;
@@ -43,6 +56,9 @@ export class Refused extends Error {
     this.status = status;
   }
 }
+
+/** The label of the data channel on which both sides go on talking. */
+const CHANNEL = "red5pro";
 
 async function wordsOf(response) {
   const text = (await response.text().catch(() => "")).trim();
@@ -73,13 +89,16 @@ function end(resource) {
 }
 
 /**
- * Where to publish or watch: addresses to try in turn. The manager's choice comes first, its own host last, for
- * instance when it is no manager.
+ * Where to publish or watch: addresses to try in turn. The manager's choice comes first, then its proxy; only a host that
+ * is no manager is asked itself.
  */
-async function endpoints(key, action, kind, options) {
+async function endpoints(key, publishes, kind, options) {
   if (options.endpoint) return [options.endpoint];
   const manager = (options.manager || HOME).replace(/\/+$/, "");
-  const own = `${manager}/${kind}/${key}`;
+  const action = publishes ? "broadcast" : "subscribe";
+  const app = key.slice(0, key.lastIndexOf("/"));
+  const sockets = manager.replace(/^http/, "ws");
+  const own = kind === "ws" ? `${sockets}/${app}/` : `${manager}/${kind}/${key}`;
   const query = new URLSearchParams({ action, ...options.query });
   if (options.region) query.set("region", options.region);
   if (options.strict) query.set("strict", "true");
@@ -93,15 +112,127 @@ async function endpoints(key, action, kind, options) {
     return [own];
   }
   if (!response.ok) {
-    // Whoever insists on a region must not end up in another.
-    if (options.strict) throw new Refused(response.status, await wordsOf(response));
-    return [own];
+    const words = await wordsOf(response);
+    // A node that is no manager says so, and is one to publish or play at; a manager's no is a no. Whoever insists on a
+    // region must not end up in another.
+    if (!options.strict && /this node is no manager/.test(words)) return [own];
+    throw new Refused(response.status, words);
   }
   const answer = await response.json().catch(() => null);
   const url = answer?.urls?.[kind];
-  // A page from https:// may not call http://, so there only the manager's host itself is left.
-  const blocked = location.protocol === "https:" && !url?.startsWith("https:");
-  return url && !blocked && url !== own ? [url, own] : [own];
+  // A page from https:// may not talk to http://, and an old manager may name that.
+  const blocked = location.protocol === "https:" && !/^(https|wss):/.test(url ?? "");
+  // It is a manager, so its proxy can choose again if that node has gone meanwhile.
+  const proxy = `${kind === "ws" ? sockets : manager}/as/v1/proxy/${kind === "ws" ? `ws/${publishes ? "publish" : "subscribe"}` : kind}/${key}`;
+  if (!url || blocked) return [proxy];
+  return options.strict || url === own ? [url] : [url, proxy];
+}
+
+/** A copy of an address with more in its query. */
+function withQuery(address, parameters) {
+  const url = new URL(address);
+  for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
+  return url;
+}
+
+/**
+ * One conversation in the stream-manager dialect: over a websocket, then over a data channel once the node says that it
+ * has it. `heard` gets what nobody waits for: "candidate", "data", "unpublished"; `ended` why it is over.
+ */
+class Conversation {
+  #socket;
+  #channel = null;
+  #switched = false;
+  #waits = new Map();
+  #over = null;
+
+  constructor(url, heard, ended) {
+    this.heard = heard;
+    this.ended = ended;
+    if (!url) return;
+    this.#socket = new WebSocket(url);
+    this.#socket.onmessage = (event) => this.#take(event.data);
+    this.#socket.onclose = (event) => {
+      if (this.#switched) return;
+      const unopened = event.code === 1006 && `the websocket to ${url.host} was refused or broke`;
+      this.end(new Error(event.reason || unopened || `the node closed the websocket (code ${event.code})`));
+    };
+  }
+
+  /** Goes on over this channel when the node offers that; at once where there is no websocket. */
+  use(channel) {
+    this.#channel = channel;
+    this.#switched = !this.#socket;
+    channel.onmessage = (event) => this.#take(event.data);
+    channel.onclose = () => this.#switched && this.end(new Error("the node has ended the session"));
+  }
+
+  get speaks() {
+    return this.#switched ? this.#channel?.readyState === "open" : this.#socket?.readyState === WebSocket.OPEN;
+  }
+
+  say(message) {
+    if (this.speaks) (this.#switched ? this.#channel : this.#socket).send(JSON.stringify(message));
+    return this.speaks;
+  }
+
+  /** The message of this name, which may have come already; throws when that cannot be any more. */
+  wait(name, ms = 10000) {
+    const wait = this.#waits.get(name) ?? this.#wait(name);
+    if (this.#over) wait.fail(this.#over);
+    const timer = setTimeout(() => wait.fail(new Error(`the node did not answer within ${ms / 1000} s (${name})`)), ms);
+    return wait.promise.finally(() => clearTimeout(timer));
+  }
+
+  #wait(name) {
+    const wait = {};
+    wait.promise = new Promise((done, fail) => Object.assign(wait, { done, fail }));
+    // Whoever does not wait is not to hear of it as an error of the page.
+    wait.promise.catch(() => {});
+    this.#waits.set(name, wait);
+    return wait;
+  }
+
+  #take(text) {
+    let message;
+    try {
+      message = JSON.parse(text);
+    } catch {
+      return;
+    }
+    const data = message.data ?? {};
+    if (data.type === "error") {
+      // Without words they follow with the close of the websocket.
+      if (data.message) this.end(new Refused(data.status ?? 500, data.message));
+    } else if (data.sdp) this.#came(data.sdp.type, data.sdp.sdp);
+    else if (data.candidate) this.heard("candidate", data.candidate);
+    else if (message.type === "metadata") this.heard("data", { method: message.method, data: message.data });
+    else if (message.send) this.heard("data", { method: message.send.method, data: message.send.data });
+    else if (data.code === "NetConnection.DataChannel.Available") this.#switch();
+    else if (data.code === "NetStream.Play.UnpublishNotify") this.heard("unpublished");
+    else if (data.code === "NetConnection.Connect.Closed") this.end(new Error("the node has ended the session"));
+    else if (data.code) this.#came(data.code, data.message);
+  }
+
+  #came(name, value) {
+    (this.#waits.get(name) ?? this.#wait(name)).done(value);
+  }
+
+  /** From here on the websocket is not needed, so the manager has nothing to carry. */
+  #switch() {
+    if (this.#switched || this.#channel?.readyState !== "open") return;
+    this.say({ switchChannel: CHANNEL });
+    this.#switched = true;
+    this.#socket.close();
+  }
+
+  end(reason) {
+    if (this.#over) return;
+    this.#over = reason;
+    for (const wait of this.#waits.values()) wait.fail(reason);
+    this.#socket?.close();
+    this.ended(reason);
+  }
 }
 
 /** H.264 first: it is what every viewer of a cluster can get. Answers whether the browser has it. */
@@ -157,7 +288,9 @@ class Numbers {
       } else if (s.type === "remote-inbound-rtp") {
         lost += this.delta(`lost ${s.id}`, s.packetsLost ?? 0);
       } else if (s.type === "transport" && s.selectedCandidatePairId) {
-        const rtt = report.get(s.selectedCandidatePairId)?.currentRoundTripTime;
+        const pair = report.get(s.selectedCandidatePairId);
+        n.over = report.get(pair?.localCandidateId)?.protocol;
+        const rtt = pair?.currentRoundTripTime;
         if (rtt !== undefined) n.rtt_ms = rtt * 1000;
       }
     }
@@ -174,6 +307,8 @@ class Numbers {
 export class Session extends EventTarget {
   #run = null;
   #resource = null;
+  #talk = null;
+  #lost = null;
   #pause = 1000;
   #wake = () => {};
 
@@ -182,6 +317,7 @@ export class Session extends EventTarget {
     this.key = String(key).replace(/^\/+|\/+$/g, "");
     this.publishes = media !== null;
     this.options = options;
+    this.via = options.via === "ws" ? "ws" : "whip";
     this.stream = media;
     this.notices = [];
     this.sound = null;
@@ -192,7 +328,7 @@ export class Session extends EventTarget {
     this.state = "";
     this.text = "";
     this.#run = {};
-    this.#leave = () => end(this.#resource);
+    this.#leave = () => this.#part();
     addEventListener("pagehide", this.#leave);
     this.#keep(this.#run);
   }
@@ -208,15 +344,38 @@ export class Session extends EventTarget {
   #finish(state, text) {
     this.#run = null;
     removeEventListener("pagehide", this.#leave);
-    end(this.#resource);
-    this.#resource = null;
+    this.#part();
     this.pc?.close();
     this.#wake();
     this.#tell(state, text);
   }
 
-  #say(type) {
-    this.dispatchEvent(new Event(type));
+  /** Tells the node that this is over, so that it need not find out. */
+  #part() {
+    end(this.#resource);
+    this.#resource = null;
+    const talk = this.#talk;
+    this.#talk = null;
+    if (this.publishes && this.via === "ws") talk?.say({ unpublish: this.name });
+    talk?.end(new Error("stopped"));
+  }
+
+  get name() {
+    return this.key.slice(this.key.lastIndexOf("/") + 1);
+  }
+
+  /** Sends data to all viewers of what is published. Answers whether it could be sent. */
+  send(method, data) {
+    return this.publishes && (this.#talk?.say({ send: { method, data } }) ?? false);
+  }
+
+  /** Tells all viewers that the publisher's sound or picture is off, or on again; the tracks are the page's own. */
+  mute({ muteAudio = false, muteVideo = false } = {}) {
+    return this.publishes && (this.#talk?.say({ mute: { muteAudio, muteVideo } }) ?? false);
+  }
+
+  #say(type, detail) {
+    this.dispatchEvent(detail === undefined ? new Event(type) : new CustomEvent(type, { detail }));
   }
 
   #tell(state, text) {
@@ -276,14 +435,14 @@ export class Session extends EventTarget {
     try {
       if (this.publishes) this.#send(pc);
       else this.#receive(pc);
-      const [action, kind] = this.publishes ? ["broadcast", "whip"] : ["subscribe", "whep"];
-      const addresses = await endpoints(this.key, action, kind, this.options);
-      await this.#negotiate(run, pc, addresses);
+      const kind = this.via === "ws" ? "ws" : this.publishes ? "whip" : "whep";
+      const addresses = await endpoints(this.key, this.publishes, kind, this.options);
+      if (this.via === "ws") await this.#converse(run, pc, addresses);
+      else await this.#negotiate(run, pc, addresses);
       await this.#watch(run, pc);
     } finally {
+      this.#part();
       pc.close();
-      end(this.#resource);
-      this.#resource = null;
       this.node = null;
       this.numbers = null;
     }
@@ -303,8 +462,10 @@ export class Session extends EventTarget {
   #receive(pc) {
     const stream = new MediaStream();
     this.stream = stream;
-    pc.addTransceiver("video", { direction: "recvonly" });
-    pc.addTransceiver("audio", { direction: "recvonly" });
+    if (this.via !== "ws") {
+      pc.addTransceiver("video", { direction: "recvonly" });
+      pc.addTransceiver("audio", { direction: "recvonly" });
+    }
     pc.addEventListener("track", (event) => {
       stream.addTrack(event.track);
       // Live: rather a skipped frame than a growing delay.
@@ -313,13 +474,100 @@ export class Session extends EventTarget {
     });
   }
 
+  /** A conversation about this session; the first to be over tells why the session is. */
+  #converses(url) {
+    const talk = new Conversation(
+      url,
+      (what, value) => {
+        if (this.#talk !== talk) return;
+        if (what === "candidate") this.pc.addIceCandidate(value).catch(() => {});
+        else if (what === "data") this.#say("data", value);
+        else if (what === "unpublished") talk.end(new Refused(404, "The publisher has stopped"));
+      },
+      (reason) => {
+        if (this.#talk !== talk) return;
+        this.#lost = reason;
+        this.#wake();
+      },
+    );
+    this.#talk = talk;
+    this.#lost = null;
+    return talk;
+  }
+
+  /** Publishes or plays over the websocket of the stream-manager dialect. */
+  async #converse(run, pc, addresses) {
+    const id = this.publishes ? this.name : `subscriber-${crypto.getRandomValues(new Uint32Array(1))[0].toString(16)}`;
+    let unreachable = null;
+    for (const address of addresses) {
+      const url = withQuery(address, { id, ...this.options.query });
+      const talk = this.#converses(url);
+      try {
+        await talk.wait("NetConnection.Connect.Success", 5000);
+      } catch (error) {
+        talk.end(error);
+        // Refused in words is refused; a host that cannot be reached is not the last.
+        if (error instanceof Refused) throw error;
+        unreachable = error;
+        continue;
+      }
+      this.node = new URL(address).searchParams.get("host") ?? url.host;
+      const data = this.options.data ?? true;
+      // Candidates follow when the node knows what they are about.
+      const found = [];
+      let tell = (candidate) => found.push(candidate);
+      pc.addEventListener("icecandidate", ({ candidate }) => {
+        if (candidate?.candidate) tell(candidate.toJSON());
+        else if (candidate === null) tell({ type: "candidate", candidate: "" });
+      });
+      const trickle = () => {
+        tell = (candidate) => talk.say({ handleCandidate: this.name, data: { candidate } });
+        found.forEach((candidate) => tell(candidate));
+      };
+      if (this.publishes) {
+        if (data) talk.use(pc.createDataChannel(CHANNEL));
+        await pc.setLocalDescription();
+        const sdp = { type: "offer", sdp: pc.localDescription.sdp };
+        talk.say({ handleOffer: this.name, transport: "udp", data: { sdp } });
+        trickle();
+        await pc.setRemoteDescription({ type: "answer", sdp: await talk.wait("answer") });
+      } else {
+        talk.say({ requestOffer: this.name, requestId: id, transport: "udp", datachannel: data, doNotSwitch: false });
+        const offer = await talk.wait("offer");
+        await pc.setRemoteDescription({ type: "offer", sdp: offer });
+        if (/^m=application /m.test(offer)) talk.use(pc.createDataChannel(CHANNEL));
+        await pc.setLocalDescription();
+        const sdp = { type: "answer", sdp: pc.localDescription.sdp };
+        talk.say({ handleAnswer: this.name, requestId: id, data: { sdp } });
+        trickle();
+      }
+      await talk.wait("NetConnection.ICE.TrickleCompleted");
+      if (this.publishes) talk.say({ publish: this.name, mode: "live" });
+      else talk.say({ subscribe: this.name, requestId: id });
+      await talk.wait(this.publishes ? "NetStream.Publish.Start" : "NetStream.Play.Start");
+      if (this.#run !== run) throw new Error("stopped meanwhile");
+      return this.#shows();
+    }
+    throw unreachable;
+  }
+
+  /** The node has taken the session; now media must come or go. */
+  #shows() {
+    const video = this.options.video;
+    if (video && !this.publishes) {
+      video.srcObject = this.stream;
+      video.play().catch(() => {});
+    }
+    this.#tell("connecting", this.publishes ? "Connecting…" : "Connected to the node, waiting for the picture…");
+  }
+
   /** Nodes are ICE-lite and learn our address from our checks, so nothing is gathered first. */
   async #negotiate(run, pc, addresses) {
+    if (this.options.data) this.#converses(null).use(pc.createDataChannel(CHANNEL));
     await pc.setLocalDescription();
     let unreachable = null;
     for (const address of addresses) {
-      const url = new URL(address);
-      for (const [name, value] of Object.entries(this.options.query ?? {})) url.searchParams.set(name, value);
+      const url = withQuery(address, this.options.query ?? {});
       let response;
       try {
         response = await fetch(url, {
@@ -338,16 +586,10 @@ export class Session extends EventTarget {
       const answer = await response.text();
       if (this.#run !== run) throw new Error("stopped meanwhile");
       await pc.setRemoteDescription({ type: "answer", sdp: answer });
-      this.node = url.host;
+      this.node = url.searchParams.get("host") ?? url.host;
       this.sound = response.headers.get("Headwater-Sound");
       this.#note(notices(response));
-      const video = this.options.video;
-      if (video && !this.publishes) {
-        video.srcObject = this.stream;
-        video.play().catch(() => {});
-      }
-      this.#tell("connecting", this.publishes ? "Connecting…" : "Connected to the node, waiting for the picture…");
-      return;
+      return this.#shows();
     }
     throw unreachable;
   }
@@ -357,12 +599,18 @@ export class Session extends EventTarget {
     const numbers = new Numbers(pc, this.publishes ? "outbound-rtp" : "inbound-rtp");
     let silent = 0;
     let broken = 0;
+    let stood = false;
     while (this.#run === run) {
-      await this.#rest(1000);
+      if (!this.#lost) await this.#rest(1000);
       if (this.#run !== run) return;
+      // What the node says of a session that stood is no refusal of the next.
+      if (this.#lost) throw this.#lost.status === 404 ? this.#lost : new Error(this.#lost.message);
       if (["failed", "closed"].includes(pc.connectionState)) throw new Error("the connection was lost");
       broken = pc.connectionState === "connected" ? 0 : broken + 1;
-      if (broken > 10) throw new Error("no media path to the node; is its UDP port open?");
+      stood ||= broken === 0;
+      // The browser itself waits for 5 s before it says that nothing comes back.
+      if (stood && broken > 3) throw new Error("the connection to the node was lost");
+      if (broken > 10) throw new Error("no media path to the node; are its UDP and TCP ports for WebRTC open?");
       // The node ends the session when nobody came back in time; then it answers no more checks of the path.
       if (!this.publishes && silent >= 3 && broken >= 1) throw new Error("the node has ended the session");
       const n = await numbers.read();

@@ -16,7 +16,7 @@ export function shown() {
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** A session's numbers as labels and texts, always in the same order. */
-function rows({ numbers: n, node, sound }) {
+function rows({ numbers: n, node, sound, via, publishes }) {
   const rate = n.kbps >= 1000 ? `${(n.kbps / 1000).toFixed(2)} Mbit/s` : `${Math.round(n.kbps ?? 0)} kbit/s`;
   const ms = (x) => x !== undefined && `${Math.round(x)} ms`;
   return [
@@ -31,6 +31,8 @@ function rows({ numbers: n, node, sound }) {
     ["Asked again", n.nacks !== undefined && `${n.nacks} packets`],
     ["Freezes", n.freezes],
     ["Node", node],
+    ["Signalling", via === "ws" ? "websocket" : publishes ? "WHIP" : "WHEP"],
+    ["Media over", n.over?.toUpperCase()],
   ].filter(([, text]) => text !== undefined && text !== false && text !== null && text !== "");
 }
 

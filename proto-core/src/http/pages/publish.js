@@ -3,6 +3,7 @@ import { copy, el, keyFromPath, shown, showNotices, showNumbers } from "./headwa
 
 const key = keyFromPath("/publish/");
 const video = el("video");
+const query = new URLSearchParams(location.search);
 const canCapture = window.isSecureContext && !!navigator.mediaDevices?.getUserMedia;
 let live = null;
 
@@ -104,7 +105,7 @@ async function start() {
     el("go").disabled = false;
     return;
   }
-  const session = publish(key, media, { query: shown() });
+  const session = publish(key, media, { via: query.get("via"), query: shown() });
   const run = { media, session };
   live = run;
   session.addEventListener("state", () => {
@@ -155,11 +156,10 @@ if (!canCapture) {
   el("tunnel").textContent = `ssh -L ${location.port || 80}:localhost:${location.port || 80} ${location.hostname}`;
   el("source").value = "test";
 }
-const query = new URLSearchParams(location.search);
 if (["camera", "screen", "test"].includes(query.get("source"))) el("source").value = query.get("source");
 el("go").addEventListener("click", () => (live ? stop() : start()));
 el("copy").addEventListener("click", () => copy(el("watch").href, el("copy"), el("watch")));
-// For scripts and tests: ?start goes live without a press.
+// For scripts and tests: ?start goes live without a press; ?via=ws signals over a websocket (see /client.js).
 if (!window.RTCPeerConnection) {
   tell("error", "This browser has no WebRTC, so it cannot publish here.");
   el("go").disabled = true;

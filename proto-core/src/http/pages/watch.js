@@ -7,7 +7,9 @@ const video = el("video");
 document.title = `${key} · Headwater`;
 el("title").textContent = key;
 
-const session = subscribe(key, { video, query: shown() });
+// ?via=ws signals over a websocket; see /client.js.
+const via = new URLSearchParams(location.search).get("via");
+const session = subscribe(key, { video, via, query: shown() });
 
 /** What the viewer is told; the cover lies over the picture until it is live. */
 function tell() {

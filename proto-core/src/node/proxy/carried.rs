@@ -97,7 +97,7 @@ impl Node {
         let chosen = match request.query("host").filter(|h| !h.is_empty()) {
             Some(host) => match self.proxy_target(&host, &wish) {
                 Ok(node) => Some(node),
-                Err(text) => return Some(Response::text(403, text)),
+                Err((status, text)) => return Some(Response::text(status, text)),
             },
             None => None,
         };

@@ -62,7 +62,8 @@ fn published(bench: &mut Bench, n: u64, name: &str) -> Client {
         json!({"handleOffer": name, "transport": "udp", "data": {"sdp": {"sdp": offer(), "type": "offer"}}});
     let said = client.says(bench, &offered);
     let codes: Vec<&str> = said.iter().map(|m| m["data"]["code"].as_str().unwrap_or("")).collect();
-    assert_eq!(codes, ["", "", "NetConnection.ICE.TrickleCompleted"], "{said:?}");
+    // Our answer, a candidate for UDP and one for TCP.
+    assert_eq!(codes, ["", "", "", "NetConnection.ICE.TrickleCompleted"], "{said:?}");
     assert!(said[0]["data"]["sdp"]["sdp"].as_str().unwrap().contains("a=recvonly"));
     let candidate = &said[1]["data"]["candidate"];
     assert!(candidate["candidate"].as_str().unwrap().contains("127.0.0.1 8189 typ host"), "{candidate}");
@@ -129,6 +130,25 @@ fn a_publisher_by_websocket_holds_its_name_until_it_stops_or_leaves() {
 }
 
 #[test]
+fn a_name_that_is_published_on_another_node_is_not_available() {
+    let mut bench = ready();
+    super::proxy::register(&mut bench, 7, config::Role::Origin);
+    super::proxy::report_as(&mut bench, 7);
+    let client = Client::open(&mut bench, 1, "on");
+    for bundle in [true, false] {
+        let said = client.says(&mut bench, &json!({"isAvailable": "on", "bundle": bundle}));
+        assert_eq!(said, [json!({"isAvailable": true, "id": "on"})]);
+    }
+    let free = Client::open(&mut bench, 2, "free");
+    let said = free.says(&mut bench, &json!({"isAvailable": "free", "bundle": true}));
+    assert_eq!(said, [json!({"isAvailable": false, "id": "free"})]);
+    // A client that leaves before the answer leaves nothing behind.
+    free.closes(&mut bench);
+    client.closes(&mut bench);
+    assert_eq!(bench.node.signals.audit(), (0, true));
+}
+
+#[test]
 fn a_viewer_by_websocket_is_told_what_is_live_and_gets_an_offer() {
     let mut bench = ready();
     let _publisher = published(&mut bench, 1, "s1");
@@ -144,7 +164,7 @@ fn a_viewer_by_websocket_is_told_what_is_live_and_gets_an_offer() {
     assert!(sdp.contains("a=setup:actpass") && sdp.contains("a=sendonly"), "{sdp}");
     let answer = json!({"handleAnswer": "s1", "data": {"sdp": {"sdp": answer_sdp("1"), "type": "answer"}}});
     let said = viewer.says(&mut bench, &answer);
-    assert_eq!(said[1]["data"]["code"], "NetConnection.ICE.TrickleCompleted", "{said:?}");
+    assert_eq!(said[2]["data"]["code"], "NetConnection.ICE.TrickleCompleted", "{said:?}");
     let said = viewer.says(&mut bench, &json!({"subscribe": "s1", "requestId": "subscriber-1"}));
     assert_eq!((&said[0]["data"]["message"], &said[1]["type"]), (&json!("s1 starting"), &json!("metadata")));
     viewer.closes(&mut bench);

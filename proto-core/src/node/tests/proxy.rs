@@ -23,7 +23,12 @@ fn manager(change: impl FnOnce(&mut Config)) -> Bench {
     bench
 }
 
-fn register(bench: &mut Bench, n: u8, role: config::Role) {
+pub(super) fn register(bench: &mut Bench, n: u8, role: config::Role) {
+    register_with(bench, n, role, 0);
+}
+
+/// As [`register`], a node whose HTTPS on port `https` browsers trust.
+fn register_with(bench: &mut Bench, n: u8, role: config::Role, https: u16) {
     let ip = IpAddr::from([10, 0, 0, n]);
     let advertised = Advertised {
         public: ip,
@@ -35,6 +40,7 @@ fn register(bench: &mut Bench, n: u8, role: config::Role) {
         rtsps: 8555,
         webrtc: 8189,
         link: 5090,
+        https,
     };
     let info = NodeInfo {
         id: NodeId(format!("n{n}")),
@@ -58,12 +64,17 @@ fn say(bench: &mut Bench, n: u8, message: Message) {
 
 /// The nodes report, so that their leases run on. The origin publishes `live/on`.
 fn report(bench: &mut Bench) {
+    report_as(bench, 1);
+    say(bench, 2, Message::Report(Report::default()));
+}
+
+/// Node `n` reports that `live/on` is published there.
+pub(super) fn report_as(bench: &mut Bench, n: u8) {
     let about = crate::wire::link::StreamFacts::default();
     let key = StreamKey::parse("live/on").unwrap();
     let epoch = crate::cluster::Epoch { term: 1, count: 1 };
     let on = crate::wire::link::StreamReport { key, epoch, silent: false, live: true, viewers: 0, about };
-    say(bench, 1, Message::Report(Report { streams: vec![on], ..Report::default() }));
-    say(bench, 2, Message::Report(Report::default()));
+    say(bench, n, Message::Report(Report { streams: vec![on], ..Report::default() }));
 }
 
 /// Asks for a websocket at `target` on a connection of its own.
@@ -432,6 +443,26 @@ fn limits_are_kept_and_operators_see_and_end_what_runs() {
         listed.contains("\"id\":\"proxy-1\"") && listed.contains("\"target\":\"10.0.0.1:5080\""),
         "{listed}"
     );
+    // In both generations of the dialect.
+    for list in ["/streammanager/api/4.0/admin/proxy/clients", "/as/v1/admin/rtcproxy"] {
+        let listed = bench.get(asks, list);
+        for part in [
+            "\"id\":\"proxy-1\",\"targetPort\":5080,\"targetHost\":\"10.0.0.1\",\"targetApp\":\"/live\"",
+            "\"clientConnected\":true,\"proxyConnected\":true,\"clientUserAgent\":\"\"",
+            "\"clientAddress\":\"192.0.2.1\",\"secureClient\":false,\"creationTime\":",
+        ] {
+            assert!(listed.contains(part), "{listed}");
+        }
+    }
+    let one = bench.get(asks, "/streammanager/api/4.0/admin/proxy/clients/proxy-1");
+    assert!(one.contains("{\"id\":\"proxy-1\""), "{one}");
+    let absent = bench.get(asks, "/streammanager/api/4.0/admin/proxy/clients/proxy-9");
+    assert!(absent.starts_with("HTTP/1.1 404") && absent.contains("errorMessage"), "{absent}");
+    for kick in ["/streammanager/api/4.0/admin/proxy/clients/proxy-1", "/as/v1/admin/rtcproxy/proxy-1"] {
+        let kick = format!("DELETE {kick} HTTP/1.1\r\nHost: m\r\n\r\n");
+        let said = bench.tell(Input::Received { conn: asks, bytes: kick.as_bytes() });
+        assert!(text_of(&said, asks).starts_with("HTTP/1.1 403"), "not from elsewhere: {said:?}");
+    }
     assert!(bench.node.kick_proxy("proxy-1") && !bench.node.kick_proxy("proxy-1"));
     let said = bench.tell(Input::Tick);
     assert_eq!(as_client(&said, conn).1, Some(code::POLICY));
@@ -590,5 +621,64 @@ fn whip_and_whep_are_carried_to_their_node_and_back() {
     let dialled = dials(&said)[0];
     let said = bench.tell(Input::Closed { conn, reason: Reason::peer("reset", "") });
     assert!(closed(&said, dialled.0));
+    assert_eq!(bench.node.verify(), Ok(()));
+}
+
+#[test]
+fn who_asks_over_tls_is_answered_with_secure_addresses() {
+    let mut bench = manager(|_| {});
+    register_with(&mut bench, 3, config::Role::Edge, 8443);
+    let conn = bench.accept(1, Service::Http);
+    let mut ask = |path: &str, more: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: sm.example\r\n{more}\r\n");
+        let said = bench.tell(Input::Received { conn, bytes: head.as_bytes() });
+        let text = text_of(&said, conn);
+        let body = text.split("\r\n\r\n").nth(1).unwrap_or_default();
+        serde_json::from_str::<serde_json::Value>(body).unwrap_or_else(|e| panic!("{e}: {text}"))
+    };
+    // A TLS proxy of the operator's says so; without it the answer is as it was.
+    let secure = "X-Forwarded-Proto: https\r\n";
+    for (path, at) in [
+        (format!("{EVENT}/new?action=broadcast"), None),
+        ("/as/v1/streams/stream/default/publish/live/new".to_owned(), Some(0)),
+    ] {
+        let urls = |answer: serde_json::Value| match at {
+            None => answer["urls"].clone(),
+            Some(n) => answer[n]["urls"].clone(),
+        };
+        let plain = urls(ask(&path, ""));
+        assert_eq!(plain["whip"], "http://10.0.0.1:5080/whip/live/new");
+        assert_eq!(plain["ws"], "ws://10.0.0.1:5080/live/");
+        let through = urls(ask(&path, secure));
+        assert_eq!(through["whip"], "https://sm.example/as/v1/proxy/whip/live/new?host=10.0.0.1");
+        assert_eq!(through["ws"], "wss://sm.example/as/v1/proxy/ws/publish/live/new?host=10.0.0.1");
+        assert_eq!(through["publish"], "https://sm.example/publish/live/new");
+    }
+    let both = ask(&format!("{EVENT}/on?action=subscribe&endpoints=2"), secure);
+    let of = |host: &str| both.as_array().unwrap().iter().find(|n| n["serverAddress"] == host).unwrap();
+    let through = &of("10.0.0.2")["urls"];
+    assert_eq!(through["ws"], "wss://sm.example/as/v1/proxy/ws/subscribe/live/on?host=10.0.0.2");
+    // A node with a certificate that browsers trust needs nobody between.
+    let direct = &of("10.0.0.3")["urls"];
+    assert_eq!(direct["whep"], "https://10.0.0.3:8443/whep/live/on");
+    assert_eq!(direct["ws"], "wss://10.0.0.3:8443/live/");
+    let odd = "X-Forwarded-Proto: https\r\nX-Note: \r\n";
+    assert_eq!(ask(&format!("{EVENT}/on?action=subscribe"), odd)["name"], "on");
+}
+
+#[test]
+fn a_node_that_went_after_it_was_given_out_is_told_of_in_words() {
+    let mut bench = manager(|_| {});
+    let asks = bench.accept(1, Service::Http);
+    assert!(bench.get(asks, &format!("{EVENT}/s1?action=broadcast")).contains("10.0.0.1"));
+    bench.later(Duration::from_millis(bench.node.limits.lease_ms + 100));
+    let (conn, said) = open(&mut bench, 2, "/as/v1/proxy/ws/publish/live/s1?id=s1&host=10.0.0.1");
+    let (texts, ended) = as_client(&said, conn);
+    assert!(texts.len() == 1 && texts[0].contains("NetConnection.Connect.Failed"), "{said:?}");
+    assert_eq!(ended, Some(code::TRY_AGAIN));
+    let post = "POST /as/v1/proxy/whip/live/s1?host=10.0.0.1 HTTP/1.1\r\nHost: m\r\nContent-Type: \
+                application/sdp\r\nContent-Length: 3\r\n\r\nv=0";
+    let said = bench.tell(Input::Received { conn: asks, bytes: post.as_bytes() });
+    assert!(text_of(&said, asks).starts_with("HTTP/1.1 503"), "{said:?}");
     assert_eq!(bench.node.verify(), Ok(()));
 }

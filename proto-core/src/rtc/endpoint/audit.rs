@@ -62,6 +62,11 @@ impl Endpoint {
         Broken::unless(known == paths, "S7", || {
             format!("{known} addresses lead to WebRTC sessions, which have {paths}")
         })?;
+        let lost =
+            self.streams.iter().find(|(_, s)| s.session.is_some_and(|id| !self.sessions.contains_key(&id)));
+        Broken::unless(lost.is_none(), "S7", || {
+            format!("a TCP connection of a WebRTC session that is gone: {:?}", lost.map(|(conn, _)| conn))
+        })?;
         let of_ips: usize = self.handshakes.values().sum();
         Broken::unless(handshaking == self.handshaking && handshaking == of_ips, "S7", || {
             format!(

@@ -2,11 +2,11 @@
 //! each, so a key frame reaches all of them side by side, none gets hundreds of packets in one burst, and what is made in
 //! one turn of the loop stays small enough for the processor's caches.
 
-use super::{Endpoint, SessionId};
+use super::{Endpoint, POOL, Session, SessionId};
 use crate::error::Reason;
 use crate::guard::{guard, strike};
 use crate::hub::delivery::Delivery;
-use crate::io::Batch;
+use crate::io::{Batch, ConnId, SocketId};
 use crate::rtc::peer::PeerEvent;
 use crate::rtc::talk::Talk;
 use crate::rtc::viewer::Turn;
@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 
 /// Packets that one viewer gets in its turn.
 const SLICE: usize = 16;
+/// The most bytes of one.
+const PACKET: usize = 1_500;
 /// A batch leaves once it has so many bytes.
 const BATCH_BYTES: usize = 192 << 10;
 /// More than one viewer's turn can add: its slice, sound and a report.
@@ -54,7 +56,9 @@ impl Endpoint {
     pub(super) fn deliver(&mut self, id: SessionId, delivery: &Delivery, now: Time) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Talk::Lean(viewer) = &mut session.talk else {
-            self.with(id, now, |p| p.deliver(delivery, now));
+            if !self.behind(id, delivery) {
+                self.with(id, now, |p| p.deliver(delivery, now));
+            }
             return;
         };
         session.told += 1;
@@ -95,7 +99,7 @@ impl Endpoint {
 
     /// Fills a batch with what viewers wait to send, each in its turn.
     pub(super) fn fan_out(&mut self) {
-        let Some((socket, most)) = self.socket else { return };
+        let (socket, most) = self.socket.unwrap_or((SocketId(0), 1));
         let most = self.segments(most);
         let now = self.now;
         while self.fan.budget > 0
@@ -103,6 +107,10 @@ impl Endpoint {
         {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             let Talk::Lean(viewer) = &mut session.talk else { continue };
+            if let Some(conn) = viewer.over() {
+                self.fan_out_framed(id, conn);
+                continue;
+            }
             let pool = &mut self.pool;
             let batch =
                 self.batch.get_or_insert_with(|| pool.pop().unwrap_or_else(|| Box::new(Batch::new(socket))));
@@ -134,6 +142,35 @@ impl Endpoint {
             if self.batch.as_ref().is_some_and(|b| b.buf.len() >= BATCH_BYTES) {
                 return;
             }
+        }
+    }
+
+    /// As [`Endpoint::fan_out`], for one viewer over TCP. Without room on its connection it waits until there is some.
+    fn fan_out_framed(&mut self, id: SessionId, conn: ConnId) {
+        let (room, now) = (self.stream_left(conn) >= SLICE * PACKET, self.now);
+        let mut batch = self.pool.pop().unwrap_or_else(|| Box::new(Batch::new(SocketId(0))));
+        let Some(Session { talk: Talk::Lean(viewer), ready, .. }) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let scratch = &mut self.fan.scratch;
+        let turn = if room { guard(|| viewer.send(&mut batch, scratch, (SLICE, 1), now)) } else { Ok(Turn::Idle) };
+        *ready = turn == Ok(Turn::More);
+        let (again, closed) = (*ready, viewer.closed());
+        match turn {
+            Ok(_) => {
+                self.fan.budget = self.fan.budget.saturating_sub(batch.buf.len());
+                self.stage_batch(conn, &batch);
+                if again {
+                    self.fan.ready.push_back(id);
+                } else if closed {
+                    self.with(id, now, |_| ());
+                }
+            }
+            Err(reason) => self.broke(id, reason),
+        }
+        batch.clear();
+        if self.pool.len() < POOL {
+            self.pool.push(batch);
         }
     }
 }

@@ -18,8 +18,11 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite};
 use str0m::{Candidate, Event, Input as RtcInput, Output as RtcOutput, Rtc};
 
+mod answers;
 mod loss;
 mod offers;
+mod races;
+mod tcp;
 
 const SERVER: &str = "192.0.2.1:8189";
 const CLIENT: &str = "198.51.100.7:40000";
@@ -54,9 +57,9 @@ struct Browser {
 }
 
 impl Browser {
-    fn new(start: Instant, direction: Direction, audio: bool) -> (Browser, String) {
+    fn new(start: Instant, direction: Direction, audio: bool, candidate: Candidate) -> (Browser, String) {
         let mut rtc = Rtc::builder().set_rtp_mode(true).build(start);
-        rtc.add_local_candidate(Candidate::host(addr(CLIENT), "udp").unwrap());
+        rtc.add_local_candidate(candidate);
         let mut changes = rtc.sdp_api();
         let video = changes.add_media(MediaKind::Video, direction, None, None, None);
         let audio = audio.then(|| changes.add_media(MediaKind::Audio, direction, None, None, None));
@@ -126,6 +129,8 @@ struct World {
     events: Vec<(Time, SessionId, PeerEvent)>,
     sent_to: BTreeMap<SocketAddr, usize>,
     sources: Vec<Option<IpAddr>>,
+    /// The browser's TCP connection, if it comes that way.
+    tcp: Option<tcp::Line>,
 }
 
 fn endpoint(start: Instant, limits: Limits) -> Endpoint {
@@ -144,8 +149,12 @@ fn endpoint(start: Instant, limits: Limits) -> Endpoint {
 
 impl World {
     fn new(limits: Limits, direction: Direction, audio: bool) -> (World, String) {
+        World::with(limits, direction, audio, Candidate::host(addr(CLIENT), "udp").unwrap())
+    }
+
+    fn with(limits: Limits, direction: Direction, audio: bool, candidate: Candidate) -> (World, String) {
         let start = base();
-        let (browser, offer) = Browser::new(start, direction, audio);
+        let (browser, offer) = Browser::new(start, direction, audio, candidate);
         let world = World {
             start,
             now: Time::ZERO,
@@ -158,6 +167,7 @@ impl World {
             events: Vec::new(),
             sent_to: BTreeMap::new(),
             sources: Vec::new(),
+            tcp: None,
         };
         (world, offer)
     }
@@ -202,6 +212,7 @@ impl World {
                     }
                     self.endpoint.handle(Input::Recycle(batch), self.now);
                 }
+                other => self.on_the_line(other),
             }
         }
         for (src, dst, bytes) in self.browser.drain() {
@@ -210,6 +221,10 @@ impl World {
     }
 
     fn arrive(&mut self, remote: SocketAddr, bytes: &[u8]) {
+        if let Some(line) = &self.tcp {
+            let input = Input::Framed { conn: line.conn, local: addr(SERVER), remote, bytes };
+            return self.endpoint.handle(input, self.now);
+        }
         let input =
             Input::Datagram { socket: SocketId(1), local: addr(SERVER), remote, stride: bytes.len(), bytes };
         self.endpoint.handle(input, self.now);
@@ -234,7 +249,8 @@ impl World {
                     self.arrive(src, &bytes);
                 } else if dst == self.browser.address {
                     // Behind its translator the browser knows itself by one address only.
-                    let receive = Receive::new(Protocol::Udp, src, addr(CLIENT), &bytes).unwrap();
+                    let how = if self.tcp.is_some() { Protocol::Tcp } else { Protocol::Udp };
+                    let receive = Receive::new(how, src, addr(CLIENT), &bytes).unwrap();
                     self.browser.rtc.handle_input(RtcInput::Receive(self.instant(), receive)).unwrap();
                 }
             } else if server == Some(next) {
@@ -690,7 +706,7 @@ fn closing_says_goodbye_and_a_goodbye_closes() {
 fn a_defect_in_one_session_costs_that_session_only() {
     let (mut w, id) = World::publisher();
     w.connect();
-    let (_, offer) = Browser::new(w.start, Direction::RecvOnly, false);
+    let (_, offer) = World::new(Limits::default(), Direction::RecvOnly, false);
     let other = w.endpoint.play(from(&offer, &[addr(SERVER)]), &tracks(), w.now).unwrap().session;
     match &mut w.endpoint.sessions.get_mut(&id).unwrap().talk {
         Talk::Whole(peer) => peer.explode = true,
@@ -763,35 +779,4 @@ fn a_flood_of_handshake_datagrams_takes_its_share_of_a_turn_only() {
     assert!(w.endpoint.drops().handshake_queue >= 1_000 - 512 - 20);
     assert_eq!(w.endpoint.deadline().map(|d| d.why), Some("handshakes"));
     w.connect();
-}
-
-#[test]
-fn aac_is_refused_in_the_answer_and_the_reason_is_given() {
-    let (mut w, offer) = World::new(Limits::default(), Direction::RecvOnly, true);
-    let aac = CodecParams::Aac { asc: Bytes::from_static(&[0x12, 0x10]), rate: 44_100, channels: 2 };
-    let tracks = [(TrackId::VIDEO, h264()), (TrackId::AUDIO, config(aac))];
-    let playing = w.endpoint.play(from(&offer, &[addr(SERVER)]), &tracks, w.now).unwrap();
-    assert!(playing.no_sound.unwrap().contains("AAC"));
-    let audio = playing.answer.split("m=").find(|s| s.starts_with("audio")).unwrap();
-    assert!(audio.starts_with("audio 0 ") && audio.contains("a=inactive"), "{audio}");
-    w.browser.answer(&playing.answer);
-    w.connect();
-    let error = w.endpoint.play(from(&offer, &[addr(SERVER)]), &tracks[1..], w.now).unwrap_err();
-    assert_eq!(error.code, "nothing_to_play");
-}
-
-#[test]
-fn user_names_carry_the_loop_and_a_spurious_tick_changes_nothing() {
-    let (mut w, id) = World::publisher();
-    assert_eq!(format!("{id}"), "rtc-3.0");
-    let session = w.endpoint.sessions.values().next().unwrap();
-    assert!(session.ufrag.starts_with("03"));
-    w.connect();
-    while w.endpoint.poll().is_some() {}
-    let before = w.endpoint.deadline();
-    for _ in 0..10 {
-        w.endpoint.handle(Input::Tick, w.now);
-        assert!(w.endpoint.poll().is_none());
-    }
-    assert_eq!(w.endpoint.deadline(), before);
 }

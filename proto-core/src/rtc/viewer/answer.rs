@@ -5,7 +5,6 @@ use crate::error::Reason;
 use crate::rtc::codecs;
 use crate::rtc::sdp::Prepared;
 use std::fmt::Write;
-use std::net::SocketAddr;
 use str0m::{Candidate, IceCreds};
 
 /// A viewer's offer as far as it matters here.
@@ -101,7 +100,7 @@ impl Offered {
         creds: &IceCreds,
         fingerprint: &[u8; 32],
         cname: &str,
-        candidates: &[SocketAddr],
+        candidates: &[Candidate],
     ) -> Result<String, Reason> {
         let mut out = "v=0\r\n".to_owned();
         let print = fingerprint.iter().map(|b| format!("{b:02X}")).collect::<Vec<_>>().join(":");
@@ -118,15 +117,7 @@ impl Offered {
                 "m={kind} 9 UDP/TLS/RTP/SAVPF {listed}\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\n"
             );
             if n == 0 {
-                for address in candidates {
-                    let candidate = Candidate::host(*address, "udp").map_err(|e| {
-                        Reason::local(
-                            "bad_candidate",
-                            format!(
-                                "{address} cannot be offered to WebRTC peers ({e}); set advertise.public"
-                            ),
-                        )
-                    })?;
+                for candidate in candidates {
                     let _ = write!(out, "a={}\r\n", candidate.to_sdp_string().trim_start_matches("a="));
                 }
             }

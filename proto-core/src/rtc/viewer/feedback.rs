@@ -1,12 +1,12 @@
 //! What viewers say of what they get (RTCP in), and what they are told (RTCP out).
 
 use super::{PeerEvent, Verdict, Viewer};
+use crate::rtc::path::Path;
 use crate::time::Time;
 use crate::wire::rtcp::{self, Block, Packet, SenderInfo};
 use crate::wire::rtcp_feedback::put_delay;
 use crate::wire::rtcp_reports::ntp_of;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 /// Requests for lost packets that may wait for their turn; a viewer that lost more needs a key frame, and asks for one.
 const AGAIN_MAX: usize = 1_024;
@@ -176,23 +176,23 @@ impl Viewer {
         sealer.rtcp(plain, out).is_ok()
     }
 
-    fn say(&mut self, plain: &[u8], local: SocketAddr, remote: SocketAddr) {
+    fn say(&mut self, plain: &[u8], path: Path) {
         let Some(sealer) = &mut self.sealer else { return };
         let mut sealed = Vec::with_capacity(plain.len() + 32);
         if sealer.rtcp(plain, &mut sealed).is_ok() {
             self.stats.bytes_out += sealed.len() as u64;
-            self.sent.push_back((local, remote, sealed));
+            self.sent.push_back((path, sealed));
         }
     }
 
     /// Says that nothing more comes (RFC 3550, 6.6).
-    pub(super) fn goodbye(&mut self, local: SocketAddr, remote: SocketAddr) {
+    pub(super) fn goodbye(&mut self, path: Path) {
         let sources: Vec<u32> = self.lanes.iter().flatten().map(|l| l.ssrc).collect();
         let Some(first) = sources.first() else { return };
         let mut plain = vec![2 << 6, 201, 0, 1];
         plain.extend_from_slice(&first.to_be_bytes());
         rtcp::put_description(&mut plain, &sources, self.cname.as_bytes());
         rtcp::put_goodbye(&mut plain, &sources);
-        self.say(&plain, local, remote);
+        self.say(&plain, path);
     }
 }

@@ -10,6 +10,7 @@ mod path;
 
 use super::dtls::Identity;
 use super::egress::render;
+use super::path::Path;
 use super::peer::{PeerEvent, Sent, SessionStats, Setup, Verdict, instant, peer_closed};
 use super::srtp::{self, Opener, Sealer};
 use crate::error::Reason;
@@ -27,7 +28,6 @@ use feedback::{Again, ReportClock};
 use lane::{Fits, Lane};
 use path::Nominated;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use str0m::IceCreds;
@@ -55,6 +55,7 @@ struct Waiting {
     timestamp: u32,
     /// The next packet.
     next: u32,
+    since: Time,
 }
 
 /// What became of a turn of sending.
@@ -110,7 +111,8 @@ impl Viewer {
     /// # Errors
     /// The offer cannot be answered, or DTLS cannot be begun.
     pub(super) fn open(setup: Setup<'_>, rng: &mut Rng) -> Result<(Viewer, String), Reason> {
-        let Setup { prepared, identity, limits, candidates, creds, base, now, .. } = setup;
+        let Setup { prepared, identity, limits, candidates, tcp_ports, creds, base, now, .. } = setup;
+        let candidates = crate::rtc::path::candidates(candidates, tcp_ports)?;
         let offered = Offered::read(prepared)?;
         // Four that differ, and none is 0.
         let ssrc = (rng.u32() | 4) & !3;
@@ -122,7 +124,7 @@ impl Viewer {
         let crypto = identity.crypto().clone();
         let ours = crypto.sha256_provider.sha256(&identity.certificate().certificate);
         let [video, audio] = &lanes;
-        let answer = offered.answer([video.as_ref(), audio.as_ref()], &creds, &ours, &cname, candidates)?;
+        let answer = offered.answer([video.as_ref(), audio.as_ref()], &creds, &ours, &cname, &candidates)?;
         let dtls = handshake(identity, offered.waits, instant(base, now))?;
         let viewer = Viewer {
             lanes,
@@ -174,18 +176,12 @@ impl Viewer {
     }
 
     /// Takes DTLS or RTCP from a path that the peer has proven to be its own.
-    pub(super) fn datagram(
-        &mut self,
-        local: SocketAddr,
-        remote: SocketAddr,
-        datagram: &[u8],
-        now: Time,
-    ) -> Verdict {
+    pub(super) fn datagram(&mut self, path: Path, datagram: &[u8], now: Time) -> Verdict {
         #[cfg(test)]
         assert!(!self.explode, "told to");
         let Some(first) = datagram.first() else { return Verdict::Unauthentic };
         self.stats.bytes_in += datagram.len() as u64;
-        if let Some(nominated) = self.nominated.as_mut().filter(|n| n.remote == remote) {
+        if let Some(nominated) = self.nominated.as_mut().filter(|n| n.path.same_end(&path)) {
             nominated.heard = now;
         }
         if first >> 6 == 2 {
@@ -197,18 +193,18 @@ impl Viewer {
                 .get_or_insert_with(|| Reason::peer("webrtc_error", "the DTLS session of the viewer broke"));
             self.closed = true;
         }
-        self.shake(local, remote, now);
+        self.shake(path, now);
         Verdict::Taken
     }
 
     /// Takes out what DTLS says; its records leave on the path that is given.
-    fn shake(&mut self, local: SocketAddr, remote: SocketAddr, now: Time) {
+    fn shake(&mut self, path: Path, now: Time) {
         let mut buf = [0; RECORD];
         loop {
             match self.dtls.poll_output(&mut buf) {
                 DtlsOutput::Packet(packet) => {
                     self.stats.bytes_out += packet.len() as u64;
-                    self.sent.push_back((local, remote, packet.to_vec()));
+                    self.sent.push_back((path, packet.to_vec()));
                 }
                 DtlsOutput::PeerCert(certificate) => {
                     self.proven = self.crypto.sha256_provider.sha256(certificate) == self.fingerprint;
@@ -261,7 +257,7 @@ impl Viewer {
             self.connected = true;
             self.heard = now;
             self.next_report = now;
-            self.events.push_back(PeerEvent::Connected { remote: nominated.remote });
+            self.events.push_back(PeerEvent::Connected { remote: nominated.path.remote() });
         }
     }
 
@@ -287,9 +283,12 @@ impl Viewer {
             self.stats.frames_unsent += 1;
             return false;
         }
+        let behind = self.limits.ice_tcp_behind_ms;
+        let waits_long = |w: &Waiting| now.since(w.since).as_millis() as u64 >= behind;
+        let late = self.over().is_some() && self.waiting.iter().filter_map(VecDeque::front).any(waits_long);
         let (waiting, most) =
             (self.waiting.iter().map(VecDeque::len).sum::<usize>(), self.limits.rtc_viewer_frames);
-        if waiting >= most {
+        if late || waiting >= most {
             self.overflow(kind);
             return true;
         }
@@ -301,7 +300,7 @@ impl Viewer {
         if let (Some(Some(lane)), Some(waiting)) = (self.lanes.get_mut(kind), self.waiting.get_mut(kind)) {
             lane.started = true;
             let timestamp = lane.timestamp(pts);
-            waiting.push_back(Waiting { frame: frame.clone(), timestamp, next: 0 });
+            waiting.push_back(Waiting { frame: frame.clone(), timestamp, next: 0, since: now });
         }
         true
     }
@@ -340,7 +339,7 @@ impl Viewer {
         now: Time,
     ) -> Turn {
         let Some(nominated) = &self.nominated else { return Turn::Idle };
-        let (source, destination) = (Some(nominated.local.ip()), nominated.remote);
+        let (source, destination) = (Some(nominated.path.local().ip()), nominated.path.remote());
         let Some(sealer) = &mut self.sealer else { return Turn::Idle };
         if self.closed || self.limits.rtc_consent_ms <= now.since(self.heard).as_millis() as u64 {
             // RFC 7675: without consent nothing leaves; the session ends at its deadline.
@@ -445,10 +444,10 @@ impl Viewer {
     /// Ends the session: says goodbye, then `Closed`.
     pub(super) fn close(&mut self, reason: Reason, now: Time) {
         self.closing.get_or_insert(reason);
-        if let Some(Nominated { local, remote, .. }) = self.nominated.clone() {
-            self.goodbye(local, remote);
+        if let Some(Nominated { path, .. }) = self.nominated.clone() {
+            self.goodbye(path);
             if self.dtls.close().is_ok() && self.dtls.handle_timeout(instant(self.base, now)).is_ok() {
-                self.shake(local, remote, now);
+                self.shake(path, now);
             }
         }
         self.closed = true;
@@ -474,7 +473,7 @@ impl Viewer {
         if self.dtls_deadline <= now {
             let _ = self.dtls.handle_timeout(instant(self.base, now));
             match self.nominated.clone() {
-                Some(Nominated { local, remote, .. }) => self.shake(local, remote, now),
+                Some(Nominated { path, .. }) => self.shake(path, now),
                 // Nobody to shake hands with yet.
                 None => self.dtls_deadline = now + REPORT_INTERVAL,
             }

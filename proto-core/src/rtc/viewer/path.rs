@@ -2,10 +2,11 @@
 //! nominates is where media goes.
 
 use super::Viewer;
+use crate::io::ConnId;
+use crate::rtc::path::Path;
 use crate::rtc::peer::{MOVED, Verdict};
 use crate::time::Time;
 use is::stun::StunMessage;
-use std::net::SocketAddr;
 
 /// Room for an answer: header, mapped address, integrity, fingerprint.
 const ANSWER: usize = 128;
@@ -13,8 +14,7 @@ const ANSWER: usize = 128;
 /// The pair that the peer chose.
 #[derive(Clone, Debug)]
 pub(super) struct Nominated {
-    pub(super) local: SocketAddr,
-    pub(super) remote: SocketAddr,
+    pub(super) path: Path,
     /// What the peer said the pair is worth to it.
     pub(super) priority: u32,
     /// When the peer was last heard on it.
@@ -23,14 +23,7 @@ pub(super) struct Nominated {
 
 impl Viewer {
     /// Takes a STUN message whose user name is ours.
-    pub(in crate::rtc) fn check(
-        &mut self,
-        local: SocketAddr,
-        remote: SocketAddr,
-        room: bool,
-        datagram: &[u8],
-        now: Time,
-    ) -> Verdict {
+    pub(in crate::rtc) fn check(&mut self, path: Path, room: bool, datagram: &[u8], now: Time) -> Verdict {
         let crypto = self.crypto.clone();
         let hmac = |key: &[u8], parts: &[&[u8]]| crypto.sha1_hmac_provider.sha1_hmac(key, parts);
         let password = self.password.as_bytes();
@@ -44,16 +37,16 @@ impl Viewer {
         self.heard = now;
         self.stats.bytes_in += datagram.len() as u64;
         let mut answer = vec![0; ANSWER];
-        let reply = StunMessage::binding_reply(check.trans_id(), remote);
+        let reply = StunMessage::binding_reply(check.trans_id(), path.remote());
         if let Ok(len) = reply.to_bytes(Some(password), &mut answer, hmac) {
             answer.truncate(len);
             self.stats.bytes_out += len as u64;
-            self.sent.push_back((local, remote, answer));
+            self.sent.push_back((path, answer));
         }
-        self.nominate(local, remote, check.prio().unwrap_or(0), check.use_candidate(), now);
+        self.nominate(path, check.prio().unwrap_or(0), check.use_candidate(), now);
         if self.client && !self.shaken {
             // We begin the handshake, as soon as there is somebody to shake hands with.
-            self.shake(local, remote, now);
+            self.shake(path, now);
         } else {
             self.connect(now);
         }
@@ -62,12 +55,24 @@ impl Viewer {
 
     /// Among pairs that the peer nominates the one counts that is worth most to it (RFC 8445, 8.1.1), but a peer that was
     /// not heard on its pair for a while has moved: its translator forgot it, or it is in another network.
-    fn nominate(&mut self, local: SocketAddr, remote: SocketAddr, priority: u32, nominates: bool, now: Time) {
+    fn nominate(&mut self, path: Path, priority: u32, nominates: bool, now: Time) {
         match &mut self.nominated {
-            Some(n) if (n.local, n.remote) == (local, remote) => n.heard = now,
+            Some(n) if n.path == path => n.heard = now,
             Some(n) if !nominates || (priority <= n.priority && now.since(n.heard) < MOVED) => {}
             None if !nominates => {}
-            _ => self.nominated = Some(Nominated { local, remote, priority, heard: now }),
+            _ => self.nominated = Some(Nominated { path, priority, heard: now }),
+        }
+    }
+
+    /// The TCP connection that the peer chose as its path, if it is one.
+    pub(in crate::rtc) fn over(&self) -> Option<ConnId> {
+        self.nominated.as_ref().and_then(|n| n.path.conn())
+    }
+
+    /// A TCP connection of the peer's is gone: the next path that it chooses is taken at once.
+    pub(in crate::rtc) fn lost(&mut self, conn: ConnId) {
+        if let Some(n) = self.nominated.as_mut().filter(|n| n.path.conn() == Some(conn)) {
+            n.priority = 0;
         }
     }
 }

@@ -151,26 +151,26 @@ fn push<T>(list: &mut Vec<T>, value: T) -> Result<(), Malformed> {
 #[derive(Default)]
 struct Parts {
     id: u64,
-    flag: bool,
     key: Option<StreamKey>,
     epoch: Option<Epoch>,
     node: Option<NodeId>,
     addr: Option<SocketAddr>,
     first: String,
     second: String,
+    flag: bool,
 }
 
 /// What a tag of a simple message means.
 #[derive(Clone, Copy)]
 enum Part {
     Id,
-    Flag,
     Key,
     Epoch,
     Node,
     Addr,
     First,
     Second,
+    Flag,
 }
 
 fn parts(mut rest: Bytes, layout: &[Part]) -> Result<Parts, Malformed> {
@@ -178,13 +178,13 @@ fn parts(mut rest: Bytes, layout: &[Part]) -> Result<Parts, Malformed> {
     while let Some((tag, value)) = next_field(&mut rest)? {
         match usize::from(tag).checked_sub(1).and_then(|i| layout.get(i)) {
             Some(Part::Id) => p.id = number(value)?,
-            Some(Part::Flag) => p.flag = flag(value)?,
             Some(Part::Key) => p.key = Some(key(&value)?),
             Some(Part::Epoch) => p.epoch = Some(epoch(value)?),
             Some(Part::Node) => p.node = Some(node(&value)?),
             Some(Part::Addr) => p.addr = Some(addr(value)?),
             Some(Part::First) => p.first = text(&value)?,
             Some(Part::Second) => p.second = text(&value)?,
+            Some(Part::Flag) => p.flag = flag(value)?,
             None => {}
         }
     }
@@ -246,9 +246,9 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
             Message::Locate { req: p.id, key: need(p.key)?, direct: p.flag }
         }
         19 => {
-            let p = parts(rest, &[Id, Key, Part::Epoch, Node, Addr])?;
-            let (key, epoch) = (need(p.key)?, need(p.epoch)?);
-            Message::Located { req: p.id, key, epoch, node: need(p.node)?, link_addr: need(p.addr)? }
+            let p = parts(rest, &[Id, Key, Part::Epoch, Node, Addr, Part::Flag])?;
+            let (key, epoch, node) = (need(p.key)?, need(p.epoch)?, need(p.node)?);
+            Message::Located { req: p.id, key, epoch, node, link_addr: need(p.addr)?, live: p.flag }
         }
         20 => {
             let p = parts(rest, &[Id, Key])?;
@@ -341,6 +341,7 @@ fn read_info(mut rest: Bytes) -> Result<NodeInfo, Malformed> {
             rtsps: 0,
             webrtc: 0,
             link: 0,
+            https: 0,
         },
         capacity_mbps: 0,
         highest: Epoch::default(),
@@ -367,6 +368,7 @@ fn read_info(mut rest: Bytes) -> Result<NodeInfo, Malformed> {
             13 => a.link = small(value)?,
             16 => a.rtsp = small(value)?,
             17 => a.rtsps = small(value)?,
+            18 => a.https = small(value)?,
             14 => info.highest = epoch(value)?,
             _ => {}
         }

@@ -25,7 +25,7 @@ fn bytes() -> impl Strategy<Value = Bytes> {
 }
 
 fn info() -> impl Strategy<Value = NodeInfo> {
-    let addrs = (any::<IpAddr>(), any::<IpAddr>(), "[a-z.]{0,20}", any::<[u16; 6]>());
+    let addrs = (any::<IpAddr>(), any::<IpAddr>(), "[a-z.]{0,20}", any::<[u16; 7]>());
     let roles = proptest::sample::subsequence(vec![Role::Manager, Role::Origin, Role::Edge], 0..=3);
     (node(), any::<u64>(), ".{0,20}", roles, "[a-z-]{0,9}", any::<u32>(), addrs, epoch()).prop_map(
         |(
@@ -35,10 +35,11 @@ fn info() -> impl Strategy<Value = NodeInfo> {
             roles,
             region,
             capacity_mbps,
-            (public, private, name, [http, rtmp, rtsp, rtsps, webrtc, link]),
+            (public, private, name, [http, rtmp, rtsp, rtsps, webrtc, link, https]),
             highest,
         )| {
-            let advertised = Advertised { public, private, name, http, rtmp, rtsp, rtsps, webrtc, link };
+            let advertised =
+                Advertised { public, private, name, http, rtmp, rtsp, rtsps, webrtc, link, https };
             NodeInfo { id, instance, version, roles, region, advertised, capacity_mbps, highest }
         },
     )
@@ -179,9 +180,9 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         }),
         (key(), epoch()).prop_map(|(key, epoch)| Message::Release { key, epoch }),
         (n(), key(), any::<bool>()).prop_map(|(req, key, direct)| Message::Locate { req, key, direct }),
-        (n(), key(), epoch(), node(), any::<IpAddr>(), any::<u16>()).prop_map(
-            |(req, key, epoch, node, ip, port)| {
-                Message::Located { req, key, epoch, node, link_addr: SocketAddr::new(ip, port) }
+        (n(), key(), epoch(), node(), any::<IpAddr>(), any::<u16>(), any::<bool>()).prop_map(
+            |(req, key, epoch, node, ip, port, live)| {
+                Message::Located { req, key, epoch, node, link_addr: SocketAddr::new(ip, port), live }
             }
         ),
         (n(), key()).prop_map(|(req, key)| Message::NotFound { req, key }),

@@ -249,12 +249,13 @@ pub fn encode(message: &Message) -> Encoded {
             w.number(3, *direct);
             18
         }
-        Message::Located { req, key, epoch, node, link_addr } => {
+        Message::Located { req, key, epoch, node, link_addr, live } => {
             w.number(1, *req);
             w.key(2, key);
             w.epoch(3, *epoch);
             w.node(4, node);
             w.addr(5, *link_addr);
+            w.number(6, *live);
             19
         }
         Message::NotFound { req, key } => {
@@ -372,6 +373,7 @@ fn write_info(w: &mut Writer, info: &NodeInfo) {
     w.epoch(14, info.highest);
     w.number(16, a.rtsp);
     w.number(17, a.rtsps);
+    w.number(18, a.https);
 }
 
 fn write_report(w: &mut Writer, r: &Report) {

@@ -596,6 +596,7 @@ impl World {
             (config.https.port, Service::Https),
             (config.rtmps.port, Service::Rtmps),
             (config.rtsps.port, Service::Rtsps),
+            (config.webrtc.port, Service::IceTcp),
         ];
         services.into_iter().find(|(p, _)| *p == port).map(|(_, s)| s)
     }

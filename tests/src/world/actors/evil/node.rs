@@ -200,6 +200,7 @@ impl FalseNode {
                 rtsps: 8555,
                 webrtc: 443,
                 link: 5090,
+                https: 0,
             },
             capacity_mbps: u32::MAX,
             highest: Epoch::default(),
