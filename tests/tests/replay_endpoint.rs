@@ -97,6 +97,9 @@ fn publish(seed: u8) -> (String, u64) {
                     }
                     endpoint.handle(Input::Recycle(batch), now);
                 }
+                Output::Stream { .. } | Output::StreamProven { .. } | Output::CloseStream { .. } => {
+                    unreachable!("nobody comes over TCP")
+                }
             }
         }
         let timer = loop {

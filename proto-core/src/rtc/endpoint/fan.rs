@@ -153,7 +153,8 @@ impl Endpoint {
             return;
         };
         let scratch = &mut self.fan.scratch;
-        let turn = if room { guard(|| viewer.send(&mut batch, scratch, (SLICE, 1), now)) } else { Ok(Turn::Idle) };
+        let turn =
+            if room { guard(|| viewer.send(&mut batch, scratch, (SLICE, 1), now)) } else { Ok(Turn::Idle) };
         *ready = turn == Ok(Turn::More);
         let (again, closed) = (*ready, viewer.closed());
         match turn {

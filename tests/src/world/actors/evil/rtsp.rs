@@ -131,7 +131,7 @@ fn script(kind: Evil, target: &Target, rng: &mut Rng, nth: u64) -> Script {
                 "RTP/AVP;unicast;client_port=6000-6001".to_owned(),
             ];
             let one = &transports[nth as usize % transports.len()];
-            let url = if nth % 2 == 0 { theirs } else { own };
+            let url = if nth.is_multiple_of(2) { theirs } else { own };
             vec![Step::from(play(&url, [one, one])), Step::Wait(4_000), Step::Reset]
         }
         Evil::SessionGuesser => {

@@ -73,7 +73,7 @@ pub(super) fn read_rtcp(mut bytes: &[u8]) -> Result<Vec<Rtcp>, String> {
         match (kind, first & 0x1f) {
             (200, _) => {
                 let seconds = u64::from(word(1)?).checked_sub(NTP_OFFSET).ok_or("a time before 1970")?;
-                let nanos = u64::from(word(2)?) * 1_000_000_000 >> 32;
+                let nanos = (u64::from(word(2)?) * 1_000_000_000) >> 32;
                 let at = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
                 out.push(Rtcp::Sender(word(0)?, at, word(3)?));
             }
