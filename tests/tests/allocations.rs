@@ -35,7 +35,7 @@ const PPS: &[u8] = &[0x68, 0xce, 0x3c, 0x80];
 /// Pictures of the size of 2 Mbit/s at 30 a second.
 const PICTURE: usize = 8_333;
 /// Bytes that a viewer may hold in endpoint and hub. What the C library of the ciphers takes is not counted.
-const BYTES_A_VIEWER: i64 = 20 << 10;
+const BYTES_A_VIEWER: i64 = 21 << 10;
 
 struct Client {
     rtc: Rtc,

@@ -313,11 +313,6 @@ impl Endpoint {
         self.lean = false;
     }
 
-    /// Offers peers to connect by TCP on these ports too, at the hosts of each session's candidates.
-    pub fn offer_tcp(&mut self, ports: Vec<u16>) {
-        self.tcp_ports = ports;
-    }
-
     /// Our candidates for these addresses, each as `candidate:…` (RFC 8839, 5.1).
     pub fn candidate_lines(&self, addresses: &[SocketAddr]) -> Vec<String> {
         let candidates = path::candidates(addresses, &self.tcp_ports).unwrap_or_default();

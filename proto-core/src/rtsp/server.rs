@@ -5,7 +5,7 @@ use super::formats::Offered;
 use super::ingest::{Ingester, Stats};
 use super::order::State;
 use crate::buf::Outbox;
-use crate::error::{Fault, Reason};
+use crate::error::Reason;
 use crate::hub::delivery::Delivery;
 use crate::io::Level;
 use crate::limits::Limits;
@@ -22,11 +22,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod media;
+mod refusal;
 mod requests;
 mod shown;
 #[cfg(test)]
 #[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;
+
+use refusal::words;
 
 pub use shown::Shown;
 
@@ -702,25 +705,6 @@ const IDLE: &str = "RTSP peer is silent";
 const STUCK: &str = "RTSP peer does not read";
 const REPORT: &str = "RTCP report";
 const LAST_WORDS: &str = "RTSP last words";
-
-/// A refusal whose words stand where clients show them.
-fn words(status: u16, text: &str) -> Response {
-    const MOST: usize = 200;
-    let mut response = Response::new(status);
-    let words: String = text.chars().filter(|c| !c.is_control()).take(MOST).collect();
-    response.phrase = format!("{}: {words}", response.phrase);
-    response
-}
-
-/// The status that a node's refusal has in RTSP.
-fn status_of(reason: &Reason) -> u16 {
-    match (reason.code, reason.fault) {
-        ("not_found" | "not_live", _) => 404,
-        ("unauthorized", _) => 401,
-        ("draining", _) | (_, Fault::Local | Fault::Limit) => 503,
-        _ => 403,
-    }
-}
 
 impl Machine for Server {
     type Input<'a> = Input<'a>;

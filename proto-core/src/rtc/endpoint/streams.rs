@@ -23,6 +23,11 @@ pub(super) struct Stream {
 }
 
 impl Endpoint {
+    /// Offers peers to connect by TCP on these ports too, at the hosts of each session's candidates.
+    pub fn offer_tcp(&mut self, ports: Vec<u16>) {
+        self.tcp_ports = ports;
+    }
+
     /// A datagram came on a connection.
     pub(super) fn framed(&mut self, path: Path, bytes: &[u8], now: Time) {
         if let Some(conn) = path.conn() {

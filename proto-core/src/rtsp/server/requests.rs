@@ -1,8 +1,7 @@
 //! What a server answers to each request.
 
-use super::{
-    Announced, Described, Lane, NewLane, Output, Server, Shown, Told, Track, Wait, Way, status_of, words,
-};
+use super::refusal::{status_of, words};
+use super::{Announced, Described, Lane, NewLane, Output, Server, Shown, Told, Track, Wait, Way};
 use crate::error::{Reason, quote};
 use crate::io::Level;
 use crate::media::key::StreamKey;
