@@ -62,6 +62,8 @@ pub enum Heard {
     Config(char),
     /// A whole frame came that can be decoded: its track, its timestamp as in [`Seen::stamp`], its label.
     Frame(char, u64, Label),
+    /// It was sent to another server, where times and tracks begin anew.
+    Anew,
     /// What came must never come.
     Wrong(&'static str, String),
     /// The connection is over, and why.
@@ -264,6 +266,7 @@ impl<S: Source> PlayerBy<S> {
                 }
                 Heard::Config(track) => self.track(track).configured = true,
                 Heard::Frame(track, stamp, label) => self.frame(track, stamp, &label, now),
+                Heard::Anew => self.tracks = Default::default(),
                 Heard::Wrong(invariant, text) => self.fault(invariant, text),
                 Heard::Ended(why) => {
                     self.end(&why, now);

@@ -130,6 +130,7 @@ impl RtspPlay {
         self.pictures = Depacketiser::default();
         self.needs_key = true;
         self.sync = Sync::default();
+        self.heard.push_back(Heard::Anew);
         self.heard.push_back(Heard::Do(Out::Dial(self.conn, to)));
     }
 
