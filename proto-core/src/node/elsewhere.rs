@@ -21,7 +21,7 @@ use crate::rtsp::server::Input;
 use std::collections::BTreeMap;
 
 /// What the names of clients that follow a 302 at DESCRIBE begin with, as they were seen to.
-const FOLLOWS: [&str; 3] = ["Lavf", "GStreamer", "mpv"];
+const FOLLOWS: [&str; 3] = ["Lavf", "GStreamer", "libmpv"];
 
 /// Questions to the manager: who is to be sent where.
 pub(super) type Asking = BTreeMap<u64, (ConnId, Wish)>;

@@ -11,6 +11,7 @@ use crate::wire::rtcp_reports as rtcp;
 use crate::wire::rtp::{HEADER_BYTES, Packet};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A stream may run so far away from the line that its reports follow before that is drawn anew, nanoseconds.
 /// GStreamer takes no report that is a second ahead of the packets.
@@ -54,7 +55,8 @@ pub(super) struct Egress {
     /// When the first frame went out, and at which time it is shown.
     line: Option<(Time, i64)>,
     base: Option<i64>,
-    newest: i64,
+    /// When the newest frame went out, and at which time it is shown.
+    newest: (Time, i64),
 }
 
 impl Egress {
@@ -123,7 +125,7 @@ impl Egress {
         let first = !std::mem::replace(&mut lane.started, true);
         let base = *self.base.get_or_insert(pts);
         self.line.get_or_insert((now, pts));
-        self.newest = pts;
+        self.newest = (now, pts);
         let params = &lane.config.params;
         let format = Format::of(params);
         let timestamp = lane.offset.wrapping_add(ticks(pts - base, format.clock_rate()));
@@ -149,18 +151,25 @@ impl Egress {
         (Written::Packets(payloads.len()), first.then_some(n))
     }
 
-    /// The sender's reports of all lanes that have begun; `bye`: and their end.
+    /// The reports of all lanes that have begun; `bye`: and their end. While nothing is sent they say only that we are there
+    /// (RFC 3550, 6.4): how a stream goes on after a silence is not known.
     ///
     /// All follow one line from the wall clock to the time at which frames are shown, so that a receiver can put its
     /// tracks side by side.
     pub(super) fn reports(&mut self, now: Time, wall: &WallAnchor, bye: bool) -> Vec<(usize, Bytes)> {
         let (Some((since, shown)), Some(base)) = (self.line, self.base) else { return Vec::new() };
-        let elapsed = |since: Time| i64::try_from(now.since(since).as_nanos()).unwrap_or(i64::MAX);
-        let mut at = shown.saturating_add(elapsed(since));
-        if at.saturating_sub(self.newest).abs() > LINE_OFF {
-            self.line = Some((now, self.newest));
-            at = self.newest;
+        let (left, newest) = self.newest;
+        let nanos = |d: Duration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
+        if nanos(now.since(left)) > LINE_OFF && !bye {
+            let begun = self.lanes.iter().enumerate().filter(|(_, l)| l.packets > 0);
+            return begun.map(|(n, l)| (n, rtcp::receiver_report(l.ssrc, None, None))).collect();
         }
+        let (mut since, mut shown) = (since, shown);
+        if shown.saturating_add(nanos(left.since(since))).abs_diff(newest) > LINE_OFF as u64 {
+            (since, shown) = (left, newest);
+            self.line = Some((since, shown));
+        }
+        let at = shown.saturating_add(nanos(now.since(since)));
         let ntp = rtcp::ntp_of(wall.wall(now).0);
         let begun = self.lanes.iter().enumerate().filter(|(_, l)| l.packets > 0);
         begun

@@ -107,6 +107,10 @@ impl World {
         }
         self.net.flows.insert(key, flow);
         let (Some(fate), Some(_)) = (fate, left) else { return };
+        if fate.corrupt && (self.is_plain(by, from.port()) || self.is_plain(receiver, to.port())) {
+            // Only UDP's checksum protects these (RFC 768), and the receiving kernel drops what it does not fit.
+            return;
+        }
         let bytes = if fate.corrupt {
             damaged(bytes, dice(seed, Kind::CorruptWhere as u64, key, nth))
         } else {
@@ -117,6 +121,13 @@ impl World {
             self.at(at + later, Event::Queued { to, from, bytes: bytes.clone() });
         }
         self.at(at, Event::Queued { to, from, bytes });
+    }
+
+    /// Whether a port is a node's for RTP that nobody seals.
+    fn is_plain(&self, party: Party, port: u16) -> bool {
+        let Party::Host(host) = party else { return false };
+        let rtsp = &self.hosts[host.0].config.rtsp;
+        port.checked_sub(rtsp.udp_port).is_some_and(|n| u64::from(n) < 2 * rtsp.udp_pairs as u64)
     }
 
     /// A datagram comes to the last link.

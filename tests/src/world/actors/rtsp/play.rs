@@ -130,6 +130,7 @@ impl RtspPlay {
         self.pictures = Depacketiser::default();
         self.needs_key = true;
         self.sync = Sync::default();
+        (self.report, self.punch, self.heard_any) = (None, None, false);
         self.heard.push_back(Heard::Anew);
         self.heard.push_back(Heard::Do(Out::Dial(self.conn, to)));
     }
@@ -278,11 +279,11 @@ impl RtspPlay {
     /// Opens ways through address translators and keeps them open, as ffmpeg does: a packet that means nothing.
     fn punch(&mut self, now: Time) {
         let lanes: Vec<_> = self.lanes.iter().filter_map(|l| l.ports).collect();
+        self.punch = (!lanes.is_empty()).then_some(now + PUNCH);
         for (ours, theirs) in lanes {
             let nothing = Rtp { kind: 0, marker: false, seq: 0, stamp: 0, ssrc: 0, payload: Vec::new() };
             self.datagram(ours.0, theirs.0, nothing.write());
             self.datagram(ours.1, theirs.1, receiver_report(7, None));
-            self.punch = Some(now + PUNCH);
         }
     }
 

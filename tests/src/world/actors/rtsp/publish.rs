@@ -311,7 +311,7 @@ impl Wire for RtspRecord {
     fn finish(&mut self, now: Time) {
         if self.talk.session.is_some() {
             let url = self.url();
-            self.start = None;
+            (self.start, self.report) = (None, None);
             return self.talk.ask("TEARDOWN", &url, &[], "", now);
         }
         self.end("left".to_owned(), true);

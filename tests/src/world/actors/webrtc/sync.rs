@@ -22,7 +22,12 @@ pub(in crate::world::actors) struct Timeline {
     spliced: bool,
     /// Sender's clock minus the time shown, nanoseconds.
     report: Option<i128>,
+    /// The newest report drew the sender's line from its clock to its timestamps anew.
+    redrawn: bool,
 }
+
+/// Reports that differ by more are not about one line, nanoseconds.
+const REDRAWN: u128 = 20_000_000;
 
 impl Timeline {
     /// Of a track with `rate` ticks a second, whose frames were sampled `each` apart.
@@ -36,6 +41,7 @@ impl Timeline {
             regular: 0,
             spliced: false,
             report: None,
+            redrawn: false,
         }
     }
 
@@ -80,7 +86,9 @@ impl Timeline {
     /// A sender report says that `stamp` was `ntp` on the sender's clock (nanoseconds).
     pub(in crate::world::actors) fn report(&mut self, stamp: u32, ntp: i128) {
         if self.last.is_some() {
-            self.report = Some(ntp - i128::from(self.nanos(self.unwrap(stamp))));
+            let report = ntp - i128::from(self.nanos(self.unwrap(stamp)));
+            self.redrawn = self.report.is_some_and(|before| before.abs_diff(report) > REDRAWN);
+            self.report = Some(report);
         }
     }
 
@@ -113,6 +121,12 @@ impl Sync {
         }
         if std::mem::take(&mut sound.spliced) {
             picture.doubt();
+        }
+        // A line is drawn anew for both tracks, and one of the reports comes first.
+        match (std::mem::take(&mut picture.redrawn), std::mem::take(&mut sound.redrawn)) {
+            (true, false) => sound.report = None,
+            (false, true) => picture.report = None,
+            _ => {}
         }
         let ((session, p, p_clock), (other, s, s_clock)) = (picture.delay()?, sound.delay()?);
         if session != other {
