@@ -184,27 +184,16 @@ impl Node {
         })
     }
 
-    /// CPU time used so far, nanoseconds, all threads (`/proc/PID/task/*/schedstat`, else the ticks of `stat`).
-    pub fn cpu_nanos(&self) -> u64 {
-        let dir = format!("/proc/{}", self.pid());
-        let tasks = std::fs::read_dir(format!("{dir}/task")).expect("a running process has tasks");
-        let nanos = |task: std::io::Result<std::fs::DirEntry>| {
-            let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            text.split_whitespace().next()?.parse::<u64>().ok()
+    /// How often its threads have gone to sleep so far (`/proc/PID/task/*/status`): what an idle process costs, whatever the
+    /// machine's speed.
+    pub fn sleeps(&self) -> u64 {
+        let tasks =
+            std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("a running process has tasks");
+        let count = |task: std::io::Result<std::fs::DirEntry>| {
+            let text = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+            text.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse::<u64>().ok()
         };
-        let all: Option<u64> = tasks.map(nanos).sum();
-        all.filter(|&n| n > 0).unwrap_or_else(|| {
-            let stat = std::fs::read_to_string(format!("{dir}/stat")).expect("a running process has a stat");
-            // After the name in brackets: state is field 3, utime 14, stime 15, in hundredths of a second.
-            let after = stat.rsplit_once(") ").expect("stat names the program").1;
-            after
-                .split(' ')
-                .skip(11)
-                .take(2)
-                .map(|t| t.parse::<u64>().expect("a count of ticks"))
-                .sum::<u64>()
-                * 10_000_000
-        })
+        tasks.filter_map(count).sum()
     }
 
     /// Resident memory, KiB (`VmRSS`).
