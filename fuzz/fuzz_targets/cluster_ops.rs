@@ -121,7 +121,9 @@ fn message(op: Op, req: u64) -> Option<Input> {
         Op::Release { link: l, key: k, term, count } => {
             Input::Link(link(l), Message::Release { key: key(k)?, epoch: epoch(term, count) })
         }
-        Op::Locate { link: l, key: k } => Input::Link(link(l), Message::Locate { req, key: key(k)?, direct: false }),
+        Op::Locate { link: l, key: k } => {
+            Input::Link(link(l), Message::Locate { req, key: key(k)?, direct: false })
+        }
     })
 }
 

@@ -20,7 +20,8 @@ fuzz_target!(|data: &[u8]| {
     // An entry of a NACK names 17 packets at most, in four bytes.
     assert!(items <= data.len() / 4 * 17 + 1);
 
-    let mut lost: Vec<u16> = data.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]]) & 0x7fff).collect();
+    let mut lost: Vec<u16> =
+        data.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]]) & 0x7fff).collect();
     lost.sort_unstable();
     lost.dedup();
     let mut out = Vec::new();
@@ -33,8 +34,9 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(read, lost[..asked]);
 
     // Times that jump about, and gaps.
-    let arrivals: Vec<Option<u64>> =
-        data.iter().scan(1 << 40, |at, b| {
+    let arrivals: Vec<Option<u64>> = data
+        .iter()
+        .scan(1 << 40, |at, b| {
             *at = (*at + (u64::from(*b) << (b % 24))).saturating_sub(1 << 20);
             Some((b % 3 > 0).then_some(*at))
         })

@@ -19,8 +19,12 @@ fn task(record: bool) -> Task {
         return Task::Play;
     }
     let config = |params| Arc::new(CodecConfig { version: 1, params, origin: Origin::Ingest });
-    let h264 = h264_params(vec![Bytes::from_static(&[0x67, 66, 0xc0, 12])], vec![Bytes::from_static(&[0x68, 1])]);
-    Task::Record(vec![(TrackId::VIDEO, config(h264)), (TrackId::AUDIO, config(CodecParams::Opus { channels: 2 }))])
+    let h264 =
+        h264_params(vec![Bytes::from_static(&[0x67, 66, 0xc0, 12])], vec![Bytes::from_static(&[0x68, 1])]);
+    Task::Record(vec![
+        (TrackId::VIDEO, config(h264)),
+        (TrackId::AUDIO, config(CodecParams::Opus { channels: 2 })),
+    ])
 }
 
 fuzz_target!(|data: &[u8]| {

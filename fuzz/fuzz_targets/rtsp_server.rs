@@ -15,13 +15,15 @@ use std::sync::Arc;
 
 fn tracks() -> Vec<Track> {
     let config = |params| Arc::new(CodecConfig { version: 1, params, origin: Origin::Ingest });
-    let h264 = h264_params(vec![Bytes::from_static(&[0x67, 66, 0xc0, 12])], vec![Bytes::from_static(&[0x68, 1])]);
+    let h264 =
+        h264_params(vec![Bytes::from_static(&[0x67, 66, 0xc0, 12])], vec![Bytes::from_static(&[0x68, 1])]);
     vec![(TrackId::VIDEO, config(h264)), (TrackId::AUDIO, config(CodecParams::Opus { channels: 2 }))]
 }
 
 fuzz_target!(|data: &[u8]| {
     let Some((&how, data)) = data.split_first() else { return };
-    let mut server = Server::new(Limits::default(), Rng::new([0; 32]), WallAnchor::default(), how & 1 == 0, Time::ZERO);
+    let mut server =
+        Server::new(Limits::default(), Rng::new([0; 32]), WallAnchor::default(), how & 1 == 0, Time::ZERO);
     server.guard(how & 4 == 0);
     server.handle(Input::Writable(1 << 30), Time::ZERO);
     let (mut closed, mut now) = (false, Time::ZERO);
@@ -34,7 +36,10 @@ fuzz_target!(|data: &[u8]| {
             match output {
                 Output::AnnounceRequested { shown, .. } if shown.authorization.is_none() && how & 8 == 0 => {
                     let challenges = vec!["Basic realm=\"x\"".to_owned()];
-                    server.handle(Input::Unauthorized { challenges, reason: Reason::peer("unauthorized", "who?") }, now);
+                    server.handle(
+                        Input::Unauthorized { challenges, reason: Reason::peer("unauthorized", "who?") },
+                        now,
+                    );
                 }
                 Output::AnnounceRequested { .. } => server.handle(Input::AnnounceAccepted, now),
                 Output::PublishRequested { .. } => server.handle(Input::PublishAccepted, now),

@@ -273,7 +273,8 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
         29 => {
             let (mut streams, mut rest) = (Vec::new(), rest);
             while let Some((tag, value)) = next_field(&mut rest)? {
-                if tag == 1 {
+                // No name is empty; an empty field is as one that is not there.
+                if tag == 1 && !value.is_empty() {
                     streams.push(text(&value)?);
                 }
             }
