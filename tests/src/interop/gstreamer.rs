@@ -78,6 +78,15 @@ impl Pipeline {
             .unwrap_or_else(|e| panic!("{} did not end: {e}\n{}", self.what, self.log.tail(30)))
     }
 
+    /// Waits until it has come to its end, and answers what it said before. What it says of a connection that is closed while it
+    /// stops does not count: rtspsrc may ask for a pause after it took its leave.
+    pub fn wait_end(&mut self, within: Duration) -> String {
+        self.wait_exit(within);
+        let said = self.log.tail(400);
+        let end = said.split_once("EOS received - stopping pipeline");
+        end.unwrap_or_else(|| panic!("{} did not come to its end: {said}", self.what)).0.to_owned()
+    }
+
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
