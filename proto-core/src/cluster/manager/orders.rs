@@ -21,6 +21,9 @@ pub struct DrainOrder {
     pub stop: bool,
 }
 
+/// The most bytes of a name that is revoked for all nodes.
+const REVOKED_BYTES: usize = 256;
+
 impl Manager {
     /// The node that an operator means by its name, or by its public address where that is one node's only.
     ///
@@ -83,12 +86,20 @@ impl Manager {
 
     /// A node had something revoked: the others are told, and those that register later.
     pub(super) fn revoked_at(&mut self, at: &NodeId, name: String) {
-        if name.len() > 256
-            || self.revoked.len() >= self.limits.auth_revoked
-            || !self.revoked.insert(name.clone())
-        {
+        if self.revoked.contains(&name) {
             return;
         }
+        if name.len() > REVOKED_BYTES || self.revoked.len() >= self.limits.auth_revoked {
+            let text = format!(
+                "a revocation at node {} reaches no other node: it has {} bytes ({REVOKED_BYTES} are the most), and {} are \
+                 kept (limits.auth_revoked); write it to auth.revoked of every node",
+                quote(&at.0),
+                name.len(),
+                self.revoked.len()
+            );
+            return self.log(Level::Warn, text);
+        }
+        self.revoked.insert(name.clone());
         let others: Vec<NodeId> = self.registry.nodes().keys().filter(|n| *n != at).cloned().collect();
         let text = format!(
             "{} was revoked at node {}; {} others are told",
