@@ -250,11 +250,9 @@ fn measure(
         joined.len() as f64 / together.seconds,
         args.rate
     );
-    let parts: [(&str, fn(&Joined) -> Duration); 3] =
-        [("paired", |j| j.paired), ("answered", |j| j.answered), ("first picture", |j| j.seen)];
-    for (what, part) in parts {
-        let _ = writeln!(out, "{what:<14} {}", ms(joined.iter().map(part)));
-    }
+    let _ = writeln!(out, "paired         {}", ms(joined.iter().map(|j| j.paired)));
+    let _ = writeln!(out, "answered       {}", ms(joined.iter().map(|j| j.answered)));
+    let _ = writeln!(out, "first picture  {}", ms(joined.iter().map(|j| j.seen)));
     let _ = writeln!(out, "{}", watchers("before", n, &alone));
     let _ = writeln!(out, "{}", watchers("during joins", n, &together));
     if let (Some(before), Some(during)) = (alone.cpu, together.cpu) {
