@@ -251,6 +251,8 @@ fn what_is_revoked_while_the_manager_is_away_ends_everywhere_when_it_is_back() {
         };
         let (status, text) = revoke(w, &"x".repeat(257));
         assert!(status == 400 && text.contains("256 bytes"), "{status} {text}");
+        let (status, text) = revoke(w, "token%3Ahttps%3A//issuer/me");
+        assert!(status == 200 && text.contains("https://issuer/me"), "{status} {text}");
         w.crash(c.m);
         w.run(ms(1_000));
         let (status, text) = revoke(w, "token%3Aleaked");
