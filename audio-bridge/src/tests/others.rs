@@ -27,7 +27,8 @@ fn mp3(mut file: &[u8]) -> (CodecParams, Vec<Sound>) {
 /// G.711 by the formulas of the recommendation, not by the tables of a library.
 pub(super) fn mu_law(byte: u8) -> f32 {
     let byte = !byte;
-    let magnitude = ((f32::from(byte & 0x0f) * 2.0 + 33.0) * 2f32.powi(i32::from(byte >> 4 & 7)) - 33.0) / 8_159.0;
+    let magnitude =
+        ((f32::from(byte & 0x0f) * 2.0 + 33.0) * 2f32.powi(i32::from(byte >> 4 & 7)) - 33.0) / 8_159.0;
     if byte & 0x80 == 0 { magnitude } else { -magnitude }
 }
 
@@ -35,7 +36,8 @@ pub(super) fn mu_law(byte: u8) -> f32 {
 pub(super) fn a_law(byte: u8) -> f32 {
     let byte = byte ^ 0x55;
     let (exponent, mantissa) = (i32::from(byte >> 4 & 7), f32::from(byte & 0x0f) * 2.0 + 1.0);
-    let magnitude = if exponent == 0 { mantissa } else { (mantissa + 32.0) * 2f32.powi(exponent - 1) } / 4_096.0;
+    let magnitude =
+        if exponent == 0 { mantissa } else { (mantissa + 32.0) * 2f32.powi(exponent - 1) } / 4_096.0;
     if byte & 0x80 == 0 { -magnitude } else { magnitude }
 }
 
