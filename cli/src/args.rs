@@ -39,6 +39,14 @@ pub(crate) enum Command {
         may read it (mode 0600). While it records, the node uses slower cryptography that is made from a seed in the\n\
         file. When the limit is reached or the disk is full, recording ends and the node runs on.")]
     Serve(Serve),
+    /// Say whether a node with this configuration can do its work on this host, and what to do if not
+    #[command(after_help = "Examples:\n  \
+        headwater doctor --config headwater.toml       before the node starts, or while it runs\n  \
+        headwater doctor --reach stream.example.com    from another machine: which of its ports can be reached, and how\n\n\
+        Give it what `headwater serve` is given. Nothing is changed; ports are opened for a moment to see whether they are free.\n\
+        Each line begins with good, doubtful or bad. Exit codes: 0 nothing is bad, 1 something is, 2 the configuration is\n\
+        wrong.")]
+    Doctor(Doctor),
     /// Run a recorded node again, without network, and say whether it does the same
     #[command(after_help = "Examples:\n  \
         headwater serve --record incident.rec     record until the node ends or the limit is reached\n  \
@@ -61,9 +69,9 @@ pub(crate) enum Command {
     Bench(Bench),
 }
 
-/// `headwater serve`.
+/// The configuration of a node, as `serve` and `doctor` take it.
 #[derive(Debug, Args)]
-pub(crate) struct Serve {
+pub(crate) struct Given {
     /// What this node does: any mix of manager, origin and edge, with commas between [default: all three]
     #[arg(long, value_name = "ROLES")]
     pub(crate) roles: Option<String>,
@@ -79,12 +87,31 @@ pub(crate) struct Serve {
     /// Set any key of the configuration; may be given again
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+}
+
+/// `headwater serve`.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The node.
+    #[command(flatten)]
+    pub(crate) given: Given,
     /// Record everything that the node is told to this new file, for `headwater replay`. Holds secrets; see below
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
     /// The most bytes of the recording; K, M and G may follow the number
     #[arg(long, value_name = "BYTES", requires = "record", value_parser = bytes, default_value = "1G")]
     pub(crate) record_limit: u64,
+}
+
+/// `headwater doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// The node.
+    #[command(flatten)]
+    pub(crate) given: Given,
+    /// Look from here at the node at this address or name, in place of looking at this host
+    #[arg(long, value_name = "HOST")]
+    pub(crate) reach: Option<String>,
 }
 
 /// `headwater replay`.
@@ -421,8 +448,8 @@ mod tests {
             "b=2",
         ]);
         let Command::Serve(serve) = cli.unwrap().command else { panic!("no serve") };
-        assert_eq!(serve.roles.as_deref(), Some("origin,edge"));
-        assert_eq!(serve.set, ["a=1", "b=2"]);
+        assert_eq!(serve.given.roles.as_deref(), Some("origin,edge"));
+        assert_eq!(serve.given.set, ["a=1", "b=2"]);
         let cli =
             Cli::try_parse_from(["headwater", "ctl", "streams", "--json", "--url", "http://h"]).unwrap();
         let Command::Ctl(ctl) = cli.command else { panic!("no ctl") };
