@@ -149,11 +149,13 @@ impl Subject for RtmpServer {
 
     fn react(&self, machine: &mut server::Server, output: &server::Output, now: Time) {
         match output {
-            server::Output::PublishRequested { .. } => machine.handle(server::Input::PublishAccepted, now),
-            server::Output::PlayRequested { .. } => {
-                machine.handle(server::Input::PlayAccepted, now);
+            server::Output::PublishRequested { stream, .. } => {
+                machine.handle(server::Input::PublishAccepted(*stream), now);
+            }
+            server::Output::PlayRequested { stream, .. } => {
+                machine.handle(server::Input::PlayAccepted(*stream), now);
                 for delivery in &self.deliveries {
-                    machine.handle(server::Input::Deliver(delivery), now);
+                    machine.handle(server::Input::Deliver(*stream, delivery), now);
                 }
             }
             _ => {}

@@ -92,8 +92,12 @@ impl Pair {
             while let Some(o) = self.server.poll() {
                 match &o {
                     Output::Send(b) => to_client.extend_from_slice(b),
-                    Output::PublishRequested { .. } => self.server.handle(Input::PublishAccepted, T0),
-                    Output::PlayRequested { .. } => self.server.handle(Input::PlayAccepted, T0),
+                    Output::PublishRequested { stream, .. } => {
+                        self.server.handle(Input::PublishAccepted(*stream), T0);
+                    }
+                    Output::PlayRequested { stream, .. } => {
+                        self.server.handle(Input::PlayAccepted(*stream), T0);
+                    }
                     _ => {}
                 }
                 self.said.push(o);
@@ -106,7 +110,7 @@ impl Pair {
     }
 
     fn media(&self) -> Vec<&Ingest> {
-        self.said.iter().filter_map(|o| if let Output::Media(i) = o { Some(i) } else { None }).collect()
+        self.said.iter().filter_map(|o| if let Output::Media(_, i) = o { Some(i) } else { None }).collect()
     }
 }
 
