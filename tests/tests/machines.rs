@@ -297,6 +297,21 @@ fn rtmp_server_with_a_player() {
 }
 
 #[test]
+fn rtmp_server_with_a_player_that_publishes_too() {
+    let mut stream = rtmp_play();
+    let data = |stream| {
+        let values = ["@setDataFrame", "onMetaData", "x"].map(Value::string);
+        rtmp(4, kind::DATA, stream, &emit_all(&values))
+    };
+    stream.extend(rtmp_command(0, "createStream", 7.0, &[Value::Null]));
+    let (name, live) = (Value::string("other"), Value::string("live"));
+    stream.extend(rtmp_command(2, "publish", 0.0, &[Value::Null, name, live]));
+    stream.extend(data(2).repeat(3));
+    stream.extend(rtmp_command(0, "deleteStream", 0.0, &[Value::Null, Value::Number(2.0)]));
+    Harness::new(RtmpServer { deliveries: vec![] }, 5).check(&stream);
+}
+
+#[test]
 fn rtmp_server_with_a_player_that_talks_much() {
     let command = |name: &str, args: &[Value]| {
         let rest: Vec<Value> = std::iter::once(Value::Null).chain(args.iter().cloned()).collect();
