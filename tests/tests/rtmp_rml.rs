@@ -169,7 +169,7 @@ fn an_independent_publisher_is_understood() {
     assert_eq!(pair.media().len(), 5, "and two configurations");
     let stop = pair.client.stop_publishing().unwrap();
     pair.take(stop);
-    assert_eq!(pair.said.iter().filter(|o| **o == Output::Unpublished).count(), 1);
+    assert_eq!(pair.said.iter().filter(|o| **o == Output::Unpublished(1)).count(), 1);
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn an_independent_player_understands_us() {
                 Delivery::Frame { frame, dts, pts, cached: false }
             }
         };
-        pair.server.handle(Input::Deliver(&delivery), T0);
+        pair.server.handle(Input::Deliver(1, &delivery), T0);
     }
     pair.take(Vec::new());
     let (mut video, mut audio, mut metadata) = (Vec::new(), Vec::new(), 0);

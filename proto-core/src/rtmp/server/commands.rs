@@ -177,7 +177,7 @@ impl Server {
         }
         // A connection that creates, deletes and creates again gets its first number again: it is the one whose
         // renderings are shared.
-        let id = (1..=u32::MAX).find(|id| !self.streams.contains(id)).unwrap_or(1);
+        let id = (1..=u32::MAX).find(|id| !self.streams.contains(id) && !self.roles.has(*id)).unwrap_or(1);
         self.streams.insert(id);
         self.answer(command, Value::Number(f64::from(id)));
         Ok(())
@@ -256,12 +256,14 @@ impl Server {
     }
 
     /// Ends the publish or play on a message stream, if there is one.
-    fn leave(&mut self, id: u32, now: Time) {
-        let code = match self.roles.0.get(&id) {
+    pub(super) fn leave(&mut self, id: u32, now: Time) {
+        let code = match self.roles.0.get_mut(&id) {
             Some(Role::Publisher { .. }) => "NetStream.Unpublish.Success",
             Some(Role::Player(_)) => "NetStream.Play.Stop",
-            // It waits no longer.
-            Some(Role::Asked { .. }) => return self.end_role(id, now),
+            Some(Role::Asked { left, .. }) => {
+                *left = true;
+                return;
+            }
             None => return,
         };
         self.writer.on_status(id, "status", code, "Ended.");

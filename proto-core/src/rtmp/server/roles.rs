@@ -26,6 +26,8 @@ pub(super) enum Role {
         held: Vec<Message>,
         /// Bytes of it.
         bytes: usize,
+        /// The peer has ended it since; it hears so after the answer, as it would if it had waited for that.
+        left: bool,
     },
     Publisher {
         key: StreamKey,
@@ -96,7 +98,7 @@ impl Server {
             self.thinks = Some(stream);
             self.events.push_back(Output::Reading(false));
         }
-        self.roles.0.insert(stream, Role::Asked { key, publish, held: Vec::new(), bytes: 0 });
+        self.roles.0.insert(stream, Role::Asked { key, publish, held: Vec::new(), bytes: 0, left: false });
     }
 
     /// Ends what a message stream does and tells the node, once.
@@ -141,7 +143,7 @@ impl Server {
         let stream = message.stream;
         let taken = match self.roles.0.get_mut(&stream) {
             Some(Role::Publisher { demuxer, .. }) => demuxer.take(&message, &self.limits),
-            Some(Role::Asked { publish: true, held, bytes, .. }) => {
+            Some(Role::Asked { publish: true, held, bytes, left: false, .. }) => {
                 *bytes = bytes.saturating_add(message.payload.len());
                 if *bytes <= self.limits.conn_read_per_turn {
                     held.push(message);
@@ -178,9 +180,9 @@ impl Server {
 
     /// What the node answered; then what was held meanwhile.
     pub(super) fn answered(&mut self, stream: u32, accepted: Result<(), Reason>, publish: bool, now: Time) {
-        let (key, early) = match self.roles.0.get_mut(&stream) {
-            Some(Role::Asked { key, publish: p, held, .. }) if *p == publish => {
-                (key.clone(), std::mem::take(held))
+        let (key, early, left) = match self.roles.0.get_mut(&stream) {
+            Some(Role::Asked { key, publish: p, held, left, .. }) if *p == publish => {
+                (key.clone(), std::mem::take(held), *left)
             }
             // The peer has left this publish or play already.
             _ => return,
@@ -226,6 +228,10 @@ impl Server {
             if let Err(reason) = self.media(message, now) {
                 self.close(reason, now);
             }
+        }
+        if left {
+            self.leave(stream, now);
+            self.flush();
         }
         if self.thinks == Some(stream) {
             self.thinks = None;
