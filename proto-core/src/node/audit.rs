@@ -253,7 +253,7 @@ impl Node {
                 self.whep_waiting.len(),
                 self.joining.len(),
                 self.play_waiting.values().map(Vec::len).sum(),
-                self.pair_waiting.len(),
+                self.pair_waiting.len() + self.elsewhere.len(),
             ],
             books: self.manager.as_ref().map(|m| self.books(m)),
             registered: self.member.is_registered(),
@@ -341,6 +341,7 @@ impl Node {
         self.verify_hops()?;
         self.verify_conns()?;
         self.verify_rtsp_udp()?;
+        self.verify_elsewhere()?;
         self.verify_authority()?;
         self.verify_timers()?;
         self.verify_authority()?;

@@ -12,18 +12,20 @@ use super::conns::{Conn, Proto};
 use super::session::Protocol;
 use crate::cluster::manager::{Action, Input as Ask, Pairing, Placement};
 use crate::cluster::placement::Refusal;
+use crate::error::Broken;
 use crate::http::event;
 use crate::ids::Role;
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::rtsp::server::Input;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the names of clients that follow a 302 at DESCRIBE begin with, as they were seen to.
 const FOLLOWS: [&str; 3] = ["Lavf", "GStreamer", "libmpv"];
 
-/// Questions to the manager: who is to be sent where.
+/// Questions to the manager: who is to be sent where. A connection has one at most, since nothing more is read of it until
+/// it is answered.
 pub(super) type Asking = BTreeMap<u64, (ConnId, Wish)>;
 
 /// What an RTSP client wants.
@@ -108,6 +110,24 @@ impl Node {
             _ => self.rtsp_here(conn, wish),
         }
         true
+    }
+
+    /// A connection waits no longer for what the manager says.
+    pub(super) fn elsewhere_gone(&mut self, conn: ConnId) {
+        self.elsewhere.retain(|_, (of, _)| *of != conn);
+    }
+
+    /// Whether each question to the manager is that of one connection, which has no other.
+    pub(super) fn verify_elsewhere(&self) -> Result<(), Broken> {
+        let conns: BTreeSet<ConnId> = self.elsewhere.values().map(|(conn, _)| *conn).collect();
+        let gone = conns.iter().find(|conn| !self.is_rtsp(**conn));
+        Broken::unless(gone.is_none() && conns.len() == self.elsewhere.len(), "S7", || {
+            format!(
+                "{} questions where RTSP clients are to go, of {} connections; {gone:?} is none",
+                self.elsewhere.len(),
+                conns.len()
+            )
+        })
     }
 
     /// This node takes nothing new: its RTSP clients are told where they may go on. Those who do not know the request stay
