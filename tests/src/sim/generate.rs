@@ -299,6 +299,9 @@ impl Generator<'_> {
         let share = self.below(4);
         if share > 0 && self.one_in(2) {
             self.some_by_rtsp(share);
+            if self.one_in(2) {
+                self.some_by_rtsps();
+            }
         }
         self.plan
     }
@@ -330,6 +333,20 @@ impl Generator<'_> {
                 && chosen
             {
                 *by = with;
+            }
+        }
+    }
+
+    /// Has some of those who come by RTSP do so over TLS.
+    fn some_by_rtsps(&mut self) {
+        for n in 0..self.plan.steps.len() {
+            let chosen = self.one_in(2);
+            if let Some(Step { op: Op::Publish { by, .. } | Op::Play { by, .. }, .. }) =
+                self.plan.steps.get_mut(n)
+                && chosen
+                && *by == By::Rtsp
+            {
+                *by = By::Rtsps;
             }
         }
     }
