@@ -61,6 +61,8 @@ impl Made {
             Codec::Aac => {
                 Some(CodecParams::Aac { asc: self.config.clone(), rate: self.rate, channels: self.channels })
             }
+            Codec::Pcma => Some(CodecParams::Pcma { channels: self.channels }),
+            Codec::Pcmu => Some(CodecParams::Pcmu { channels: self.channels }),
             _ => None,
         }
     }

@@ -58,14 +58,12 @@ pub enum Notice {
     BFrames,
     /// The sound is not converted for those who would need it.
     NotBridged,
-    /// The sound is MP3.
-    Mp3,
 }
 
 impl Notice {
     /// The notice with a code.
     pub fn from_code(code: &str) -> Option<Notice> {
-        [Notice::BFrames, Notice::NotBridged, Notice::Mp3].into_iter().find(|n| n.code() == code)
+        [Notice::BFrames, Notice::NotBridged].into_iter().find(|n| n.code() == code)
     }
 
     /// A fixed word for counters, APIs and tests.
@@ -73,7 +71,6 @@ impl Notice {
         match self {
             Notice::BFrames => "b_frames",
             Notice::NotBridged => "sound_not_bridged",
-            Notice::Mp3 => "sound_is_mp3",
         }
     }
 
@@ -87,10 +84,6 @@ impl Notice {
             Notice::NotBridged => {
                 "the sound is not converted here (bridge.audio is off, limits.bridges is reached, or the codec cannot be \
                  decoded: the node's log says which): viewers whose protocol cannot carry it hear nothing"
-            }
-            Notice::Mp3 => {
-                "the sound is MP3: WebRTC viewers hear nothing, because sound is not converted; publish Opus to be \
-                 heard by them (RTMP viewers hear MP3)"
             }
         }
     }
