@@ -4,7 +4,7 @@ use super::caller::{Call, Caller, News, Seat, Signalling};
 use super::peer::Rtp;
 use super::reorder::{Next, Reorder};
 use super::rtp::{Depacketiser, Picture, Read};
-use super::sync::{Sync, Timeline};
+use super::sync::{Sync, Timeline, by_clock};
 use crate::world::actors::{Client, In, Notes, Out, Standing, name_of};
 use crate::world::media::{MADE_OF_AAC, Mark, sound_at};
 use proto_core::time::Time;
@@ -38,6 +38,8 @@ pub struct WhepConfig {
     pub picture: Duration,
     /// Time of sound in a packet of the publisher.
     pub sound: Duration,
+    /// The publisher's clock of sound runs so many parts in a million too fast, which moves when its frames were sampled.
+    pub sound_ppm: i32,
 }
 
 impl Default for WhepConfig {
@@ -53,6 +55,7 @@ impl Default for WhepConfig {
             apart: Duration::from_millis(40),
             picture: Duration::from_millis(40),
             sound: Duration::from_millis(20),
+            sound_ppm: 0,
         }
     }
 }
@@ -216,6 +219,10 @@ impl Whep {
     /// Goes over to another stream in its present call (in the stream-manager dialect). Pictures of it must begin with a key
     /// frame, and time must go on.
     pub fn switch(&mut self, stream: &str, now: Time) {
+        // One at a time.
+        if self.next.is_some() || stream == self.stream() {
+            return;
+        }
         self.next = Some(stream.to_owned());
         self.caller.switch(stream, now);
         self.caller.pump(now);
@@ -226,14 +233,21 @@ impl Whep {
         self.caller.called()
     }
 
+    /// What it has asked for has begun: a frame says so, or the node.
+    fn goes_over(&mut self) {
+        if let Some(next) = self.next.take() {
+            self.before = Some(std::mem::replace(&mut self.caller.seat.stream, next));
+            (self.picture.last, self.sound.last, self.needs_key) = (None, None, true);
+        }
+    }
+
     /// Reads what a frame says it is: of its stream, or of that which it goes over to. `None`: of the one before, which other
     /// frames have overtaken.
     fn read(&mut self, bytes: &[u8], picture: bool) -> Result<Option<Mark>, String> {
         let read = Mark::read(bytes, self.stream());
         let Err(why) = read else { return read.map(Some) };
-        if let Some(next) = self.next.take_if(|next| Mark::read(bytes, next).is_ok()) {
-            self.before = Some(std::mem::replace(&mut self.caller.seat.stream, next));
-            (self.picture.last, self.sound.last, self.needs_key) = (None, None, true);
+        if self.next.as_ref().is_some_and(|next| Mark::read(bytes, next).is_ok()) {
+            self.goes_over();
             return Mark::read(bytes, self.stream()).map(Some);
         }
         let lane = if picture { &self.picture } else { &self.sound };
@@ -336,14 +350,16 @@ impl Whep {
                     Some(Ok(None)) => {}
                     Some(Ok(Some(mark))) if p.payload[0] == MADE_OF_AAC => {
                         // What it was made of has 1,024 samples a frame.
-                        self.sound.clock.sampled_each(Duration::from_nanos(sound_at(1) as u64));
+                        let each = by_clock(Duration::from_nanos(sound_at(1) as u64), self.config.sound_ppm);
+                        self.sound.clock.sampled_each(each);
                         self.made += 1;
                         self.frame(mark, p.stamp, false, now);
                     }
                     None => self.caller.fault("S3", "an empty packet of sound".to_owned()),
                     Some(Err(e)) => self.caller.fault("S3", format!("sound at {}: {e}", p.stamp)),
                     Some(Ok(Some(mark))) => {
-                        self.sound.clock.sampled_each(self.config.sound);
+                        let each = by_clock(self.config.sound, self.config.sound_ppm);
+                        self.sound.clock.sampled_each(each);
                         self.frame(mark, p.stamp, false, now);
                     }
                 },
@@ -458,6 +474,11 @@ impl Client for Whep {
         }
         self.play(now);
         self.news(now);
+        match self.caller.called() {
+            Some(Ok(_)) => self.goes_over(),
+            Some(Err(_)) => self.next = None,
+            None => {}
+        }
     }
 
     fn poll(&mut self) -> Option<Out> {
