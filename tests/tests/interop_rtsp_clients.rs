@@ -56,7 +56,9 @@ fn rtsps_is_published_and_played_by_ffmpeg_gstreamer_and_mpv() {
     // Plain words on that port, and TLS on the other.
     let plain = probe(&from.replace("rtsps://", "rtsp://")).expect_err("that port speaks TLS");
     assert!(plain.contains("400"), "{plain}");
+    cluster.edge.wait_log(Mark::default(), LONG, &["plain RTSP arrived", "rtsps://"]);
     assert!(probe(&from.replace("8555", "8554")).is_err());
+    cluster.edge.wait_log(Mark::default(), LONG, &["speaks TLS (rtsps://)", "rtsps.port"]);
     assert!(publisher.runs(), "{}", publisher.log.tail(20));
 }
 

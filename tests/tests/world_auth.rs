@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use headwater_tests::world::actors::asker::Asker;
+use headwater_tests::world::actors::player::PlayerConfig;
 use headwater_tests::world::actors::publisher::PublisherConfig;
 use headwater_tests::world::actors::socket::Socket;
 use headwater_tests::world::actors::webrtc::{WhepConfig, WhipConfig};
@@ -12,6 +13,7 @@ use proto_core::auth::config::{KeyConfig, RuleConfig, UserConfig};
 use proto_core::auth::secret::Secret;
 use proto_core::auth::token::{Claims, OneOrMany, TokenKeys};
 use proto_core::auth::{Action, password};
+use proto_core::node::config::remotes::{Carries, Destination, RemoteUrl, Source, When};
 use proto_core::node::config::{Config, Role};
 use std::time::Duration;
 
@@ -297,5 +299,144 @@ fn the_same_identity_takes_over_at_once_and_a_fight_is_slowed_down() {
     };
     for seed in 4..6 {
         run(seed, scenario);
+    }
+}
+
+/// Who is sent to another node by RTSP shows there what it showed before; nobody else learns anything by asking.
+#[test]
+fn rtsp_clients_that_are_sent_on_take_their_right_with_them() {
+    let scenario = |w: &mut World| {
+        let c = cluster(w);
+        let calm = innocents(w, &c);
+        let right = token(w, "vip", Action::Publish, "live/vip", 3_600);
+        let vip = w.publish(c.o, &format!("live/vip?token={right}"));
+        w.until("a stream for few", ms(4_000), |w| w.publisher(vip).is_ready());
+        let mut shut_out = Vec::new();
+        for shown in wrongs(w, Action::Play, "live/vip") {
+            for at in [c.m, c.e] {
+                shut_out.push(w.play_rtsp(at, &format!("live/vip{shown}"), PlayerConfig::default()));
+                w.run(ms(300));
+            }
+        }
+        let watch = format!("live/vip?token={}", token(w, "fan", Action::Play, "live/vip", 3_600));
+        let fans = [false, true].map(|udp| {
+            w.play_rtsp(c.m, &watch, PlayerConfig { udp, again: Some(ms(700)), ..PlayerConfig::default() })
+        });
+        w.until("the fans see it", ms(6_000), |w| {
+            fans.iter().all(|v| w.rtsp_player(*v).last_picture().is_some())
+        });
+        let at = |w: &World, v: ClientId| w.rtsp_player(v).source().map(|s| s.at());
+        assert!(
+            fans.iter().all(|v| at(w, *v) == Some(w.rtsp_addr(c.e))),
+            "the manager sent them to the edge"
+        );
+        for id in shut_out {
+            let p = w.rtsp_player(id);
+            assert!(p.last_picture().is_none() && p.ended.is_some(), "{:?}", p.statuses);
+            assert!(!p.statuses.iter().any(|s| s.contains("302")), "told where it is: {:?}", p.statuses);
+        }
+        // The edge is taken out of service: both are told by REDIRECT, and show their token at the next one.
+        let next = w.host_with("e2", &[Role::Edge], Some(c.m), rules);
+        w.run(ms(2_500));
+        w.drain(c.e);
+        w.until("the fans at the other edge", ms(8_000), |w| {
+            fans.iter().all(|v| at(w, *v) == Some(w.rtsp_addr(next)))
+        });
+        let before = w.now();
+        w.until("pictures there", ms(4_000), |w| {
+            fans.iter().all(|v| w.rtsp_player(*v).last_picture().is_some_and(|s| s.at > before))
+        });
+        // An origin that takes nothing new sends a publisher on, who came by a publish key.
+        w.drain(c.o2);
+        w.run(ms(1_500));
+        let show = w.publish_rtsp(c.o2, &format!("live/{KEY}"), PublisherConfig::default());
+        w.until("the show", ms(6_000), |w| w.rtsp_publisher(show).is_ready());
+        let list =
+            w.get(c.m, &format!("/api/v1/streams?token={}", token(w, "op", Action::Api, "x/x", 3_600)));
+        assert!(list.expect("an answer").1.contains("live/show"));
+        assert!(!w.log().iter().any(|line| line.contains(KEY)), "a key in the log");
+        assert!(w.log().iter().any(|line| line.contains("sent on to") && line.contains("live/show")));
+        assert!(w.publisher(calm[0]).is_ready());
+    };
+    assert_eq!(run(5, scenario), run(5, scenario));
+}
+
+/// Streams between clusters of which both ask who comes.
+#[test]
+fn sources_and_destinations_show_what_their_addresses_hold() {
+    for (n, (source, destination)) in [
+        ("rtsp://alice:wonder@10.0.0.1:8554/live/vip", "rtsp://10.0.0.1:8554/live/s3cr3t-publish-key"),
+        (
+            "rtmp://10.0.0.1/live/vip?username=alice&password=wonder",
+            "rtmp://10.0.0.1/live/s3cr3t-publish-key",
+        ),
+        ("rtsp://alice:nonsens3@10.0.0.1:8554/live/vip", "rtsp://10.0.0.1:8554/live/s3cr3t-publish-kez"),
+        (
+            "rtmp://10.0.0.1/live/vip?username=alice&password=nonsens3",
+            "rtmp://10.0.0.1/live/s3cr3t-publish-kez",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let right = n < 2;
+        run(7, |w| {
+            let all = [Role::Manager, Role::Origin, Role::Edge];
+            let other = w.host_with("other", &all, None, rules);
+            w.run(ms(2_500));
+            let show = token(w, "vip", Action::Publish, "live/vip", 3_600);
+            let vip = w.publish(other, &format!("live/vip?token={show}"));
+            w.until("the other's stream", ms(4_000), |w| w.publisher(vip).is_ready());
+            let here = w.host_with("here", &all, None, |c| {
+                rules(c);
+                let url = |url: &str| RemoteUrl(url.to_owned());
+                c.sources = vec![Source {
+                    stream: "live/vip".to_owned(),
+                    url: url(source),
+                    when: When::Demand,
+                    transport: Carries::Auto,
+                }];
+                c.destinations = vec![Destination {
+                    stream: "live/show".to_owned(),
+                    url: url(destination),
+                    transport: Carries::Auto,
+                }];
+            });
+            w.run(ms(2_500));
+            let mine = token(w, "own", Action::Publish, "live/show", 3_600);
+            let own = w.publish(here, &format!("live/show?token={mine}"));
+            // Who may not watch has nothing pulled.
+            let stranger = w.play(here, "live/vip");
+            w.run(ms(4_000));
+            let op = token(w, "op", Action::Api, "x/x", 3_600);
+            let row = |w: &mut World, list: &str| {
+                let (status, text) = w.get(here, &format!("/api/v1/{list}?token={op}")).expect("an answer");
+                assert_eq!(status, 200, "{text}");
+                serde_json::from_str::<serde_json::Value>(&text).expect("JSON")[list][0].clone()
+            };
+            assert_eq!(row(w, "sources")["state"], "idle");
+            assert!(w.player(stranger).last_picture().is_none() && w.publisher(own).is_ready());
+            let pass = token(w, "fan", Action::Play, "live/vip", 3_600);
+            let fan = w.play(here, &format!("live/vip?token={pass}"));
+            w.run(ms(6_000));
+            let (pulled, pushed) = (row(w, "sources"), row(w, "destinations"));
+            assert_eq!(w.player(fan).last_picture().is_some(), right, "{source}: {pulled}");
+            assert_eq!(pulled["state"] == "working", right, "{pulled}");
+            assert_eq!(pushed["state"] == "working", right, "{pushed}");
+            if right {
+                let arrived = w.play(other, "live/show");
+                w.run(ms(3_000));
+                assert!(w.player(arrived).last_picture().is_some(), "{pushed}");
+            } else {
+                assert!(pushed["reason"].as_str().is_some_and(|r| !r.is_empty()), "{pushed}");
+                let told = |l: &&String| l.contains("live/vip") && l.contains(" failed");
+                assert!(w.log().iter().any(|l| told(&l)), "the operator is told that the source refuses");
+            }
+            for secret in ["wonder", "nonsens3", KEY, "s3cr3t-publish-kez"] {
+                assert!(!w.log().iter().any(|line| line.contains(secret)), "{secret} in the log");
+                let shown = format!("{pulled}{pushed}");
+                assert!(!shown.contains(secret), "{secret} in {shown}");
+            }
+        });
     }
 }

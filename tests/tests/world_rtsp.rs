@@ -99,6 +99,29 @@ fn every_way_of_publishing_is_seen_by_every_way_of_playing() {
 }
 
 #[test]
+fn over_tls_the_same_is_seen_and_who_is_sent_on_stays_on_tls() {
+    each(|w, [m, o, e]| {
+        w.over_tls(true);
+        // Whoever asks for datagrams is told to use the connection.
+        let p = w.publish_rtsp(o, "live/secure", publishing(false));
+        w.run(ms(1_500));
+        let near = w.play_rtsp(o, "live/secure", playing(true));
+        let far = w.play_rtsp(e, "live/secure", playing(false));
+        let sent_on = w.play_rtsp(m, "live/secure", playing(false));
+        w.over_tls(false);
+        let plain = w.play_rtsp(e, "live/secure", playing(false));
+        w.run(ms(8_000));
+        for player in [near, far, sent_on, plain] {
+            saw_all(w, p, player, 150);
+            assert!(w.rtsp_player(player).source().is_some_and(|s| !s.is_udp()));
+        }
+        let at = w.rtsp_player(sent_on).source().expect("it plays").at();
+        assert_eq!((at.ip(), at.port()), (w.rtsp_addr(e).ip(), 8555), "the manager names the port of TLS");
+        assert!(w.expect_recovery() && w.expect_drained());
+    });
+}
+
+#[test]
 fn every_other_publisher_is_played_by_rtsp() {
     each(|w, [_, o, e]| {
         let rtmp = w.publish(o, "live/rtmp");

@@ -257,7 +257,7 @@ impl Node {
                 self.whep_waiting.len(),
                 self.joining.len(),
                 self.play_waiting.values().map(Vec::len).sum(),
-                self.pair_waiting.len(),
+                self.pair_waiting.len() + self.elsewhere.len(),
             ],
             signals: self.signals.audit().0 + self.signals.asked(),
             proxied: self.proxy.len() + self.proxy.carried.len(),
@@ -347,6 +347,7 @@ impl Node {
         self.verify_hops()?;
         self.verify_conns()?;
         self.verify_rtsp_udp()?;
+        self.verify_elsewhere()?;
         self.verify_authority()?;
         self.verify_timers()?;
         self.verify_authority()?;

@@ -2,6 +2,7 @@
 //! driver, and what a session may do ends when its right does. Who decides is `auth`; in which shape a refusal is told,
 //! its protocol.
 
+use super::elsewhere::Wish;
 use super::session::{Carrier, Part, SessionId};
 use super::signals::SignalId;
 use super::{Alarm, Node};
@@ -45,6 +46,8 @@ pub(super) enum Then {
     Signal(SignalId, signalling::Output),
     /// An announcement by RTSP.
     Announced(ConnId, StreamKey, Asker),
+    /// A viewer by RTSP who is better served elsewhere.
+    Elsewhere(ConnId, Box<Wish>),
 }
 
 /// The policy, and what waits for it.
@@ -141,6 +144,7 @@ impl Node {
             Then::Request(..) | Then::Socket(..) => {}
             Then::Signal(id, said) => self.signal_again(id, said),
             Then::Announced(conn, key, asker) => self.permit_announced(conn, key, asker),
+            Then::Elsewhere(conn, wish) => self.rtsp_asked(conn, *wish),
         }
     }
 
@@ -152,7 +156,7 @@ impl Node {
                 self.respond_crossing(conn, response);
             }
             Then::Signal(id, _) => self.signal_not_permitted(id, &refusal.reason),
-            Then::Announced(conn, ..) => self.challenge_rtsp(conn, refusal),
+            Then::Announced(conn, ..) | Then::Elsewhere(conn, _) => self.challenge_rtsp(conn, refusal),
         }
     }
 
@@ -330,15 +334,20 @@ impl Node {
                 self.authority.announced.insert(conn, (key, grant));
                 self.tell_rtsp(conn, rtsp::server::Input::AnnounceAccepted);
             }
-            Decision::Refuse(refusal) if refusal.challenge => self.challenge_rtsp(conn, &refusal),
-            Decision::Refuse(refusal) => {
-                let remote = self.conns.get(&conn).map(|c| c.remote.to_string()).unwrap_or_default();
-                let text = format!("publisher {remote} refused: {}", refusal.reason);
-                self.log(Level::Warn, "rtsp", refusal.reason.code, text);
-                self.tell_rtsp(conn, rtsp::server::Input::PublishRefused(refusal.reason));
-            }
+            Decision::Refuse(refusal) => self.refuse_rtsp(conn, "publisher", refusal),
             Decision::Pending(pending) => self.verify_then(pending, Then::Announced(conn, key, asker)),
         }
+    }
+
+    /// Refuses an RTSP client that has no session yet, or asks who it is.
+    pub(super) fn refuse_rtsp(&mut self, conn: ConnId, what: &str, refusal: Refusal) {
+        if refusal.challenge {
+            return self.challenge_rtsp(conn, &refusal);
+        }
+        let remote = self.conns.get(&conn).map(|c| c.remote.to_string()).unwrap_or_default();
+        let text = format!("{what} {remote} refused: {}", refusal.reason);
+        self.log(Level::Warn, "rtsp", refusal.reason.code, text);
+        self.tell_rtsp(conn, rtsp::server::Input::PublishRefused(refusal.reason));
     }
 
     /// The right by which a connection announced what it wants to publish now.

@@ -551,7 +551,7 @@ impl Node {
                     } else {
                         Reason::peer("stopped", "the viewer stopped playing")
                     };
-                    let reason = self.rtmp_closing(id).unwrap_or(wish);
+                    let reason = self.conn_closing(id).unwrap_or(wish);
                     self.forget_session(session, &reason);
                 }
             }
@@ -561,20 +561,15 @@ impl Node {
         }
     }
 
-    /// Why an RTMP connection is about to end, if it is.
-    fn rtmp_closing(&self, id: ConnId) -> Option<Reason> {
-        match self.conns.get(&id).map(|c| &c.proto) {
-            Some(Proto::Rtmp(m)) => m.closing().cloned(),
+    /// Why a connection is about to end, if its machine is saying its last words.
+    pub(super) fn conn_closing(&self, id: ConnId) -> Option<Reason> {
+        match &self.conns.get(&id)?.proto {
+            Proto::Http(m) => m.closing(),
+            Proto::Rtmp(m) => m.closing(),
+            Proto::Rtsp(m) => m.closing(),
             _ => None,
         }
-    }
-
-    /// Why an HTTP connection is about to end, if it is.
-    pub(super) fn http_closing(&self, id: ConnId) -> Option<Reason> {
-        match self.conns.get(&id).map(|c| &c.proto) {
-            Some(Proto::Http(m)) => m.closing().cloned(),
-            _ => None,
-        }
+        .cloned()
     }
 
     /// A session on this connection publishes or plays: the connection no longer counts as idle.

@@ -7,23 +7,26 @@
 //! that follows any).
 
 use super::Node;
-use super::authority::Asker;
+use super::authority::{Asker, Then};
 use super::conns::{Conn, Proto};
 use super::session::{Carrier, Protocol};
+use crate::auth::{self, Decision};
 use crate::cluster::manager::{Action, Input as Ask, Pairing, Placement};
 use crate::cluster::placement::Refusal;
+use crate::error::Broken;
 use crate::http::event;
 use crate::ids::Role;
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::rtsp::server::Input;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the names of clients that follow a 302 at DESCRIBE begin with, as they were seen to.
 const FOLLOWS: [&str; 3] = ["Lavf", "GStreamer", "libmpv"];
 
-/// Questions to the manager: who is to be sent where.
+/// Questions to the manager: who is to be sent where. A connection has one at most, since nothing more is read of it until
+/// it is answered.
 pub(super) type Asking = BTreeMap<u64, (ConnId, Wish)>;
 
 /// What an RTSP client wants.
@@ -39,7 +42,11 @@ pub(super) struct Wish {
 impl Node {
     /// An RTSP client asked for a stream, or to publish one. Serves it, or sends it elsewhere.
     pub(super) fn rtsp_asked(&mut self, conn: ConnId, wish: Wish) {
-        let (key, action) = (wish.key.clone(), wish.action);
+        if !self.is_rtsp(conn) {
+            return;
+        }
+        // What the client calls it may be a publish key; the manager knows the stream.
+        let (key, action) = (self.authority.policy.public(&wish.key).0, wish.action);
         let refuses = self.no_room().is_some();
         let misplaced = action == Action::Subscribe
             && !self.config.has_role(Role::Edge)
@@ -48,6 +55,16 @@ impl Node {
         if !self.config.rtsp.redirect || !(refuses || misplaced) {
             return self.rtsp_here(conn, wish);
         }
+        // Who may not play is told nothing of where the stream is. Publishers were asked before they announced.
+        if action == Action::Subscribe {
+            match self.decide(auth::Action::Play, Some(&key), &wish.asker) {
+                Decision::Allow(_) => {}
+                Decision::Refuse(refusal) => return self.refuse_rtsp(conn, "viewer", refusal),
+                Decision::Pending(pending) => {
+                    return self.verify_then(pending, Then::Elsewhere(conn, Box::new(wish)));
+                }
+            }
+        }
         if let Some(manager) = &mut self.manager {
             self.next_req += 1;
             let req = self.next_req;
@@ -55,8 +72,8 @@ impl Node {
             self.elsewhere.insert(req, (conn, wish));
             return manager.handle(Ask::Pair { req, pairing }, self.now);
         }
-        match self.rtsp_at_the_manager(conn, &key) {
-            Some(url) => self.rtsp_sent(conn, url, &wish.query),
+        match self.rtsp_at_the_manager(conn) {
+            Some(base) => self.rtsp_sent(conn, &base, &wish),
             None => self.rtsp_here(conn, wish),
         }
     }
@@ -77,16 +94,20 @@ impl Node {
         FOLLOWS.iter().any(|name| m.agent().starts_with(name))
     }
 
-    /// The manager's address for a stream. It knows where to go on from there.
-    fn rtsp_at_the_manager(&self, conn: ConnId, key: &StreamKey) -> Option<String> {
+    /// Where the manager speaks RTSP. It knows where to go on from there.
+    fn rtsp_at_the_manager(&self, conn: ConnId) -> Option<String> {
         let tls = self.conns.get(&conn)?.service.is_secure();
-        Some(format!("{}/{key}", self.member.manager_rtsp(tls)?))
+        self.member.manager_rtsp(tls).map(str::to_owned)
     }
 
-    fn rtsp_sent(&mut self, conn: ConnId, url: String, query: &str) {
-        self.log_conn(conn, Level::Info, format!("sent on to {url}"));
+    /// Sends a client on to a server, for what it asked for as it asked for it.
+    fn rtsp_sent(&mut self, conn: ConnId, base: &str, wish: &Wish) {
+        let Wish { key, query, .. } = wish;
+        let (public, named) = self.authority.policy.public(key);
+        let by = named.map(|name| format!(" (by the key {name:?})")).unwrap_or_default();
+        self.log_conn(conn, Level::Info, format!("sent on to {base}/{public}{by}"));
         let mark = if query.is_empty() { "" } else { "?" };
-        self.tell_rtsp(conn, Input::Elsewhere(format!("{url}{mark}{query}")));
+        self.tell_rtsp(conn, Input::Elsewhere(format!("{base}/{key}{mark}{query}")));
     }
 
     /// The manager answered a pairing question. `false`: it was not about an RTSP client.
@@ -101,13 +122,32 @@ impl Node {
                         Action::Broadcast => event::Action::Broadcast,
                         Action::Subscribe => event::Action::Subscribe,
                     };
-                    self.gave_out(asked, &wish.key, p);
-                    self.rtsp_sent(conn, format!("{base}/{}", wish.key), &wish.query);
+                    let public = self.authority.policy.public(&wish.key).0;
+                    self.gave_out(asked, &public, p);
+                    self.rtsp_sent(conn, &base, &wish);
                 }
             },
             _ => self.rtsp_here(conn, wish),
         }
         true
+    }
+
+    /// A connection waits no longer for what the manager says.
+    pub(super) fn elsewhere_gone(&mut self, conn: ConnId) {
+        self.elsewhere.retain(|_, (of, _)| *of != conn);
+    }
+
+    /// Whether each question to the manager is that of one connection, which has no other.
+    pub(super) fn verify_elsewhere(&self) -> Result<(), Broken> {
+        let conns: BTreeSet<ConnId> = self.elsewhere.values().map(|(conn, _)| *conn).collect();
+        let gone = conns.iter().find(|conn| !self.is_rtsp(**conn));
+        Broken::unless(gone.is_none() && conns.len() == self.elsewhere.len(), "S7", || {
+            format!(
+                "{} questions where RTSP clients are to go, of {} connections; {gone:?} is none",
+                self.elsewhere.len(),
+                conns.len()
+            )
+        })
     }
 
     /// This node takes nothing new: its RTSP clients are told where they may go on. Those who do not know the request stay
@@ -119,11 +159,10 @@ impl Node {
         let all: Vec<ConnId> =
             self.conns.iter().filter(|(_, c)| matches!(c.proto, Proto::Rtsp(_))).map(|(id, _)| *id).collect();
         for conn in all {
-            let key = self.sessions.on(Carrier::Conn(conn)).and_then(|s| self.sessions.get(s));
-            if let Some(key) = key.map(|s| s.key.clone())
-                && let Some(url) = self.rtsp_at_the_manager(conn, &key)
+            if self.sessions.on(Carrier::Conn(conn)).is_some()
+                && let Some(base) = self.rtsp_at_the_manager(conn)
             {
-                self.tell_rtsp(conn, Input::Redirect(url));
+                self.tell_rtsp(conn, Input::Redirect(base));
             }
         }
     }

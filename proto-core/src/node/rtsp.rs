@@ -257,7 +257,6 @@ impl Node {
                 | Input::PlayRefused(_)
                 | Input::Elsewhere(_)
                 | Input::StreamEnded(_)
-                | Input::Refuse(_)
                 | Input::Close(_)
         );
         match guard(|| m.handle(input, now)) {
@@ -419,11 +418,11 @@ impl Node {
                     } else {
                         Reason::peer("stopped", "the viewer stopped playing")
                     };
-                    let closing = match self.conns.get(&id).map(|c| &c.proto) {
-                        Some(Proto::Rtsp(m)) => m.closing().cloned(),
-                        _ => None,
-                    };
-                    self.forget_session(session, &closing.unwrap_or(wish));
+                    let reason = self.conn_closing(id).unwrap_or(wish);
+                    self.forget_session(session, &reason);
+                } else {
+                    // It waited for the manager.
+                    self.elsewhere_gone(id);
                 }
             }
             Said::Log(level, text) => self.log_conn(id, level, text),
@@ -471,6 +470,7 @@ impl Node {
     /// An RTSP connection is gone.
     pub(super) fn rtsp_gone(&mut self, id: ConnId, machine: &rtsp::Server) {
         self.rtsp_udp.release(id);
+        self.elsewhere_gone(id);
         for (reason, n) in machine.drops() {
             self.counters.drop("rtsp", reason, n);
         }

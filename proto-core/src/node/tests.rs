@@ -83,6 +83,11 @@ fn closed(said: &[Output], of: ConnId) -> bool {
     said.iter().any(|o| matches!(o, Output::Close { conn, .. } if *conn == of))
 }
 
+/// Whether a line of the log has all these words.
+fn logged(said: &[Output], words: &[&str]) -> bool {
+    said.iter().any(|o| matches!(o, Output::Log(l) if words.iter().all(|w| l.text.contains(w))))
+}
+
 #[test]
 fn a_panic_in_one_session_ends_that_session_and_no_other() {
     let mut bench = Bench::new(|_| {});
@@ -468,12 +473,21 @@ fn plain_speakers_on_tls_ports_are_told() {
     let said = bench.tell(Input::Received { conn: http, bytes: b"GET / HTTP/1.1\r\nHost: n\r\n\r\n" });
     let text = text_of(&said, http);
     assert!(text.starts_with("HTTP/1.1 400") && text.contains("https://"), "{text}");
+    let mut all = said;
     let said = bench.tell(Input::PeerFinished { conn: http });
     assert!(closed(&said, http), "{said:?}");
+    all.extend(said);
+    assert!(logged(&all, &["192.0.2.1:1025", "plain HTTP arrived", "https://"]), "{all:?}");
     let rtmp = bench.accept(2, Service::Rtmps);
     let said = bench.tell(Input::Received { conn: rtmp, bytes: &[3; 100] });
     assert!(closed(&said, rtmp), "{said:?}");
-    assert!(said.iter().any(|o| matches!(o, Output::Log(l) if l.text.contains("rtmps://"))), "{said:?}");
+    assert!(logged(&said, &["192.0.2.1:1026", "plain RTMP arrived", "rtmps://"]), "{said:?}");
+    let rtsp = bench.accept(3, Service::Rtsps);
+    let mut said =
+        bench.tell(Input::Received { conn: rtsp, bytes: b"OPTIONS rtsp://n/ RTSP/1.0\r\nCSeq: 1\r\n\r\n" });
+    assert!(text_of(&said, rtsp).starts_with("RTSP/1.0 400"), "{said:?}");
+    said.extend(bench.tell(Input::Closed { conn: rtsp, reason: Reason::peer("reset", "the peer reset it") }));
+    assert!(logged(&said, &["192.0.2.1:1027", "plain RTSP arrived", "rtsps://"]), "{said:?}");
     assert_eq!(bench.node.verify(), Ok(()));
 }
 
@@ -555,16 +569,40 @@ fn certificate_files_are_read_and_read_again() {
 #[test]
 fn tls_at_a_port_without_is_told_in_the_log_whatever_the_client_does() {
     let mut bench = Bench::new(|_| {});
-    for (n, service, words) in
-        [(1, Service::Http, "this port speaks plain HTTP"), (2, Service::Rtmp, "rtmps.port")]
-    {
+    let services = [
+        (1, Service::Http, ["192.0.2.1:1025", "this port speaks plain HTTP"]),
+        (2, Service::Rtmp, ["192.0.2.1:1026", "rtmps.port"]),
+        (3, Service::Rtsp, ["192.0.2.1:1027", "rtsps.port"]),
+    ];
+    for (n, service, words) in services {
         let conn = bench.accept(n, service);
         let mut said = bench.tell(Input::Received { conn, bytes: &hello() });
         said.extend(bench.tell(Input::Closed { conn, reason: Reason::peer("reset", "the peer reset it") }));
-        let logs: Vec<&str> = said
-            .iter()
-            .filter_map(|o| if let Output::Log(l) = o { Some(l.text.as_str()) } else { None })
-            .collect();
-        assert!(logs.iter().any(|l| l.contains(words)), "{logs:?}");
+        assert!(logged(&said, &words), "{said:?}");
+        let again = said.iter().filter(|o| matches!(o, Output::Log(_))).count();
+        assert_eq!(again, 1, "it is said once: {said:?}");
     }
+}
+
+#[test]
+fn rtsp_clients_that_leave_while_the_manager_thinks_leave_nothing_behind() {
+    use crate::ids::Role;
+    let mut bench = Bench::new(|c| c.node.roles.retain(|r| *r == Role::Manager));
+    let describe = b"DESCRIBE rtsp://n/live/x RTSP/1.0\r\nCSeq: 1\r\nUser-Agent: Lavf60\r\n\r\n";
+    let asked = |bench: &Bench| bench.node.audit().waiting[5];
+    let conns: Vec<ConnId> = (1..=3).map(|n| bench.accept(n, Service::Rtsp)).collect();
+    for conn in &conns {
+        bench.tell(Input::Received { conn: *conn, bytes: describe });
+    }
+    assert_eq!(asked(&bench), 3, "a manager that has just started waits for its nodes");
+    assert_eq!(bench.node.verify(), Ok(()));
+    let [first, second, third] = conns[..] else { unreachable!() };
+    bench.tell(Input::Closed { conn: first, reason: Reason::peer("peer_closed", "gone") });
+    bench.tell(Input::PeerFinished { conn: second });
+    assert_eq!(asked(&bench), 1);
+    assert_eq!(bench.node.verify(), Ok(()));
+    let said = bench.later(Duration::from_secs(5));
+    assert!(text_of(&said, third).starts_with("RTSP/1.0 404"), "{said:?}");
+    assert_eq!(asked(&bench), 0);
+    assert_eq!(bench.node.verify(), Ok(()));
 }

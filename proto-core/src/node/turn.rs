@@ -82,7 +82,7 @@ impl Node {
             Input::Closed { conn, reason } => {
                 self.gone(conn);
                 // Why it was refused matters more than how the peer took it.
-                let reason = self.http_closing(conn).unwrap_or(reason);
+                let reason = self.conn_closing(conn).unwrap_or(reason);
                 self.end_conn(conn, reason, None);
             }
             Input::UdpOpened { socket, max_segments, .. } if socket != MEDIA_SOCKET => {

@@ -84,7 +84,8 @@ pub enum Input<'a> {
     /// Answer to [`Output::DescribeRequested`], [`Output::PlayRequested`] or [`Output::PublishRequested`]: the peer is to ask
     /// at this address.
     Elsewhere(String),
-    /// The peer is better served at this address; it may go there, or stay. Ignored if nothing is published or played.
+    /// The peer is better served by the server at this address (`rtsp://host:port`), where its stream has the name by which it
+    /// asked for it here; it may go there, or stay. Ignored if nothing is published or played.
     Redirect(String),
     /// Answer to [`Output::UdpWanted`]: our ports of RTP and RTCP for the lane.
     UdpGranted((u16, u16)),

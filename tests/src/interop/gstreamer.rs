@@ -23,6 +23,8 @@ impl Pipeline {
     pub fn run(what: &str, pipeline: &str) -> Pipeline {
         let mut launch = Command::new("gst-launch-1.0");
         launch.args(["-e", "-m"]).args(pipeline.split_whitespace());
+        // Warnings of its libraries: the RTSP connection says there why it did not write.
+        launch.envs([("GST_DEBUG", "default:2"), ("GST_DEBUG_NO_COLOR", "1")]);
         Pipeline::spawn(launch, what.to_owned())
     }
 
@@ -107,17 +109,25 @@ impl Pipeline {
             .unwrap_or_else(|e| panic!("{} did not end: {e}\n{}", self.what, self.log.tail(30)))
     }
 
-    /// Waits until it has come to its end, and answers what it said before. One complaint is let pass, and only while it stops:
-    /// that rtspsrc found its connection closed when it had another request to send.
+    /// Waits until it has come to its end, and answers what it said before.
+    ///
+    /// One complaint is let pass, and only if it is proven to be GStreamer's own. On its way to the end `gst-launch` has rtspsrc
+    /// pause and close at once. Where the order to close comes while the thread of rtspsrc is about to write PAUSE (or
+    /// TEARDOWN), it cancels that write, and `writev_bytes` of gstrtspconnection.c takes every write of no bytes for the end
+    /// of the connection: "Could not write to resource", "Received end-of-file", on a connection that stands. The same
+    /// line of code then says "Operation was cancelled", which a connection that is really gone does not.
     pub fn wait_end(&mut self, within: Duration) -> String {
-        const CLOSED: &str = "Could not write to resource";
+        const COMPLAINT: &str = "Could not write to resource";
+        const CANCELLED: [&str; 2] = ["gstrtspconnection.c", "Operation was cancelled"];
         let status = self.wait_exit(within);
         let said = self.log.tail(400);
         let end = said.split_once("EOS received - stopping pipeline");
         let (before, after) = end.unwrap_or_else(|| panic!("{} did not come to its end: {said}", self.what));
-        let mut errors = after.lines().filter(|line| line.contains("ERROR")).peekable();
-        assert!(status.success() || errors.peek().is_some(), "{status}: {said}");
-        assert!(errors.all(|line| line.contains(CLOSED)), "{said}");
+        let errors: Vec<&str> = after.lines().filter(|line| line.contains("ERROR")).collect();
+        assert!(status.success() || !errors.is_empty(), "{status}: {said}");
+        // Each cancelled write is complained of where it is made and where it was asked for.
+        let cancelled = said.lines().filter(|line| CANCELLED.iter().all(|w| line.contains(w))).count();
+        assert!(errors.len() <= 2 * cancelled && errors.iter().all(|e| e.contains(COMPLAINT)), "{said}");
         before.to_owned()
     }
 

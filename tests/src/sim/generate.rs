@@ -306,6 +306,9 @@ impl Generator<'_> {
         if self.one_in(4) {
             self.some_switch();
         }
+        if self.one_in(2) {
+            self.some_by_rtsps();
+        }
         self.plan
     }
 
@@ -336,6 +339,20 @@ impl Generator<'_> {
                 && chosen
             {
                 *by = with;
+            }
+        }
+    }
+
+    /// Has some of those who come by RTSP do so over TLS.
+    fn some_by_rtsps(&mut self) {
+        for n in 0..self.plan.steps.len() {
+            let chosen = self.one_in(2);
+            if let Some(Step { op: Op::Publish { by, .. } | Op::Play { by, .. }, .. }) =
+                self.plan.steps.get_mut(n)
+                && chosen
+                && *by == By::Rtsp
+            {
+                *by = By::Rtsps;
             }
         }
     }

@@ -52,6 +52,8 @@ pub enum By {
     Rtsp,
     /// RTSP, packets as datagrams.
     RtspUdp,
+    /// RTSP over TLS, packets over the connection.
+    Rtsps,
 }
 
 /// Behind what a client sits.

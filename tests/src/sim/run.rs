@@ -126,18 +126,18 @@ enum Kind {
 impl By {
     /// Whether its connections are TLS.
     fn secure(self) -> bool {
-        matches!(self, By::Rtmps | By::Https | By::Wss)
+        matches!(self, By::Rtmps | By::Https | By::Wss | By::Rtsps)
     }
 
     /// Whether it speaks RTSP.
     fn is_rtsp(self) -> bool {
-        matches!(self, By::Rtsp | By::RtspUdp)
+        matches!(self, By::Rtsp | By::RtspUdp | By::Rtsps)
     }
 
     /// How its calls are signalled, if it is WebRTC.
     fn signalling(self) -> Option<Signalling> {
         match self {
-            By::Rtmp | By::Rtmps | By::Rtsp | By::RtspUdp => None,
+            By::Rtmp | By::Rtmps | By::Rtsp | By::RtspUdp | By::Rtsps => None,
             By::Webrtc | By::WebrtcTcp | By::Https => Some(Signalling::Http),
             By::Ws | By::Wss => Some(Signalling::Socket),
             By::Managed => Some(Signalling::Managed),

@@ -51,7 +51,11 @@ impl World {
         actor.notes().want(self.verbose);
         let tls = self.net.secure.then(|| {
             let c = Config::default();
-            Layer::new([(c.http.port, c.https.port), (c.rtmp.port, c.rtmps.port)])
+            Layer::new([
+                (c.http.port, c.https.port),
+                (c.rtmp.port, c.rtmps.port),
+                (c.rtsp.port, c.rtsps.port),
+            ])
         });
         self.clients.push(Slot { actor, ip, nat, moves: 0, pipes: BTreeMap::new(), tls, wake: None });
         self.client(ClientId(n), In::Address(ip));

@@ -206,8 +206,8 @@ fn authority(scheme: Scheme, host: &str, port: u16) -> String {
     format!("{open}{host}{close}{port}")
 }
 
-/// A URL without what may be secret: name and password, the query, and the name of an RTMP stream that is pushed, which is
-/// its key at many services.
+/// A URL without what may be secret: name and password, the query, and the name of a stream that is pushed, which is its
+/// key at many services, Headwater among them.
 fn shown(scheme: Scheme, host: &str, port: u16, path_query: &str, hide_name: bool) -> String {
     let (path, query) = path_query.split_once('?').map_or((path_query, ""), |(p, _)| (p, "?…"));
     let (path, name) = match path.rsplit_once('/') {
@@ -320,7 +320,7 @@ impl Template {
     fn hides_name(&self, pushed: bool) -> bool {
         let path = self.path_query.split('?').next().unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or_default();
-        pushed && self.scheme.is_rtmp() && !["{stream}", "{name}"].contains(&name)
+        pushed && !["{stream}", "{name}"].contains(&name)
     }
 
     fn target(&self, key: &StreamKey, pushed: bool) -> Target {
@@ -483,6 +483,8 @@ mod tests {
         for shown in [format!("{d:?}"), format!("{t:?}"), d.shown()] {
             assert!(!shown.contains("abcd"), "{shown}");
         }
+        let d = destination("live/x", "rtsp://a.example/live/abcd-key").rule().unwrap();
+        assert_eq!(d.target(&key("live/x")).shown, "rtsp://a.example/live/…");
         let s = source("live/cam", "rtsp://admin:secret@h/x");
         assert!(!format!("{s:?}").contains("secret"));
         assert!(!format!("{:?}", source("live/cam", "rtsp://admin:secret@h:0/x")).contains("secret"));

@@ -353,6 +353,65 @@ fn rtsp_asks_by_digest_and_basic_and_reads_no_announcement_before() {
     );
 }
 
+/// A manager without viewers of its own would send players on: first they show who they are, with a password that has to be
+/// verified too.
+#[test]
+fn rtsp_players_that_would_be_sent_on_are_asked_who_they_are() {
+    use crate::ids::Role;
+    let mut g = guarded(|c| c.node.roles.retain(|r| *r != Role::Edge));
+    let agent = "User-Agent: Lavf60\r\n";
+    let url = "rtsp://n/live/vip";
+    let asked = g.rtsp(2).ask(&mut g, "DESCRIBE", url, agent, "");
+    assert!(asked.starts_with("RTSP/1.0 401"), "{asked}");
+    let wrong = format!("{agent}{}", basic("alice", "nonsense"));
+    let asked = g.rtsp(3).ask(&mut g, "DESCRIBE", url, &wrong, "");
+    assert!(asked.starts_with("RTSP/1.0 401") && g.checks == 1, "{asked}");
+    let other = format!("{url}?token={}", g.token(Action::Play, "live/else", 500));
+    let asked = g.rtsp(4).ask(&mut g, "DESCRIBE", &other, agent, "");
+    assert!(asked.starts_with("RTSP/1.0 403"), "{asked}");
+    let token = format!("{url}?token={}", g.token(Action::Play, "live/vip", 500));
+    let password = format!("{agent}{}", basic("alice", SECRETS[0]));
+    for (n, url, headers) in [(5, token.as_str(), agent), (6, url, password.as_str())] {
+        let mut v = g.rtsp(n);
+        let mut answer = v.ask(&mut g, "DESCRIBE", url, headers, "");
+        g.bench.now += Duration::from_secs(4);
+        answer += &text_of(&g.tell(Input::Tick), v.conn);
+        assert!(answer.starts_with("RTSP/1.0 404"), "it may, and there is nothing: {answer}");
+    }
+    assert_eq!(g.checks, 2);
+    assert_eq!(g.bench.node.verify(), Ok(()));
+}
+
+#[test]
+fn http_flv_is_for_whoever_shows_that_he_may_play() {
+    let mut g = guarded(|_| {});
+    let token = |g: &Guarded, stream: &str, ttl| g.token(Action::Play, stream, ttl);
+    g.publish(1, "live/vip", &format!("?token={}", g.token(Action::Publish, "live/vip", 500)));
+    for (n, shown) in
+        [String::new(), "?token=nonsense".to_owned(), format!("?token={}", token(&g, "live/else", 500))]
+            .iter()
+            .enumerate()
+    {
+        let said = g.http(2 + n as u64, "GET", &format!("/flv/live/vip.flv{shown}"), "", "");
+        assert!(said.starts_with("HTTP/1.1 401") || said.starts_with("HTTP/1.1 403"), "{shown}: {said}");
+    }
+    let wrong = g.http(6, "GET", "/flv/live/vip.flv", &basic("alice", "nonsense"), "");
+    assert!(wrong.starts_with("HTTP/1.1 401"), "{wrong}");
+    let viewers = |g: &Guarded| g.bench.node.sessions.iter().filter(|s| !s.is_publisher()).count();
+    assert_eq!(viewers(&g), 0);
+    g.http(7, "GET", &format!("/flv/live/vip.flv?token={}", token(&g, "live/vip", 100)), "", "");
+    g.http(8, "GET", "/flv/live/vip.flv", &basic("alice", SECRETS[0]), "");
+    assert_eq!(viewers(&g), 2, "by token and by password");
+    // A minute of grace, and the token's viewer is gone.
+    g.bench.now += Duration::from_secs(165);
+    g.tell(Input::Tick);
+    let left: Vec<String> = (g.bench.node.sessions.iter().filter(|s| !s.is_publisher()))
+        .map(|s| s.grant.identity.name())
+        .collect();
+    assert!(left.iter().all(|name| name.contains("alice")), "{left:?}");
+    assert_eq!(g.bench.node.verify(), Ok(()));
+}
+
 #[test]
 fn the_same_publisher_comes_again_at_once_and_another_does_not() {
     let mut g = guarded(|_| {});

@@ -564,16 +564,18 @@ impl Server {
 
     /// Tells a peer that is in the midst of it where it would be better served (RFC 2326, section 10.10). Most clients
     /// answer that they do not know the request, and stay.
-    pub(super) fn redirect(&mut self, location: &str) {
-        let Some(session) =
-            self.session.as_ref().filter(|_| matches!(self.state, State::Playing | State::Recording))
+    pub(super) fn redirect(&mut self, base: &str) {
+        let (Some(session), Some((key, query)), State::Playing | State::Recording) =
+            (&self.session, &self.key, self.state)
         else {
             return;
         };
+        let mark = if query.is_empty() { "" } else { "?" };
+        let location = format!("{base}/{key}{mark}{query}");
         self.asked += 1;
         let mut request = Request {
             method: Method::Redirect.name().to_owned(),
-            url: location.to_owned(),
+            url: location.clone(),
             headers: Default::default(),
             body: Default::default(),
         };

@@ -141,10 +141,14 @@ impl RtspPlay {
             self.heard.push_back(Heard::Status(format!("{method} {} {}", answer.status, answer.phrase)));
         }
         match (method, answer.status) {
-            (_, 301 | 302) => match answer.header("Location").and_then(elsewhere) {
-                Some(to) if self.turns < TURNS => self.turn(to),
-                _ => self.end("sent on once too often", false),
-            },
+            (_, 301 | 302) => {
+                let location = answer.header("Location").unwrap_or_default();
+                match elsewhere(location, &self.attempt.stream) {
+                    None => self.fault("S3", format!("{method} sends it on to {location:?}")),
+                    Some(to) if self.turns < TURNS => self.turn(to),
+                    Some(_) => self.end("sent on once too often", false),
+                }
+            }
             ("GET_PARAMETER", 200) => {}
             ("TEARDOWN", _) => self.end("left", false),
             // No ports are free: as ffmpeg does, the rest goes over the connection.
@@ -490,10 +494,14 @@ impl RtspPlay {
                         self.rtcp(lane, &packet);
                     }
                 }
-                Ok(Some(Got::Request(method, location))) => match location.as_deref().and_then(elsewhere) {
-                    Some(to) if method == "REDIRECT" && self.turns < TURNS => self.turn(to),
-                    _ => self.end(&format!("the server says {method}"), false),
-                },
+                Ok(Some(Got::Request(method, location))) => {
+                    let location = location.unwrap_or_default();
+                    match elsewhere(&location, &self.attempt.stream) {
+                        Some(to) if method == "REDIRECT" && self.turns < TURNS => self.turn(to),
+                        Some(_) => self.end(&format!("the server says {method}"), false),
+                        None => self.fault("S3", format!("{method} to {location:?}")),
+                    }
+                }
                 Ok(None) => return,
                 Err(text) => {
                     self.fault("S3", text);

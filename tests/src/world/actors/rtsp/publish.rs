@@ -100,10 +100,14 @@ impl RtspRecord {
     fn answer(&mut self, method: &str, answer: &Answer, now: Time) {
         let url = self.url();
         match (method, answer.status) {
-            (_, 301 | 302) => match answer.header("Location").and_then(elsewhere) {
-                Some(to) if self.turns < TURNS => self.turn(to),
-                other => self.end(format!("{method} sent it on once too often: {other:?}"), false),
-            },
+            (_, 301 | 302) => {
+                let location = answer.header("Location").unwrap_or_default();
+                match elsewhere(location, &self.attempt.stream) {
+                    None => self.fault(format!("{method} sends it on to {location:?}")),
+                    Some(to) if self.turns < TURNS => self.turn(to),
+                    Some(to) => self.end(format!("{method} sent it on once too often: {to}"), false),
+                }
+            }
             ("GET_PARAMETER", 200) => {}
             ("TEARDOWN", _) => self.end("left".to_owned(), false),
             (_, status) if status != 200 => self.end(format!("{method}: {status} {}", answer.phrase), false),
@@ -213,9 +217,12 @@ impl RtspRecord {
     }
 }
 
-/// Where an address such as `rtsp://10.0.0.1:8554/live/a` leads.
-pub(super) fn elsewhere(url: &str) -> Option<SocketAddr> {
-    url.strip_prefix("rtsp://")?.split('/').next()?.parse().ok()
+/// Where an address such as `rtsp://10.0.0.1:8554/live/a` leads. `None`: it names another stream than the one that was asked for,
+/// or lost what stood behind its name.
+pub(super) fn elsewhere(url: &str, stream: &str) -> Option<SocketAddr> {
+    let rest = url.strip_prefix("rtsp://").or_else(|| url.strip_prefix("rtsps://"))?;
+    let (server, name) = rest.split_once('/')?;
+    server.parse().ok().filter(|_| name == stream)
 }
 
 impl Wire for RtspRecord {
