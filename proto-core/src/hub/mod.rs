@@ -32,6 +32,7 @@ use crate::ids::Epoch;
 use crate::limits::Limits;
 use crate::media::frame::{FrameKind, Ingest, NewFrame};
 use crate::media::key::StreamKey;
+use crate::media::picture_order::Reordering;
 use crate::media::track::{Codec, CodecConfig, CodecParams, TrackId};
 use crate::simulation::{Bug, Site};
 use crate::time::{Deadline, Time, Timers};
@@ -672,6 +673,12 @@ impl Hub {
         let Some(s) = self.streams.get(&stream) else { return Vec::new() };
         let announced = s.tracks.iter().filter(|t| t.active && t.derived.is_none());
         announced.filter_map(|t| Some((t.id, t.config.clone()?))).collect()
+    }
+
+    /// In which order the pictures of a stream's track are shown, as far as was seen.
+    pub fn reordering(&self, stream: StreamId, track: TrackId) -> Reordering {
+        let track = self.streams.get(&stream).and_then(|s| s.tracks.iter().find(|t| t.id == track));
+        track.map_or(Reordering::None, stream::Track::reordering)
     }
 
     /// The sets of codecs that the subscribers of a stream take.

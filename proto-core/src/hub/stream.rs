@@ -11,8 +11,8 @@ use crate::guard::must;
 use crate::ids::Epoch;
 use crate::limits::Limits;
 use crate::media::frame::{Frame, FrameKind, Ingest, NewFrame, Renderings, Rotation};
-use crate::media::h264::BFrameWatch;
 use crate::media::key::StreamKey;
+use crate::media::picture_order::{OrderWatch, Reordering};
 use crate::media::track::{Codec, CodecConfig, CodecParams, CodecSet, Origin, TrackId};
 use crate::time::Time;
 use bytes::Bytes;
@@ -41,6 +41,8 @@ pub(super) struct Track {
     input: Count,
     /// Deltas are dropped until a key frame comes: their references are not there.
     needs_key: bool,
+    /// In which order its pictures are shown.
+    order: OrderWatch,
     /// The track and the codec that a bridge of this node made it of.
     pub(super) derived: Option<(TrackId, Codec)>,
 }
@@ -50,10 +52,20 @@ impl Track {
         self.config.as_ref().map(|c| c.params.codec())
     }
 
-    /// Whether a subscriber wants the track while it is coded so. What was derived is for those who cannot play what it
-    /// was made of.
-    pub(super) fn wanted(&self, codec: Codec, accepts: CodecSet) -> bool {
+    /// Whether a subscriber can decode the track while it is coded so, and is not given a better one. What was derived is for
+    /// those who cannot play what it was made of.
+    pub(super) fn coded_for(&self, codec: Codec, accepts: CodecSet) -> bool {
         accepts.has(codec) && self.derived.is_none_or(|(_, of)| !accepts.has(of))
+    }
+
+    /// Whether a subscriber wants the track while it is coded so: it can decode it, and would see it undamaged.
+    pub(super) fn wanted(&self, codec: Codec, accepts: CodecSet) -> bool {
+        let damaged = self.derived.is_none() && self.reordering() == Reordering::Referenced;
+        self.coded_for(codec, accepts) && (accepts.has_reordered() || !damaged)
+    }
+
+    pub(super) fn reordering(&self) -> Reordering {
+        self.order.found()
     }
 
     pub(super) fn is_video(&self) -> bool {
@@ -115,7 +127,6 @@ pub(super) struct Stream {
     pub(super) notices: Vec<Notice>,
     pub(super) not_delivered: Drops,
     clock: StreamClock,
-    watch: BFrameWatch,
     offered: u64,
     dropped: Drops,
     corrected: Drops,
@@ -138,7 +149,6 @@ impl Stream {
             notices: Vec::new(),
             not_delivered: Drops::new(),
             clock: StreamClock::default(),
-            watch: BFrameWatch::default(),
             offered: 0,
             dropped: Drops::new(),
             corrected: Drops::new(),
@@ -157,8 +167,8 @@ impl Stream {
             t.active = false;
             t.needs_key = true;
             t.clock.forget_source();
+            t.order.forget();
         }
-        self.watch = BFrameWatch::default();
         self.notices.clear();
         self.key_requests.pending = false;
     }
@@ -220,6 +230,7 @@ impl Stream {
             output: Count::default(),
             input: Count::default(),
             needs_key: true,
+            order: OrderWatch::default(),
             derived: None,
         });
         Some(self.tracks.len() - 1)
@@ -237,9 +248,14 @@ impl Stream {
             *self.corrected.entry("config_too_large").or_default() += 1;
             return None;
         }
-        track.active = true;
         let codec = params.codec();
-        if track.config.as_ref().is_none_or(|c| c.params != params) {
+        let changed = track.config.as_ref().is_none_or(|c| c.params != params);
+        // Another source may announce what the one before did.
+        if changed || !track.active {
+            track.order.configure(&params);
+        }
+        track.active = true;
+        if changed {
             let version = track.config.as_ref().map_or(0, |c| c.version).saturating_add(1);
             track.config = Some(Arc::new(CodecConfig { version, params, origin: Origin::Ingest }));
             track.needs_key = true;
@@ -310,7 +326,7 @@ impl Stream {
             media,
             renderings: Renderings::default(),
         };
-        self.ring.push(frame, config, slot, nth, self.clock.edge(), 0);
+        self.ring.push(frame, config, (slot, nth, Reordering::None), self.clock.edge(), 0);
         Taken { frame: true, kind: FrameKind::Audio, ..Taken::default() }
     }
 
@@ -372,11 +388,7 @@ impl Stream {
             track.used.clone_from(&config);
         }
         self.rate.add(media.payload.len(), now);
-        // The other codecs show pictures in the order in which they are coded.
-        let codec = config.as_ref().map(|c| c.params.codec());
-        let b_frames = codec
-            .filter(|c| matches!(c, Codec::H264 | Codec::H265))
-            .is_some_and(|c| self.watch.observe(c, &media).is_some());
+        let seen = track.order.observe(&media);
         let frame = Frame {
             seq: seq.unwrap_or(place),
             epoch: self.epoch,
@@ -384,8 +396,15 @@ impl Stream {
             media,
             renderings: Renderings::default(),
         };
-        self.ring.push(frame, config, slot, nth, self.clock.edge(), extra);
-        let notice = if b_frames { self.note(Notice::BFrames) } else { None };
+        self.ring.push(frame, config, (slot, nth, seen.late), self.clock.edge(), extra);
+        let notice = match seen.news {
+            Some(Reordering::Unreferenced) => self.note(Notice::BFrames),
+            Some(Reordering::Referenced) => {
+                self.notices.retain(|n| *n != Notice::BFrames);
+                self.note(Notice::ReferencedBFrames)
+            }
+            Some(Reordering::None) | None => None,
+        };
         Taken { frame: true, kind, key, notice, ..Taken::default() }
     }
 

@@ -114,7 +114,7 @@ impl Node {
     /// The tracks of a stream as someone who takes `accepts` would see them: what a bridge makes stands in for what it is
     /// made of.
     pub(super) fn tracks_for(&self, stream: StreamId, accepts: CodecSet) -> Vec<(TrackId, Arc<CodecConfig>)> {
-        let mut tracks = self.hub.tracks(stream);
+        let mut tracks = self.showable(stream, accepts);
         let heard = tracks.iter().any(|(_, c)| {
             let codec = c.params.codec();
             !codec.is_video() && accepts.has(codec)

@@ -210,6 +210,7 @@ impl Node {
     }
 
     fn start_whep(&mut self, session: SessionId, stream: StreamId) -> Result<(), Reason> {
+        self.playable(stream, rtc::codecs::CARRIED)?;
         let Some(waiting) = self.whep_waiting.remove(&session) else {
             return Err(Reason::local("no_carrier", "the viewer's offer is gone"));
         };
