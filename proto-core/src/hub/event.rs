@@ -58,6 +58,8 @@ pub enum Notice {
     BFrames,
     /// Pictures are shown out of coding order, and others refer to those that are late.
     ReferencedBFrames,
+    /// The pictures are not coded anew for those who would need it.
+    PicturesNotBridged,
     /// The sound is not converted for those who would need it.
     NotBridged,
     /// The sound is MP3.
@@ -67,8 +69,13 @@ pub enum Notice {
 impl Notice {
     /// The notice with a code.
     pub fn from_code(code: &str) -> Option<Notice> {
-        const ALL: [Notice; 4] =
-            [Notice::BFrames, Notice::ReferencedBFrames, Notice::NotBridged, Notice::Mp3];
+        const ALL: [Notice; 5] = [
+            Notice::BFrames,
+            Notice::ReferencedBFrames,
+            Notice::PicturesNotBridged,
+            Notice::NotBridged,
+            Notice::Mp3,
+        ];
         ALL.into_iter().find(|n| n.code() == code)
     }
 
@@ -77,6 +84,7 @@ impl Notice {
         match self {
             Notice::BFrames => "b_frames",
             Notice::ReferencedBFrames => "b_frames_referenced",
+            Notice::PicturesNotBridged => "pictures_not_bridged",
             Notice::NotBridged => "sound_not_bridged",
             Notice::Mp3 => "sound_is_mp3",
         }
@@ -91,9 +99,14 @@ impl Notice {
                  to 0"
             }
             Notice::ReferencedBFrames => {
-                "the stream has B-frames that other pictures refer to, which WebRTC does not know: WebRTC viewers get no \
-                 picture; publish without B-frames: -bf 0 (ffmpeg), bframes=0 (x264), in OBS set 'Max B-frames' to 0; with \
-                 b-pyramid=none they would only see fewer pictures"
+                "the stream has B-frames that other pictures refer to, which WebRTC does not know: WebRTC viewers get the \
+                 pictures coded anew (bridge.video), later and less sharp; publish without B-frames: -bf 0 (ffmpeg), \
+                 bframes=0 (x264), in OBS set 'Max B-frames' to 0"
+            }
+            Notice::PicturesNotBridged => {
+                "WebRTC viewers get no picture: the stream has B-frames that other pictures refer to, and they are not coded \
+                 anew here (bridge.video is off, limits.video_bridges is reached, or they cannot be: the node's log says \
+                 which); publish without B-frames: -bf 0 (ffmpeg), bframes=0 (x264), in OBS set 'Max B-frames' to 0"
             }
             Notice::NotBridged => {
                 "the sound is not converted here (bridge.audio is off, limits.bridges is reached, or the codec cannot be \

@@ -356,16 +356,20 @@ impl Hub {
         }
     }
 
-    /// Takes a packet of sound that a bridge made for the track that it derived (see [`TrackId::derived`]). `pts` is on
-    /// the stream's own clock. What is not later than the packet before, or was made of sound that is over, is dropped
+    /// Takes a packet of sound or a picture that a bridge made for the track that it derived (see [`TrackId::derived`]). `pts` is on
+    /// the stream's own clock. What is not later than the packet before, or was made of what is over, is dropped
     /// and counted.
     pub fn derived(&mut self, stream: StreamId, track: TrackId, pts: i64, payload: Bytes, now: Time) {
         let Some(s) = self.streams.get_mut(&stream) else {
             self.stray += 1;
             return;
         };
-        if s.derived(track, pts, payload).frame {
-            self.came(stream, FrameKind::Audio, now);
+        let taken = s.derived(track, pts, payload, &self.limits);
+        if taken.frame {
+            if let Err(broken) = s.within_limits(&self.limits) {
+                return self.end_broken(stream, broken, now);
+            }
+            self.came(stream, taken.kind, now);
         }
     }
 
@@ -441,8 +445,15 @@ impl Hub {
         Ok(id)
     }
 
-    /// Adds a subscriber that feeds a bridge: it gets the sound of this codec, and nothing that bridges made. It counts
-    /// neither as a viewer nor for the limit.
+    /// Takes back a note that no longer holds.
+    pub fn take_back(&mut self, stream: StreamId, notice: Notice) {
+        if let Some(s) = self.streams.get_mut(&stream) {
+            s.notices.retain(|n| *n != notice);
+        }
+    }
+
+    /// Adds a subscriber that feeds a bridge: it gets the sound or the pictures of this codec, and nothing that bridges
+    /// made. It counts neither as a viewer nor for the limit.
     ///
     /// # Errors
     /// `not_found` if there is no such stream.
@@ -452,7 +463,7 @@ impl Hub {
         codec: Codec,
         now: Time,
     ) -> Result<SubscriberId, Reason> {
-        self.admit(stream, CodecSet::NONE.with(codec), true, now)
+        self.admit(stream, CodecSet::NONE.with(codec).with_reordered(), true, now)
     }
 
     fn admit(
@@ -677,8 +688,7 @@ impl Hub {
 
     /// In which order the pictures of a stream's track are shown, as far as was seen.
     pub fn reordering(&self, stream: StreamId, track: TrackId) -> Reordering {
-        let track = self.streams.get(&stream).and_then(|s| s.tracks.iter().find(|t| t.id == track));
-        track.map_or(Reordering::None, stream::Track::reordering)
+        self.streams.get(&stream).map_or(Reordering::None, |s| s.reordering_of(track))
     }
 
     /// The sets of codecs that the subscribers of a stream take.

@@ -15,6 +15,7 @@ use crate::media::key::StreamKey;
 use crate::media::picture_order::{OrderWatch, Reordering};
 use crate::media::track::{Codec, CodecConfig, CodecParams, CodecSet, Origin, TrackId};
 use crate::time::Time;
+use crate::wire::h264::{NalType, length_prefixed};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -55,7 +56,13 @@ impl Track {
     /// Whether a subscriber can decode the track while it is coded so, and is not given a better one. What was derived is for
     /// those who cannot play what it was made of.
     pub(super) fn coded_for(&self, codec: Codec, accepts: CodecSet) -> bool {
-        accepts.has(codec) && self.derived.is_none_or(|(_, of)| !accepts.has(of))
+        accepts.has(codec)
+            && match self.derived {
+                None => true,
+                // Pictures that are made of the same codec are for those who show pictures as they come, while they are made.
+                Some((_, of)) if of == codec => self.active && !accepts.has_reordered(),
+                Some((_, of)) => !accepts.has(of),
+            }
     }
 
     /// Whether a subscriber wants the track while it is coded so: it can decode it, and would see it undamaged.
@@ -280,8 +287,8 @@ impl Stream {
         }
     }
 
-    /// Takes a packet that a bridge made; its time is on the stream's clock already.
-    pub(super) fn derived(&mut self, id: TrackId, pts: i64, payload: Bytes) -> Taken {
+    /// Takes a packet or picture that a bridge made; its time is on the stream's clock already.
+    pub(super) fn derived(&mut self, id: TrackId, pts: i64, payload: Bytes, limits: &Limits) -> Taken {
         self.offered += 1;
         let Some(slot) = self.tracks.iter().position(|t| t.id == id) else {
             return self.refuse("no_config", false);
@@ -291,7 +298,8 @@ impl Stream {
         let goes_on = source.is_some_and(|(from, of)| {
             let is = |t: &&Track| t.id == from && t.active;
             let source = self.tracks.iter().find(is).and_then(|t| t.config.as_ref());
-            source.is_some_and(|c| c.params.codec() == of)
+            let same = source.is_some_and(|c| c.params.codec() == of);
+            same && (!of.is_video() || self.reordering_of(from) == Reordering::Referenced)
         });
         let Some(track) = self.tracks.get_mut(slot) else { return self.refuse("no_config", false) };
         let config = track.config.clone().filter(|_| goes_on);
@@ -300,6 +308,25 @@ impl Stream {
         }
         if track.clock.last.is_some_and(|last| pts <= last) {
             return self.refuse("derived_not_rising", false);
+        }
+        let video = config.as_ref().is_some_and(|c| c.params.codec().is_video());
+        let idr = |nal| NalType::of(nal) == NalType::IDR;
+        let kind = match video {
+            false => FrameKind::Audio,
+            true if length_prefixed(&payload, 4).map_while(Result::ok).any(idr) => FrameKind::Key,
+            true => FrameKind::Delta,
+        };
+        if payload.is_empty() || payload.len() > limits.frame_bytes {
+            track.needs_key |= video;
+            return self.refuse("frame_too_large", video);
+        }
+        match kind {
+            FrameKind::Delta if track.needs_key => return self.refuse("waiting_for_key", true),
+            FrameKind::Key => {
+                track.needs_key = false;
+                track.last_key = Some(self.ring.end());
+            }
+            _ => {}
         }
         track.active = true;
         track.clock.last = Some(pts);
@@ -312,7 +339,7 @@ impl Stream {
             track: id,
             dts: pts,
             pts,
-            kind: FrameKind::Audio,
+            kind,
             discardable: false,
             temporal_layer: 0,
             rotation: Rotation::default(),
@@ -327,7 +354,11 @@ impl Stream {
             renderings: Renderings::default(),
         };
         self.ring.push(frame, config, (slot, nth, Reordering::None), self.clock.edge(), 0);
-        Taken { frame: true, kind: FrameKind::Audio, ..Taken::default() }
+        Taken { frame: true, kind, ..Taken::default() }
+    }
+
+    pub(super) fn reordering_of(&self, id: TrackId) -> Reordering {
+        self.tracks.iter().find(|t| t.id == id).map_or(Reordering::None, Track::reordering)
     }
 
     pub(super) fn note(&mut self, notice: Notice) -> Option<Notice> {

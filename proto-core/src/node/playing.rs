@@ -238,6 +238,7 @@ impl Node {
         let known = self.hub.notices(stream).iter().map(|n| n.text().to_owned());
         let notices = known.chain(playing.no_sound).collect();
         let sound = tracks.iter().find_map(|(_, c)| match c.origin {
+            Origin::Derived { .. } if c.params.codec().is_video() => None,
             Origin::Derived { from } => {
                 let (_, of) = self.hub.tracks(stream).into_iter().find(|(id, _)| *id == from)?;
                 Some(format!("{}, made of {}", c.params.codec().name(), of.params.codec().name()))

@@ -202,6 +202,7 @@ pub(crate) fn outputs() -> Vec<Output> {
         bridge(0, 0, BridgeJob::Convert(vec![sound(1, b"a")])),
         bridge(0, 0, BridgeJob::Convert(vec![sound(0, b"b")])),
         bridge(0, 0, BridgeJob::Close),
+        bridge(0, 0, BridgeJob::KeyFrame),
         log(Level::Error, "a", None, None, "x"),
         log(Level::Warn, "a", None, None, "x"),
         log(Level::Info, "a", None, None, "x"),
