@@ -1,14 +1,28 @@
 //! One bridge: decoder, mixer, line, encoder.
 
 use crate::decode::{Decoder, Samples};
-use crate::encode::{Encoder, RATE};
+use crate::encode::{Encoder, FULL_RATE};
 use crate::line::Line;
 use crate::mix::mix;
 use proto_core::bridge::{Bridged, Made, Sound};
 use proto_core::media::track::{Codec, CodecParams};
 
-/// Samples of a packet that cannot be decoded, while none was: what AAC-LC and Opus at 20 ms are about.
-const GUESS: usize = 1_024;
+/// Samples of a packet that cannot be decoded, while none was.
+const fn guess(from: &CodecParams) -> usize {
+    match from {
+        CodecParams::Opus { .. } => 960,
+        // ISO 11172-3 and 13818-3: half as many at the low rates.
+        CodecParams::Mp3 { rate, .. } => {
+            if *rate >= 32_000 {
+                1_152
+            } else {
+                576
+            }
+        }
+        CodecParams::Pcma { .. } | CodecParams::Pcmu { .. } => 160,
+        _ => 1_024,
+    }
+}
 
 pub(crate) struct Bridge {
     decoder: Decoder,
@@ -33,18 +47,23 @@ impl Bridge {
             // HE-AAC may say one channel and decode to two, so one is believed of plain AAC only, in the mixer. Nobody
             // hears a difference between one channel and two alike.
             CodecParams::Aac { channels, rate, .. } => (if *channels == 1 { 1 } else { 2 }, *rate),
-            CodecParams::Opus { channels } => (usize::from((*channels).clamp(1, 2)), RATE),
+            CodecParams::Opus { channels } => (usize::from((*channels).clamp(1, 2)), FULL_RATE),
+            CodecParams::Mp3 { rate, channels } => (usize::from((*channels).clamp(1, 2)), *rate),
+            CodecParams::Pcma { channels } | CodecParams::Pcmu { channels } => {
+                (usize::from((*channels).clamp(1, 2)), 8_000)
+            }
             other => return Err(format!("{} is no sound that a bridge can take", other.codec().name())),
         };
         let encoder = Encoder::open(to, channels)?;
+        let channels = encoder.channels();
         Ok(Bridge {
             decoder: Decoder::open(from)?,
-            line: Line::new(channels, encoder.frame()),
+            line: Line::new(channels, encoder.frame(), encoder.rate()),
             encoder,
             channels,
             samples: Samples::default(),
             mixed: vec![Vec::new(); channels],
-            latest: (GUESS, rate),
+            latest: (guess(from), rate),
             last: None,
         })
     }
@@ -82,7 +101,7 @@ impl Bridge {
     }
 
     fn encode(&mut self, out: &mut Vec<Sound>) -> Result<(), String> {
-        let delay = self.encoder.delay() as i64 * 1_000_000_000 / i64::from(RATE);
+        let delay = self.encoder.delay() as i64 * 1_000_000_000 / i64::from(self.encoder.rate());
         while let Some(frame) = self.line.pop() {
             let data = self.encoder.encode(&frame.planes)?;
             let pts = frame.pts.saturating_sub(delay);

@@ -1,4 +1,5 @@
-//! Sound bridges: AAC into Opus for WebRTC, Opus into AAC for players that know nothing else.
+//! Sound bridges: AAC, MP3 and G.711 into Opus for WebRTC, Opus into AAC for players that know nothing else, anything into
+//! G.711 for phones.
 //!
 //! A [`Workshop`] does the work that a node asks for ([`proto_core::bridge`]): the runtime runs it on threads of its
 //! own, the simulator within its one thread. It is a function of what it is given: no clock, no randomness.

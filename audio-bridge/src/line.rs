@@ -1,4 +1,4 @@
-//! Samples with a source's times and rate become frames at 48 kHz with steady times of their own.
+//! Samples with a source's times and rate become frames at the encoder's rate with steady times of their own.
 //!
 //! The times of a source are rounded (RTMP: to milliseconds), drift against its samples, have gaps and jump. Frames that
 //! come out stand exactly one frame apart, as encoders and players want it, and follow the source: slowly, by resampling
@@ -8,10 +8,11 @@ use audioadapter_buffers::direct::SequentialSliceOfVecs;
 use rubato::{Async, FixedAsync, Resampler, SincInterpolationParameters, WindowFunction};
 use std::collections::VecDeque;
 
-use crate::encode::RATE;
-
-/// Taps of the resampler's filter. Its delay, half of that, is taken back.
+/// Taps of the resampler's filter where the rate rises; where it falls, as many more as it falls, so that what the lower
+/// rate cannot carry is taken out as sharply. The filter's delay, half its length, is taken back.
 const TAPS: usize = 64;
+/// From 96 kHz down to 8 kHz.
+const MOST_TIMES: u32 = 12;
 /// Samples that the resampler takes in one go at most.
 const CHUNK: usize = 2_048;
 /// How far the ratio may be bent: 0.5 % is heard by nobody and makes good 5 ms in a second.
@@ -55,7 +56,11 @@ enum Step {
 pub(crate) struct Line {
     channels: usize,
     frame: usize,
+    /// Samples a second of what comes out.
+    made: u32,
+    /// Samples a second of the source.
     rate: u32,
+    taps: usize,
     resampler: Option<Async<f32>>,
     /// The time of the first sample since times began anew.
     start: Option<i64>,
@@ -70,12 +75,14 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// A line of one or two channels whose frames have `frame` samples each.
-    pub(crate) fn new(channels: usize, frame: usize) -> Line {
+    /// A line of one or two channels whose frames have `frame` samples each, `made` of them a second.
+    pub(crate) fn new(channels: usize, frame: usize, made: u32) -> Line {
         Line {
             channels,
             frame,
+            made,
             rate: 0,
+            taps: TAPS,
             resampler: None,
             start: None,
             taken: 0,
@@ -94,8 +101,8 @@ impl Line {
 
     /// The time at which the next sample of the source is expected.
     fn expected(&self) -> Option<f64> {
-        let made = self.taken + self.waiting.first().map_or(0, |w| w.len() as u64);
-        Some(self.start? as f64 + made as f64 * 1e9 / f64::from(RATE))
+        let so_far = self.taken + self.waiting.first().map_or(0, |w| w.len() as u64);
+        Some(self.start? as f64 + so_far as f64 * 1e9 / f64::from(self.made))
     }
 
     /// Takes samples of the source whose first stands at `pts`.
@@ -179,8 +186,9 @@ impl Line {
             r.reset();
             return Ok(());
         }
-        let ratio = f64::from(RATE) / f64::from(rate.max(1));
-        let parameters = SincInterpolationParameters::new(TAPS, WindowFunction::BlackmanHarris2);
+        let ratio = f64::from(self.made) / f64::from(rate.max(1));
+        self.taps = TAPS * rate.div_ceil(self.made).clamp(1, MOST_TIMES) as usize;
+        let parameters = SincInterpolationParameters::new(self.taps, WindowFunction::BlackmanHarris2);
         let made =
             Async::new_sinc(ratio, 1.0 + 2.0 * BEND, &parameters, CHUNK, self.channels, FixedAsync::Input);
         self.resampler = Some(made.map_err(|e| format!("sound of {rate} samples a second: {e}"))?);
@@ -220,10 +228,10 @@ impl Line {
     fn cut_frames(&mut self) {
         let Some(start) = self.start else { return };
         // The filter gives a sample out half its length after it took it in.
-        let delay = (TAPS / 2) as i64 * 1_000_000_000 / i64::from(self.rate.max(1));
+        let delay = (self.taps / 2) as i64 * 1_000_000_000 / i64::from(self.rate.max(1));
         while self.waiting.first().is_some_and(|w| w.len() >= self.frame) {
             let planes = self.waiting.iter_mut().map(|w| w.drain(..self.frame).collect()).collect();
-            let since = i128::from(self.taken) * 1_000_000_000 / i128::from(RATE);
+            let since = i128::from(self.taken) * 1_000_000_000 / i128::from(self.made);
             let pts = start.saturating_add(since as i64).saturating_sub(delay);
             self.frames.push_back(Ready { pts, planes });
             self.taken += self.frame as u64;

@@ -2,6 +2,8 @@
 //! comes out, by decoders that are not the bridge's own state.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod others;
+
 use super::*;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -89,6 +91,14 @@ fn heard(made: &Made, to: Codec, sound: &[Sound]) -> Vec<(i64, f32)> {
                 let mut pcm = vec![0.0; 5_760];
                 let n = decoder.decode_float(&s.data, &mut pcm, false).unwrap();
                 put(s.pts, &pcm[..n]);
+            }
+        }
+        Codec::Pcma | Codec::Pcmu => {
+            let law = if to == Codec::Pcma { others::a_law } else { others::mu_law };
+            for s in sound {
+                let pcm: Vec<f32> =
+                    s.data.iter().flat_map(|byte| std::iter::repeat_n(law(*byte), 6)).collect();
+                put(s.pts, &pcm);
             }
         }
         _ => {

@@ -246,8 +246,12 @@ pub(crate) fn revoke(url: &str, name: &str) -> Result<String, String> {
     let text = call(url, "PUT", &format!("/api/v1/revoked/{}", escaped(name)))?;
     let value: Value = serde_json::from_str(&text).unwrap_or_default();
     let ended = value.get("ended").map(plain).unwrap_or_default();
+    let others = match value.get("everywhere") {
+        Some(Value::Bool(true)) => "the others are told",
+        _ => "the others are told once its manager is reachable: until then it is refused at that node alone",
+    };
     Ok(format!(
-        "{name} is refused from now on; {} sessions of that node ended, and the others are told\n",
+        "{name} is refused from now on; {} sessions of that node ended, and {others}\n",
         clean(&ended)
     ))
 }

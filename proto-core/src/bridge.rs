@@ -69,6 +69,8 @@ impl Made {
             Codec::H264 => {
                 AvcConfig::parse(&self.config).map(|AvcConfig { sps, pps, .. }| h264_params(sps, pps))
             }
+            Codec::Pcma => Some(CodecParams::Pcma { channels: self.channels }),
+            Codec::Pcmu => Some(CodecParams::Pcmu { channels: self.channels }),
             _ => None,
         }
     }

@@ -111,14 +111,15 @@ fn b_frames_that_others_refer_to_are_bridged_for_browsers_every_picture_in_order
 fn with_the_bridge_off_the_viewer_hears_the_sound_and_is_told_why_there_is_no_picture() {
     let _turn = turn();
     let net = Net::fresh();
-    let mut node = Node::start("n1", "all", net.host(1), None, &["--set", "bridge.video=false"]);
+    let mut node =
+        Node::start("n1", "manager,origin,edge", net.host(1), None, &["--set", "bridge.video=false"]);
     node.wait_http("/readyz");
     let from = node.log.mark();
     let mut publisher = Ffmpeg::publish(&format!("rtmp://{}/live/no-bridge", node.ip), PYRAMID);
     publisher.wait_more_frames(50, LONG);
     node.wait_log(from, LONG, &["b_frames_referenced"]);
     let browser = Browser::start();
-    browser.open(&node.url("/watch/live/no-bridge"));
+    browser.visit(&node.url("/watch/live/no-bridge"));
     wait::until("the page to say why there is no picture, and the remedy", LONG, || {
         let text = browser.try_eval("return document.body.innerText")?;
         let text = text.as_str().unwrap_or_default().to_owned();
@@ -137,6 +138,10 @@ fn with_the_bridge_off_the_viewer_hears_the_sound_and_is_told_why_there_is_no_pi
          return [r.status, ...await seen()]",
         node.url("/whep/live/no-bridge")
     ));
-    assert_eq!((answer[0].as_u64(), answer[2].as_u64()), (Some(201), Some(0)), "sound, and no damaged picture: {answer}");
+    assert_eq!(
+        (answer[0].as_u64(), answer[2].as_u64()),
+        (Some(201), Some(0)),
+        "sound, and no damaged picture: {answer}"
+    );
     assert!(publisher.runs(), "{}", publisher.log.tail(20));
 }

@@ -61,3 +61,20 @@ fn ffmpeg_publishes_h265_av1_and_vp9_by_enhanced_rtmp_and_plays_them_from_the_ed
         cluster.edge.wait_log(from, LONG, &["the player gets no pictures", "?video="]);
     }
 }
+
+#[test]
+fn mp3_is_heard_in_chromium_at_the_edge() {
+    let _turn = turn();
+    let cluster = Cluster::start();
+    let to = cluster.publish_at("live/mp3").rtmp;
+    let video = "-c:v libx264 -preset ultrafast -tune zerolatency -bf 0";
+    let _publisher = Ffmpeg::publish_coded(&to, video, "-c:a libmp3lame -ar 44100 -ac 2 -b:a 96k");
+    let browser = Browser::start();
+    browser.open(&cluster.manager.url("/"));
+    let whep = cluster.play_at("live/mp3").whep;
+    browser.eval(&format!("return await hw.whep('viewer', '{whep}')"));
+    browser.eval("await hw.moving('viewer'); await hw.sounding('viewer')");
+    let told = http::get(&cluster.edge.url("/api/v1/streams")).expect("the API answers").body;
+    assert!(told.contains(r#""from":"MP3""#) && told.contains(r#""to":"Opus""#), "{told}");
+    assert_eq!(browser.eval("return await hw.end('viewer')"), 200);
+}

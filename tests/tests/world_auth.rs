@@ -232,6 +232,39 @@ fn what_is_revoked_ends_everywhere() {
     });
 }
 
+/// A revocation while the manager is away is said to be one of that node, and reaches the others when there is a manager
+/// again, also a new run of it that never heard of it.
+#[test]
+fn what_is_revoked_while_the_manager_is_away_ends_everywhere_when_it_is_back() {
+    run(9, |w| {
+        let c = cluster(w);
+        let bad = token(w, "leaked", Action::Publish, "live/*", 3_600);
+        let op = token(w, "op", Action::Api, "x/x", 3_600);
+        let p = w.publish(c.o, &format!("live/a?token={bad}"));
+        w.until("it publishes", ms(4_000), |w| w.publisher(p).is_ready());
+        let revoke = |w: &mut World, name: &str| {
+            let to = w.http_addr(c.e);
+            let put = Asker::with_method(to, "PUT", &format!("/api/v1/revoked/{name}?token={op}"));
+            let asked = w.add(Box::new(put));
+            w.until("the answer", ms(2_000), |w| w.actor::<Asker>(asked).is_some_and(|a| a.result.is_some()));
+            w.actor::<Asker>(asked).and_then(|a| a.result.clone()).unwrap().unwrap()
+        };
+        let (status, text) = revoke(w, &"x".repeat(257));
+        assert!(status == 400 && text.contains("256 bytes"), "{status} {text}");
+        let (status, text) = revoke(w, "token%3Ahttps%3A//issuer/me");
+        assert!(status == 200 && text.contains("https://issuer/me"), "{status} {text}");
+        w.crash(c.m);
+        w.run(ms(1_000));
+        let (status, text) = revoke(w, "token%3Aleaked");
+        assert!(status == 200 && text.contains(r#""everywhere":false"#), "{status} {text}");
+        assert!(w.publisher(p).is_ready(), "the origin cannot know yet");
+        w.start(c.m);
+        w.until("the origin knows", ms(5_000), |w| w.publisher(p).ended().is_some());
+        let (_, text) = revoke(w, "token%3Aother");
+        assert!(text.contains(r#""everywhere":true"#), "{text}");
+    });
+}
+
 /// A24 and L9: the same identity replaces its own session at once, wherever in the cluster it comes; another waits for three
 /// seconds of silence; and two that fight with one token do not throw each other out all the time.
 #[test]

@@ -49,6 +49,9 @@ pub enum Action {
     Api,
 }
 
+/// The most bytes of a name that is revoked (A20 bounds what nodes keep of them).
+pub const REVOKED_BYTES: usize = 256;
+
 impl Action {
     /// Its word.
     pub const fn name(self) -> &'static str {
@@ -353,7 +356,8 @@ impl Policy {
         self.tokens.mint(claims)
     }
 
-    /// Refuses a name (of a token, by its id, or `user:…`, `token:…`, `key:…`) from now on.
+    /// Refuses a name (of a token, by its id, or `user:…`, `token:…`, `key:…`) from now on. Names are at most
+    /// [`REVOKED_BYTES`] long.
     ///
     /// # Errors
     /// A sentence if there are too many.

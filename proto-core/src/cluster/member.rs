@@ -19,7 +19,7 @@ use crate::rand::Rng;
 use crate::simulation::Site;
 use crate::time::{Deadline, Time};
 use crate::wire::link::{Message, NodeInfo, Report};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -200,6 +200,8 @@ pub struct Member {
     highest: Epoch,
     pending: BTreeMap<u64, Pending>,
     absent: BTreeMap<StreamKey, Time>,
+    /// What was revoked while this node ran; a manager that was away, or is another run of itself, is told again.
+    revoked: BTreeSet<String>,
     /// Where the manager speaks RTSP, and over TLS.
     manager_rtsp: [String; 2],
     out: VecDeque<Output>,
@@ -238,6 +240,7 @@ impl Member {
             highest: Epoch::default(),
             pending: BTreeMap::new(),
             absent: BTreeMap::new(),
+            revoked: BTreeSet::new(),
             manager_rtsp: Default::default(),
             out: VecDeque::new(),
         }
@@ -296,6 +299,12 @@ impl Member {
         }
     }
 
+    fn remember_revoked(&mut self, name: &str) {
+        if self.revoked.len() < self.limits.auth_revoked {
+            self.revoked.insert(name.to_owned());
+        }
+    }
+
     fn down(&mut self, reason: &Reason, now: Time) {
         if self.manager.is_empty() {
             self.place = Place::Away { dial_at: None };
@@ -328,6 +337,9 @@ impl Member {
         if self.logged_at.take().is_some() {
             let text = format!("registered with the manager at {}", self.manager);
             self.out.push_back(Output::Log(Level::Info, text));
+        }
+        for name in self.revoked.clone() {
+            self.out.push_back(Output::ToManager(Message::Revoke { name }));
         }
         // What runs first, so that the manager's books are right before anything new is asked.
         for (key, (epoch, identity)) in &self.owned {
@@ -453,7 +465,10 @@ impl Member {
                 self.out.push_back(Output::Drain { on, within_ms, stop });
             }
             Message::Warm { key, for_ms } => self.out.push_back(Output::Warm { key, for_ms }),
-            Message::Revoke { name } => self.out.push_back(Output::Revoked(name)),
+            Message::Revoke { name } => {
+                self.remember_revoked(&name);
+                self.out.push_back(Output::Revoked(name));
+            }
             Message::Want { key } => self.out.push_back(Output::Want { key }),
             // The rest goes the other way, is between nodes, or of a newer version.
             _ => {}
@@ -562,6 +577,7 @@ impl Machine for Member {
             Input::Held { key, epoch } => self.held(key, epoch),
             Input::Released { key, epoch } => self.released(key, epoch),
             Input::Revoke(name) => {
+                self.remember_revoked(&name);
                 if self.is_registered() {
                     self.out.push_back(Output::ToManager(Message::Revoke { name }));
                 }

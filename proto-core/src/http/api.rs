@@ -332,6 +332,9 @@ pub struct Revoked {
     pub name: String,
     /// Sessions of this node that ended with it.
     pub ended: u64,
+    /// The manager is there to tell the other nodes. `false`: it is told when it is back.
+    #[serde(default)]
+    pub everywhere: bool,
 }
 
 /// `GET /api/v1/revoked`

@@ -353,7 +353,8 @@ fn api(request: &Request, rest: &str) -> Route {
             Method::Put => Route::Api(ApiRoute::Warm(key)),
             _ => Route::MethodNotAllowed { allow: "PUT" },
         }),
-        "revoked" if named(rest) => match request.method {
+        // Subjects of tokens are other people's: they may have slashes in them, and how long is said by the answer.
+        "revoked" if !rest.is_empty() => match request.method {
             Method::Put => Route::Api(ApiRoute::Revoke(rest.to_owned())),
             _ => Route::MethodNotAllowed { allow: "PUT" },
         },

@@ -62,20 +62,13 @@ pub enum Notice {
     PicturesNotBridged,
     /// The sound is not converted for those who would need it.
     NotBridged,
-    /// The sound is MP3.
-    Mp3,
 }
 
 impl Notice {
     /// The notice with a code.
     pub fn from_code(code: &str) -> Option<Notice> {
-        const ALL: [Notice; 5] = [
-            Notice::BFrames,
-            Notice::ReferencedBFrames,
-            Notice::PicturesNotBridged,
-            Notice::NotBridged,
-            Notice::Mp3,
-        ];
+        const ALL: [Notice; 4] =
+            [Notice::BFrames, Notice::ReferencedBFrames, Notice::PicturesNotBridged, Notice::NotBridged];
         ALL.into_iter().find(|n| n.code() == code)
     }
 
@@ -86,7 +79,6 @@ impl Notice {
             Notice::ReferencedBFrames => "b_frames_referenced",
             Notice::PicturesNotBridged => "pictures_not_bridged",
             Notice::NotBridged => "sound_not_bridged",
-            Notice::Mp3 => "sound_is_mp3",
         }
     }
 
@@ -111,10 +103,6 @@ impl Notice {
             Notice::NotBridged => {
                 "the sound is not converted here (bridge.audio is off, limits.bridges is reached, or the codec cannot be \
                  decoded: the node's log says which): viewers whose protocol cannot carry it hear nothing"
-            }
-            Notice::Mp3 => {
-                "the sound is MP3: WebRTC viewers hear nothing, because sound is not converted; publish Opus to be \
-                 heard by them (RTMP viewers hear MP3)"
             }
         }
     }

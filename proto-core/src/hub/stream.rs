@@ -198,10 +198,10 @@ impl Stream {
                 self.heard = now;
                 let codec = params.codec();
                 let before = self.tracks.iter().find(|t| t.id == track).and_then(Track::codec);
-                let notice = self.configure(track, params, limits);
+                self.configure(track, params, limits);
                 let other_codec =
                     before.filter(|b| b.is_video() && *b != codec && codec.is_video()).map(|_| codec);
-                Taken { notice, other_codec, ..Taken::default() }
+                Taken { other_codec, ..Taken::default() }
             }
             Ingest::Frame(frame) => {
                 self.offered += 1;
@@ -243,19 +243,18 @@ impl Stream {
         Some(self.tracks.len() - 1)
     }
 
-    fn configure(&mut self, id: TrackId, params: CodecParams, limits: &Limits) -> Option<Notice> {
+    fn configure(&mut self, id: TrackId, params: CodecParams, limits: &Limits) {
         let Some(track) = self.slot(id, limits).and_then(|s| self.tracks.get_mut(s)) else {
             *self.corrected.entry("config_of_too_many_tracks").or_default() += 1;
-            return None;
+            return;
         };
         if params_bytes(&params) > limits.frame_bytes as u64 {
             // What follows cannot be decoded with what was known before.
             track.active = false;
             track.needs_key = true;
             *self.corrected.entry("config_too_large").or_default() += 1;
-            return None;
+            return;
         }
-        let codec = params.codec();
         let changed = track.config.as_ref().is_none_or(|c| c.params != params);
         // Another source may announce what the one before did.
         if changed || !track.active {
@@ -267,7 +266,6 @@ impl Stream {
             track.config = Some(Arc::new(CodecConfig { version, params, origin: Origin::Ingest }));
             track.needs_key = true;
         }
-        if codec == Codec::Mp3 { self.note(Notice::Mp3) } else { None }
     }
 
     /// A bridge says what it makes out of the track `from`.

@@ -148,10 +148,12 @@ impl TrackId {
     /// The track that a bridge makes out of this one. Ids from 128 on are this node's own; no publisher has them.
     pub const fn derived(self, to: Codec) -> TrackId {
         let kind = match to {
-            Codec::Aac => 0x40,
+            Codec::Aac => 0x20,
+            Codec::Pcmu => 0x40,
+            Codec::Pcma => 0x60,
             _ => 0,
         };
-        TrackId(0x80 | kind | (self.0 & 0x3f))
+        TrackId(0x80 | kind | (self.0 & 0x1f))
     }
 }
 

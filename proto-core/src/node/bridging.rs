@@ -106,14 +106,15 @@ impl Bridges {
     }
 }
 
+/// What bridges make, the best first.
+const MADE: [Codec; 4] = [Codec::Opus, Codec::Aac, Codec::Pcmu, Codec::Pcma];
+
 /// What is to be made of a codec of sound for someone who takes `accepts`, if something is to be made and can be.
 fn made_for(codec: Codec, accepts: CodecSet) -> Option<Codec> {
-    let other = match codec {
-        Codec::Aac => Codec::Opus,
-        Codec::Opus => Codec::Aac,
-        _ => return None,
-    };
-    (!accepts.has(codec) && accepts.has(other)).then_some(other)
+    if codec.is_video() || accepts.has(codec) {
+        return None;
+    }
+    MADE.into_iter().find(|to| accepts.has(*to))
 }
 
 impl Node {
@@ -150,6 +151,8 @@ impl Node {
             // Only that there will be such a track matters to a negotiation; its configuration comes with it.
             let params = match to {
                 Codec::Opus => CodecParams::Opus { channels: 2 },
+                Codec::Pcmu => CodecParams::Pcmu { channels: 1 },
+                Codec::Pcma => CodecParams::Pcma { channels: 1 },
                 _ => continue,
             };
             *config = Arc::new(CodecConfig { version: 1, params, origin: Origin::Derived { from: *id } });

@@ -4,7 +4,7 @@ use super::Node;
 use super::operators::number;
 use crate::auth::pattern::Pattern;
 use crate::auth::token::{Claims, OneOrMany};
-use crate::auth::{Action, Grant, Identity};
+use crate::auth::{Action, Grant, Identity, REVOKED_BYTES};
 use crate::cluster::member;
 use crate::error::quote;
 use crate::http::api;
@@ -131,12 +131,19 @@ impl Node {
         if let Err(response) = self.may_change(conn, request) {
             return *response;
         }
+        if name.is_empty() || name.len() > REVOKED_BYTES {
+            let text = format!(
+                "a name to revoke has 1 to {REVOKED_BYTES} bytes; of a token whose subject is longer, revoke the id (jti)"
+            );
+            return api::error(400, &text);
+        }
         match self.revoke(name) {
             Ok(ended) => {
+                let everywhere = self.member.is_registered();
                 self.member.handle(member::Input::Revoke(name.to_owned()), self.now);
                 let text = format!("{} is refused from now on; {ended} sessions ended", quote(name));
                 self.log(Level::Info, "auth", "revoked", text);
-                api::answer(&api::Revoked { name: name.to_owned(), ended: ended as u64 })
+                api::answer(&api::Revoked { name: name.to_owned(), ended: ended as u64, everywhere })
             }
             Err(text) => api::error(503, &text),
         }

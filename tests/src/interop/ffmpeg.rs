@@ -125,11 +125,12 @@ impl Ffmpeg {
         Ffmpeg::run(format!("ffmpeg that publishes to {to}"), &args)
     }
 
-    /// Publishes moving pictures and a tone by RTSP over TCP, coded as the arguments for both encoders say.
+    /// Publishes moving pictures and a tone by RTMP, or by RTSP over TCP, coded as the arguments for both encoders say.
     pub fn publish_coded(to: &str, video: &str, audio: &str) -> Ffmpeg {
+        let carried = if to.starts_with("rtmp") { "-f flv" } else { "-f rtsp -rtsp_transport tcp" };
         let args = format!(
             "-re -f lavfi -i testsrc2=size=320x180:rate=25 -re -f lavfi -i sine=frequency=440:sample_rate=48000 \
-             -pix_fmt yuv420p {video} -g 50 {audio} -f rtsp -rtsp_transport tcp {to}"
+             -pix_fmt yuv420p {video} -g 50 {audio} {carried} {to}"
         );
         let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
         Ffmpeg::run(format!("ffmpeg that publishes {video} and {audio} to {to}"), &args)

@@ -1,6 +1,7 @@
 //! What operators tell nodes through the manager: to take nothing new, to have a stream before its viewers come.
 
 use super::Manager;
+use crate::auth::REVOKED_BYTES;
 use crate::cluster::NodeId;
 use crate::cluster::placement::{Refusal, pick};
 use crate::error::quote;
@@ -20,9 +21,6 @@ pub struct DrainOrder {
     /// The process ends when nothing is left, as after SIGTERM.
     pub stop: bool,
 }
-
-/// The most bytes of a name that is revoked for all nodes.
-const REVOKED_BYTES: usize = 256;
 
 impl Manager {
     /// The node that an operator means by its name, or by its public address where that is one node's only.
