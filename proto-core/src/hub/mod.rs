@@ -356,6 +356,13 @@ impl Hub {
         }
     }
 
+    /// A bridge ended: newcomers are not given the last of what it made.
+    pub fn derived_is_over(&mut self, stream: StreamId, track: TrackId) {
+        if let Some(s) = self.streams.get_mut(&stream) {
+            s.derived_is_over(track);
+        }
+    }
+
     /// Takes a packet of sound or a picture that a bridge made for the track that it derived (see [`TrackId::derived`]). `pts` is on
     /// the stream's own clock. What is not later than the packet before, or was made of what is over, is dropped
     /// and counted.

@@ -285,6 +285,14 @@ impl Stream {
         }
     }
 
+    /// What a bridge made goes on no more.
+    pub(super) fn derived_is_over(&mut self, id: TrackId) {
+        if let Some(track) = self.tracks.iter_mut().find(|t| t.id == id && t.derived.is_some()) {
+            track.active = false;
+            track.needs_key = true;
+        }
+    }
+
     /// Takes a packet or picture that a bridge made; its time is on the stream's clock already.
     pub(super) fn derived(&mut self, id: TrackId, pts: i64, payload: Bytes, limits: &Limits) -> Taken {
         self.offered += 1;

@@ -619,6 +619,44 @@ fn who_shows_pictures_as_they_come_gets_none_once_others_refer_to_b_frames() {
 }
 
 #[test]
+fn what_a_bridge_makes_of_referenced_b_frames_goes_to_who_shows_pictures_as_they_come() {
+    let mut w = World::video(&Limits::default());
+    let (player, browser) = (w.join(ALL), w.join(BROWSER));
+    for (dts, pts, referenced) in [(0, 80, true), (40, 240, true), (80, 160, true), (120, 120, false)] {
+        coded(&mut w, dts, pts, referenced);
+    }
+    let made = TrackId::VIDEO.derived(Codec::H264);
+    let bridge = w.hub.subscribe_bridge(w.stream, Codec::H264, at(w.now)).unwrap();
+    assert_eq!(w.take(bridge, 99).len(), 5, "it gets all of them");
+    w.hub.derive(w.stream, TrackId::VIDEO, h264(9));
+    let picture = |header: u8| Bytes::copy_from_slice(&[0, 0, 0, 2, header, 0x88]);
+    let give =
+        |w: &mut World, ms: i64, header| w.hub.derived(w.stream, made, ms * MS, picture(header), at(w.now));
+    give(&mut w, 40, 0x41);
+    give(&mut w, 80, 0x65);
+    give(&mut w, 120, 0x41);
+    let dropped = w.hub.stats(w.stream, at(w.now)).unwrap().dropped;
+    assert_eq!(dropped.get("waiting_for_key"), Some(&1), "it begins with a key frame");
+    assert_eq!(w.take(browser, 99), [C(0, 1), C(made.0, 1), K(80, 80), D(120, 120)]);
+    assert_eq!(w.take(bridge, 99), [], "it is not fed with what it made");
+    assert!(w.take(player, 99).iter().all(|i| !matches!(i, C(id, _) if *id == made.0)));
+    let late = w.join(BROWSER);
+    assert!(matches!(w.take(late, 99)[..], [C(id, 1), K(..), D(..)] if id == made.0));
+    // It ends: what it made last is not given to newcomers.
+    w.hub.derived_is_over(w.stream, made);
+    let later = w.join(BROWSER);
+    assert_eq!(w.take(later, 99), []);
+    // Another publisher has no B-frames: its pictures go to all, and what the bridge still makes to nobody.
+    w.hub.publish(&key(), epoch(2), SourceId(2), at(w.now)).unwrap();
+    w.hub.ingest(w.stream, SourceId(2), config(TrackId::VIDEO, h264(2)), at(w.now));
+    w.hub.ingest(w.stream, SourceId(2), frame(FrameKind::Key, 0, 0, 9), at(w.now));
+    give(&mut w, 9_000, 0x65);
+    assert!(matches!(w.take(later, 99)[..], [C(0, 2), K(..)]));
+    assert_eq!(w.hub.stats(w.stream, at(w.now)).unwrap().dropped.get("derived_too_late"), Some(&1));
+    w.hub.verify().unwrap();
+}
+
+#[test]
 fn a_picture_that_is_too_large_takes_its_followers_with_it() {
     let limits = Limits { frame_bytes: 100, ..Limits::default() };
     let mut w = World::video(&limits);

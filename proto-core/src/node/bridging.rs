@@ -369,11 +369,12 @@ impl Node {
     /// it is not tried again with every viewer.
     fn bridge_failed(&mut self, id: BridgeId, why: &str) {
         let Some(bridge) = self.bridges.by_id.get_mut(&id) else { return };
-        let ((stream, _, to), source) = (bridge.wish, bridge.source);
+        let ((stream, track, to), source) = (bridge.wish, bridge.source);
         if let Some(subscriber) = bridge.subscriber.take() {
             self.bridges.by_subscriber.remove(&subscriber);
             self.hub.unsubscribe(subscriber);
         }
+        self.hub.derived_is_over(stream, track.derived(to));
         bridge.lingers = true;
         let at = self.now + Duration::from_millis(self.limits.bridge_linger_ms);
         self.timers.set(Alarm::Bridge(id), Deadline::new(at, "a bridge that failed is tried again"));
@@ -417,6 +418,8 @@ impl Node {
             self.bridges.by_subscriber.remove(&subscriber);
             self.hub.unsubscribe(subscriber);
         }
+        let (stream, track, to) = bridge.wish;
+        self.hub.derived_is_over(stream, track.derived(to));
         self.next_ask += 1;
         let ask = AskId(self.next_ask);
         let work = Work::Bridge(BridgeWork { bridge: id, job: BridgeJob::Close });

@@ -2,7 +2,7 @@
 //! which order pictures are shown.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use super::bits::{Bits, unescape};
+use super::bits::Bits;
 use super::h264::{NalType, nal_ref_idc};
 use super::h264_sps::{SpsInfo, inspect};
 use bytes::Bytes;
@@ -67,8 +67,8 @@ impl ParameterSets {
         if !matches!(kind, NalType::SLICE | NalType(2) | NalType::IDR) {
             return None;
         }
-        let head = unescape(nal.get(1..)?, HEAD);
-        let mut bits = Bits::new(&head);
+        let (head, len) = unescaped(nal.get(1..)?);
+        let mut bits = Bits::new(head.get(..len)?);
         let first_mb = bits.ue()?;
         let slice_type = bits.ue().filter(|t| *t <= 9)?;
         let pps_id = bits.ue()?;
@@ -94,13 +94,30 @@ impl ParameterSets {
     }
 }
 
+/// The first bytes of a NAL unit's payload without the emulation prevention bytes (7.4.1), as many as are looked at. This is
+/// done for each picture, so nothing is allocated.
+fn unescaped(payload: &[u8]) -> ([u8; HEAD], usize) {
+    let (mut head, mut len, mut zeros) = ([0; HEAD], 0, 0);
+    for byte in payload {
+        if zeros >= 2 && *byte == 3 {
+            zeros = 0;
+            continue;
+        }
+        let Some(place) = head.get_mut(len) else { break };
+        zeros = if *byte == 0 { zeros + 1 } else { 0 };
+        *place = *byte;
+        len += 1;
+    }
+    (head, len)
+}
+
 /// `pic_parameter_set_id` and `seq_parameter_set_id` of a picture parameter set (7.3.2.2).
 fn pps_ids(nal: &[u8]) -> Option<(u32, u32)> {
     if NalType::of(nal) != NalType::PPS {
         return None;
     }
-    let head = unescape(nal.get(1..)?, HEAD);
-    let mut bits = Bits::new(&head);
+    let (head, len) = unescaped(nal.get(1..)?);
+    let mut bits = Bits::new(head.get(..len)?);
     Some((bits.ue().filter(|id| *id < 256)?, bits.ue().filter(|id| *id < 32)?))
 }
 
@@ -226,6 +243,12 @@ mod tests {
                     }
                 }
             }
+        }
+
+        #[test]
+        fn heads_are_unescaped_as_whole_units_are(nal in prop::collection::vec(0u8..5, 0..90)) {
+            let (head, len) = unescaped(&nal);
+            prop_assert_eq!(&head[..len], &crate::wire::bits::unescape(&nal, HEAD)[..]);
         }
 
         /// What is written comes back, and each cut of it is refused or read to the same.
