@@ -39,6 +39,14 @@ pub(crate) enum Command {
         may read it (mode 0600). While it records, the node uses slower cryptography that is made from a seed in the\n\
         file. When the limit is reached or the disk is full, recording ends and the node runs on.")]
     Serve(Serve),
+    /// Say whether a node with this configuration can do its work on this host, and what to do if not
+    #[command(after_help = "Examples:\n  \
+        headwater doctor --config headwater.toml       before the node starts, or while it runs\n  \
+        headwater doctor --reach stream.example.com    from another machine: which of its ports can be reached, and how\n\n\
+        Give it what `headwater serve` is given. Nothing is changed; ports are opened for a moment to see whether they are free.\n\
+        Each line begins with good, doubtful or bad. Exit codes: 0 nothing is bad, 1 something is, 2 the configuration is\n\
+        wrong.")]
+    Doctor(Doctor),
     /// Run a recorded node again, without network, and say whether it does the same
     #[command(after_help = "Examples:\n  \
         headwater serve --record incident.rec     record until the node ends or the limit is reached\n  \
@@ -61,9 +69,9 @@ pub(crate) enum Command {
     Bench(Bench),
 }
 
-/// `headwater serve`.
+/// The configuration of a node, as `serve` and `doctor` take it.
 #[derive(Debug, Args)]
-pub(crate) struct Serve {
+pub(crate) struct Given {
     /// What this node does: any mix of manager, origin and edge, with commas between [default: all three]
     #[arg(long, value_name = "ROLES")]
     pub(crate) roles: Option<String>,
@@ -79,12 +87,31 @@ pub(crate) struct Serve {
     /// Set any key of the configuration; may be given again
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+}
+
+/// `headwater serve`.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The node.
+    #[command(flatten)]
+    pub(crate) given: Given,
     /// Record everything that the node is told to this new file, for `headwater replay`. Holds secrets; see below
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
     /// The most bytes of the recording; K, M and G may follow the number
     #[arg(long, value_name = "BYTES", requires = "record", value_parser = bytes, default_value = "1G")]
     pub(crate) record_limit: u64,
+}
+
+/// `headwater doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// The node.
+    #[command(flatten)]
+    pub(crate) given: Given,
+    /// Look from here at the node at this address or name, in place of looking at this host
+    #[arg(long, value_name = "HOST")]
+    pub(crate) reach: Option<String>,
 }
 
 /// `headwater replay`.
@@ -300,11 +327,24 @@ pub(crate) enum BenchCommand {
     Play(BenchPlay),
     /// Questions for a node: how many a second a manager answers, and how long each waits
     #[command(after_help = "Examples:\n  \
-        headwater bench pairings --rate 10000\n  \
-        headwater bench pairings --url https://127.0.0.1:5443 --rate 1000 --new-connections\n\n\
+        headwater bench pairings --rate 10000 --pid PID\n  \
+        headwater bench pairings --url https://127.0.0.1:5443 --rate 1000 --new-connections --pid PID\n\n\
         Questions are due at fixed times, and a wait counts from then on, so a manager that falls behind shows in the\n\
-        waits. Any certificate is taken. Exit code 1: not all were answered with a node.")]
+        waits. Before that /healthz is asked at the same rate: what the least of answers costs. Any certificate is taken.\n\
+        Exit code 1: not all were answered with a node.")]
     Pairings(Pairings),
+    /// Viewers who come and go while others watch: what a join costs, and whether the others lose anything
+    #[command(
+        after_help = "Example (the node: headwater serve --set node.capacity_mbps=100000 --set limits.conns_per_ip=20000\n\
+        --set limits.rtc_handshakes_per_ip=4000 --set limits.admit_busy_permille=1000):\n  \
+        headwater bench joins --publish rtmp://127.0.0.1/live/a --watch http://127.0.0.1:5080/whep/live/a,200\n  \
+        --manager https://127.0.0.1:5443 --rate 50 --pid PID\n\n\
+        A join is a new TLS connection to the manager, its answer where to play, WHEP there (over the same connection where\n\
+        that is the same host), ICE, DTLS and the first picture, decrypted; then the viewer leaves. First the others watch\n\
+        alone for as long, so what joins cost stands beside what they cost. Any certificate is taken. Exit code 1: a join\n\
+        failed."
+    )]
+    Joins(BenchJoins),
 }
 
 /// `headwater bench play`.
@@ -351,6 +391,38 @@ pub(crate) struct Pairings {
     /// Open a new connection for each question
     #[arg(long)]
     pub(crate) new_connections: bool,
+    /// The manager's process on this host, whose processor time is counted
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+}
+
+/// `headwater bench joins`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchJoins {
+    /// Where to publish the stream, rtmp://HOST[:PORT]/APP/NAME
+    #[arg(long, value_name = "URL")]
+    pub(crate) publish: String,
+    /// Who watches all the while: a URL of WHEP, RTMP or HTTP-FLV, and how many; may be given again
+    #[arg(long, value_name = "URL[,N]")]
+    pub(crate) watch: Vec<String>,
+    /// Whom those who join ask where to play
+    #[arg(long, value_name = "URL", default_value = "https://127.0.0.1:5443")]
+    pub(crate) manager: String,
+    /// Joins a second
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) rate: u64,
+    /// For so long
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// The most joins at once, a thread for each
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=1_024))]
+    pub(crate) at_once: u64,
+    /// Rate of the pictures; sound adds 64 kbit/s
+    #[arg(long, value_name = "KBIT/S", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
+    pub(crate) kbps: u64,
+    /// The server's process on this host, whose processor time is counted
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
 }
 
 #[cfg(test)]
@@ -376,8 +448,8 @@ mod tests {
             "b=2",
         ]);
         let Command::Serve(serve) = cli.unwrap().command else { panic!("no serve") };
-        assert_eq!(serve.roles.as_deref(), Some("origin,edge"));
-        assert_eq!(serve.set, ["a=1", "b=2"]);
+        assert_eq!(serve.given.roles.as_deref(), Some("origin,edge"));
+        assert_eq!(serve.given.set, ["a=1", "b=2"]);
         let cli =
             Cli::try_parse_from(["headwater", "ctl", "streams", "--json", "--url", "http://h"]).unwrap();
         let Command::Ctl(ctl) = cli.command else { panic!("no ctl") };

@@ -56,11 +56,11 @@ fn self_signed(config: &Config) -> Result<(Vec<u8>, Vec<u8>), rcgen::Error> {
 ///
 /// # Errors
 /// A sentence that names the file, what is wrong with it, and the remedy.
-pub(crate) fn check_files(config: &Config) -> Result<(), String> {
+pub(crate) fn from_files(config: &Config) -> Result<Vec<Certified>, String> {
     let provider = provider();
-    for (certificate, key) in config.tls.pairs() {
+    let pairs = config.tls.pairs().map(|(certificate, key)| {
         let (chain, secret) = (runtime_mio::read_file(certificate)?, runtime_mio::read_file(key)?);
-        Certified::from_pem((certificate, &chain), (key, &secret), &provider)?;
-    }
-    Ok(())
+        Certified::from_pem((certificate, &chain), (key, &secret), &provider)
+    });
+    pairs.collect()
 }

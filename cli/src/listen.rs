@@ -1,10 +1,28 @@
-//! What to say when a port cannot be had.
+//! What a node listens on, and what to say when a port cannot be had.
 
+use proto_core::io::Service;
+use proto_core::node::config::Config;
 use std::io;
 use std::net::SocketAddr;
 
 /// Ports that headwater or the tools around it use for something else; never proposed.
 const RESERVED: [u16; 9] = [1935, 1936, 5080, 5443, 5090, 8081, 8083, 8554, 8555];
+
+/// The TCP listeners of a node: each with the protocol as people call it.
+pub(crate) fn listeners(config: &Config) -> impl Iterator<Item = (Service, &'static str, SocketAddr)> {
+    let ice_tcp = config.webrtc.tcp.then(|| (Service::IceTcp, "WebRTC over TCP", config.webrtc_addr()));
+    [
+        (Service::Http, "HTTP", config.http_addr()),
+        (Service::Https, "HTTPS", config.https_addr()),
+        (Service::Rtmp, "RTMP", config.rtmp_addr()),
+        (Service::Rtmps, "RTMPS", config.rtmps_addr()),
+        (Service::Rtsp, "RTSP", config.rtsp_addr()),
+        (Service::Rtsps, "RTSPS", config.rtsps_addr()),
+        (Service::Link, "other nodes", config.cluster_addr()),
+    ]
+    .into_iter()
+    .chain(ice_tcp)
+}
 
 /// The words for a listener that could not be opened.
 ///

@@ -11,6 +11,7 @@ mod args;
 mod bench;
 mod ctl;
 mod demo;
+mod doctor;
 mod failure;
 mod identity;
 mod listen;
@@ -30,7 +31,7 @@ use log::Log;
 use proto_core::io::Level;
 use proto_core::node::config::Config;
 use runtime_mio::RemoteControl;
-use settings::Loader;
+use settings::{Loaded, Loader};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve(&args),
+        Command::Doctor(args) => doctor(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Config(args) => match args.command {
@@ -60,7 +62,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(args: &args::Serve) -> Result<(), Failure> {
+/// The configuration that files, environment and arguments make together.
+fn load(args: &args::Given) -> Result<Loaded, Failure> {
     let mut loader = Loader::new()?;
     if let Some(path) = &args.config {
         loader.file(path);
@@ -77,7 +80,24 @@ fn serve(args: &args::Serve) -> Result<(), Failure> {
             loader.flag(flag, key, value);
         }
     }
-    let loaded = loader.finish()?;
+    Ok(loader.finish()?)
+}
+
+fn doctor(args: &args::Doctor) -> Result<(), Failure> {
+    let loaded = load(&args.given)?;
+    let report = match &args.reach {
+        Some(host) => doctor::reach(&loaded.config, host),
+        None => doctor::examine(&loaded),
+    };
+    say(&report.text())?;
+    match report.bad() {
+        0 => Ok(()),
+        n => Err(Failure::Running(format!("{n} of {} checks say bad; see above", report.len()))),
+    }
+}
+
+fn serve(args: &args::Serve) -> Result<(), Failure> {
+    let loaded = load(&args.given)?;
     let log = Log::new(&loaded.config.log);
     for warning in &loaded.warnings {
         log.say(Level::Warn, warning.to_string());

@@ -6,7 +6,7 @@ use crate::listen;
 use crate::log::Log;
 use crate::seeded::Seeded;
 use crate::signals;
-use proto_core::io::{Level, Service};
+use proto_core::io::Level;
 use proto_core::node::Node;
 use proto_core::node::config::Config;
 use proto_core::recording::Header;
@@ -106,30 +106,8 @@ fn listening(config: &Config, log: Log) -> Result<Runtime, Failure> {
     };
     let mut runtime =
         Runtime::new(options).map_err(|e| Failure::Running(format!("cannot make the event loop: {e}")))?;
-    let ice_tcp = config.webrtc.tcp.then(|| (Service::IceTcp, config.webrtc_addr()));
-    for (service, addr) in [
-        (Service::Http, config.http_addr()),
-        (Service::Https, config.https_addr()),
-        (Service::Rtmp, config.rtmp_addr()),
-        (Service::Rtmps, config.rtmps_addr()),
-        (Service::Rtsp, config.rtsp_addr()),
-        (Service::Rtsps, config.rtsps_addr()),
-        (Service::Link, config.cluster_addr()),
-    ]
-    .into_iter()
-    .chain(ice_tcp)
-    {
+    for (service, what, addr) in listen::listeners(config) {
         runtime.bind(service, addr).map_err(|e| {
-            let what = match service {
-                Service::Http => "HTTP",
-                Service::Rtmp => "RTMP",
-                Service::Rtsp => "RTSP",
-                Service::Link => "other nodes",
-                Service::Https => "HTTPS",
-                Service::Rtmps => "RTMPS",
-                Service::Rtsps => "RTSPS",
-                Service::IceTcp => "WebRTC over TCP",
-            };
             Failure::Running(listen::refusal(what, service.key(), e.addr, e.holder.as_deref(), &e.error))
         })?;
     }

@@ -100,7 +100,7 @@ impl Listeners {
         registry: &Registry,
     ) -> Result<SocketAddr, BindError> {
         self.try_bind(service, addr, registry).map_err(|error| {
-            let holder = (error.kind() == ErrorKind::AddrInUse).then(|| who_holds(addr.port())).flatten();
+            let holder = (error.kind() == ErrorKind::AddrInUse).then(|| who_holds(addr)).flatten();
             BindError { service, addr, holder, error }
         })
     }

@@ -16,6 +16,7 @@ mod control;
 mod driver;
 mod fds;
 mod holder;
+pub mod host;
 mod io;
 #[cfg(target_os = "linux")]
 mod many;

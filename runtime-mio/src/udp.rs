@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// The kernel's buffers for each socket, each way; it may give less.
-const KERNEL_BUFFER: usize = 4 << 20;
+pub const KERNEL_BUFFER: usize = 4 << 20;
 /// Batches that may wait for a socket whose kernel buffer is full.
 const QUEUED_BATCHES: usize = 64;
 /// Bytes that may wait for a socket whose kernel buffer is full.
@@ -450,7 +450,7 @@ fn address_for(bound: SocketAddr, dst: SocketAddr) -> SocketAddr {
 fn bind_failed(bind: SocketAddr, error: &io::Error) -> Reason {
     let port = bind.port();
     let why = match error.kind() {
-        ErrorKind::AddrInUse => match who_holds_udp(port) {
+        ErrorKind::AddrInUse => match who_holds_udp(bind) {
             Some(who) => format!("udp port {port} is in use by {who}; stop it or choose another port"),
             None => format!("udp port {port} is in use; stop what holds it or choose another port"),
         },

@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use headwater_tests::interop::aiortc::Aiortc;
 use headwater_tests::interop::browser::Browser;
 use headwater_tests::interop::cluster::{Net, Node, SETTLE, turn};
+use headwater_tests::interop::ffmpeg::Ffmpeg;
 use headwater_tests::interop::{http, wait};
 use serde_json::Value;
 use std::time::Duration;
@@ -266,6 +268,35 @@ fn regions_that_are_draining_or_strict_and_origins_that_die_in_the_middle() {
     page.eval("await is('again', 'live', 60000)");
     assert_eq!(at("again"), wide.origins[0].ip.to_string());
     wide.origins[1].signal("CONT");
+}
+
+/// Clients that know WHIP (RFC 9725) and WHEP and nothing of the manager's dialect, side by side in one cluster: through the
+/// manager or at a node, and each is seen by others than its own kind.
+#[test]
+fn plain_clients_of_whip_and_whep_publish_and_play_side_by_side() {
+    let _turn = turn();
+    let wide = Wide::start();
+    let page = wide.page();
+    let proxied = |what: &str, name: &str| wide.manager.url(&format!("/as/v1/proxy/{what}/live/{name}"));
+    let mut muxer = Ffmpeg::publish_whip(&proxied("whip", "ffmpeg"));
+    let aiortc = Aiortc::publish(&wide.origins[1].url("/whip/live/aiortc"), "video/H264");
+    page.eval("await hw.whip('cam', manager + '/as/v1/proxy/whip/live/chromium')");
+    muxer.wait_more_frames(15, LONG);
+    aiortc.wait_more("frame", 15, LONG);
+    for name in ["ffmpeg", "aiortc", "chromium"] {
+        wide.wait_known(&format!("live/{name}"));
+    }
+    for (name, at) in [("ffmpeg", wide.secure()), ("aiortc", format!("https://{}:5443", wide.edges[1].ip))] {
+        let path = if name == "ffmpeg" { "as/v1/proxy/whep" } else { "whep" };
+        page.eval(&format!("await hw.whep('{name}', '{at}/{path}/live/{name}'); await hw.moving('{name}')"));
+    }
+    let edge = wide.edges[0].url("/whep/live/chromium");
+    for url in [proxied("whep", "ffmpeg"), edge] {
+        let player = Aiortc::play(&url);
+        player.wait_more("frame", 30, LONG);
+        player.wait_more("sound", 30, LONG);
+    }
+    assert!(muxer.runs());
 }
 
 /// What passes where UDP does not: only the TCP candidates of an answer reach the page.

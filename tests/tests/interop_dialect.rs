@@ -4,6 +4,7 @@
 
 use headwater_tests::interop::browser::Browser;
 use headwater_tests::interop::cluster::{Cluster, turn};
+use headwater_tests::interop::ffmpeg::{Clip, Ffmpeg};
 use serde_json::Value;
 
 /// The page, from another origin than the nodes that it talks to.
@@ -107,4 +108,47 @@ fn without_the_data_channel_the_websocket_is_the_life_line() {
     // A stream that nobody publishes.
     let absent = format!("await hw.ws.subscribe('none', '{url}', 'absent')");
     assert!(browser.try_eval(&absent).is_err_and(|e| e.contains("not live")));
+}
+
+/// The other stream comes by RTMP, with another size and with sound that is converted.
+#[test]
+fn a_viewer_goes_over_to_another_stream_and_back_in_the_same_session() {
+    let _turn = turn();
+    let cluster = Cluster::start();
+    let browser = page(&cluster);
+    let url = socket(&cluster.origin.url(""), "s3");
+    browser.eval(&format!("await hw.ws.publish('camera', '{url}', 's3')"));
+    let mut other = Ffmpeg::publish(&cluster.origin.rtmp("live/other"), Clip { gop: 25, ..Clip::default() });
+    other.wait_more_frames(25, std::time::Duration::from_secs(20));
+    for stream in ["live/s3", "live/other"] {
+        cluster.play_at(stream);
+    }
+    let url = socket(&cluster.edge.url(""), "subscriber-5");
+    browser.eval(&format!("await hw.ws.subscribe('viewer', '{url}', 's3'); await hw.ws.onChannel('viewer')"));
+    let switch = |path: &str, id: &str| {
+        let call = format!(
+            "{{callAdapter: {{method: 'switchStreams', arguments: [{{path: '{path}'}}]}}, id: '{id}', async: true}}"
+        );
+        let answer = format!("hw.ws.said('viewer').find(m => m.id === '{id}')");
+        let body = format!(
+            "hw.ws.say('viewer', {call}); return await hw.until('the answer', 20000, () => {answer})"
+        );
+        browser.eval(&body)
+    };
+    let shows = |not: &str| {
+        let height = "hw.sessions.viewer.video.videoHeight";
+        browser.eval(&format!(
+            "await hw.until('pictures of the right size', 20000, () => {height} {not}== 240); \
+             await hw.moving('viewer'); await hw.sounding('viewer')"
+        ));
+    };
+    shows("=");
+    let success = Value::from("Stream switch: Success");
+    assert_eq!(switch("live/other", "1")["data"]["message"], success);
+    shows("!");
+    assert_eq!(switch("live/s3", "2")["data"]["message"], success);
+    shows("=");
+    let refused = switch("live/absent", "3");
+    assert!(refused["error"].as_str().is_some_and(|e| e.contains("live/absent")), "{refused}");
+    shows("=");
 }

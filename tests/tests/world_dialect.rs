@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use headwater_tests::world::actors::webrtc::{Signalling, WhepConfig, WhipConfig};
+use headwater_tests::world::link::{Conditions, Loss};
 use headwater_tests::world::scenario::{STREAM, ms};
 use headwater_tests::world::{ClientId, HostId, World};
 use proto_core::node::config::Role;
@@ -121,6 +122,88 @@ fn who_leaves_in_the_middle_of_signalling_leaves_nothing_behind() {
             w.run(ms(35_000));
             let clients: usize = [m, o, e].iter().map(|at| w.node_of(*at).unwrap().client_count()).sum();
             assert_eq!(clients, 1, "only the publisher that stayed");
+            assert!(w.expect_drained());
+        });
+    }
+}
+
+/// Whatever dies at whatever word of a call through the manager, over links that lose and reorder: whoever called calls again
+/// and gets through, and nothing is left of what was begun.
+#[test]
+fn a_node_that_dies_at_any_word_of_a_call_through_the_manager_leaves_nothing_behind() {
+    for step in 0..12 {
+        run(step, |w| {
+            let [m, o, e] = cluster(w);
+            let (by, again) = (Signalling::Managed, Some(ms(700)));
+            let first = WhipConfig { by: Signalling::Socket, again, ..WhipConfig::default() };
+            let p = w.publish_webrtc(o, STREAM, first);
+            w.until("the publisher is connected", ms(6_000), |w| w.whip(p).is_ready());
+            w.run(ms(1_500));
+            let silence = ms(4_000);
+            let publisher =
+                w.publish_webrtc(m, "live/two", WhipConfig { by, again, ..WhipConfig::default() });
+            let viewer = w.play_webrtc(m, STREAM, WhepConfig { by, again, silence, ..WhepConfig::default() });
+            let bad = Conditions {
+                latency: ms(15),
+                jitter: ms(20),
+                loss: Loss { mean: 0.03, burst: 1.5 },
+                reorder: 0.2,
+                ..Conditions::default()
+            };
+            for id in [publisher, viewer] {
+                w.degrade(id, bad);
+            }
+            w.run(ms(70 * step));
+            let dies = [o, e, m][step as usize % 3];
+            w.crash(dies);
+            w.run(ms(2_000));
+            w.start(dies);
+            let fresh =
+                |w: &World| w.whep(viewer).last_picture().is_some_and(|s| w.now().since(s.at) < ms(500));
+            w.until("both get through", ms(40_000), |w| w.whip(publisher).is_ready() && fresh(w));
+            assert!(w.expect_drained(), "step {step}");
+        });
+    }
+}
+
+/// In one session a viewer goes over to another stream and back: each begins with a key frame, and time goes on.
+#[test]
+fn a_viewer_goes_over_to_other_streams_in_one_session() {
+    for (seed, by) in [(0, Signalling::Socket), (1, Signalling::Socket), (2, Signalling::Managed)] {
+        run(seed, |w| {
+            let [m, o, e] = cluster(w);
+            let one = live(w, o, Signalling::Socket);
+            w.run(ms(3_000));
+            let config = WhipConfig { by: Signalling::Socket, ..WhipConfig::default() };
+            let two = w.publish_webrtc(o, "live/two", config);
+            w.until("the other is connected", ms(6_000), |w| w.whip(two).is_ready());
+            w.run(ms(1_500));
+            let v = viewer(w, if by == Signalling::Managed { m } else { e }, by);
+            w.run(ms(2_000));
+            let shows = |w: &World, publisher| {
+                let session = w.whip(publisher).sent.last().unwrap().session;
+                let last = w.whep(v).last_picture();
+                last.is_some_and(|s| s.session == session && w.now().since(s.at) < ms(500))
+            };
+            for (stream, publisher) in [("live/two", two), (STREAM, one), ("live/two", two)] {
+                w.with_whep(v, |v, now| v.switch(stream, now));
+                w.until("pictures of the other", ms(4_000), |w| shows(w, publisher));
+                w.run(ms(2_000));
+                assert_eq!(w.whep(v).called(), Some(&Ok("Stream switch: Success".to_owned())));
+                assert_eq!((w.whep(v).calls().len(), &w.whep(v).gaps), (1, &Vec::new()));
+            }
+            // What is not there is told, and what plays goes on.
+            w.with_whep(v, |v, now| v.switch("live/absent", now));
+            w.until("a refusal", ms(12_000), |w| w.whep(v).called().is_some_and(|c| c.is_err()));
+            assert!(shows(w, two));
+            // The stream that it left may end; the one that it has says goodbye.
+            w.with_whip(one, |p, now| p.leave(now));
+            w.run(ms(1_000));
+            assert!(shows(w, two) && w.whep(v).ended().is_none());
+            // Gone in the middle of a search.
+            w.with_whep(v, |v, now| v.switch("live/nobody", now));
+            w.run(ms(seed * 8));
+            w.with_whep(v, |v, now| v.leave(now));
             assert!(w.expect_drained());
         });
     }

@@ -4,9 +4,10 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use determinism::os;
+use headwater_tests::world::actors::asker::Asker;
 use headwater_tests::world::actors::player::PlayerConfig;
 use headwater_tests::world::actors::webrtc::{WhepConfig, WhipConfig};
-use headwater_tests::world::{ClientId, World};
+use headwater_tests::world::{ClientId, HostId, World};
 use proto_core::node::config::Role;
 use std::time::Duration;
 
@@ -87,4 +88,62 @@ fn overload(w: &mut World) {
         callers.iter().any(|v| w.whep(*v).last_picture().is_some())
             || players.iter().any(|v| w.player(*v).last_picture().is_some())
     });
+}
+
+/// Asks as a page of another origin does. Answers status, headers in lower case, and body.
+fn asked(w: &mut World, at: HostId, method: &str, path: &str, more: &str) -> (u16, String, String) {
+    let headers = format!("Origin: https://page.example\r\n{more}");
+    let asker = Asker::with_headers(w.http_addr(at), method, path, &headers);
+    let id = w.add(Box::new(asker));
+    w.until(path, ms(3_000), |w| w.actor::<Asker>(id).is_some_and(|a| a.result.is_some()));
+    let asker = w.actor::<Asker>(id).expect("it was added");
+    let (status, body) = asker.result.clone().expect("it has an answer").expect("a whole one");
+    (status, asker.head.to_ascii_lowercase(), body)
+}
+
+/// A cluster that has no place left says so in the shape of each generation of the manager's API, and pages may read it.
+#[test]
+fn a_full_cluster_refuses_in_the_words_of_both_generations() {
+    for seed in 0..2 {
+        world(seed, full);
+    }
+}
+
+fn full(w: &mut World) {
+    let m = w.host("m1", &[Role::Manager], None);
+    // Room for a few of those who were sent and have not come.
+    let o = w.host_with("o1", &[Role::Origin], Some(m), |c| c.node.capacity_mbps = 6);
+    w.host_with("e1", &[Role::Edge], Some(m), |c| c.node.capacity_mbps = 6);
+    w.run(ms(2_500));
+    let p = w.publish_webrtc(o, STREAM, WhipConfig::default());
+    w.until("it publishes", ms(5_000), |w| w.whip(p).is_ready());
+    w.run(ms(1_500));
+    for (first, second) in [("broadcast", "publish"), ("subscribe", "subscribe")] {
+        let name = |n: usize| if second == "publish" { format!("live/n{n}") } else { STREAM.to_owned() };
+        let one = |n| format!("/streammanager/api/4.0/event/{}?action={first}", name(n));
+        let two = |n| format!("/as/v1/streams/stream/default/{second}/{}", name(n));
+        let given =
+            (0..20).find(|n| asked(w, m, "GET", &one(*n), "").0 != 200).expect("it is full at some time");
+        assert!(given > 0, "there was room at first");
+        for (path, error) in [(one(20), "errorMessage"), (two(20), "error")] {
+            let (status, head, body) = asked(w, m, "GET", &path, "");
+            let told: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+            assert_eq!(status, 503, "{path}: {body}");
+            assert!(told[error].as_str().is_some_and(|t| t.contains("at its capacity")), "{path}: {body}");
+            let members = told.as_object().map_or(0, |o| o.len());
+            let stamped = told["timestamp"].is_u64();
+            assert_eq!((members, stamped), if error == "error" { (1, false) } else { (2, true) }, "{body}");
+            assert!(
+                head.contains("access-control-allow-origin: *") && head.contains("retry-after: 1"),
+                "{head}"
+            );
+            let preflight = "Access-Control-Request-Method: GET\r\n";
+            let (status, head, _) = asked(w, m, "OPTIONS", &path, preflight);
+            assert!(status == 204 && head.contains("access-control-allow-methods: get,"), "{head}");
+        }
+    }
+    // What was given out and not used is free again.
+    w.run(ms(30_000));
+    let (status, _, body) = asked(w, m, "GET", "/as/v1/streams/stream/default/publish/live/later", "");
+    assert_eq!(status, 200, "{body}");
 }

@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
-use headwater_tests::world::World;
 use headwater_tests::world::actors::secure::SecureAsker;
 use headwater_tests::world::actors::socket::Socket;
 use headwater_tests::world::link::{Conditions, Loss};
 use headwater_tests::world::scenario::ms;
+use headwater_tests::world::{HostId, World};
 use proto_core::node::config::Role;
 use std::net::SocketAddr;
 
@@ -113,13 +113,19 @@ fn a_websocket_through_the_proxy_is_told_what_becomes_of_its_node() {
     }
 }
 
-/// Opens a websocket through the proxy, goes some steps, and has the origin crash or be cut off.
+/// Opens a websocket through the proxy, goes some steps, and has the chosen origin crash or be cut off. Whoever tries again
+/// goes elsewhere.
 fn signalling(w: &mut World, bad: bool, step: usize, silent: bool) {
     let manager = w.host("m1", &[Role::Manager], None);
-    let origin = w.host("o1", &[Role::Origin], Some(manager));
+    let origins = ["o1", "o2"].map(|name| w.host(name, &[Role::Origin], Some(manager)));
     w.run(ms(2_500));
     let to = w.http_addr(manager);
-    let id = w.add(Box::new(Socket::new(to, "/as/v1/proxy/ws/publish/live/one?id=one&nodeGroup=default")));
+    // A name stays where it was given out.
+    let (_, place) = w.get(manager, "/streammanager/api/4.0/event/live/one?action=broadcast").unwrap();
+    let here = |at: &&HostId| place.contains(&format!("\"serverAddress\":\"{}\"", w.http_addr(**at).ip()));
+    let origin = *origins.iter().find(here).unwrap();
+    let path = "/as/v1/proxy/ws/publish/live/one?id=one&nodeGroup=default";
+    let id = w.add(Box::new(Socket::new(to, path)));
     if bad {
         w.degrade(id, bad_links());
     }
@@ -144,7 +150,14 @@ fn signalling(w: &mut World, bad: bool, step: usize, silent: bool) {
     } else {
         w.crash(origin);
     }
-    w.until("an end", ms(12_000), |w| w.actor::<Socket>(id).is_some_and(|s| s.closed.is_some()));
+    // Whoever had not been placed yet gets the other origin and hears nothing of the death.
+    let over = |w: &World| w.actor::<Socket>(id).is_some_and(|s| s.closed.is_some());
+    w.until("an end", ms(12_000), |w| over(w) || step == 0 && heard(w, id) > 0);
+    if !over(w) {
+        w.heal_all();
+        assert!(w.expect_drained());
+        return;
+    }
     let socket = w.actor::<Socket>(id).unwrap();
     let (_, last) = socket.texts.last().expect("it is told why");
     assert!(last.contains("\"type\":\"error\""), "step {step}: {last}");
@@ -153,7 +166,13 @@ fn signalling(w: &mut World, bad: bool, step: usize, silent: bool) {
     let took = socket.closed.as_ref().unwrap().0.since(at);
     assert!(took <= most, "step {step}, silent {silent}: told after {took:?}");
     w.run(ms(3_000));
-    assert_eq!(w.node_of(manager).unwrap().sizes().0, 0, "nothing is left of it");
+    let audit = w.node_of(manager).unwrap().audit();
+    assert_eq!((audit.conns.0, audit.proxied), (0, 0), "nothing is left of it");
+    let again = w.add(Box::new(Socket::new(to, path)));
+    w.until("the greeting of another origin", ms(3_000), |w| heard(w, again) > 0);
+    let greeting = &w.actor::<Socket>(again).unwrap().texts[0].1;
+    assert!(greeting.contains("NetConnection.Connect.Success"), "{greeting}");
+    w.with(again, |s: &mut Socket, now| s.close(now));
     w.heal_all();
     assert!(w.expect_drained());
 }

@@ -8,6 +8,7 @@ use headwater_tests::world::link::{Conditions, Direction, Loss};
 use headwater_tests::world::nat::Behaviour;
 use headwater_tests::world::scenario::*;
 use headwater_tests::world::{ClientId, HostId, World};
+use proto_core::node::config::Role;
 use proto_core::time::Time;
 use std::time::Duration;
 
@@ -445,4 +446,65 @@ fn the_same_seed_gives_the_same_history() {
     assert_eq!((a.0, a.2), (b.0, b.2));
     assert!(a.2 > 300);
     assert_ne!(a.0, run(8).0);
+}
+
+/// Where no UDP passes: clients come over TCP, over links that lose and delay, and nothing is left of them.
+#[test]
+fn clients_without_udp_publish_and_watch_over_tcp() {
+    replayed_seeds("0..3", |w| {
+        let (c, tcp) = (Cluster::new(w), true);
+        let p = live(w, c.o1, WhipConfig { tcp, ..WhipConfig::default() });
+        w.run(ms(1_000));
+        let viewers = [c.o1, c.e1].map(|at| viewer(w, at, p, WhepConfig { tcp, ..strict() }));
+        let by_udp = viewer(w, c.e2, p, strict());
+        w.run(ms(5_000));
+        for v in viewers.into_iter().chain([by_udp]) {
+            saw_all(w, v, p);
+        }
+        // What a link loses makes a connection late, and costs no frame.
+        w.degrade(viewers[1], lossy(0.03));
+        w.degrade(p, lossy(0.02));
+        w.run(ms(6_000));
+        w.heal_all();
+        w.run(ms(3_000));
+        for v in viewers {
+            assert_eq!((&w.whep(v).gaps, w.whep(v).ended()), (&Vec::new(), None), "{v:?}");
+            saw_all(w, v, p);
+        }
+        // One goes without a word, one says goodbye over DTLS.
+        w.remove(viewers[0]);
+        w.with_whep(viewers[1], |v, now| v.hang_up(now));
+        w.run(ms(1_000));
+        assert!(w.whip(p).is_ready());
+        assert!(w.expect_drained());
+    });
+}
+
+/// What may wait on a TCP connection of a viewer counts, and whoever is in keeps what it has.
+#[test]
+fn who_comes_over_tcp_takes_its_row_of_the_memory() {
+    replayed_seeds("0..2", |w| {
+        let m = w.host("m1", &[Role::Manager], None);
+        let o = w.host_with("o1", &[Role::Origin], Some(m), |c| {
+            let l = &mut c.limits;
+            l.ice_tcp_queue_bytes = 32 << 20;
+            // A stream, five sessions, and one row.
+            l.memory_bytes = l.ring_bytes_min + 5 * l.session_bytes + (l.ice_tcp_queue_bytes as u64);
+        });
+        w.run(ms(2_500));
+        let p = live(w, o, WhipConfig::default());
+        let tcp = || WhepConfig { tcp: true, ..WhepConfig::default() };
+        let first = viewer(w, o, p, tcp());
+        let second = w.play_webrtc(o, STREAM, tcp());
+        w.run(ms(2_000));
+        assert!(!w.whep(second).is_connected(), "there is room for one row");
+        viewer(w, o, p, strict());
+        let fresh = |w: &World, v| w.whep(v).last_picture().is_some_and(|s| w.now().since(s.at) < ms(500));
+        assert!(fresh(w, first), "the first keeps its own");
+        w.with_whep(first, |v, now| v.leave(now));
+        w.run(ms(1_000));
+        w.with_whep(second, |v, now| v.connect(now));
+        w.until("the row that is free again is given", ms(4_000), |w| fresh(w, second));
+        assert!(w.expect_drained());
+    });
 }

@@ -1,5 +1,8 @@
 //! `headwater bench`: load on a running node, and what came of it.
 
+mod host;
+mod joins;
+mod line;
 mod pairings;
 mod play;
 
@@ -14,5 +17,6 @@ pub(crate) fn run(args: &Bench) -> Result<String, Failure> {
     match &args.command {
         BenchCommand::Play(args) => play::run(args),
         BenchCommand::Pairings(args) => pairings::run(args),
+        BenchCommand::Joins(args) => joins::run(args),
     }
 }

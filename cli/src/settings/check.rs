@@ -168,7 +168,7 @@ fn certificates(config: &Config, found: &mut Findings) {
             "tls.keys",
             format!("names {keys} files for {certificates} certificates; give one for each, or none at all"),
         );
-    } else if let Err(text) = crate::identity::check_files(config) {
+    } else if let Err(text) = crate::identity::from_files(config) {
         found.wrong("tls.certificates", format!("cannot be used: {text}"));
     }
     for origin in &config.http.origins {

@@ -6,6 +6,7 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use check::host_port;
 pub(crate) use keys::print;
 
 use keys::Key;

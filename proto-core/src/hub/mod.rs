@@ -714,6 +714,11 @@ impl Hub {
         all.filter(|id| self.subscribers.get(id.slot).is_some_and(|v| !v.bridge))
     }
 
+    /// What a subscriber takes.
+    pub fn accepts(&self, subscriber: SubscriberId) -> Option<CodecSet> {
+        self.subscribers.get(subscriber.slot).filter(|v| v.id == subscriber).map(|v| v.accepts)
+    }
+
     /// The stream of a subscriber.
     pub fn stream_of(&self, subscriber: SubscriberId) -> Option<StreamId> {
         self.subscribers.get(subscriber.slot).filter(|v| v.id == subscriber).map(|v| v.stream)

@@ -152,6 +152,10 @@ pub struct Audit {
     pub asked: usize,
     /// Who waits, by what for: claims, WHIP answers, WHEP answers, media paths, streams, pairings.
     pub waiting: [usize; 6],
+    /// Clients of the websocket dialect, and their questions whether a name is taken.
+    pub signals: usize,
+    /// Websockets and requests that are carried to other nodes.
+    pub proxied: usize,
     /// The manager's books, where this node is one.
     pub books: Option<Books>,
     /// Whether the manager has this node in its books.
@@ -255,6 +259,8 @@ impl Node {
                 self.play_waiting.values().map(Vec::len).sum(),
                 self.pair_waiting.len(),
             ],
+            signals: self.signals.audit().0 + self.signals.asked(),
+            proxied: self.proxy.len() + self.proxy.carried.len(),
             books: self.manager.as_ref().map(|m| self.books(m)),
             registered: self.member.is_registered(),
             draining: self.draining,

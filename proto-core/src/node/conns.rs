@@ -495,6 +495,10 @@ impl Node {
     /// A connection of ICE over TCP belongs to a session from now on, which says when it ends.
     pub(super) fn ice_proven(&mut self, id: ConnId) {
         let now = self.now;
+        // What may wait on it counts from now on.
+        if let Err(reason) = self.room(0, 0) {
+            return self.end_conn(id, reason, Some(true));
+        }
         if let Some(Conn { proto: Proto::Ice(m), .. }) = self.conns.get_mut(&id) {
             m.handle(frames::Input::Proven, now);
             self.dirty_conns.insert(id);

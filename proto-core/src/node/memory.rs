@@ -1,7 +1,7 @@
 //! What a node may hold, and whether a newcomer still fits (S6).
 //!
-//! Each session counts for a fixed amount, each stream for the least that its ring needs; a newcomer for whom that no
-//! longer adds up is refused. What sessions leave is shared by the rings: in an uncrowded node each has its own limit.
+//! Each session counts for a fixed amount, each TCP connection of WebRTC for the most that may wait on it, each stream for
+//! the least that its ring needs; a newcomer for whom that no longer adds up is refused. What sessions leave is shared by the rings: in an uncrowded node each has its own limit.
 //! So whoever is in keeps what it was promised, and no bitrate takes a node past its budget.
 
 use super::Node;
@@ -33,7 +33,8 @@ impl Node {
     }
 
     fn sessions_memory(&self, sessions: usize) -> u64 {
-        (sessions as u64).saturating_mul(self.limits.session_bytes)
+        let rows = (self.rtc.rows() as u64).saturating_mul(self.limits.ice_tcp_queue_bytes as u64);
+        (sessions as u64).saturating_mul(self.limits.session_bytes).saturating_add(rows)
     }
 
     /// Gives the rings what the sessions leave.

@@ -1,7 +1,7 @@
 //! Clients of the websocket dialect: what they ask for becomes sessions of this node, and what happens to those is told.
 
 use super::authority::{Asker, Then};
-use super::session::{Carrier, Part, Protocol, SessionId};
+use super::session::{Carrier, Part, Protocol, Session, SessionId};
 use super::{Alarm, Node};
 use crate::auth::credentials::Credentials;
 use crate::auth::secret::Secret;
@@ -16,7 +16,7 @@ use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::frame::{FrameKind, Ingest, NewFrame, Rotation};
 use crate::media::key::StreamKey;
-use crate::media::track::TrackId;
+use crate::media::track::{Codec, CodecSet, TrackId};
 use crate::rtc;
 use crate::signalling::{About, Dialect, Input, Output, Way};
 use crate::time::Deadline;
@@ -41,6 +41,8 @@ struct Signal {
     /// The address that it dialled.
     asked: IpAddr,
     session: Option<SessionId>,
+    /// Finds the stream that a viewer wants to switch to.
+    scout: Option<SessionId>,
     /// Our answer to a publisher, as long as its name is being claimed.
     answer: Option<String>,
     /// What a viewer's session waits for: an offer (with data channels), or only to know whether the stream is there.
@@ -76,15 +78,21 @@ impl Signals {
     /// How many there are, and whether their tables agree.
     pub(super) fn audit(&self) -> (usize, bool) {
         let conns = self.all.values().filter(|s| s.conn.is_some()).count();
-        let sessions = self.all.values().filter(|s| s.session.is_some()).count();
+        let of = |s: &Signal| usize::from(s.session.is_some()) + usize::from(s.scout.is_some());
+        let sessions: usize = self.all.values().map(of).sum();
         let lost = self.all.values().any(|s| s.conn.is_none() && s.session.is_none());
         let agree = conns == self.by_conn.len() && sessions == self.by_session.len() && !lost;
         (self.all.len(), agree && self.dirty.is_empty())
     }
 
+    /// Questions to the cluster that are not answered yet.
+    pub(super) fn asked(&self) -> usize {
+        self.by_req.len()
+    }
+
     /// Whether such a client has this session.
     pub(super) fn has(&self, id: SignalId, session: SessionId) -> bool {
-        self.all.get(&id).is_some_and(|s| s.session == Some(session))
+        self.all.get(&id).is_some_and(|s| [s.session, s.scout].contains(&Some(session)))
     }
 
     /// Whether there is such a client.
@@ -121,6 +129,7 @@ impl Node {
             asker,
             asked,
             session: None,
+            scout: None,
             answer: None,
             wants_offer: None,
         };
@@ -179,6 +188,7 @@ impl Node {
             },
             asked: remote.ip(),
             session: Some(session),
+            scout: None,
             answer: None,
             wants_offer: None,
         };
@@ -205,7 +215,7 @@ impl Node {
             self.signals.by_conn.remove(&conn);
             self.socket_close(conn, code::INTERNAL, &reason.text);
         }
-        if let Some(session) = signal.session {
+        for session in [signal.session, signal.scout].into_iter().flatten() {
             self.signals.by_session.remove(&session);
             self.end_session(session, reason);
         }
@@ -250,9 +260,11 @@ impl Node {
                     signal.asker.credentials = credentials;
                 }
             }
-            Output::AskName(_) | Output::Publish { .. } | Output::Find(_) | Output::Offer { .. } => {
-                self.signal_wants(id, said);
-            }
+            Output::AskName(_)
+            | Output::Publish { .. }
+            | Output::Find(_)
+            | Output::Offer { .. }
+            | Output::Switch(_) => self.signal_wants(id, said),
             Output::Answer(sdp) => self.signal_answers(id, &sdp),
             Output::Start => {
                 let session = self.signals.all.get(&id).and_then(|s| s.session);
@@ -301,11 +313,16 @@ impl Node {
     fn signal_wants(&mut self, id: SignalId, said: Output) {
         let (action, name) = match &said {
             Output::AskName(name) | Output::Publish { name, .. } => (Action::Publish, name),
-            Output::Find(name) | Output::Offer { name, .. } => (Action::Play, name),
+            Output::Find(name) | Output::Offer { name, .. } | Output::Switch(name) => (Action::Play, name),
             _ => return,
         };
         let Some(mut asker) = self.signals.all.get(&id).map(|s| s.asker.clone()) else { return };
-        let key = match (self.signal_key(id, name), action) {
+        let key = match &said {
+            Output::Switch(path) => StreamKey::parse(path.trim_start_matches('/'))
+                .map_err(|text| Reason::peer("bad_stream_name", text)),
+            _ => self.signal_key(id, name),
+        };
+        let key = match (key, action) {
             (Ok(key), Action::Publish) => Ok(self.named_by(key, &mut asker)),
             (found, _) => found,
         };
@@ -337,6 +354,7 @@ impl Node {
                 }
             }
             Output::Offer { channel, .. } => self.signal_plays(id, key, Some(channel), grant),
+            Output::Switch(_) => self.signal_switches(id, key, grant),
             _ => self.signal_plays(id, key, None, grant),
         }
     }
@@ -352,7 +370,11 @@ impl Node {
     pub(super) fn signal_not_permitted(&mut self, id: SignalId, reason: &Reason) {
         let Some(signal) = self.signals.all.get(&id) else { return };
         let text = format!("client {} of {} refused: {reason}", signal.remote, quote(&signal.app));
+        let switching = signal.dialect.is_switching();
         self.log(Level::Warn, "ws", reason.code, text);
+        if switching {
+            return self.tell_signal(id, Input::Switched(Err(reason)));
+        }
         self.counters.ended_as("ws", reason);
         self.tell_signal(id, Input::Rejected(reason));
     }
@@ -504,6 +526,9 @@ impl Node {
     pub(super) fn signal_refused(&mut self, id: SignalId, session: SessionId, reason: &Reason) {
         self.signals.by_session.remove(&session);
         let Some(signal) = self.signals.all.get_mut(&id) else { return };
+        if signal.scout.take_if(|scout| *scout == session).is_some() {
+            return self.tell_signal(id, Input::Switched(Err(reason)));
+        }
         signal.session = None;
         match signal.wants_offer {
             Some(_) => self.tell_signal(id, Input::Failed(reason)),
@@ -521,6 +546,16 @@ impl Node {
         let Some(signal) = self.signals.all.get_mut(&id) else {
             return Err(Reason::local("no_carrier", "the viewer is gone"));
         };
+        if signal.scout.take_if(|scout| *scout == session).is_some() {
+            self.signals.by_session.remove(&session);
+            self.timers.cancel(&Alarm::Expires(session));
+            let found = self.sessions.remove(session, self.now);
+            let switched = found.map(|s| self.switch_viewer(id, stream, s)).unwrap_or(Ok(()));
+            if let Err(reason) = switched {
+                self.tell_signal(id, Input::Switched(Err(&reason)));
+            }
+            return Ok(());
+        }
         let Some(channel) = signal.wants_offer else {
             // It only wanted to know.
             signal.session = None;
@@ -545,6 +580,64 @@ impl Node {
         }
         let candidates = self.rtc.candidate_lines(&candidates);
         self.tell_signal(id, Input::Described { sdp: &playing.answer, candidates: &candidates });
+        Ok(())
+    }
+
+    /// A viewer wants to go on with another stream: a session of its own finds that, while the first plays on.
+    fn signal_switches(&mut self, id: SignalId, key: Result<StreamKey, Reason>, grant: Grant) {
+        let Some(remote) = self.signals.all.get(&id).map(|s| s.remote) else { return };
+        let key = match key {
+            Ok(key) => key,
+            Err(reason) => return self.tell_signal(id, Input::Switched(Err(&reason))),
+        };
+        let carrier = Carrier::Signal(id);
+        let scout = self.sessions.add(Protocol::Ws, Part::AsksToPlay, key, Some(remote), carrier, self.now);
+        if let Some(signal) = self.signals.all.get_mut(&id) {
+            signal.scout = Some(scout);
+            self.signals.by_session.insert(scout, id);
+        }
+        self.grant(scout, grant);
+        self.find_stream(scout);
+    }
+
+    /// The stream that a viewer wants to switch to was found.
+    fn switch_viewer(&mut self, id: SignalId, stream: StreamId, found: Session) -> Result<(), Reason> {
+        let session = self.signals.all.get(&id).and_then(|s| s.session);
+        let plays = session.and_then(|s| self.sessions.get(s)).map(|s| (s.id, s.part, s.carrier));
+        let Some((session, Part::Plays { stream: before, subscriber }, Carrier::Rtc(rtc))) = plays else {
+            return Err(Reason::peer("not_playing", "nothing plays yet; switch once it does"));
+        };
+        let accepts = self.hub.accepts(subscriber).unwrap_or(CodecSet::NONE);
+        let tracks = self.hub.tracks(stream);
+        let strange = |c: &Codec| c.is_video() && !accepts.has(*c);
+        if let Some(codec) = tracks.iter().map(|(_, c)| c.params.codec()).find(strange) {
+            let text = format!(
+                "the pictures of {} are {}, which this session was not set up for; open another session",
+                found.key,
+                codec.name()
+            );
+            return Err(Reason::peer("codec_not_negotiated", text));
+        }
+        self.rtc.switch(rtc, self.now)?;
+        let next = self.hub.subscribe(stream, accepts, self.now)?;
+        self.hub.unsubscribe(subscriber);
+        self.timers.cancel(&Alarm::Pump(subscriber));
+        self.timers.cancel(&Alarm::Expires(session));
+        self.bridges.touch(before);
+        let text = format!("goes over to {}", found.key);
+        self.log_session(Level::Info, session, "switched", text);
+        if let Some(s) = self.sessions.get_mut(session) {
+            let key = std::mem::replace(&mut s.key, found.key.clone());
+            self.touch_viewers(&key);
+        }
+        if let Some(signal) = self.signals.all.get_mut(&id) {
+            found.key.app().clone_into(&mut signal.app);
+        }
+        self.grant(session, found.grant);
+        self.expect_viewer(stream, accepts);
+        let about = self.about(stream);
+        self.tell_signal(id, Input::Switched(Ok((found.key.name(), about))));
+        self.viewer_joined(session, stream, next);
         Ok(())
     }
 
@@ -602,6 +695,14 @@ impl Node {
     pub(super) fn signal_session_over(&mut self, session: SessionId, reason: &Reason) {
         self.timers.cancel(&Alarm::KeyFrames(session));
         let Some(id) = self.signals.by_session.get(&session).copied() else { return };
+        let scout = self.signals.all.get_mut(&id).and_then(|s| s.scout.take());
+        if let Some(scout) = scout {
+            self.signals.by_session.remove(&scout);
+            if scout == session {
+                return self.tell_signal(id, Input::Switched(Err(reason)));
+            }
+            self.end_session(scout, reason);
+        }
         if reason.code == hub::SOURCE_GONE {
             self.tell_signal(id, Input::Unpublished);
         }

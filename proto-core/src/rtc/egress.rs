@@ -69,6 +69,35 @@ impl ReportClock {
     }
 }
 
+/// Another stream begins at least so long after the last frame of the one before, nanoseconds: its sound may be a little
+/// older than its picture.
+const SWITCH_STEP: i64 = 20_000_000;
+
+/// Where streams that follow each other come to stand on one viewer's timeline: each has a clock of its own.
+#[derive(Debug, Default)]
+struct Following {
+    shift: i64,
+    last: Option<(i64, Instant)>,
+    another: bool,
+}
+
+impl Following {
+    /// When a frame is shown that is at `pts` on its stream's own timeline.
+    fn place(&mut self, pts: i64, now: Instant) -> i64 {
+        if std::mem::take(&mut self.another)
+            && let Some((shown, at)) = self.last
+        {
+            let passed = i64::try_from(now.saturating_duration_since(at).as_nanos()).unwrap_or(i64::MAX);
+            self.shift = shown.saturating_add(passed.max(SWITCH_STEP)).saturating_sub(pts);
+        }
+        let shown = pts.saturating_add(self.shift);
+        if self.last.is_none_or(|(last, _)| last <= shown) {
+            self.last = Some((shown, now));
+        }
+        shown
+    }
+}
+
 /// Renders deliveries into one viewer's RTP. Payloads are cut once per frame and shared by all viewers; sequence
 /// numbers are contiguous per viewer, whatever was skipped.
 #[derive(Debug)]
@@ -76,6 +105,7 @@ pub struct Egress {
     video: Option<Sender>,
     audio: Option<Sender>,
     clock: ReportClock,
+    following: Following,
 }
 
 impl Egress {
@@ -92,7 +122,12 @@ impl Egress {
             timestamp_offset: rng.u32(),
             started: false,
         };
-        Egress { video: video.map(&mut sender), audio: audio.map(&mut sender), clock: ReportClock::default() }
+        Egress {
+            video: video.map(&mut sender),
+            audio: audio.map(&mut sender),
+            clock: ReportClock::default(),
+            following: Following::default(),
+        }
     }
 
     /// Leaves out what the viewer's answer refused: sections that are not among these. Whether anything is left.
@@ -128,6 +163,21 @@ impl Egress {
         true
     }
 
+    /// Learns about the tracks that are known when the session opens.
+    pub fn tracks(&mut self, tracks: &[(TrackId, Arc<CodecConfig>)]) {
+        for (track, config) in tracks {
+            self.config(*track, config.clone());
+        }
+    }
+
+    /// Another stream follows: what was known of the tracks is forgotten, pictures begin with a key frame, and time goes on.
+    pub fn switch(&mut self) {
+        for sender in [&mut self.video, &mut self.audio].into_iter().flatten() {
+            (sender.track, sender.config, sender.started) = (None, None, false);
+        }
+        self.following.another = true;
+    }
+
     /// Writes a frame, shown at `pts` on the viewer's timeline. The caller must then drive `rtc` with a timeout
     /// input, so that the packets get their sending time.
     pub fn write(&mut self, rtc: &mut Rtc, frame: &Frame, pts: i64, now: Instant) -> Written {
@@ -140,6 +190,7 @@ impl Egress {
             return Written::BeforeKey;
         }
         sender.started = true;
+        let pts = self.following.place(pts, now);
         let wallclock = self.clock.at(pts, now);
         let ticks = i128::from(pts) * i128::from(sender.lane.rate) / 1_000_000_000;
         let timestamp = sender.timestamp_offset.wrapping_add(ticks as u32);
@@ -185,6 +236,30 @@ mod tests {
             all.push((now - at).as_millis() as i64 + shown - *sent as i64);
         }
         all.iter().map(|o| o - all[0]).collect()
+    }
+
+    #[test]
+    fn a_stream_that_follows_another_goes_on_where_that_one_was() {
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "str0m wants some Instant to count from; which one is all the same"
+        )]
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let mut time = Following::default();
+        assert_eq!(time.place(90_000 * MS, at(0)), 90_000 * MS);
+        assert_eq!(time.place(89_990 * MS, at(5)), 89_990 * MS, "sound a little behind");
+        time.another = true;
+        // Its clock began late; 100 ms passed since the newest frame of the other.
+        assert_eq!(time.place(1_000 * MS, at(100)), 90_100 * MS);
+        assert_eq!(
+            time.place(990 * MS, at(100)),
+            90_090 * MS,
+            "its sound, still behind nothing of the other"
+        );
+        assert_eq!(time.place(1_040 * MS, at(140)), 90_140 * MS);
+        time.another = true;
+        assert_eq!(time.place(50 * MS, at(141)), 90_160 * MS, "never at the same time");
     }
 
     #[test]

@@ -249,7 +249,7 @@ pub struct Endpoint {
     sessions: BTreeMap<SessionId, Session>,
     by_ufrag: HashMap<String, SessionId>,
     by_path: HashMap<Path, SessionId>,
-    streams: BTreeMap<ConnId, streams::Stream>,
+    streams: streams::Streams,
     /// The ports of our TCP candidates.
     tcp_ports: Vec<u16>,
     handshakes: BTreeMap<IpAddr, usize>,
@@ -290,7 +290,7 @@ impl Endpoint {
             sessions: BTreeMap::new(),
             by_ufrag: HashMap::new(),
             by_path: HashMap::new(),
-            streams: BTreeMap::new(),
+            streams: streams::Streams::default(),
             tcp_ports: Vec::new(),
             handshakes: BTreeMap::new(),
             handshaking: 0,

@@ -17,7 +17,7 @@ use crate::hub::delivery::Delivery;
 use crate::io::{ConnId, Level, SocketId};
 use crate::limits::Limits;
 use crate::media::frame::Ingest;
-use crate::media::track::{self as media, TrackId};
+use crate::media::track as media;
 use crate::rand::Rng;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
@@ -754,12 +754,11 @@ impl Peer {
         next
     }
 
-    /// Tells a viewer's sender about the tracks that are known when it opens.
-    pub(super) fn tracks(&mut self, tracks: &[(TrackId, Arc<crate::media::track::CodecConfig>)]) {
-        if let Role::Viewer(egress) = &mut self.role {
-            for (track, config) in tracks {
-                egress.config(*track, config.clone());
-            }
+    /// What sends to a viewer.
+    pub(super) fn egress(&mut self) -> Option<&mut Egress> {
+        match &mut self.role {
+            Role::Viewer(egress) => Some(egress),
+            Role::Publisher(_) => None,
         }
     }
 }

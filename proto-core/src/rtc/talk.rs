@@ -1,6 +1,7 @@
 //! The two kinds of session that an endpoint has, behind one set of calls: a whole str0m session (`peer.rs`), which can
 //! do everything, or a lean one that only sends to a viewer (`viewer/`).
 
+use super::egress::Egress;
 use super::path::Path;
 use super::peer::{Peer, PeerEvent, Sent, Verdict};
 use super::sdp::Accepted;
@@ -111,6 +112,14 @@ impl Talk {
         }
     }
 
+    /// Another stream follows on the same session. Whether it can be.
+    pub(super) fn switch(&mut self) -> bool {
+        match self {
+            Talk::Whole(p) => p.egress().map(Egress::switch).is_some(),
+            Talk::Lean(_) => false,
+        }
+    }
+
     /// Takes the peer's answer to our offer.
     pub(super) fn answered(&mut self, answer: Accepted) -> Result<(), Reason> {
         match self {
@@ -162,7 +171,7 @@ impl Talk {
 
     pub(super) fn tracks(&mut self, tracks: &[(TrackId, Arc<CodecConfig>)]) {
         match self {
-            Talk::Whole(p) => p.tracks(tracks),
+            Talk::Whole(p) => p.egress().into_iter().for_each(|e| e.tracks(tracks)),
             Talk::Lean(v) => v.tracks(tracks),
         }
     }

@@ -72,6 +72,8 @@ pub enum Input<'a> {
     AnswerTaken,
     /// To [`Output::Start`]: the stream as it is now.
     Started(About),
+    /// To [`Output::Switch`]: the name of the stream that plays now and what it is, or why the one before goes on.
+    Switched(Result<(&'a str, About), &'a Reason>),
     /// What was asked for cannot be had.
     Failed(&'a Reason),
     /// The client may not have what it asked for: it is told so, and its websocket is closed.
@@ -120,6 +122,8 @@ pub enum Output {
     Answer(String),
     /// It publishes or plays from now on.
     Start,
+    /// Play this stream (`app/name`) instead, in the same session.
+    Switch(String),
     /// The publisher wants key frames in its stream this often.
     KeyFrames(Duration),
     /// Data of the publisher for its viewers: the payload of a data frame.
@@ -174,6 +178,8 @@ pub struct Dialect {
     switched: bool,
     /// Its session is another protocol's, which says when it ends.
     borrowed: bool,
+    /// The `id` of a call that is not answered yet.
+    call: Option<Value>,
     candidates: Vec<String>,
     mid: String,
     remote_candidates: usize,
@@ -199,6 +205,7 @@ impl Dialect {
             channel: false,
             switched: false,
             borrowed: false,
+            call: None,
             candidates: Vec::new(),
             mid: "0".to_owned(),
             remote_candidates: 0,
@@ -290,15 +297,52 @@ impl Dialect {
         } else if let Some(mute) = message.get("mute") {
             self.mute(mute);
         } else if let Some(call) = message.get("callAdapter") {
-            let method = call.get("method").and_then(Value::as_str).unwrap_or_default();
-            let text = format!("{} is not offered by this server", quote(method));
-            self.say(says::called(message.get("id").unwrap_or(&Value::Null), &text));
+            self.call(call, message.get("id").unwrap_or(&Value::Null));
         } else if let Some(text) = named("message").filter(|_| message.contains_key("log")) {
             self.outputs.push_back(Output::Log(Level::Debug, format!("the client says {}", quote(&text))));
         } else if shown(&message).is_none() {
             let known = message.keys().next().map(|k| quote(k)).unwrap_or_default();
             let text = format!("a message that is not known here and was passed over: {known}");
             self.outputs.push_back(Output::Log(Level::Debug, text));
+        }
+    }
+
+    /// A call by name: of those that there are, one is known here.
+    fn call(&mut self, call: &Value, id: &Value) {
+        let method = call.get("method").and_then(Value::as_str).unwrap_or_default();
+        let path = || call.get("arguments")?.get(0)?.get("path")?.as_str().filter(|p| !p.is_empty());
+        let plays = self.role == Some(Role::Viewer) && (Stage::Agreed..Stage::Over).contains(&self.stage);
+        let refused = match (method, path()) {
+            ("switchStreams", None) => {
+                "switchStreams needs the stream to switch to, as [{\"path\": \"app/name\"}]".to_owned()
+            }
+            ("switchStreams", _) if !plays => {
+                "only a viewer that plays can switch to another stream".to_owned()
+            }
+            ("switchStreams", _) if self.call.is_some() => "the switch before is not over yet".to_owned(),
+            ("switchStreams", Some(path)) => {
+                self.call = Some(id.clone());
+                return self.outputs.push_back(Output::Switch(path.to_owned()));
+            }
+            _ => format!("{} is not offered by this server", quote(method)),
+        };
+        self.say(says::called(id, Err(&refused)));
+    }
+
+    /// Whether the node owes the end of a switch.
+    pub fn is_switching(&self) -> bool {
+        self.call.is_some()
+    }
+
+    fn switched(&mut self, result: Result<(&str, About), &Reason>) {
+        let Some(id) = self.call.take() else { return };
+        match result {
+            Ok((name, about)) => {
+                self.name = Some(name.to_owned());
+                self.say(says::called(&id, Ok("Stream switch: Success")));
+                self.say(says::metadata(&about));
+            }
+            Err(reason) => self.say(says::called(&id, Err(&reason.text))),
         }
     }
 
@@ -627,6 +671,7 @@ impl Machine for Dialect {
             Input::AnswerTaken if self.stage == Stage::Offered => self.agreed(),
             Input::AnswerTaken => {}
             Input::Started(about) => self.started(&about),
+            Input::Switched(result) => self.switched(result),
             Input::Failed(reason) => self.failed(reason),
             Input::Rejected(reason) => self.rejected(reason),
             Input::Data(payload) => {

@@ -74,7 +74,11 @@ pub(super) fn sent(method: &str, data: &Value, sender: &str) -> String {
     json!({ "send": send }).to_string()
 }
 
-/// The answer to a `callAdapter`.
-pub(super) fn called(id: &Value, error: &str) -> String {
-    json!({ "id": id, "async": true, "error": error }).to_string()
+/// The answer to a `callAdapter`: what came of it, or why nothing did.
+pub(super) fn called(id: &Value, result: Result<&str, &str>) -> String {
+    match result {
+        Ok(text) => json!({ "id": id, "async": true, "data": { "type": "result", "message": text } }),
+        Err(text) => json!({ "id": id, "async": true, "error": text }),
+    }
+    .to_string()
 }

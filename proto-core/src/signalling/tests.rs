@@ -40,6 +40,7 @@ fn word(output: &Output) -> String {
         Output::Offer { name, channel } => format!("offer {name} {channel}"),
         Output::Answer(sdp) => format!("answer {sdp}"),
         Output::Start => "start".to_owned(),
+        Output::Switch(path) => format!("switch {path}"),
         Output::KeyFrames(d) => format!("key frames {d:?}"),
         Output::Data(_) => "data".to_owned(),
         Output::End(r) => format!("end {}", r.code),
@@ -286,8 +287,7 @@ fn what_makes_no_sense_is_refused_in_words_and_ends_nothing() {
         assert!(refused(said.clone()), "{message}: {said:?}");
     }
     assert!(refused(t.tell(Input::Text { way: Way::Socket, text: "not JSON" })));
-    let call =
-        json!({"callAdapter": {"method": "switchStreams", "arguments": []}, "id": "1f3", "async": true});
+    let call = json!({"callAdapter": {"method": "dance", "arguments": []}, "id": "1f3", "async": true});
     let said = t.raw(Input::Text { way: Way::Socket, text: &call.to_string() });
     assert_eq!((&said[0]["id"], said[0]["error"].is_string()), (&json!("1f3"), true));
     // Passed over.
@@ -391,6 +391,42 @@ fn offers_are_made_in_the_words_of_each_generation() {
             }
         }
     }
+}
+
+fn switch(path: &str, id: &str) -> Value {
+    let arguments = if path.is_empty() { json!([]) } else { json!([{"path": path}]) };
+    json!({"callAdapter": {"method": "switchStreams", "arguments": arguments}, "id": id, "async": true})
+}
+
+#[test]
+fn a_viewer_switches_to_another_stream_or_is_told_why_not() {
+    let raw =
+        |t: &mut Talk, message: Value| t.raw(Input::Text { way: Way::Socket, text: &message.to_string() });
+    let mut t = viewer(false);
+    assert_eq!(t.says(switch("live/s2", "1")), ["switch live/s2"]);
+    let said = raw(&mut t, switch("live/s3", "2"));
+    assert_eq!(said, [json!({"id": "2", "async": true, "error": "the switch before is not over yet"})]);
+    let about = About { video: true, audio: true, size: Some((640, 480)) };
+    let said = t.raw(Input::Switched(Ok(("s2", about))));
+    let data = json!({"type": "result", "message": "Stream switch: Success"});
+    assert_eq!(said[0], json!({"id": "1", "async": true, "data": data}));
+    assert_eq!((said.len(), &said[1]["data"]["resolution"]), (2, &json!("640,480")));
+    assert_eq!(t.tell(Input::Switched(Ok(("s9", about)))), [""; 0], "nothing was asked");
+    // Data is of the stream that plays now.
+    let data = super::data::to_frame("m", &json!(1), &Limits::default()).unwrap();
+    assert_eq!(t.raw(Input::Data(&data))[0]["send"]["senderName"], "s2");
+    // What cannot be had leaves everything as it was.
+    assert_eq!(t.says(switch("/live/absent", "3")), ["switch /live/absent"]);
+    let absent = Reason::peer("not_found", "nobody publishes live/absent");
+    let said = t.raw(Input::Switched(Err(&absent)));
+    assert_eq!(said, [json!({"id": "3", "async": true, "error": "nobody publishes live/absent"})]);
+    assert!(!t.dialect.is_switching());
+    let said = raw(&mut t, switch("", "4"));
+    assert!(said[0]["error"].as_str().unwrap().contains("app/name"), "{said:?}");
+    let said = raw(&mut publisher(), switch("live/s2", "5"));
+    assert!(said[0]["error"].as_str().unwrap().contains("only a viewer"), "{said:?}");
+    let said = raw(&mut Talk::new("subscriber-1"), switch("live/s2", "6"));
+    assert!(said[0]["error"].as_str().unwrap().contains("only a viewer"), "before it plays: {said:?}");
 }
 
 /// A publisher that gives up at each step: whatever was asked of the node is ended, and `unpublish` is always answered.
@@ -526,6 +562,7 @@ proptest! {
                 4 => Input::Failed(&reason),
                 5 => Input::Tick,
                 6 => Input::Data(text.as_bytes()),
+                7 if channel => Input::Switched(Err(&reason)),
                 _ => Input::Text { way, text: &text },
             }));
         }

@@ -116,6 +116,39 @@ pub fn mapped(transaction: [u8; 12], address: std::net::SocketAddr) -> Vec<u8> {
     out
 }
 
+/// A Binding request that names nobody: asks where its sender is.
+pub fn question(transaction: [u8; 12]) -> Vec<u8> {
+    let mut out = [BINDING_REQUEST.to_be_bytes(), [0, 0]].concat();
+    out.extend_from_slice(&MAGIC_COOKIE);
+    out.extend_from_slice(&transaction);
+    out
+}
+
+/// The XOR-MAPPED-ADDRESS (RFC 8489, 14.2) of a success response to [`question`]. `None` for everything else.
+pub fn answered(datagram: &[u8], transaction: [u8; 12]) -> Option<std::net::SocketAddr> {
+    let head = datagram.first_chunk::<HEADER_BYTES>()?;
+    let mut mask = MAGIC_COOKIE.to_vec();
+    mask.extend_from_slice(&transaction);
+    if u16_at(head, 0)? != 0x0101 || head.get(4..)? != mask {
+        return None;
+    }
+    let mut rest = datagram.get(HEADER_BYTES..)?;
+    loop {
+        let (attribute, len) = (u16_at(rest, 0)?, usize::from(u16_at(rest, 2)?));
+        let value = rest.get(4..4 + len)?;
+        if attribute == 0x0020 {
+            let port = u16_at(value, 2)? ^ 0x2112;
+            let plain: Vec<u8> = value.get(4..)?.iter().zip(&mask).map(|(a, b)| a ^ b).collect();
+            let ip = match value.get(1)? {
+                1 => std::net::IpAddr::from(*plain.first_chunk::<4>()?),
+                _ => std::net::IpAddr::from(*plain.first_chunk::<16>()?),
+            };
+            return Some(std::net::SocketAddr::new(ip, port));
+        }
+        rest = rest.get(4 + len.next_multiple_of(4)..)?;
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 mod tests {
@@ -178,6 +211,20 @@ mod tests {
     }
 
     #[test]
+    fn a_question_is_understood_and_its_answer_read_back() {
+        let mine = [9; 12];
+        assert_eq!(anonymous(&question(mine)), Some(mine));
+        for address in ["192.0.2.1:32853", "[2001:db8:1234:5678:11:2233:4455:6677]:1"] {
+            let address = address.parse().unwrap();
+            let answer = mapped(mine, address);
+            assert_eq!(answered(&answer, mine), Some(address));
+            assert_eq!(answered(&answer, [8; 12]), None, "another's");
+            assert!((0..answer.len()).all(|n| answered(&answer[..n], mine).is_none()));
+        }
+        assert_eq!(answered(&question(mine), mine), None);
+    }
+
+    #[test]
     fn every_cut_of_a_request_is_refused() {
         let good = message(1, &[attribute(USERNAME, b"ours:theirs"), attribute(MESSAGE_INTEGRITY, &[0; 20])]);
         assert!((0..good.len()).all(|n| BindingRequest::parse(&good[..n]).is_err()));
@@ -191,7 +238,8 @@ mod tests {
         fn garbage_with_a_valid_header_never_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut body = body;
             body.truncate(body.len() / 4 * 4);
-            let _ = BindingRequest::parse(&message(1, &[body]));
+            let _ = BindingRequest::parse(&message(1, &[body.clone()]));
+            let _ = answered(&message(0x0101, &[body]), [7; 12]);
         }
     }
 }

@@ -300,6 +300,9 @@ impl Generator<'_> {
         if share > 0 && self.one_in(2) {
             self.some_by_rtsp(share);
         }
+        if self.one_in(4) {
+            self.some_over_tcp();
+        }
         self.plan
     }
 
@@ -332,6 +335,20 @@ impl Generator<'_> {
                 *by = with;
             }
         }
+    }
+
+    /// Some networks let no UDP through.
+    fn some_over_tcp(&mut self) {
+        let mut steps = std::mem::take(&mut self.plan.steps);
+        for step in &mut steps {
+            if let Op::Publish { by: by @ By::Webrtc, .. } | Op::Play { by: by @ By::Webrtc, .. } =
+                &mut step.op
+                && self.one_in(2)
+            {
+                *by = By::WebrtcTcp;
+            }
+        }
+        self.plan.steps = steps;
     }
 
     fn publishing(&mut self) -> Publishing {

@@ -36,6 +36,8 @@ pub enum By {
     Rtmp,
     /// WHIP or WHEP.
     Webrtc,
+    /// WHIP or WHEP, media over TCP.
+    WebrtcTcp,
     /// RTMP over TLS.
     Rtmps,
     /// WHIP or WHEP over TLS.

@@ -138,7 +138,7 @@ impl By {
     fn signalling(self) -> Option<Signalling> {
         match self {
             By::Rtmp | By::Rtmps | By::Rtsp | By::RtspUdp => None,
-            By::Webrtc | By::Https => Some(Signalling::Http),
+            By::Webrtc | By::WebrtcTcp | By::Https => Some(Signalling::Http),
             By::Ws | By::Wss => Some(Signalling::Socket),
             By::Managed => Some(Signalling::Managed),
         }
@@ -304,8 +304,9 @@ impl<'a> Runner<'a> {
                         (self.world.publish_rtsp(at, stream, config), Kind::RtspPublisher)
                     }
                     None => (self.world.publish_with(at, stream, media::plain(how)), Kind::Publisher),
-                    Some(by) => {
-                        let config = WhipConfig { by, ..media::whip(how) };
+                    Some(signalling) => {
+                        let (by, tcp) = (signalling, *by == By::WebrtcTcp);
+                        let config = WhipConfig { by, tcp, ..media::whip(how) };
                         (self.world.publish_webrtc(at, stream, config), Kind::Whip)
                     }
                 };
@@ -325,10 +326,11 @@ impl<'a> Runner<'a> {
                         (self.world.play_rtsp(at, stream, config), Kind::RtspPlayer)
                     }
                     None => (self.world.play(at, stream), Kind::Player),
-                    Some(by) => {
+                    Some(signalling) => {
+                        let (by, tcp) = (signalling, *by == By::WebrtcTcp);
                         // It must have noticed that its node is gone before recovery is judged.
                         let silence = Duration::from_secs(4);
-                        let config = WhepConfig { by, again, silence, ..WhepConfig::default() };
+                        let config = WhepConfig { by, tcp, again, silence, ..WhepConfig::default() };
                         (self.world.play_webrtc(at, stream, config), Kind::Whep)
                     }
                 };

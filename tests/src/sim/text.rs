@@ -34,6 +34,7 @@ impl fmt::Display for By {
         f.write_str(match self {
             By::Rtmp => "rtmp",
             By::Webrtc => "webrtc",
+            By::WebrtcTcp => "webrtc-tcp",
             By::Rtsp => "rtsp",
             By::RtspUdp => "rtsp-udp",
             By::Rtmps => "rtmps",
@@ -212,6 +213,7 @@ impl FromStr for By {
         match word {
             "rtmp" => Ok(By::Rtmp),
             "webrtc" => Ok(By::Webrtc),
+            "webrtc-tcp" => Ok(By::WebrtcTcp),
             "rtsp" => Ok(By::Rtsp),
             "rtsp-udp" => Ok(By::RtspUdp),
             "rtmps" => Ok(By::Rtmps),

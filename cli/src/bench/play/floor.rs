@@ -1,7 +1,7 @@
 //! What no server can do without, measured in the same run: sealing packets, and handing them to the kernel in messages of
 //! GSO. Whatever a server costs beyond is its own.
 
-use super::host;
+use crate::bench::host;
 use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};

@@ -1,14 +1,13 @@
 //! `headwater bench play`: publishes a made-up stream, has many play it, and says what came, how late, and what it cost.
 
 mod floor;
-mod host;
-mod source;
+pub(super) mod source;
 mod tcp;
-mod whep;
+pub(super) mod whep;
 
+use super::host::{self, Used};
 use crate::args::BenchPlay;
 use crate::failure::Failure;
-use host::Used;
 use mio::{Events, Poll, Token};
 use serde_json::{Value, json};
 use source::{Published, Stream, wall};
@@ -31,18 +30,18 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// Where something is published or played.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+pub(super) struct Place {
     url: String,
     scheme: String,
     host: String,
     port: u16,
     path: String,
-    app: String,
-    name: String,
+    pub(super) app: String,
+    pub(super) name: String,
 }
 
 impl Place {
-    fn parse(url: &str) -> Result<Place, String> {
+    pub(super) fn parse(url: &str) -> Result<Place, String> {
         let bad =
             || format!("{url} is no address such as rtmp://HOST/APP/NAME or http://HOST:5080/whep/APP/NAME");
         let uri: ureq::http::Uri = url.parse().map_err(|_| bad())?;
@@ -72,10 +71,10 @@ impl Place {
 
 /// What a player got.
 #[derive(Clone, Copy, Debug, Default)]
-struct Count {
+pub(super) struct Count {
     bytes: u64,
-    packets: u64,
-    lost: u64,
+    pub(super) packets: u64,
+    pub(super) lost: u64,
     dead: bool,
 }
 
@@ -101,7 +100,7 @@ impl Player {
 }
 
 /// Splits `URL` or `URL,N`.
-fn many(text: &str) -> Result<(Place, usize), String> {
+pub(super) fn many(text: &str) -> Result<(Place, usize), String> {
     let (url, n) = match text.rsplit_once(',') {
         Some((url, n)) => {
             (url, n.parse().map_err(|_| format!("{text}: after the comma comes how many play"))?)
@@ -111,55 +110,111 @@ fn many(text: &str) -> Result<(Place, usize), String> {
     Ok((Place::parse(url)?, n))
 }
 
-/// Runs it and answers what to print.
+/// Publishes a stream and has something done while it runs.
 ///
 /// # Errors
-/// Wrong addresses, a server that does not answer, or players that got nothing.
-pub(crate) fn run(args: &BenchPlay) -> Result<String, Failure> {
-    let wrong = Failure::Running;
-    let plays = args.play.iter().map(|p| many(p)).collect::<Result<Vec<_>, _>>().map_err(wrong)?;
-    let to = Place::parse(&args.publish).map_err(wrong)?;
+/// Nothing can be published there, it ended before, or what `work` says.
+pub(super) fn with_stream<T>(
+    url: &str,
+    stream: Stream,
+    work: impl FnOnce(&Place, &Published) -> Result<T, String>,
+) -> Result<T, String> {
+    let to = Place::parse(url)?;
     if to.scheme != "rtmp" {
-        return Err(wrong(format!("{}: the stream is published by rtmp", args.publish)));
+        return Err(format!("{url}: the stream is published by rtmp"));
     }
-    let opus = plays.iter().any(|(p, _)| p.is_whep());
-    let stream = Stream { fps: args.fps, kbps: args.kbps, opus };
     let published = Arc::new(Published::default());
     let publisher = {
-        let published = Arc::clone(&published);
+        let (published, to) = (Arc::clone(&published), to.clone());
         thread::spawn(move || source::publish((&to.host, to.port, &to.app, &to.name), stream, &published))
     };
     let begun = Instant::now();
     while !published.ready.load(Relaxed) || published.pictures.load(Relaxed) < 2 {
         if publisher.is_finished() {
             let why = publisher.join().unwrap_or_else(|_| Err("a defect".to_owned()));
-            return Err(wrong(format!("nothing is published: {}", why.err().unwrap_or_default())));
+            return Err(format!("nothing is published: {}", why.err().unwrap_or_default()));
         }
         if begun.elapsed() > PATIENCE {
-            return Err(wrong(format!("{}: nothing is published after {PATIENCE:?}", args.publish)));
+            return Err(format!("{url}: nothing is published after {PATIENCE:?}"));
         }
         thread::yield_now();
     }
-    let measured = measure(args, &plays, &published);
+    let done = work(&to, &published);
     published.over.store(true, Relaxed);
     let end = publisher.join().unwrap_or_else(|_| Err("a defect".to_owned()));
-    let report = measured.map_err(wrong)?;
-    end.map_err(|why| wrong(format!("the publisher ended: {why}")))?;
+    let done = done?;
+    end.map_err(|why| format!("the publisher ended: {why}"))?;
+    Ok(done)
+}
+
+/// Runs it and answers what to print.
+///
+/// # Errors
+/// Wrong addresses, a server that does not answer, or players that got nothing.
+pub(crate) fn run(args: &BenchPlay) -> Result<String, Failure> {
+    let plays = args.play.iter().map(|p| many(p)).collect::<Result<Vec<_>, _>>().map_err(Failure::Running)?;
+    let opus = plays.iter().any(|(p, _)| p.is_whep());
+    let stream = Stream { fps: args.fps, kbps: args.kbps, opus };
+    let measured = with_stream(&args.publish, stream, |_, published| measure(args, &plays, published));
+    let report = measured.map_err(Failure::Running)?;
     if args.json { Ok(format!("{report}\n")) } else { Ok(table(&report)) }
 }
 
-struct Load {
+/// Players, and the thread that serves them.
+pub(super) struct Load {
     poll: Poll,
     events: Events,
     players: Vec<Player>,
-    latencies: Vec<u64>,
+    pub(super) latencies: Vec<u64>,
     buffer: Vec<u8>,
     ticked: Instant,
 }
 
 impl Load {
+    /// Opens players and waits until each has got something.
+    ///
+    /// # Errors
+    /// Some did not.
+    pub(super) fn open(plays: &[(Place, usize)]) -> Result<Load, String> {
+        let mut load = Load {
+            poll: Poll::new().map_err(|e| e.to_string())?,
+            events: Events::with_capacity(1_024),
+            players: Vec::new(),
+            latencies: Vec::new(),
+            buffer: vec![0; 64 << 10],
+            ticked: Instant::now(),
+        };
+        for (place, n) in plays {
+            for nth in 0..*n {
+                let (token, registry) = (Token(load.players.len()), load.poll.registry());
+                let probe = nth < PROBES;
+                let player = match place.is_whep() {
+                    true => Player::Whep(Box::new(whep::Player::open(place, probe, token, registry)?)),
+                    false => Player::Tcp(Box::new(tcp::Player::open(place, probe, token, registry)?)),
+                };
+                load.players.push(player);
+                load.until(Instant::now() + Duration::from_millis(1_000 / JOINS))?;
+            }
+        }
+        let begun = Instant::now();
+        while load.players.iter().any(|p| !p.begun() && !p.count().dead) && begun.elapsed() < PATIENCE {
+            load.until(Instant::now() + TICK)?;
+        }
+        load.until(Instant::now() + SETTLE)?;
+        let silent = load.players.iter().filter(|p| !p.begun()).count();
+        if silent > 0 {
+            return Err(format!("{silent} of {} players got nothing after {PATIENCE:?}", load.players.len()));
+        }
+        Ok(load)
+    }
+
+    /// How many were opened, and how many of them ended.
+    pub(super) fn players(&self) -> (usize, usize) {
+        (self.players.len(), self.players.iter().filter(|p| p.count().dead).count())
+    }
+
     /// Lets players take what comes, until `end`.
-    fn until(&mut self, end: Instant) -> Result<(), String> {
+    pub(super) fn until(&mut self, end: Instant) -> Result<(), String> {
         loop {
             let now = Instant::now();
             if now >= end {
@@ -189,7 +244,8 @@ impl Load {
         }
     }
 
-    fn sum(&self) -> Count {
+    /// What all have got.
+    pub(super) fn sum(&self) -> Count {
         self.players.iter().map(Player::count).fold(Count::default(), |a, b| Count {
             bytes: a.bytes + b.bytes,
             packets: a.packets + b.packets,
@@ -201,45 +257,17 @@ impl Load {
 
 fn measure(args: &BenchPlay, plays: &[(Place, usize)], published: &Published) -> Result<Value, String> {
     let floor = floor::measure()?;
-    let poll = Poll::new().map_err(|e| e.to_string())?;
     let used = || args.pid.map_or(Ok(Used::default()), host::used);
     let before = used()?;
-    let mut load = Load {
-        poll,
-        events: Events::with_capacity(1_024),
-        players: Vec::new(),
-        latencies: Vec::new(),
-        buffer: vec![0; 64 << 10],
-        ticked: Instant::now(),
-    };
-    for (place, n) in plays {
-        for nth in 0..*n {
-            let (token, registry) = (Token(load.players.len()), load.poll.registry());
-            let probe = nth < PROBES;
-            let player = match place.is_whep() {
-                true => Player::Whep(Box::new(whep::Player::open(place, probe, token, registry)?)),
-                false => Player::Tcp(Box::new(tcp::Player::open(place, probe, token, registry)?)),
-            };
-            load.players.push(player);
-            load.until(Instant::now() + Duration::from_millis(1_000 / JOINS))?;
-        }
-    }
-    let begun = Instant::now();
-    while load.players.iter().any(|p| !p.begun() && !p.count().dead) && begun.elapsed() < PATIENCE {
-        load.until(Instant::now() + TICK)?;
-    }
-    load.until(Instant::now() + SETTLE)?;
-    let silent = load.players.iter().filter(|p| !p.begun()).count();
-    if silent > 0 {
-        return Err(format!("{silent} of {} players got nothing after {PATIENCE:?}", load.players.len()));
-    }
+    let mut load = Load::open(plays)?;
     load.latencies.clear();
     let (start, first, cpu) = (Instant::now(), load.sum(), used()?);
     let sent = published.bytes.load(Relaxed);
     load.until(start + Duration::from_secs(args.seconds))?;
     let (seconds, last, end) = (start.elapsed().as_secs_f64(), load.sum(), used()?);
     let sent = published.bytes.load(Relaxed) - sent;
-    let n = load.players.len() as f64;
+    let (n, ended) = load.players();
+    let n = n as f64;
     let (bytes, packets) = (last.bytes - first.bytes, last.packets - first.packets);
     let mut ages = std::mem::take(&mut load.latencies);
     ages.sort_unstable();
@@ -249,7 +277,7 @@ fn measure(args: &BenchPlay, plays: &[(Place, usize)], published: &Published) ->
     let spent = end.cpu - cpu.cpu;
     Ok(json!({
         "players": n as u64,
-        "ended": load.players.iter().filter(|p| p.count().dead).count(),
+        "ended": ended,
         "seconds": seconds,
         "published_bytes": sent,
         "delivered": bytes as f64 / (sent as f64 * n).max(1.0),

@@ -27,12 +27,12 @@ const SOUND_MS: u64 = 20;
 const SOUND_BYTES: usize = 160;
 
 /// Now, nanoseconds since the Unix epoch.
-pub(super) fn wall() -> u64 {
+pub(in crate::bench) fn wall() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
 }
 
 /// The stamps in some bytes, and how old they are, nanoseconds. One that is cut off is not found.
-pub(super) fn ages(bytes: &[u8], now: u64) -> impl Iterator<Item = u64> {
+pub(in crate::bench) fn ages(bytes: &[u8], now: u64) -> impl Iterator<Item = u64> {
     let starts = bytes.windows(MAGIC.len()).enumerate().filter(|(_, w)| *w == MAGIC);
     starts.filter_map(move |(at, _)| {
         let digits = bytes.get(at + MAGIC.len()..at + MAGIC.len() + DIGITS)?;
@@ -43,16 +43,16 @@ pub(super) fn ages(bytes: &[u8], now: u64) -> impl Iterator<Item = u64> {
 
 /// What is published.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Stream {
-    pub(super) fps: u64,
-    pub(super) kbps: u64,
+pub(in crate::bench) struct Stream {
+    pub(in crate::bench) fps: u64,
+    pub(in crate::bench) kbps: u64,
     /// Sound as Opus, for players by WebRTC; else as AAC.
-    pub(super) opus: bool,
+    pub(in crate::bench) opus: bool,
 }
 
 /// What was published so far.
 #[derive(Debug, Default)]
-pub(super) struct Published {
+pub(in crate::bench) struct Published {
     pub(super) pictures: AtomicU64,
     pub(super) bytes: AtomicU64,
     pub(super) ready: AtomicBool,

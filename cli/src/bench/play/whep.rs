@@ -7,13 +7,36 @@ use mio::{Interest, Registry, Token};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use str0m::change::SdpAnswer;
+use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind};
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A session that would play pictures and sound, and its offer.
+///
+/// # Errors
+/// The address cannot be a candidate.
+pub(in crate::bench) fn offer(local: SocketAddr) -> Result<(Rtc, String, SdpPendingOffer), String> {
+    let mut rtc = Rtc::builder().set_rtp_mode(true).build(Instant::now());
+    rtc.add_local_candidate(Candidate::host(local, "udp").map_err(|e| e.to_string())?);
+    let mut changes = rtc.sdp_api();
+    changes.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
+    changes.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
+    let (offer, pending) = changes.apply().ok_or("there is nothing to offer")?;
+    Ok((rtc, offer.to_sdp_string(), pending))
+}
+
+/// Takes the answer to an offer.
+///
+/// # Errors
+/// It does not answer it.
+pub(in crate::bench) fn accept(rtc: &mut Rtc, pending: SdpPendingOffer, sdp: &str) -> Result<(), String> {
+    let answer = SdpAnswer::from_sdp_string(sdp).map_err(|e| format!("the answer is no SDP: {e}"))?;
+    rtc.sdp_api().accept_answer(pending, answer).map_err(|e| format!("the answer does not fit: {e}"))
+}
 
 /// One player.
 pub(super) struct Player {
@@ -48,12 +71,7 @@ impl Player {
         let local = socket.local_addr().map_err(fail)?;
         let mut socket = UdpSocket::from_std(socket);
         registry.register(&mut socket, token, Interest::READABLE).map_err(fail)?;
-        let mut rtc = Rtc::builder().set_rtp_mode(true).build(Instant::now());
-        rtc.add_local_candidate(Candidate::host(local, "udp").map_err(|e| e.to_string())?);
-        let mut changes = rtc.sdp_api();
-        changes.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
-        changes.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
-        let (offer, pending) = changes.apply().ok_or("there is nothing to offer")?;
+        let (mut rtc, offer, pending) = offer(local)?;
         let agent = ureq::Agent::new_with_config(
             ureq::Agent::config_builder()
                 .proxy(None)
@@ -63,13 +81,12 @@ impl Player {
         );
         let silent = |e: ureq::Error| format!("{} does not answer: {e}", place.url);
         let request = agent.post(&place.url).header("Content-Type", "application/sdp");
-        let mut response = request.send(offer.to_sdp_string()).map_err(silent)?;
+        let mut response = request.send(offer).map_err(silent)?;
         let body = response.body_mut().read_to_string().map_err(silent)?;
         if response.status() != 201 {
             return Err(format!("{} answers {}: {}", place.url, response.status(), body.trim()));
         }
-        let answer = SdpAnswer::from_sdp_string(&body).map_err(|e| format!("the answer is no SDP: {e}"))?;
-        rtc.sdp_api().accept_answer(pending, answer).map_err(|e| format!("the answer does not fit: {e}"))?;
+        accept(&mut rtc, pending, &body)?;
         let (wake, count) = (Instant::now(), Count::default());
         let mut player = Player { rtc, socket, local, wake, probe, last: None, connected: false, count };
         player.drain(&mut Vec::new());

@@ -46,7 +46,8 @@ export function showNumbers(list, session) {
       const dt = document.createElement("dt");
       const dd = document.createElement("dd");
       dt.textContent = name;
-      dd.textContent = text;
+      // A narrow box breaks an address before its port, not within it.
+      dd.append(...String(text).split(/(?=:\d+$)/).flatMap((part, n) => n ? [document.createElement("wbr"), part] : part));
       box.append(dt, dd);
       return box;
     }),

@@ -260,3 +260,32 @@ fn whip_and_whep_in_the_dialect() {
     let busy = format!("POST /live/whip/endpoint/s1 HTTP/1.1\r\n{sdp}");
     assert!(http(&mut bench, conn, &busy, &offer()).starts_with("HTTP/1.1 409"));
 }
+
+/// A viewer's media does not flow on the bench: what is seen is where its session stands.
+#[test]
+fn a_viewer_that_switches_is_told_and_a_search_ends_with_its_viewer() {
+    let mut bench = ready();
+    let _first = published(&mut bench, 1, "s1");
+    let viewer = Client::open(&mut bench, 2, "subscriber-1");
+    let switch = |path: &str| json!({"callAdapter": {"method": "switchStreams", "arguments": [{"path": path}]}, "id": "9", "async": true});
+    let said = viewer.says(&mut bench, &json!({"requestOffer": "s1", "requestId": "subscriber-1"}));
+    assert_eq!(said[0]["data"]["sdp"]["type"], "offer");
+    let answer = json!({"handleAnswer": "s1", "data": {"sdp": {"sdp": answer_sdp("1"), "type": "answer"}}});
+    viewer.says(&mut bench, &answer);
+    viewer.says(&mut bench, &json!({"subscribe": "s1", "requestId": "subscriber-1"}));
+    // Its media path does not stand, so there is nothing to switch.
+    let said = viewer.says(&mut bench, &switch("live/s1"));
+    assert!(said[0]["error"].as_str().unwrap().contains("nothing plays yet"), "{said:?}");
+    let said = viewer.says(&mut bench, &switch("no-app"));
+    assert!(said[0]["error"].is_string(), "{said:?}");
+    let said = viewer.says(&mut bench, &switch("live/absent"));
+    assert_eq!(said[0]["error"], "nobody publishes live/absent", "{said:?}");
+    // It leaves while a stream is pulled that it wants to switch to: so does the search.
+    super::proxy::register(&mut bench, 7, config::Role::Origin);
+    super::proxy::report_as(&mut bench, 7);
+    assert_eq!(viewer.says(&mut bench, &switch("live/on")), [] as [Value; 0]);
+    assert_eq!(bench.node.sessions.len(), 3, "publisher, viewer, search");
+    viewer.closes(&mut bench);
+    assert_eq!(bench.node.sessions.len(), 1, "the publisher's");
+    assert_eq!(bench.node.signals.audit(), (1, true));
+}

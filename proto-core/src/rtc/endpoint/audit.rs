@@ -14,6 +14,8 @@ pub struct EndpointAudit {
     pub ufrags: usize,
     /// Addresses that lead to a session.
     pub paths: usize,
+    /// TCP connections that bring datagrams.
+    pub streams: usize,
     /// Timers.
     pub timers: usize,
     /// Handshake datagrams that wait for the next turn.
@@ -28,6 +30,7 @@ impl Endpoint {
             handshaking: self.handshaking,
             ufrags: self.by_ufrag.len(),
             paths: self.by_path.len(),
+            streams: self.streams.all.len(),
             timers: self.timers.len(),
             waiting: self.waiting.len(),
         }
@@ -62,10 +65,17 @@ impl Endpoint {
         Broken::unless(known == paths, "S7", || {
             format!("{known} addresses lead to WebRTC sessions, which have {paths}")
         })?;
-        let lost =
-            self.streams.iter().find(|(_, s)| s.session.is_some_and(|id| !self.sessions.contains_key(&id)));
+        let lost = self
+            .streams
+            .all
+            .iter()
+            .find(|(_, s)| s.session.is_some_and(|id| !self.sessions.contains_key(&id)));
         Broken::unless(lost.is_none(), "S7", || {
             format!("a TCP connection of a WebRTC session that is gone: {:?}", lost.map(|(conn, _)| conn))
+        })?;
+        let proven = self.streams.all.values().filter(|s| s.session.is_some()).count();
+        Broken::unless(proven == self.streams.proven, "S7", || {
+            format!("{proven} TCP connections of WebRTC sessions, counted are {}", self.streams.proven)
         })?;
         let of_ips: usize = self.handshakes.values().sum();
         Broken::unless(handshaking == self.handshaking && handshaking == of_ips, "S7", || {

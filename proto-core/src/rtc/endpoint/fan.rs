@@ -2,7 +2,7 @@
 //! each, so a key frame reaches all of them side by side, none gets hundreds of packets in one burst, and what is made in
 //! one turn of the loop stays small enough for the processor's caches.
 
-use super::{Endpoint, POOL, Session, SessionId};
+use super::{Endpoint, POOL, Session, SessionId, gone};
 use crate::error::Reason;
 use crate::guard::{guard, strike};
 use crate::hub::delivery::Delivery;
@@ -79,6 +79,17 @@ impl Endpoint {
             Ok(false) => {}
             Err(reason) => self.broke(id, reason),
         }
+    }
+
+    /// Has a viewer's session go on with another stream: what is delivered from now on is of that.
+    ///
+    /// # Errors
+    /// It is gone, or was opened by the viewer's own offer (those are lean and play one stream).
+    pub fn switch(&mut self, session: SessionId, now: Time) -> Result<(), Reason> {
+        if self.with(session, now, Talk::switch).ok_or_else(gone)? {
+            return Ok(());
+        }
+        Err(Reason::peer("one_stream", "this session plays one stream; open another session for another"))
     }
 
     /// Gives a viewer that has something to send a place in the row.

@@ -11,6 +11,7 @@ use crate::rtc::frames;
 use crate::rtc::path::Path;
 use crate::time::Time;
 use bytes::BytesMut;
+use std::collections::BTreeMap;
 
 /// A connection.
 #[derive(Debug, Default)]
@@ -22,6 +23,14 @@ pub(super) struct Stream {
     pub(super) session: Option<SessionId>,
 }
 
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    pub(super) all: BTreeMap<ConnId, Stream>,
+    /// Those that belong to sessions.
+    pub(super) proven: usize,
+}
+
 impl Endpoint {
     /// Offers peers to connect by TCP on these ports too, at the hosts of each session's candidates.
     pub fn offer_tcp(&mut self, ports: Vec<u16>) {
@@ -31,14 +40,14 @@ impl Endpoint {
     /// A datagram came on a connection.
     pub(super) fn framed(&mut self, path: Path, bytes: &[u8], now: Time) {
         if let Some(conn) = path.conn() {
-            self.streams.entry(conn).or_default().path = Some(path);
+            self.streams.all.entry(conn).or_default().path = Some(path);
             self.datagram(path, bytes, now);
         }
     }
 
     /// A connection takes so many bytes.
     pub(super) fn stream_room(&mut self, conn: ConnId, free: usize) {
-        let stream = self.streams.entry(conn).or_default();
+        let stream = self.streams.all.entry(conn).or_default();
         stream.out.set_credit(free);
         let session = stream.session;
         self.flush(conn);
@@ -49,7 +58,7 @@ impl Endpoint {
 
     /// A connection is gone: its peer may come back on another.
     pub(super) fn stream_gone(&mut self, conn: ConnId) {
-        let Some(path) = self.streams.remove(&conn).and_then(|s| s.path) else { return };
+        let Some(path) = self.remove_stream(conn).and_then(|s| s.path) else { return };
         let Some(id) = self.by_path.remove(&path) else { return };
         if let Some(session) = self.sessions.get_mut(&id) {
             session.paths.retain(|p| *p != path);
@@ -57,17 +66,30 @@ impl Endpoint {
         }
     }
 
+    fn remove_stream(&mut self, conn: ConnId) -> Option<Stream> {
+        let stream = self.streams.all.remove(&conn)?;
+        self.streams.proven -= usize::from(stream.session.is_some());
+        Some(stream)
+    }
+
     /// A check with the password of a session came on a connection.
     pub(super) fn stream_proven(&mut self, conn: ConnId, id: SessionId) {
-        if let Some(stream) = self.streams.get_mut(&conn) {
-            stream.session = Some(id);
+        if let Some(stream) = self.streams.all.get_mut(&conn)
+            && stream.session.replace(id).is_none()
+        {
+            self.streams.proven += 1;
             self.outputs.push_back(Output::StreamProven { conn });
         }
     }
 
+    /// Connections that belong to sessions: for each, `ice_tcp_queue_bytes` may wait.
+    pub fn rows(&self) -> usize {
+        self.streams.proven
+    }
+
     /// Bytes that may be put into a connection's row.
     pub(super) fn stream_left(&self, conn: ConnId) -> usize {
-        let queued = self.streams.get(&conn).map(|s| s.out.queued());
+        let queued = self.streams.all.get(&conn).map(|s| s.out.queued());
         queued.map_or(0, |queued| self.limits.ice_tcp_queue_bytes.saturating_sub(queued))
     }
 
@@ -79,7 +101,7 @@ impl Endpoint {
         }
         let mut framed = BytesMut::with_capacity(datagram.len() + 2);
         frames::put(&mut framed, datagram);
-        if let Some(stream) = self.streams.get_mut(&conn) {
+        if let Some(stream) = self.streams.all.get_mut(&conn) {
             stream.out.push(framed.freeze());
         }
         self.flush(conn);
@@ -92,14 +114,14 @@ impl Endpoint {
             let bytes = batch.buf.get(t.start..t.start + t.len).unwrap_or_default();
             bytes.chunks(t.segment_size.max(1)).for_each(|datagram| frames::put(&mut framed, datagram));
         }
-        if let Some(stream) = self.streams.get_mut(&conn) {
+        if let Some(stream) = self.streams.all.get_mut(&conn) {
             stream.out.push(framed.freeze());
         }
         self.flush(conn);
     }
 
     fn flush(&mut self, conn: ConnId) {
-        let Some(stream) = self.streams.get_mut(&conn) else { return };
+        let Some(stream) = self.streams.all.get_mut(&conn) else { return };
         while let Some(bytes) = stream.out.pop() {
             self.outputs.push_back(Output::Stream { conn, bytes });
         }
@@ -123,8 +145,8 @@ impl Endpoint {
     /// A session is over, and what its connections were for with it.
     pub(super) fn end_streams(&mut self, id: SessionId, paths: &[Path]) {
         for conn in paths.iter().filter_map(Path::conn) {
-            if self.streams.get(&conn).is_some_and(|s| s.session == Some(id)) {
-                self.streams.remove(&conn);
+            if self.streams.all.get(&conn).is_some_and(|s| s.session == Some(id)) {
+                self.remove_stream(conn);
                 self.outputs.push_back(Output::CloseStream { conn });
             }
         }

@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 pub struct Asker {
     request: Bytes,
     answer: Vec<u8>,
+    /// Status line and headers, once the answer has come.
+    pub head: String,
     /// Status and body, or why there is none.
     pub result: Option<Result<(u16, String), String>>,
     out: VecDeque<Out>,
@@ -24,10 +26,16 @@ impl Asker {
 
     /// As [`Asker::new`], with another method than GET and no body.
     pub fn with_method(to: SocketAddr, method: &str, path: &str) -> Asker {
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
+        Asker::with_headers(to, method, path, "")
+    }
+
+    /// As [`Asker::with_method`], with more headers, each with its line's end.
+    pub fn with_headers(to: SocketAddr, method: &str, path: &str, headers: &str) -> Asker {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n{headers}\r\n");
         Asker {
             request: request.into(),
             answer: Vec::new(),
+            head: String::new(),
             result: None,
             out: VecDeque::from([Out::Dial(0, to)]),
             notes: Notes::default(),
@@ -37,6 +45,7 @@ impl Asker {
     fn end(&mut self) -> Result<(u16, String), String> {
         let text = String::from_utf8_lossy(&self.answer).into_owned();
         let (head, body) = text.split_once("\r\n\r\n").ok_or(format!("no answer but {text:?}"))?;
+        head.clone_into(&mut self.head);
         let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or("no status")?;
         let length = head.lines().find_map(|l| {
             let (name, value) = l.split_once(':')?;

@@ -4,6 +4,7 @@
 use super::dialect::{CHANNEL, Dialect, Step};
 use super::http::{Http, Response};
 use super::peer::{Identity, Peer, Rtp, Said, Setup, is_media};
+use super::tcp::Tcp;
 use crate::world::actors::{In, Notes, Out};
 use proto_core::rand::Rng;
 use proto_core::time::Time;
@@ -26,6 +27,8 @@ pub(super) struct Seat {
     pub(super) base: Instant,
     pub(super) identity: Identity,
     pub(super) by: Signalling,
+    /// Media goes over TCP.
+    pub(super) tcp: bool,
 }
 
 /// How calls are signalled.
@@ -92,6 +95,7 @@ pub(super) struct Caller {
     called: SocketAddr,
     resource: Option<String>,
     pub(super) peer: Option<Peer>,
+    tcp: Tcp,
     pub(super) calls: Vec<Call>,
     /// The ports of earlier calls that were sent from.
     old_ports: BTreeSet<u16>,
@@ -130,6 +134,7 @@ impl Caller {
             asked: Asked::Nothing,
             resource: None,
             peer: None,
+            tcp: Tcp::default(),
             calls: Vec::new(),
             old_ports: BTreeSet::new(),
             sent: false,
@@ -215,7 +220,8 @@ impl Caller {
         let (identity, base) = (&self.seat.identity.clone(), self.seat.base);
         self.calls.push(Call { began: now, ..Call::default() });
         let channel = (self.seat.by != Signalling::Http).then_some(CHANNEL);
-        let setup = Setup { identity, rng: &mut rng, local, base, direction, channel };
+        let tcp = self.seat.tcp;
+        let setup = Setup { identity, rng: &mut rng, local, base, direction, tcp, channel };
         if channel.is_some() {
             return self.call_by_socket(setup, now);
         }
@@ -333,6 +339,19 @@ impl Caller {
         self.dialect.as_ref().is_some_and(|d| !d.needs_socket())
     }
 
+    /// A viewer goes on with another stream in its call, where there is a word for that.
+    pub(super) fn switch(&mut self, stream: &str, now: Time) {
+        if let Some(dialect) = &mut self.dialect {
+            dialect.switch(stream, now);
+            self.signal(now);
+        }
+    }
+
+    /// What came of the last switch.
+    pub(super) fn called(&self) -> Option<&Result<String, String>> {
+        self.dialect.as_ref().and_then(|d| d.called.as_ref())
+    }
+
     /// A publisher says that it sends nothing for a while, or goes on, where there is a word for that.
     pub(super) fn mute(&mut self, muted: bool, now: Time) {
         if let Some(dialect) = &mut self.dialect {
@@ -389,6 +408,7 @@ impl Caller {
 
     fn end(&mut self, why: &str, now: Time) {
         let Some(peer) = self.peer.take() else { return };
+        self.tcp.close(&mut self.out);
         if std::mem::take(&mut self.sent) {
             self.old_ports.insert(peer.port());
         }
@@ -402,6 +422,14 @@ impl Caller {
     }
 
     pub(super) fn on(&mut self, input: &In<'_>, now: Time) {
+        if let Some(datagrams) = self.tcp.on(input, &mut self.out) {
+            for (from, bytes) in datagrams {
+                if let Some(peer) = &mut self.peer {
+                    peer.datagram(from, &bytes, now);
+                }
+            }
+            return self.pump(now);
+        }
         match input {
             In::Address(ip) => {
                 // In another network the connection is as good as gone; a browser closes it by itself.
@@ -502,7 +530,9 @@ impl Caller {
     pub(super) fn pump(&mut self, now: Time) {
         loop {
             let Some(peer) = &mut self.peer else { return };
-            if !peer.out.is_empty() {
+            if self.seat.tcp {
+                peer.out.drain(..).for_each(|(to, bytes)| self.tcp.send(to, &bytes, &mut self.out));
+            } else if !peer.out.is_empty() {
                 self.sent = true;
                 let port = peer.port();
                 let datagrams = peer.out.drain(..).map(|(to, bytes)| Out::Datagram { port, to, bytes });

@@ -41,6 +41,8 @@ pub(super) struct Dialect {
     switches: Option<Time>,
     switched: bool,
     over: bool,
+    /// What came of the last switch to another stream.
+    pub(super) called: Option<Result<String, String>>,
     /// What to do next.
     pub(super) steps: VecDeque<Step>,
 }
@@ -63,6 +65,7 @@ impl Dialect {
             switches: None,
             switched: false,
             over: false,
+            called: None,
             steps: VecDeque::new(),
         }
     }
@@ -91,6 +94,13 @@ impl Dialect {
     /// The publisher sends nothing for a while, or goes on.
     pub(super) fn mute(&mut self, muted: bool, now: Time) {
         self.say(&json!({ "mute": { "muteAudio": muted, "muteVideo": muted } }), now);
+    }
+
+    /// A viewer wants to go on with another stream.
+    pub(super) fn switch(&mut self, path: &str, now: Time) {
+        self.called = None;
+        let call = json!({ "method": "switchStreams", "arguments": [{ "path": path }] });
+        self.say(&json!({ "callAdapter": call, "id": "1", "async": true }), now);
     }
 
     /// Takes what the client was told.
@@ -139,6 +149,12 @@ impl Dialect {
             return;
         }
         let data = &message["data"];
+        if message["id"] == "1" {
+            let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+            let refused = message.get("error").map(text);
+            self.called = Some(refused.map_or_else(|| Ok(text(&data["message"])), Err));
+            return;
+        }
         if let Some(sdp) = data["sdp"]["sdp"].as_str() {
             self.steps.push_back(match self.publishes {
                 true => Step::Answered(sdp.to_owned()),

@@ -8,6 +8,7 @@ mod peer;
 pub(super) mod reorder;
 pub(super) mod rtp;
 pub(super) mod sync;
+mod tcp;
 mod whep;
 mod whip;
 
@@ -34,7 +35,7 @@ fn identity(seed: [u8; 32]) -> Identity {
 }
 
 impl World {
-    fn seat(&self, at: HostId, stream: &str, by: Signalling) -> Seat {
+    fn seat(&self, at: HostId, stream: &str, (by, tcp): (Signalling, bool)) -> Seat {
         let number = self.next_client();
         Seat {
             to: self.http_addr(at),
@@ -44,17 +45,18 @@ impl World {
             base: self.base,
             identity: identity(self.rng.fork("certificate of a client", number).bytes()),
             by,
+            tcp,
         }
     }
 
     /// The next client as a publisher of `stream` (`app/name`) by WHIP at a node, to be added.
     pub fn new_whip(&self, at: HostId, stream: &str, config: WhipConfig) -> Box<Whip> {
-        Box::new(Whip::new(self.seat(at, stream, config.by), config, self.now))
+        Box::new(Whip::new(self.seat(at, stream, (config.by, config.tcp)), config, self.now))
     }
 
     /// The next client as a player of `stream` (`app/name`) by WHEP at a node, to be added.
     pub fn new_whep(&self, at: HostId, stream: &str, config: WhepConfig) -> Box<Whep> {
-        Box::new(Whep::new(self.seat(at, stream, config.by), config, self.now))
+        Box::new(Whep::new(self.seat(at, stream, (config.by, config.tcp)), config, self.now))
     }
 
     /// A publisher of `stream` (`app/name`) by WHIP, or as `config` says, at a node.

@@ -1,4 +1,4 @@
-//! The WebRTC of a client, as a browser has it: str0m with full ICE, from one UDP port, in virtual time.
+//! The WebRTC of a client, as a browser has it: str0m with full ICE, from one UDP port or over TCP, in virtual time.
 
 use bytes::Bytes;
 use proto_core::rand::Rng;
@@ -11,7 +11,7 @@ use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::ChannelId;
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid};
-use str0m::net::{Protocol, Receive};
+use str0m::net::{Protocol, Receive, TcpType};
 use str0m::rtp::RtpWrite;
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
 
@@ -56,6 +56,8 @@ pub(super) struct Peer {
     rtc: Rtc,
     base: Instant,
     local: SocketAddr,
+    /// What carries its datagrams.
+    protocol: Protocol,
     pending: Option<SdpPendingOffer>,
     pub(super) video: Mid,
     pub(super) audio: Mid,
@@ -84,6 +86,8 @@ pub(super) struct Setup<'a> {
     pub(super) local: SocketAddr,
     pub(super) base: Instant,
     pub(super) direction: Direction,
+    /// It dials, because no UDP passes.
+    pub(super) tcp: bool,
     /// It opens a data channel of this label.
     pub(super) channel: Option<&'static str>,
 }
@@ -106,7 +110,7 @@ impl Peer {
 
     /// A peer that waits for an offer.
     pub(super) fn waiting(setup: Setup<'_>, now: Time) -> Result<Peer, String> {
-        let Setup { identity, rng, local, base, .. } = setup;
+        let Setup { identity, rng, local, base, tcp, .. } = setup;
         let creds = IceCreds { ufrag: rng.token(8), pass: rng.token(24) };
         let mut rtc = Rtc::builder()
             .set_crypto_provider(identity.crypto.clone())
@@ -114,12 +118,17 @@ impl Peer {
             .set_local_ice_credentials(creds)
             .set_rtp_mode(true)
             .build(base + now.since(Time::ZERO));
-        rtc.add_local_candidate(Candidate::host(local, "udp").map_err(|e| e.to_string())?);
+        let candidate = match tcp {
+            true => Candidate::builder().tcp().host(local).tcptype(TcpType::Active).build(),
+            false => Candidate::host(local, "udp"),
+        };
+        rtc.add_local_candidate(candidate.map_err(|e| e.to_string())?);
         let nowhere = Mid::from("none");
         Ok(Peer {
             rtc,
             base,
             local,
+            protocol: if tcp { Protocol::Tcp } else { Protocol::Udp },
             pending: None,
             video: nowhere,
             audio: nowhere,
@@ -209,7 +218,7 @@ impl Peer {
         self.unread += i64::from(is_media(bytes) && !is_rtcp(bytes));
         self.early += u64::from(is_media(bytes) && !self.connected);
         // What the network damaged is dropped here; SRTP, DTLS and STUN drop the rest.
-        let Ok(receive) = Receive::new(Protocol::Udp, from, self.local, bytes) else { return };
+        let Ok(receive) = Receive::new(self.protocol, from, self.local, bytes) else { return };
         self.heard = now;
         self.input(Input::Receive(self.instant(now), receive));
         self.drain();

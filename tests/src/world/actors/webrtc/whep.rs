@@ -19,6 +19,8 @@ const KEY_PAUSE: Duration = Duration::from_millis(500);
 pub struct WhepConfig {
     /// How its calls are signalled.
     pub by: Signalling,
+    /// Its network lets no UDP through: media goes over TCP.
+    pub tcp: bool,
     /// It calls again so long after its call ended, for whatever reason.
     pub again: Option<Duration>,
     /// It takes its call for dead after so long without a word of the node.
@@ -42,6 +44,7 @@ impl Default for WhepConfig {
     fn default() -> Self {
         WhepConfig {
             by: Signalling::Http,
+            tcp: false,
             again: None,
             silence: Duration::from_secs(15),
             picture_wait: Duration::from_millis(500),
@@ -123,6 +126,10 @@ pub struct Whep {
     sound: Lane,
     depacketiser: Depacketiser,
     sync: Sync,
+    /// It has asked to go over to this stream.
+    next: Option<String>,
+    /// The stream that it came from by the last switch.
+    before: Option<String>,
     needs_key: bool,
     key_asked: Option<Time>,
     last_picture: Option<usize>,
@@ -147,6 +154,8 @@ impl Whep {
             sound,
             depacketiser: Depacketiser::default(),
             sync: Sync::default(),
+            next: None,
+            before: None,
             needs_key: true,
             key_asked: None,
             last_picture: None,
@@ -204,6 +213,35 @@ impl Whep {
         self.caller.over_channel
     }
 
+    /// Goes over to another stream in its present call (in the stream-manager dialect). Pictures of it must begin with a key
+    /// frame, and time must go on.
+    pub fn switch(&mut self, stream: &str, now: Time) {
+        self.next = Some(stream.to_owned());
+        self.caller.switch(stream, now);
+        self.caller.pump(now);
+    }
+
+    /// What the node answered to the last switch.
+    pub fn called(&self) -> Option<&Result<String, String>> {
+        self.caller.called()
+    }
+
+    /// Reads what a frame says it is: of its stream, or of that which it goes over to. `None`: of the one before, which other
+    /// frames have overtaken.
+    fn read(&mut self, bytes: &[u8], picture: bool) -> Result<Option<Mark>, String> {
+        let read = Mark::read(bytes, self.stream());
+        let Err(why) = read else { return read.map(Some) };
+        if let Some(next) = self.next.take_if(|next| Mark::read(bytes, next).is_ok()) {
+            self.before = Some(std::mem::replace(&mut self.caller.seat.stream, next));
+            (self.picture.last, self.sound.last, self.needs_key) = (None, None, true);
+            return Mark::read(bytes, self.stream()).map(Some);
+        }
+        let lane = if picture { &self.picture } else { &self.sound };
+        let overtaken =
+            lane.last.is_none() && self.before.as_ref().is_some_and(|b| Mark::read(bytes, b).is_ok());
+        if overtaken { Ok(None) } else { Err(why) }
+    }
+
     /// Where it goes with its next call.
     pub fn goes_to(&mut self, to: SocketAddr) {
         self.caller.seat.to = to;
@@ -243,6 +281,7 @@ impl Whep {
         self.depacketiser = Depacketiser::default();
         self.sync = Sync::default();
         self.needs_key = true;
+        (self.next, self.before) = (None, None);
         self.caller.call(now);
     }
 
@@ -293,8 +332,9 @@ impl Whep {
                     self.packets_lost += n;
                     self.sound.lost = true;
                 }
-                Next::Packet(p) => match p.payload.get(1..).map(|b| Mark::read(b, self.stream())) {
-                    Some(Ok(mark)) if p.payload[0] == MADE_OF_AAC => {
+                Next::Packet(p) => match p.payload.get(1..).map(|b| self.read(b, false)) {
+                    Some(Ok(None)) => {}
+                    Some(Ok(Some(mark))) if p.payload[0] == MADE_OF_AAC => {
                         // What it was made of has 1,024 samples a frame.
                         self.sound.clock.sampled_each(Duration::from_nanos(sound_at(1) as u64));
                         self.made += 1;
@@ -302,7 +342,7 @@ impl Whep {
                     }
                     None => self.caller.fault("S3", "an empty packet of sound".to_owned()),
                     Some(Err(e)) => self.caller.fault("S3", format!("sound at {}: {e}", p.stamp)),
-                    Some(Ok(mark)) => {
+                    Some(Ok(Some(mark))) => {
                         self.sound.clock.sampled_each(self.config.sound);
                         self.frame(mark, p.stamp, false, now);
                     }
@@ -331,8 +371,9 @@ impl Whep {
     }
 
     fn picture(&mut self, picture: Picture, now: Time) {
-        let mark = match picture.slice.get(3..).map(|b| Mark::read(b, self.stream())) {
-            Some(Ok(mark)) => mark,
+        let mark = match picture.slice.get(3..).map(|b| self.read(b, true)) {
+            Some(Ok(Some(mark))) => mark,
+            Some(Ok(None)) => return,
             Some(Err(e)) => return self.caller.fault("S3", format!("a picture at {}: {e}", picture.stamp)),
             None => return self.caller.fault("S3", "a slice of no length".to_owned()),
         };

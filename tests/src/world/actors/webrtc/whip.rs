@@ -25,6 +25,8 @@ pub struct WhipConfig {
     pub sound: Duration,
     /// How its calls are signalled.
     pub by: Signalling,
+    /// Its network lets no UDP through: media goes over TCP.
+    pub tcp: bool,
     /// It calls again so long after its call ended, for whatever reason.
     pub again: Option<Duration>,
     /// It takes its call for dead after so long without a word of the node.
@@ -40,6 +42,7 @@ impl Default for WhipConfig {
             picture: Duration::from_millis(40),
             sound: Duration::from_millis(20),
             by: Signalling::Http,
+            tcp: false,
             again: None,
             silence: Duration::from_secs(5),
         }

@@ -4,18 +4,18 @@ use std::fs;
 
 /// Processor time and memory of a process.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Used {
+pub(crate) struct Used {
     /// Seconds of all threads.
-    pub(super) cpu: f64,
+    pub(crate) cpu: f64,
     /// Resident, KiB.
-    pub(super) kib: u64,
+    pub(crate) kib: u64,
 }
 
 /// Processor time of the calling thread, nanoseconds.
 ///
 /// # Errors
 /// This system does not tell.
-pub(super) fn own() -> Result<u64, String> {
+pub(crate) fn own() -> Result<u64, String> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").map_err(|e| format!("/proc: {e}"))?;
     text.split(' ')
         .next()
@@ -27,7 +27,7 @@ pub(super) fn own() -> Result<u64, String> {
 ///
 /// # Errors
 /// There is no such process, or it is another user's.
-pub(super) fn used(pid: u32) -> Result<Used, String> {
+pub(crate) fn used(pid: u32) -> Result<Used, String> {
     let fail = |e: std::io::Error| format!("process {pid} cannot be looked at: {e}");
     let mut nanos = 0u64;
     for task in fs::read_dir(format!("/proc/{pid}/task")).map_err(fail)?.flatten() {
