@@ -245,5 +245,5 @@ fn the_order_counts_and_the_values_stay_what_they_are() {
     let mut d = Digest::new();
     inputs().iter().for_each(|i| i.digest(&mut d));
     outputs().iter().for_each(|o| o.digest(&mut d));
-    assert_eq!(d.value(), 8_024_646_849_477_314_919);
+    assert_eq!(d.value(), 14_521_541_412_060_457_043);
 }

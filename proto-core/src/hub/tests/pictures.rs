@@ -117,8 +117,10 @@ fn what_a_bridge_makes_of_referenced_b_frames_goes_to_who_shows_pictures_as_they
     assert_eq!(w.take(bridge, 99).len(), 5, "it gets all of them");
     w.hub.derive(w.stream, TrackId::VIDEO, h264(9));
     let picture = |header: u8| Bytes::copy_from_slice(&[0, 0, 0, 2, header, 0x88]);
-    let give =
-        |w: &mut World, ms: i64, header| w.hub.derived(w.stream, made, ms * MS, picture(header), at(w.now));
+    // The stream's clock begins at a second.
+    let give = |w: &mut World, ms: i64, header| {
+        w.hub.derived(w.stream, made, (ms + 1_000) * MS, picture(header), at(w.now))
+    };
     give(&mut w, 40, 0x41);
     give(&mut w, 80, 0x65);
     give(&mut w, 120, 0x41);
