@@ -25,8 +25,11 @@ use std::time::Duration;
 const BACKLOG: usize = 64 << 10;
 /// Items that one viewer gets in one go, so that many viewers share a turn.
 const ITEMS_A_TURN: usize = 256;
-/// How long after a stream's first track its others are waited for.
+/// How long after a stream's first track its sound is waited for.
 const SETTLE: Duration = Duration::from_millis(300);
+/// How long after a stream's first track its pictures are waited for: an encoder of pictures starts slower than one of sound, and
+/// who joined without pictures stays without.
+const SETTLE_PICTURES: Duration = Duration::from_millis(1_500);
 /// Bytes of a cached group that a newcomer over UDP gets in one burst …
 const BURST_BYTES: usize = 48 << 10;
 /// … and the pause between bursts (about 75 Mbit/s).
@@ -80,7 +83,14 @@ impl Node {
         let sound = tracks.iter().any(|(_, c)| !c.params.codec().is_video());
         let since = self.first_track.get(&stream).map(|t| self.now.since(*t));
         let early = !self.limits.simulation.happens(Site::LateSettle, stream.0);
-        (early && pictures && sound) || ((pictures || sound) && since.is_some_and(|s| s >= SETTLE))
+        let over = since.is_some_and(|s| s >= self.settles_in(stream));
+        (early && pictures && sound) || ((pictures || sound) && over)
+    }
+
+    /// How long after a stream's first track those that are missing are waited for.
+    fn settles_in(&self, stream: StreamId) -> Duration {
+        let pictures = self.hub.tracks(stream).iter().any(|(_, c)| c.params.codec().is_video());
+        if pictures { SETTLE } else { SETTLE_PICTURES }
     }
 
     /// A stream got a track: those who waited for it start, now or once the others had their chance.
@@ -93,7 +103,7 @@ impl Node {
         }
         let since = *self.first_track.entry(stream).or_insert(self.now);
         if !self.is_settled(stream) {
-            let at = Deadline::new(since + SETTLE, "the tracks of a stream settle");
+            let at = Deadline::new(since + self.settles_in(stream), "the tracks of a stream settle");
             self.timers.set(Alarm::Settle(key.clone()), at);
             return;
         }

@@ -240,8 +240,37 @@ fn a_publisher_that_is_replaced_before_its_tracks_settled_leaves_no_alarm_that_r
     bench.node.hub.ingest(stream, SourceId(2), sound, bench.now);
     bench.node.stream_has_tracks(&key);
     assert!(!bench.node.is_settled(stream), "pictures may follow");
-    bench.later(Duration::from_millis(301));
+    bench.later(Duration::from_millis(1_501));
     assert!(bench.node.is_settled(stream));
+}
+
+#[test]
+fn a_viewer_waits_for_pictures_whose_encoder_starts_slower_than_that_of_sound() {
+    use crate::hub::SourceId;
+    use crate::ids::Epoch;
+    use crate::media::frame::Ingest;
+    use crate::media::track::{CodecParams, TrackId};
+    let mut bench = Bench::new(|_| {});
+    let key = StreamKey::parse("live/x").unwrap();
+    let stream = bench.node.hub.publish(&key, Epoch { term: 1, count: 1 }, SourceId(1), bench.now).unwrap();
+    let track = |bench: &mut Bench, id, params| {
+        let config = Ingest::Config { track: TrackId(id), params };
+        bench.node.hub.ingest(stream, SourceId(1), config, bench.now);
+        bench.node.stream_has_tracks(&key);
+    };
+    track(&mut bench, 1, CodecParams::Opus { channels: 2 });
+    bench.later(Duration::from_millis(1_000));
+    assert!(!bench.node.is_settled(stream), "who joined now would never get pictures");
+    track(&mut bench, 2, CodecParams::Vp8 { size: None });
+    assert!(bench.node.is_settled(stream));
+    // Where sound is missing, it is not waited for so long.
+    let key = StreamKey::parse("live/y").unwrap();
+    let silent = bench.node.hub.publish(&key, Epoch { term: 1, count: 2 }, SourceId(2), bench.now).unwrap();
+    let config = Ingest::Config { track: TrackId(2), params: CodecParams::Vp8 { size: None } };
+    bench.node.hub.ingest(silent, SourceId(2), config, bench.now);
+    bench.node.stream_has_tracks(&key);
+    bench.later(Duration::from_millis(301));
+    assert!(bench.node.is_settled(silent));
 }
 
 #[test]

@@ -207,6 +207,19 @@ pub(super) fn for_viewer(s: &Section<'_>, pictures: Pictures) -> Vec<VideoFormat
     formats
 }
 
+/// What to publish for a viewer who takes no pictures of `codec`, in the imperative: what it offers, H.264 first.
+pub(super) fn instead_of(codec: Codec, s: &Section<'_>) -> String {
+    let others = [Codec::H264, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H265];
+    let taken: Vec<Codec> =
+        others.into_iter().filter(|c| *c != codec && !video_formats(s, *c).is_empty()).collect();
+    let names: Vec<&str> = taken.iter().map(|c| c.name()).collect();
+    match names.as_slice() {
+        [] | ["H.264", ..] => Codec::H264.remedy().to_owned(),
+        [only] => format!("publish {only}, which it takes"),
+        [some @ .., last] => format!("publish {} or {last}, which it takes", some.join(", ")),
+    }
+}
+
 /// The first of these codecs that is offered.
 pub(super) fn audio_format(s: &Section<'_>, wanted: &[Codec]) -> Option<AudioFormat> {
     let pts = s.payload_types();

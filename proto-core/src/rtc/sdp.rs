@@ -212,6 +212,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
         sections: Vec::new(),
     };
     let (mut seen_video, mut seen_audio) = (false, false);
+    let mut instead = None;
     let mut body = String::new();
     let mut mids: Vec<&str> = Vec::new();
     for s in &sections {
@@ -239,6 +240,9 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
                     Wish::Play { video: Some(pictures), .. } => codecs::for_viewer(s, pictures),
                     _ => codecs::for_publisher(s),
                 };
+                if let Wish::Play { video: Some(pictures), .. } = wish {
+                    instead = Some(codecs::instead_of(pictures.codec, s));
+                }
                 if !prepared.video.is_empty() {
                     taken = true;
                     prepared.video_mid = Some(mid.to_owned());
@@ -284,7 +288,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
         });
     }
     prepared.ufrag = body.lines().find_map(|l| l.strip_prefix("a=ice-ufrag:")).unwrap_or_default().to_owned();
-    refuse_useless(&prepared, wish, seen_video, seen_audio)?;
+    refuse_useless(&prepared, wish, (seen_video, seen_audio), instead.as_deref())?;
     // One transport, one meaning of a payload type (RFC 9143, 9.1). str0m takes this for granted.
     if let Some(AudioFormat { pt, .. }) = prepared.audio
         && prepared.video.iter().any(|f| f.pt == pt || f.rtx == Some(pt))
@@ -301,7 +305,12 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
     Ok(prepared)
 }
 
-fn refuse_useless(p: &Prepared, wish: Wish, seen_video: bool, seen_audio: bool) -> Result<(), Reason> {
+fn refuse_useless(
+    p: &Prepared,
+    wish: Wish,
+    (seen_video, seen_audio): (bool, bool),
+    instead: Option<&str>,
+) -> Result<(), Reason> {
     if p.video_mid.is_some() {
         return Ok(());
     }
@@ -312,7 +321,7 @@ fn refuse_useless(p: &Prepared, wish: Wish, seen_video: bool, seen_audio: bool) 
             Wish::Play { video: Some(Pictures { codec, .. }), .. } => format!(
                 "the stream's pictures are {name}, and over WebRTC this viewer does not take {name} of their kind: watch \
                  with a client that does, or {}",
-                codec.remedy(),
+                instead.unwrap_or(codec.remedy()),
                 name = codec.name()
             ),
             _ => "the peer offers to send video, but neither as H.264 with packetization-mode=1 nor as VP8, VP9, AV1 or \

@@ -197,6 +197,13 @@ fn a_viewer_gets_what_the_stream_has_or_a_reason() {
     let reason = of(&many(&["VP8", "VP9", "H264"])).unwrap_err();
     assert_eq!(reason.code, "no_common_codec");
     assert!(["VP9", "WebRTC", "libx264"].iter().all(|w| reason.text.contains(w)), "{}", reason.text);
+    // Who takes no H.264 is told what to publish in its place, and not H.264.
+    let of_h264 = |offer: &str| {
+        prepare(offer, Wish::Play { video: Some(H264), audio: None }, &Limits::default()).unwrap_err().text
+    };
+    let told = of_h264(&many(&["VP8", "VP9", "AV1"]));
+    assert!(told.contains("publish VP8, VP9 or AV1, which it takes") && !told.contains("libx264"), "{told}");
+    assert!(of_h264(&many(&["VP8"])).contains("publish VP8, which it takes"));
     // Where there are no pictures yet, sound alone will do.
     let wish = Wish::Play { video: Some(Pictures::GUESS), audio: Some(Codec::Opus) };
     let offer = without_h264(&chromium()).replace("VP8/90000", "VP7/90000").replace("sendonly", "recvonly");

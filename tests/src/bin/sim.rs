@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use clap::{Parser, Subcommand, ValueEnum};
+use headwater_tests::sim::clock;
 use headwater_tests::sim::generate::{self, of_seed};
 use headwater_tests::sim::loss::{Lossy, Quality, measure};
 use headwater_tests::sim::plan::Plan;
@@ -135,6 +136,15 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         seeds: u64,
     },
+    /// How far sound and picture are apart at players of all protocols after an hour, with clocks that differ.
+    Clock {
+        /// Virtual seconds of each run.
+        #[arg(long, default_value_t = 3_600)]
+        seconds: u64,
+        /// The seed.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
     /// The measure: 2,000 seeds of profile `bar`.
     Bench {
         /// Seeds.
@@ -159,6 +169,27 @@ fn losses(time: Duration, seeds: u64) {
             println!("| {percent} % | {lossy} | {shown:.2} % | {freeze} ms | {again:.1} % |");
         }
     }
+}
+
+/// Each publisher with all players, its sound fast and slow; the wraps of 32 bits come at half time.
+fn clocks(seed: u64, time: Duration) -> bool {
+    println!("| from | sound's clock | to | pictures | farthest apart |\n|---|---|---|---|---|");
+    let mut good = true;
+    for from in clock::From::ALL {
+        for ppm in [100, -100] {
+            let (seen, sent) = clock::measure(seed, from, ppm, time / 2, time);
+            for player in seen {
+                let apart = player.apart.as_secs_f64() * 1e3;
+                let whole = player.pictures as u64 + 50 >= sent;
+                good &= whole && player.apart <= clock::APART;
+                println!(
+                    "| {from} | {ppm:+} ppm | {} | {} of {sent} | {apart:.1} ms |",
+                    player.by, player.pictures
+                );
+            }
+        }
+    }
+    good
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -186,6 +217,7 @@ fn main() -> ExitCode {
             losses(Duration::from_secs(seconds), seeds);
             Ok(true)
         }
+        Command::Clock { seconds, seed } => Ok(clocks(seed, Duration::from_secs(seconds))),
         Command::Bench { seeds, jobs } => sweep(0..seeds, None, jobs, Profile::Bar, false),
     };
     match done {

@@ -18,7 +18,7 @@ pub struct Aiortc {
 }
 
 impl Aiortc {
-    /// Publishes a moving bar and a tone; `codec` as `video/VP8`.
+    /// Publishes the signal of the matrix; `codec` as `video/VP8`.
     pub fn publish(whip: &str, codec: &str) -> Aiortc {
         Aiortc::run(&["publish", whip, codec])
     }
@@ -26,6 +26,11 @@ impl Aiortc {
     /// Plays and decodes pictures and sound.
     pub fn play(whep: &str) -> Aiortc {
         Aiortc::run(&["play", whep])
+    }
+
+    /// Plays, and tells what it sees and hears; samples go to a file.
+    pub fn measure(whep: &str, samples: &Path) -> Aiortc {
+        Aiortc::run(&["measure", whep, &samples.display().to_string()])
     }
 
     fn run(args: &[&str]) -> Aiortc {

@@ -13,9 +13,36 @@ use std::time::Duration;
 const SCRIPT: Duration = Duration::from_secs(120);
 
 /// The functions that scripts in a page can use as `hw.…`.
-const PAGE_SCRIPT: &str = include_str!("js/page.js");
+pub(super) const PAGE_SCRIPT: &str = include_str!("js/page.js");
 /// The functions of the websocket dialect, `hw.ws.…`.
 const DIALECT_SCRIPT: &str = include_str!("js/dialect.js");
+
+/// A page of some browser, in which scripts run.
+pub trait Page {
+    /// Opens a URL and puts the functions of `js/page.js` into it.
+    fn open(&self, url: &str);
+
+    /// Runs the body of an async function in the page and answers what it returns, or what it threw.
+    ///
+    /// # Errors
+    /// What it threw.
+    fn try_eval(&self, body: &str) -> Result<Value, String>;
+
+    /// As [`Page::try_eval`]; a throw in the page is a panic here.
+    fn eval(&self, body: &str) -> Value {
+        self.try_eval(body).unwrap_or_else(|e| panic!("in the page: {e}\nscript: {body:.300}"))
+    }
+}
+
+impl Page for Browser {
+    fn open(&self, url: &str) {
+        Browser::open(self, url);
+    }
+
+    fn try_eval(&self, body: &str) -> Result<Value, String> {
+        Browser::try_eval(self, body)
+    }
+}
 
 /// A Chromium with one window. It ends with its profile when this is dropped.
 #[derive(Debug)]

@@ -32,8 +32,10 @@ pub fn binary() -> &'static Path {
 
 fn build() -> PathBuf {
     let me = std::env::current_exe().expect("a test knows its own path");
-    // target/<profile>/deps/<test>
-    let out = me.ancestors().nth(2).expect("tests live in target/<profile>/deps").to_owned();
+    // target/<profile>/deps/<test>, or target/<profile>/<tool>
+    let beside = me.parent().expect("a program lies in a directory");
+    let out = if beside.ends_with("deps") { beside.parent().expect("deps has a parent") } else { beside }
+        .to_owned();
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--locked", "-j2", "-p", "headwater"]).env("CARGO_TERM_COLOR", "never");
     cargo.arg("--manifest-path").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"));
@@ -107,6 +109,7 @@ impl Node {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let mut child = Command::new(binary())
             .args(&self.args)
+            .env_remove("HEADWATER_BIN")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

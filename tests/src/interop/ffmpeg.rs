@@ -2,6 +2,7 @@
 
 use super::cluster::signal;
 use super::log::Log;
+use super::matrix::signal;
 use super::wait;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -34,8 +35,8 @@ pub struct Clip {
     pub heavy: bool,
     /// Seconds until the clip ends by itself; 0: never.
     pub seconds: u32,
-    /// In place of the test picture a number, one more each picture, from this on: 16 bars, the lowest bit on the left,
-    /// white for 1 (`hw.numbers` in a page reads it).
+    /// In place of the test picture a number, one more each picture, from this on, as `matrix/signal.rs` describes it
+    /// (`hw.numbers` in a page reads it).
     pub numbered: Option<u32>,
     /// More words for x264; of words that contradict each other the last count.
     pub x264: &'static str,
@@ -87,10 +88,7 @@ impl Ffmpeg {
         if clip.heavy {
             add(&format!("-f lavfi -i testsrc2=size=640x360:rate={},noise=alls=40:allf=t", clip.fps));
         } else if let Some(from) = clip.numbered {
-            add(&format!(
-                "-f lavfi -i color=black:size=320x180:rate={},geq=lum='255*mod(floor((N+{from})/pow(2,floor(X/20))),2)':cb=128:cr=128",
-                clip.fps
-            ));
+            add(&format!("-f lavfi -i {}", signal::ffmpeg_picture(from, clip.fps)));
         } else {
             add(&format!("-f lavfi -i testsrc2=size=320x180:rate={}", clip.fps));
         }
@@ -206,6 +204,54 @@ impl Ffmpeg {
         let said = String::from_utf8_lossy(&got.stderr).into_owned();
         let level = said.split("max_volume: ").nth(1).and_then(|l| l.split(' ').next()?.parse().ok());
         level.ok_or(said)
+    }
+
+    /// Publishes the signal of the matrix in real time: `video` and `audio` are encoders' arguments, `output` the muxer's and
+    /// where to. `more` are filters between the picture and its encoder.
+    pub fn publish_signal(video: &str, audio: &str, output: &str, filters: &[&str], rate: u32) -> Ffmpeg {
+        let picture = [&[signal::ffmpeg_picture(0, signal::FPS).as_str()], filters].concat().join(",");
+        let args = format!(
+            "-re -f lavfi -i {picture} -re -f lavfi -i {} {video} {audio} {output}",
+            signal::ffmpeg_sound(rate)
+        );
+        let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
+        Ffmpeg::run_with(newer(), format!("ffmpeg that publishes {video} {audio} {output}"), &args)
+    }
+
+    /// Writes the signal of the matrix into a file, as fast as it can.
+    ///
+    /// # Errors
+    /// What ffmpeg said.
+    pub fn write_signal(video: &str, audio: &str, file: &Path, seconds: u64) -> Result<(), String> {
+        let args = format!(
+            "-hide_banner -nostdin -loglevel error -f lavfi -i {} -f lavfi -i {} {video} {audio} -t {seconds} -y {}",
+            signal::ffmpeg_picture(0, signal::FPS),
+            signal::ffmpeg_sound(signal::RATE),
+            file.display()
+        );
+        let got = Command::new(newer()).args(args.split_whitespace()).output().map_err(|e| e.to_string())?;
+        if got.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&got.stderr).into_owned()) }
+    }
+
+    /// Plays a URL and writes what it sees into files: pictures scaled to 16×2 points, sound as 16 bits, mono, 48 kHz, and the
+    /// times of pieces of sound as lines of ffmpeg's `framecrc` (the two paths of `sound`). Its log tells the times of pictures.
+    pub fn measure(from: &str, input: &str, video: &Path, sound: Option<(&Path, &Path)>) -> Ffmpeg {
+        let mut words = format!(
+            "{input} -i {from} -map 0:v -vf scale=16:2:flags=area,format=gray,showinfo=checksum=0 -fps_mode passthrough \
+             -flush_packets 1 -f rawvideo -y {}",
+            video.display()
+        );
+        if let Some((samples, times)) = sound {
+            for (format, path) in [("s16le", samples), ("framecrc", times)] {
+                words.push_str(&format!(
+                    " -map 0:a -c:a pcm_s16le -af aresample=48000,aformat=sample_fmts=s16:channel_layouts=mono \
+                     -flush_packets 1 -f {format} -y {}",
+                    path.display()
+                ));
+            }
+        }
+        let args: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+        Ffmpeg::run_with(newer(), format!("ffmpeg that plays {from}"), &args)
     }
 
     fn run(what: String, args: &[String]) -> Ffmpeg {

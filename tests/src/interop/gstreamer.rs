@@ -2,8 +2,12 @@
 
 use super::log::Log;
 use super::wait;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
+
+/// The player that is measured.
+const MEASURE: &str = include_str!("py/gst_player.py");
 
 /// A running pipeline; it is killed when this is dropped.
 #[derive(Debug)]
@@ -17,9 +21,13 @@ pub struct Pipeline {
 impl Pipeline {
     /// Starts a pipeline as `gst-launch-1.0` reads it (no part of it may have a space in it).
     pub fn run(what: &str, pipeline: &str) -> Pipeline {
-        let mut child = Command::new("gst-launch-1.0")
-            .args(["-e", "-m"])
-            .args(pipeline.split_whitespace())
+        let mut launch = Command::new("gst-launch-1.0");
+        launch.args(["-e", "-m"]).args(pipeline.split_whitespace());
+        Pipeline::spawn(launch, what.to_owned())
+    }
+
+    fn spawn(mut command: Command, what: String) -> Pipeline {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -28,7 +36,7 @@ impl Pipeline {
         let log = Log::default();
         log.capture(child.stdout.take().expect("stdout is piped"));
         log.capture(child.stderr.take().expect("stderr is piped"));
-        Pipeline { log, child, what: what.to_owned() }
+        Pipeline { log, child, what }
     }
 
     /// Publishes moving pictures (H.264) and a tone (AAC, which GStreamer sends as MP4A-LATM) by `rtspclientsink`.
@@ -68,6 +76,27 @@ impl Pipeline {
                  r. ! application/x-rtp,media=audio ! {audio} ! audioconvert ! identity eos-after=50 ! fakesink sync=true"
             ),
         )
+    }
+
+    /// Publishes an FLV file with H.264 and AAC at its own pace by `rtspclientsink`, which sends AAC as MP4A-LATM.
+    pub fn publish_file(to: &str, transport: &str, file: &Path) -> Pipeline {
+        Pipeline::run(
+            &format!("rtspclientsink that publishes {} to {to} over {transport}", file.display()),
+            &format!(
+                "rtspclientsink name=s location={to} protocols={transport} latency=100 \
+                 filesrc location={} ! flvdemux name=m \
+                 m. ! queue ! h264parse ! identity sync=true ! s. m. ! queue ! aacparse ! identity sync=true ! s.",
+                file.display()
+            ),
+        )
+    }
+
+    /// Plays by `rtspsrc`, and tells what it sees and hears; samples go to a file.
+    pub fn measure(from: &str, transport: &str, samples: &Path) -> Pipeline {
+        // The system's Python has the bindings, whatever other there is.
+        let mut player = Command::new("/usr/bin/python3");
+        player.args(["-u", "-c", MEASURE, from, transport]).arg(samples);
+        Pipeline::spawn(player, format!("rtspsrc that plays {from} over {transport}"))
     }
 
     /// Waits until it ends by itself.

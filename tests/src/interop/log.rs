@@ -9,7 +9,7 @@ const MOST: usize = 100_000;
 
 #[derive(Debug, Default)]
 struct Shared {
-    lines: Mutex<Vec<String>>,
+    lines: Mutex<Vec<(Instant, String)>>,
     grown: Condvar,
 }
 
@@ -41,7 +41,7 @@ impl Log {
     pub fn push(&self, line: &str) {
         let mut lines = self.lock();
         if lines.len() < MOST {
-            lines.push(line.to_owned());
+            lines.push((Instant::now(), line.to_owned()));
         }
         self.0.grown.notify_all();
     }
@@ -57,7 +57,7 @@ impl Log {
         let mut seen = from.0;
         let mut lines = self.lock();
         loop {
-            if let Some(line) = lines.iter().skip(seen).find(|l| wanted(l)) {
+            if let Some(line) = lines.iter().skip(seen).map(|l| &l.1).find(|l| wanted(l)) {
                 return Some(line.clone());
             }
             seen = lines.len();
@@ -66,23 +66,60 @@ impl Log {
         }
     }
 
+    /// Waits for a line that `wanted` likes and that came at least `span` after the first such, or for one that `enough` likes;
+    /// answers whether it was the former.
+    pub fn wait_span(
+        &self,
+        within: Duration,
+        span: Duration,
+        wanted: impl Fn(&str) -> bool,
+        enough: impl Fn(&str) -> bool,
+    ) -> bool {
+        let end = Instant::now() + within;
+        let (mut seen, mut first) = (0, None);
+        let mut lines = self.lock();
+        loop {
+            for (at, line) in lines.iter().skip(seen) {
+                if wanted(line) {
+                    let first = *first.get_or_insert(*at);
+                    if at.duration_since(first) >= span {
+                        return true;
+                    }
+                } else if enough(line) {
+                    return false;
+                }
+            }
+            seen = lines.len();
+            let Some(left) = end.checked_duration_since(Instant::now()) else { return false };
+            lines = self.0.grown.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// How many lines after `from` `wanted` likes.
     pub fn count(&self, from: Mark, wanted: impl Fn(&str) -> bool) -> usize {
-        self.lock().iter().skip(from.0).filter(|l| wanted(l)).count()
+        self.lock().iter().skip(from.0).filter(|l| wanted(&l.1)).count()
     }
 
     /// Shows each line so far, oldest first.
     pub fn each(&self, mut show: impl FnMut(&str)) {
-        self.lock().iter().for_each(|l| show(l));
+        self.each_at(|_, line| show(line));
+    }
+
+    /// As [`Log::each`], with the time at which it came.
+    pub fn each_at(&self, mut show: impl FnMut(Instant, &str)) {
+        self.lock().iter().for_each(|(at, line)| show(*at, line));
     }
 
     /// The last `n` lines, for a failure's message.
     pub fn tail(&self, n: usize) -> String {
         let lines = self.lock();
-        lines.iter().skip(lines.len().saturating_sub(n)).fold(String::new(), |all, l| all + "  | " + l + "\n")
+        lines
+            .iter()
+            .skip(lines.len().saturating_sub(n))
+            .fold(String::new(), |all, l| all + "  | " + &l.1 + "\n")
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, String)>> {
         self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

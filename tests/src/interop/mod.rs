@@ -1,11 +1,13 @@
-//! Real processes and real clients: nodes of a cluster, ffmpeg, Chromium.
+//! Real processes and real clients: nodes of a cluster, ffmpeg, browsers.
 
 pub mod aiortc;
 pub mod browser;
 pub mod camera;
 pub mod cluster;
 pub mod ffmpeg;
+pub mod firefox;
 pub mod gstreamer;
 pub mod http;
 pub mod log;
+pub mod matrix;
 pub mod wait;

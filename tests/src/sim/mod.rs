@@ -2,6 +2,7 @@
 //! from the bytes of a fuzzer, [`run`] carries one out in a [`World`](crate::world::World), [`shrink`] finds the few
 //! operations that matter for a failure, and [`report`] tells people about it.
 
+pub mod clock;
 pub mod generate;
 pub mod loss;
 mod media;

@@ -15,6 +15,10 @@ export function shown() {
 
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
+/** Names of codecs as the other pages write them; browsers tell what stands in the session description. */
+const CODECS = { H264: "H.264", H265: "H.265", opus: "Opus", PCMU: "G.711 µ-law", PCMA: "G.711 A-law" };
+const codec = (name) => CODECS[name] ?? name;
+
 /** A session's numbers as labels and texts, always in the same order. */
 function rows({ numbers: n, node, sound, via, publishes }) {
   const rate = n.kbps >= 1000 ? `${(n.kbps / 1000).toFixed(2)} Mbit/s` : `${Math.round(n.kbps ?? 0)} kbit/s`;
@@ -23,8 +27,8 @@ function rows({ numbers: n, node, sound, via, publishes }) {
     ["Picture", n.width && `${n.width}×${n.height}`],
     ["Frames", n.fps !== undefined && `${Math.round(n.fps)} / s`],
     ["Bit rate", n.kbps !== undefined && rate],
-    ["Video", n.video],
-    ["Audio", n.audio && (sound || n.audio)],
+    ["Video", codec(n.video)],
+    ["Audio", n.audio && (sound || codec(n.audio))],
     ["Delay from node", ms(n.delay_ms)],
     ["Round trip", ms(n.rtt_ms)],
     ["Loss", n.loss !== undefined && `${(100 * n.loss).toFixed(1)} %`],

@@ -1,6 +1,8 @@
 // Functions for tests, put into a page as `window.hw`. Plain WHIP (RFC 9725) and WHEP, spoken as any client would.
 window.hw = (() => {
   const sessions = {};
+  // Addresses in answers, as `IP PORT`, that are to be dialled by other ones.
+  const detours = [];
 
   // Waits for an event-like condition; `look` returns something truthy when it holds.
   const until = async (what, ms, look) => {
@@ -32,7 +34,8 @@ window.hw = (() => {
     const location = answer.headers.get('Location');
     if (!location) throw new Error(`POST ${url}: no Location`);
     session.location = new URL(location, url).href;
-    await session.pc.setRemoteDescription({ type: 'answer', sdp: body });
+    const sdp = detours.reduce((all, [from, to]) => all.replaceAll(from, to), body);
+    await session.pc.setRemoteDescription({ type: 'answer', sdp });
   };
 
   // Plays `url` as `name`; resolves with the milliseconds from the POST to the first picture.
@@ -92,7 +95,7 @@ window.hw = (() => {
     return session.location;
   };
 
-  // From now on reads the number (16 bars, see `Clip::numbered`) of each picture that a session shows; answers those that
+  // From now on reads the number (see `Clip::numbered`) of each picture that a session shows; answers those that
   // were read so far, each with the milliseconds at which it was shown.
   const numbers = name => {
     const session = sessions[name];
@@ -103,7 +106,7 @@ window.hw = (() => {
       const context = canvas.getContext('2d', { willReadFrequently: true });
       const onFrame = () => {
         context.drawImage(session.video, 0, 0, 320, 180);
-        const row = context.getImageData(0, 90, 320, 1).data;
+        const row = context.getImageData(0, 45, 320, 1).data;
         let n = 0;
         for (let bit = 0; bit < 16; bit += 1) n |= (row[(bit * 20 + 10) * 4] > 127 ? 1 : 0) << bit;
         session.numbers.push([n, performance.now()]);
@@ -201,5 +204,5 @@ window.hw = (() => {
   };
 
   // `inside`: for further scripts.
-  return { inside: { sessions, until, newSession }, numbers, sessions, until, whep, whip, stats, checksum, moving, showFrames, sounding, tone, end };
+  return { inside: { detours, sessions, until, newSession, exchange }, numbers, sessions, until, whep, whip, stats, checksum, moving, showFrames, sounding, tone, end };
 })();

@@ -29,6 +29,8 @@ pub struct PublisherConfig {
     pub stubborn: bool,
     /// Its clock of sound runs so many parts in a million too fast beside that of its pictures.
     pub sound_ppm: i32,
+    /// The first timestamp: by RTMP milliseconds, by RTSP of both tracks in place of a random one.
+    pub stamp: Option<u32>,
 }
 
 impl Default for PublisherConfig {
@@ -41,6 +43,7 @@ impl Default for PublisherConfig {
             udp: false,
             stubborn: false,
             sound_ppm: 0,
+            stamp: None,
         }
     }
 }

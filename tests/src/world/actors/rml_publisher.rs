@@ -16,6 +16,8 @@ pub type RmlPublisher = PublisherBy<RmlRtmp>;
 /// A publisher's connection by `rml_rtmp`.
 pub struct RmlRtmp {
     attempt: Attempt,
+    /// The first timestamp, milliseconds.
+    first: u32,
     session: Session,
     ready: bool,
     /// What the server said last that is no yes.
@@ -68,7 +70,7 @@ impl RmlRtmp {
     }
 
     fn tag(&mut self, track: char, stamp: u32, data: Bytes) {
-        let stamp = RtmpTimestamp::new(stamp);
+        let stamp = RtmpTimestamp::new(self.first.wrapping_add(stamp));
         self.session.ask("media", |s| {
             let sent = match track {
                 'v' => s.publish_video_data(data, stamp, false),
@@ -112,10 +114,10 @@ fn tag_of(due: &Due) -> Bytes {
 }
 
 impl Wire for RmlRtmp {
-    fn begin(attempt: Attempt, _: &PublisherConfig, _now: Time) -> RmlRtmp {
+    fn begin(attempt: Attempt, config: &PublisherConfig, _now: Time) -> RmlRtmp {
         let said = VecDeque::from([Said::Do(Out::Dial(0, attempt.to))]);
         let session = Session::new(attempt.app_and_name().0);
-        RmlRtmp { attempt, session, ready: false, status: None, said }
+        RmlRtmp { attempt, first: config.stamp.unwrap_or(0), session, ready: false, status: None, said }
     }
 
     fn on(&mut self, input: &In<'_>, _now: Time) {

@@ -7,7 +7,7 @@ use crate::world::actors::player::{Heard, PlayerConfig, Source};
 use crate::world::actors::publisher::Attempt;
 use crate::world::actors::webrtc::reorder::{Next, Reorder};
 use crate::world::actors::webrtc::rtp::{Depacketiser, Picture, Read};
-use crate::world::actors::webrtc::sync::{Sync, Timeline};
+use crate::world::actors::webrtc::sync::{Sync, Timeline, by_clock};
 use crate::world::actors::{Conn, In, Out};
 use crate::world::media::{Label, PICTURE, sound_at};
 use proto_core::time::Time;
@@ -429,7 +429,8 @@ impl RtspPlay {
                     Some(11) => 60,
                     _ => 20,
                 };
-                self.lanes[lane].clock.sampled_each(Duration::from_millis(ms));
+                let each = by_clock(Duration::from_millis(ms), self.sound_ppm);
+                self.lanes[lane].clock.sampled_each(each);
                 p.payload.get(1..).map(|b| vec![b]).ok_or_else(|| "an empty packet of sound".to_owned())
             }
             _ => read_aac(&p.payload),

@@ -226,7 +226,7 @@ impl Wire for RtspRecord {
             rate,
             ssrc: rng.u32(),
             seq: rng.u32() as u16,
-            first: rng.u32(),
+            first: config.stamp.unwrap_or(rng.u32()),
             packets: 0,
             octets: 0,
             ports: None,

@@ -4,7 +4,7 @@ use super::caller::{Call, Caller, News, Seat, Signalling};
 use super::peer::Rtp;
 use super::reorder::{Next, Reorder};
 use super::rtp::{Depacketiser, Picture, Read};
-use super::sync::{Sync, Timeline};
+use super::sync::{Sync, Timeline, by_clock};
 use crate::world::actors::{Client, In, Notes, Out, Standing, name_of};
 use crate::world::media::{MADE_OF_AAC, Mark, sound_at};
 use proto_core::time::Time;
@@ -38,6 +38,8 @@ pub struct WhepConfig {
     pub picture: Duration,
     /// Time of sound in a packet of the publisher.
     pub sound: Duration,
+    /// The publisher's clock of sound runs so many parts in a million too fast, which moves when its frames were sampled.
+    pub sound_ppm: i32,
 }
 
 impl Default for WhepConfig {
@@ -53,6 +55,7 @@ impl Default for WhepConfig {
             apart: Duration::from_millis(40),
             picture: Duration::from_millis(40),
             sound: Duration::from_millis(20),
+            sound_ppm: 0,
         }
     }
 }
@@ -336,14 +339,16 @@ impl Whep {
                     Some(Ok(None)) => {}
                     Some(Ok(Some(mark))) if p.payload[0] == MADE_OF_AAC => {
                         // What it was made of has 1,024 samples a frame.
-                        self.sound.clock.sampled_each(Duration::from_nanos(sound_at(1) as u64));
+                        let each = by_clock(Duration::from_nanos(sound_at(1) as u64), self.config.sound_ppm);
+                        self.sound.clock.sampled_each(each);
                         self.made += 1;
                         self.frame(mark, p.stamp, false, now);
                     }
                     None => self.caller.fault("S3", "an empty packet of sound".to_owned()),
                     Some(Err(e)) => self.caller.fault("S3", format!("sound at {}: {e}", p.stamp)),
                     Some(Ok(Some(mark))) => {
-                        self.sound.clock.sampled_each(self.config.sound);
+                        let each = by_clock(self.config.sound, self.config.sound_ppm);
+                        self.sound.clock.sampled_each(each);
                         self.frame(mark, p.stamp, false, now);
                     }
                 },

@@ -2,6 +2,7 @@
 
 use super::caller::{Call, Caller, News, Seat, Signalling};
 use super::rtp::packetise;
+use super::sync::by_clock;
 use crate::world::actors::publisher::Sent;
 use crate::world::actors::{Client, In, Notes, Out, Standing, name_of};
 use crate::world::media::{Label, opus_toc};
@@ -23,6 +24,10 @@ pub struct WhipConfig {
     pub picture: Duration,
     /// Time of sound in one packet: 10, 20, 40 or 60 ms.
     pub sound: Duration,
+    /// Its clock of sound runs so many parts in a million too fast beside that of its pictures.
+    pub sound_ppm: i32,
+    /// The first RTP timestamp of both tracks, in place of a random one.
+    pub stamp: Option<u32>,
     /// How its calls are signalled.
     pub by: Signalling,
     /// Its network lets no UDP through: media goes over TCP.
@@ -41,6 +46,8 @@ impl Default for WhipConfig {
             delta_bytes: 700,
             picture: Duration::from_millis(40),
             sound: Duration::from_millis(20),
+            sound_ppm: 0,
+            stamp: None,
             by: Signalling::Http,
             tcp: false,
             again: None,
@@ -146,6 +153,12 @@ impl Whip {
     }
 
     fn due(&self, picture: bool, seq: u64) -> Duration {
+        let taken = self.taken(picture, seq);
+        if picture { taken } else { by_clock(taken, self.config.sound_ppm) }
+    }
+
+    /// When the `seq`-th frame of a track was sampled, by the track's own clock.
+    fn taken(&self, picture: bool, seq: u64) -> Duration {
         let each = if picture { self.config.picture } else { self.config.sound };
         Duration::from_nanos(each.as_nanos() as u64 * seq)
     }
@@ -159,7 +172,10 @@ impl Whip {
         let session = self.session_at(now);
         let mut rng: Rng = self.caller.seat.rng.fork("rtp", self.sent.len() as u64);
         // From the lower half, so that the first wrap is far from where SRTP has to guess (RFC 3711, 3.3.1).
-        self.tracks = [(); 2].map(|()| Track { seq: u64::from(rng.below(0x8000)), stamp: rng.u32() });
+        self.tracks = [(); 2].map(|()| Track {
+            seq: u64::from(rng.below(0x8000)),
+            stamp: self.config.stamp.unwrap_or(rng.u32()),
+        });
         self.key_wanted = true;
         self.sent.push(Sent { session, ..Sent::default() });
         self.caller.call(now);
@@ -224,7 +240,7 @@ impl Whip {
         } else {
             (vec![label.opus(60, opus_toc(self.config.sound))], 48_000)
         };
-        let ticks = self.due(picture, seq).as_nanos() * rate / 1_000_000_000;
+        let ticks = self.taken(picture, seq).as_nanos() * rate / 1_000_000_000;
         let track = &mut self.tracks[usize::from(!picture)];
         let (first, stamp) = (track.seq, track.stamp.wrapping_add(ticks as u32));
         track.seq += payloads.len() as u64;
