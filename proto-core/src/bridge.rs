@@ -1,9 +1,8 @@
 //! What the node asks its driver to do for a bridge of sound or pictures: decode one codec, encode another, keep the times.
 //! The codecs themselves are not part of the core; the driver answers with [`crate::io::Answer::Bridged`].
 
-use crate::media::h264::h264_params;
+use crate::media::h264::h264_of_record;
 use crate::media::track::{Codec, CodecParams};
-use crate::wire::h264::AvcConfig;
 use bytes::Bytes;
 
 /// A bridge, numbered by the node, never reused.
@@ -66,9 +65,7 @@ impl Made {
             Codec::Aac => {
                 Some(CodecParams::Aac { asc: self.config.clone(), rate: self.rate, channels: self.channels })
             }
-            Codec::H264 => {
-                AvcConfig::parse(&self.config).map(|AvcConfig { sps, pps, .. }| h264_params(sps, pps))
-            }
+            Codec::H264 => h264_of_record(&self.config),
             Codec::Pcma => Some(CodecParams::Pcma { channels: self.channels }),
             Codec::Pcmu => Some(CodecParams::Pcmu { channels: self.channels }),
             _ => None,

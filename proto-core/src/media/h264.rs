@@ -2,6 +2,7 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::track::CodecParams;
+use crate::wire::h264::AvcConfig;
 use crate::wire::h264_sps::inspect;
 use bytes::Bytes;
 
@@ -17,6 +18,11 @@ pub fn h264_params(sps: Vec<Bytes>, pps: Vec<Bytes>) -> CodecParams {
         size: info.map(|i| (i.width, i.height)),
         reorders: info.is_some_and(|i| i.announces_reordering()),
     }
+}
+
+/// The parameters of a track from an AVCDecoderConfigurationRecord (ISO 14496-15, 5.2.4.1). `None` if it cannot be read.
+pub fn h264_of_record(record: &[u8]) -> Option<CodecParams> {
+    AvcConfig::parse(record).map(|AvcConfig { sps, pps, .. }| h264_params(sps, pps))
 }
 
 #[cfg(test)]
