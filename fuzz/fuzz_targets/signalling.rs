@@ -32,6 +32,8 @@ fuzz_target!(|input: &[u8]| {
                 b'7' => Input::Started(About::default()),
                 b'8' => Input::Failed(&reason),
                 b'9' => Input::Data(rest),
+                b's' => Input::Switched(Ok((&text, About::default()))),
+                b'S' => Input::Switched(Err(&reason)),
                 b'U' => Input::Unpublished,
                 b'E' => Input::Ended(&reason),
                 b'c' => Input::Text { way: Way::Channel, text: &text },

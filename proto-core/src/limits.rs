@@ -179,7 +179,7 @@ limits! {
     /// Frames that may wait for their turn to be sent to one WebRTC viewer; beyond, it goes on with the next key frame.
     rtc_viewer_frames: usize = 512;
     /// Bytes that may wait for one connection of ICE over TCP; what finds no room is lost, or left out up to the next key
-    /// frame.
+    /// frame. Each such connection of a session counts for so many against `limits.memory_bytes`.
     ice_tcp_queue_bytes: usize = 256 << 10;
     /// A viewer over TCP whose next frame has waited for so long goes on with the next key frame, milliseconds.
     ice_tcp_behind_ms: u64 = 1_000;

@@ -91,9 +91,9 @@ impl Notice {
                  to 0"
             }
             Notice::ReferencedBFrames => {
-                "the stream has B-frames that other pictures refer to, which WebRTC does not know: WebRTC viewers get the \
-                 pictures coded anew (bridge.video), later and less sharp; publish without B-frames: -bf 0 (ffmpeg), \
-                 bframes=0 (x264), in OBS set 'Max B-frames' to 0"
+                "the stream has B-frames that other pictures refer to, which WebRTC does not know: for WebRTC viewers the \
+                 pictures are coded anew where bridge.video allows it, later and less sharp; publish without B-frames: -bf 0 \
+                 (ffmpeg), bframes=0 (x264), in OBS set 'Max B-frames' to 0"
             }
             Notice::PicturesNotBridged => {
                 "WebRTC viewers get no picture: the stream has B-frames that other pictures refer to, and they are not coded \

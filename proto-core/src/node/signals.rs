@@ -607,6 +607,11 @@ impl Node {
         let Some((session, Part::Plays { stream: before, subscriber }, Carrier::Rtc(rtc))) = plays else {
             return Err(Reason::peer("not_playing", "nothing plays yet; switch once it does"));
         };
+        let about = self.about(stream);
+        if before == stream {
+            self.tell_signal(id, Input::Switched(Ok((found.key.name(), about))));
+            return Ok(());
+        }
         let accepts = self.hub.accepts(subscriber).unwrap_or(CodecSet::NONE);
         let tracks = self.hub.tracks(stream);
         let strange = |c: &Codec| c.is_video() && !accepts.has(*c);
@@ -635,7 +640,6 @@ impl Node {
         }
         self.grant(session, found.grant);
         self.expect_viewer(stream, accepts);
-        let about = self.about(stream);
         self.tell_signal(id, Input::Switched(Ok((found.key.name(), about))));
         self.viewer_joined(session, stream, next);
         Ok(())

@@ -303,6 +303,9 @@ impl Generator<'_> {
         if self.one_in(4) {
             self.some_over_tcp();
         }
+        if self.one_in(4) {
+            self.some_switch();
+        }
         self.plan
     }
 
@@ -349,6 +352,24 @@ impl Generator<'_> {
             }
         }
         self.plan.steps = steps;
+    }
+
+    /// Players in the stream-manager dialect go over to other streams.
+    fn some_switch(&mut self) {
+        let dialect = |step: &Step| match step.op {
+            Op::Play { client, by: By::Ws | By::Wss | By::Managed, .. } => Some((client, step.at)),
+            _ => None,
+        };
+        let players: Vec<(u32, u64)> = self.plan.steps.iter().filter_map(dialect).collect();
+        for (client, joined) in players {
+            for _ in 0..self.between(1, 3) {
+                let at = (joined + self.between(500, 6_000)).min(self.plan.span.saturating_sub(1));
+                let nth = self.below(self.streams.len() as u64) as usize;
+                if let Some(stream) = self.streams.get(nth).cloned() {
+                    self.add(at, Op::Switch(client, stream));
+                }
+            }
+        }
     }
 
     fn publishing(&mut self) -> Publishing {

@@ -155,6 +155,8 @@ pub enum Op {
     Silent(u32, bool),
     /// A client connects anew.
     Reconnect(u32),
+    /// A player goes over to another stream, `app/name`, in the session that it has.
+    Switch(u32, String),
     /// A client goes to another node.
     Elsewhere(u32, Place),
     /// A player reads (`true`) or stops reading.
@@ -230,6 +232,7 @@ impl Op {
             Op::Leave(c)
             | Op::Silent(c, _)
             | Op::Reconnect(c)
+            | Op::Switch(c, _)
             | Op::Elsewhere(c, _)
             | Op::Reading(c, _)
             | Op::Rebind(c)

@@ -357,6 +357,7 @@ impl<'a> Runner<'a> {
             Op::Leave(c)
             | Op::Silent(c, _)
             | Op::Reconnect(c)
+            | Op::Switch(c, _)
             | Op::Elsewhere(c, _)
             | Op::Reading(c, _)
             | Op::Rebind(c)
@@ -383,6 +384,7 @@ impl<'a> Runner<'a> {
             (Op::Reconnect(_), Kind::RtspPlayer) => w.with(id, RtspPlayer::connect),
             (Op::Reconnect(_), Kind::Whip) => w.with_whip(id, Whip::connect),
             (Op::Reconnect(_), Kind::Whep) => w.with_whep(id, Whep::connect),
+            (Op::Switch(_, stream), Kind::Whep) => w.with_whep(id, |v, now| v.switch(stream, now)),
             (Op::Elsewhere(..), _) if self.managed.contains(client) => {}
             (Op::Elsewhere(_, at), _) => {
                 let host = *self.places.get(at)?;

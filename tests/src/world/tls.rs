@@ -68,6 +68,23 @@ pub(super) fn client(to: SocketAddr) -> ClientConnection {
     tls
 }
 
+/// Takes from `bytes` what TLS takes at a time, and answers the plain bytes in it, and whether the other end has said that it
+/// sends no more.
+pub(super) fn take(tls: &mut ClientConnection, bytes: &mut &[u8]) -> Result<(Vec<u8>, bool), String> {
+    tls.read_tls(bytes).map_err(|e| e.to_string())?;
+    let state = tls.process_new_packets().map_err(|e| e.to_string())?;
+    let mut plain = vec![0; state.plaintext_bytes_to_read()];
+    tls.reader().read_exact(&mut plain).map_err(|e| e.to_string())?;
+    Ok((plain, state.peer_has_closed()))
+}
+
+/// What TLS has to send.
+pub(super) fn give(tls: &mut ClientConnection) -> Option<Bytes> {
+    let mut bytes = Vec::new();
+    while tls.wants_write() && tls.write_tls(&mut bytes).is_ok() {}
+    (!bytes.is_empty()).then(|| bytes.into())
+}
+
 /// One connection.
 struct Line {
     tls: ClientConnection,
@@ -128,10 +145,7 @@ impl Layer {
     }
 
     fn flush(&mut self, conn: Conn) -> Option<Out> {
-        let tls = &mut self.lines.get_mut(&conn)?.tls;
-        let mut bytes = Vec::new();
-        while tls.wants_write() && tls.write_tls(&mut bytes).is_ok() {}
-        (!bytes.is_empty()).then(|| Out::Send(conn, bytes.into()))
+        give(&mut self.lines.get_mut(&conn)?.tls).map(|bytes| Out::Send(conn, bytes))
     }
 
     fn received(
@@ -143,13 +157,10 @@ impl Layer {
         now: Time,
     ) -> Result<(), String> {
         while let Some(line) = self.lines.get_mut(&conn).filter(|_| !bytes.is_empty()) {
-            line.tls.read_tls(&mut bytes).map_err(|e| e.to_string())?;
-            let state = line.tls.process_new_packets().map_err(|e| e.to_string())?;
-            let mut plain = vec![0; state.plaintext_bytes_to_read()];
-            line.tls.reader().read_exact(&mut plain).map_err(|e| e.to_string())?;
+            let (plain, closed) = take(&mut line.tls, &mut bytes)?;
             let ready =
                 !line.tls.is_handshaking() && !std::mem::replace(&mut line.told, !line.tls.is_handshaking());
-            let ended = state.peer_has_closed() && !std::mem::replace(&mut line.finished, true);
+            let ended = closed && !std::mem::replace(&mut line.finished, true);
             let free = line.free;
             out.extend(self.flush(conn));
             if ready {

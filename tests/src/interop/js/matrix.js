@@ -63,7 +63,8 @@ window.hw.matrix = (() => {
           draw.fillStyle = one ? '#000' : '#fff';
           draw.fillRect(bit * WIDTH / 16, HEIGHT / 2, WIDTH / 16, HEIGHT / 2);
         }
-        if (track.requestFrame) track.requestFrame();
+        // Where Firefox has it, and where others do.
+        (pictures.requestFrame ? pictures : track).requestFrame();
         session.sent += 1;
         const next = (n % EVERY === EVERY / 2) ? n + EVERY / 2 : null;
         if (next !== null) {

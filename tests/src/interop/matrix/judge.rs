@@ -174,7 +174,8 @@ fn faults(publisher: Publisher, player: Player, m: &Measure) -> Vec<String> {
         }
         let lips = if player.is_page() || !publisher.steady { LIPS_PAGE_MS } else { LIPS_MS };
         // Firefox's sound goes through the buffers of a sound server, as long as that likes: it is told, and not judged.
-        let lips = if player == Player::Firefox { f64::INFINITY } else { lips };
+        let firefox = player == Player::Firefox || publisher.needs().1;
+        let lips = if firefox { f64::INFINITY } else { lips };
         let apart = if player.is_page() { m.offset_ends_ms.map(|e| e.1) } else { m.offset_ms };
         if apart.is_none_or(|ms| ms.abs() > lips) {
             faults.push(format!("sound {} ms after the picture", apart.unwrap_or(f64::NAN).round()));

@@ -63,6 +63,8 @@ pub struct Measure {
     pub disordered: u64,
     /// Pictures that are no number.
     pub damaged: u64,
+    /// Which picture was the first that is damaged, counted from 0.
+    pub damaged_at: Option<usize>,
     /// The longest time without a new picture after the first second, milliseconds.
     pub frozen_ms: u64,
     /// How much later the sound is heard than its picture is shown, milliseconds: the median over all pips.
@@ -105,9 +107,10 @@ pub fn measure(seen: &Seen) -> Measure {
     let mut out = Measure { pictures: seen.pictures.len() as u64, ..Measure::default() };
     let mut highest: Option<u32> = None;
     let mut last = None;
-    for picture in &seen.pictures {
+    for (n, picture) in seen.pictures.iter().enumerate() {
         let Some(number) = picture.number.map(u32::from) else {
             out.damaged += 1;
+            out.damaged_at.get_or_insert(n);
             continue;
         };
         if let Some(before) = highest {
@@ -147,7 +150,8 @@ impl Measure {
     pub fn json(&self) -> Value {
         json!({
             "pictures": self.pictures, "missing": self.missing, "repeated": self.repeated,
-            "disordered": self.disordered, "damaged": self.damaged, "frozen_ms": self.frozen_ms,
+            "disordered": self.disordered, "damaged": self.damaged,
+            "damaged_at": self.damaged_at, "frozen_ms": self.frozen_ms,
             "offset_ms": self.offset_ms, "offset_first_ms": self.offset_ends_ms.map(|e| e.0),
             "offset_last_ms": self.offset_ends_ms.map(|e| e.1), "pips": self.pips, "tone_hz": self.tone_hz,
             "sound_breaks": self.sound_breaks,

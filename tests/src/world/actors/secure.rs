@@ -2,11 +2,10 @@
 
 use super::{Client, In, Notes, Out};
 use crate::world::tls;
-use bytes::Bytes;
 use proto_core::time::Time;
 use rustls::ClientConnection;
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 
 /// One GET over TLS, on a connection that is closed after it.
@@ -41,21 +40,16 @@ impl SecureAsker {
     }
 
     fn flush(&mut self) {
-        let mut bytes = Vec::new();
-        while self.tls.wants_write() && self.tls.write_tls(&mut bytes).is_ok() {}
-        if !bytes.is_empty() && !self.stalls {
-            self.out.push_back(Out::Send(0, Bytes::from(bytes)));
+        if let Some(bytes) = tls::give(&mut self.tls).filter(|_| !self.stalls) {
+            self.out.push_back(Out::Send(0, bytes));
         }
     }
 
     fn received(&mut self, mut bytes: &[u8]) -> Result<bool, String> {
         while !bytes.is_empty() {
-            self.tls.read_tls(&mut bytes).map_err(|e| e.to_string())?;
-            let state = self.tls.process_new_packets().map_err(|e| e.to_string())?;
-            let at = self.answer.len();
-            self.answer.resize(at + state.plaintext_bytes_to_read(), 0);
-            self.tls.reader().read_exact(&mut self.answer[at..]).map_err(|e| e.to_string())?;
-            if state.peer_has_closed() {
+            let (plain, closed) = tls::take(&mut self.tls, &mut bytes)?;
+            self.answer.extend_from_slice(&plain);
+            if closed {
                 return Ok(true);
             }
         }

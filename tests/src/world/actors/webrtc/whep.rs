@@ -219,6 +219,10 @@ impl Whep {
     /// Goes over to another stream in its present call (in the stream-manager dialect). Pictures of it must begin with a key
     /// frame, and time must go on.
     pub fn switch(&mut self, stream: &str, now: Time) {
+        // One at a time.
+        if self.next.is_some() || stream == self.stream() {
+            return;
+        }
         self.next = Some(stream.to_owned());
         self.caller.switch(stream, now);
         self.caller.pump(now);
@@ -229,14 +233,21 @@ impl Whep {
         self.caller.called()
     }
 
+    /// What it has asked for has begun: a frame says so, or the node.
+    fn goes_over(&mut self) {
+        if let Some(next) = self.next.take() {
+            self.before = Some(std::mem::replace(&mut self.caller.seat.stream, next));
+            (self.picture.last, self.sound.last, self.needs_key) = (None, None, true);
+        }
+    }
+
     /// Reads what a frame says it is: of its stream, or of that which it goes over to. `None`: of the one before, which other
     /// frames have overtaken.
     fn read(&mut self, bytes: &[u8], picture: bool) -> Result<Option<Mark>, String> {
         let read = Mark::read(bytes, self.stream());
         let Err(why) = read else { return read.map(Some) };
-        if let Some(next) = self.next.take_if(|next| Mark::read(bytes, next).is_ok()) {
-            self.before = Some(std::mem::replace(&mut self.caller.seat.stream, next));
-            (self.picture.last, self.sound.last, self.needs_key) = (None, None, true);
+        if self.next.as_ref().is_some_and(|next| Mark::read(bytes, next).is_ok()) {
+            self.goes_over();
             return Mark::read(bytes, self.stream()).map(Some);
         }
         let lane = if picture { &self.picture } else { &self.sound };
@@ -463,6 +474,11 @@ impl Client for Whep {
         }
         self.play(now);
         self.news(now);
+        match self.caller.called() {
+            Some(Ok(_)) => self.goes_over(),
+            Some(Err(_)) => self.next = None,
+            None => {}
+        }
     }
 
     fn poll(&mut self) -> Option<Out> {
