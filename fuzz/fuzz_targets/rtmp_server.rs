@@ -25,8 +25,8 @@ fuzz_target!(|data: &[u8]| {
         while let Some(output) = server.poll() {
             assert!(!closed, "nothing follows the end");
             match output {
-                Output::PublishRequested { .. } => server.handle(Input::PublishAccepted, now),
-                Output::PlayRequested { .. } => server.handle(Input::PlayAccepted, now),
+                Output::PublishRequested { stream, .. } => server.handle(Input::PublishAccepted(stream), now),
+                Output::PlayRequested { stream, .. } => server.handle(Input::PlayAccepted(stream), now),
                 Output::Closed(_) => closed = true,
                 _ => {}
             }

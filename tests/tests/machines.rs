@@ -149,11 +149,13 @@ impl Subject for RtmpServer {
 
     fn react(&self, machine: &mut server::Server, output: &server::Output, now: Time) {
         match output {
-            server::Output::PublishRequested { .. } => machine.handle(server::Input::PublishAccepted, now),
-            server::Output::PlayRequested { .. } => {
-                machine.handle(server::Input::PlayAccepted, now);
+            server::Output::PublishRequested { stream, .. } => {
+                machine.handle(server::Input::PublishAccepted(*stream), now);
+            }
+            server::Output::PlayRequested { stream, .. } => {
+                machine.handle(server::Input::PlayAccepted(*stream), now);
                 for delivery in &self.deliveries {
-                    machine.handle(server::Input::Deliver(delivery), now);
+                    machine.handle(server::Input::Deliver(*stream, delivery), now);
                 }
             }
             _ => {}
@@ -292,6 +294,21 @@ fn rtmp_server_with_a_player() {
     let buffer = [&user_control(3, 1)[..], &3000u32.to_be_bytes()].concat();
     let stream = [rtmp_play(), rtmp(2, kind::USER_CONTROL, 0, &buffer)].concat();
     Harness::new(RtmpServer { deliveries }, 2).outputs(64 + count, 4).check(&stream);
+}
+
+#[test]
+fn rtmp_server_with_a_player_that_publishes_too() {
+    let mut stream = rtmp_play();
+    let data = |stream| {
+        let values = ["@setDataFrame", "onMetaData", "x"].map(Value::string);
+        rtmp(4, kind::DATA, stream, &emit_all(&values))
+    };
+    stream.extend(rtmp_command(0, "createStream", 7.0, &[Value::Null]));
+    let (name, live) = (Value::string("other"), Value::string("live"));
+    stream.extend(rtmp_command(2, "publish", 0.0, &[Value::Null, name, live]));
+    stream.extend(data(2).repeat(3));
+    stream.extend(rtmp_command(0, "deleteStream", 0.0, &[Value::Null, Value::Number(2.0)]));
+    Harness::new(RtmpServer { deliveries: vec![] }, 5).check(&stream);
 }
 
 #[test]

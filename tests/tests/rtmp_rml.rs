@@ -92,8 +92,12 @@ impl Pair {
             while let Some(o) = self.server.poll() {
                 match &o {
                     Output::Send(b) => to_client.extend_from_slice(b),
-                    Output::PublishRequested { .. } => self.server.handle(Input::PublishAccepted, T0),
-                    Output::PlayRequested { .. } => self.server.handle(Input::PlayAccepted, T0),
+                    Output::PublishRequested { stream, .. } => {
+                        self.server.handle(Input::PublishAccepted(*stream), T0);
+                    }
+                    Output::PlayRequested { stream, .. } => {
+                        self.server.handle(Input::PlayAccepted(*stream), T0);
+                    }
                     _ => {}
                 }
                 self.said.push(o);
@@ -106,7 +110,7 @@ impl Pair {
     }
 
     fn media(&self) -> Vec<&Ingest> {
-        self.said.iter().filter_map(|o| if let Output::Media(i) = o { Some(i) } else { None }).collect()
+        self.said.iter().filter_map(|o| if let Output::Media(_, i) = o { Some(i) } else { None }).collect()
     }
 }
 
@@ -165,7 +169,7 @@ fn an_independent_publisher_is_understood() {
     assert_eq!(pair.media().len(), 5, "and two configurations");
     let stop = pair.client.stop_publishing().unwrap();
     pair.take(stop);
-    assert_eq!(pair.said.iter().filter(|o| **o == Output::Unpublished).count(), 1);
+    assert_eq!(pair.said.iter().filter(|o| **o == Output::Unpublished(1)).count(), 1);
 }
 
 #[test]
@@ -189,7 +193,7 @@ fn an_independent_player_understands_us() {
                 Delivery::Frame { frame, dts, pts, cached: false }
             }
         };
-        pair.server.handle(Input::Deliver(&delivery), T0);
+        pair.server.handle(Input::Deliver(1, &delivery), T0);
     }
     pair.take(Vec::new());
     let (mut video, mut audio, mut metadata) = (Vec::new(), Vec::new(), 0);

@@ -111,23 +111,23 @@ fn drain(s: &mut Server, said: &mut Said) {
     while let Some(output) = s.poll() {
         match output {
             Output::Send(bytes) => said.bytes.extend_from_slice(&bytes),
-            Output::PublishRequested { key, .. } => {
+            Output::PublishRequested { stream, key, .. } => {
                 said.asked.push(format!("publish {key}"));
-                s.handle(Input::PublishAccepted, NOW);
+                s.handle(Input::PublishAccepted(stream), NOW);
             }
-            Output::PlayRequested { key, .. } => {
+            Output::PlayRequested { stream, key, .. } => {
                 said.asked.push(format!("play {key}"));
-                s.handle(Input::PlayAccepted, NOW);
+                s.handle(Input::PlayAccepted(stream), NOW);
             }
-            Output::Media(Ingest::Config { .. }) => said.media.push("config"),
-            Output::Media(Ingest::Frame(f)) => said.media.push(match f.kind {
+            Output::Media(_, Ingest::Config { .. }) => said.media.push("config"),
+            Output::Media(_, Ingest::Frame(f)) => said.media.push(match f.kind {
                 FrameKind::Key => "key",
                 FrameKind::Delta => "picture",
                 FrameKind::Audio => "sound",
                 FrameKind::Data => "data",
             }),
             Output::Closed(reason) => said.closed = Some(reason.code),
-            Output::Reading(_) | Output::Unpublished | Output::Stopped | Output::Log(..) => {}
+            Output::Reading(_) | Output::Unpublished(_) | Output::Stopped(_) | Output::Log(..) => {}
         }
     }
 }

@@ -292,16 +292,16 @@ mod tests {
                         conn.write_all(&bytes).unwrap();
                         server.handle(Input::Writable(ROOM), now);
                     }
-                    Output::PublishRequested { .. } if refuse => {
+                    Output::PublishRequested { stream, .. } if refuse => {
                         let reason = Reason::peer("name_busy", "somebody publishes this already");
-                        server.handle(Input::PublishRefused(reason), now);
+                        server.handle(Input::PublishRefused(stream, reason), now);
                     }
-                    Output::PublishRequested { key, .. } => {
+                    Output::PublishRequested { stream, key, .. } => {
                         assert_eq!(key.as_str(), "live/demo");
-                        server.handle(Input::PublishAccepted, now);
+                        server.handle(Input::PublishAccepted(stream), now);
                     }
-                    Output::Media(ingest) => heard.push(ingest),
-                    Output::Unpublished | Output::Closed(_) => return heard,
+                    Output::Media(_, ingest) => heard.push(ingest),
+                    Output::Unpublished(_) | Output::Closed(_) => return heard,
                     _ => {}
                 }
             }

@@ -358,7 +358,7 @@ impl Node {
         let (mut rtc, mut pulls, mut playing) = (0, 0, 0);
         for s in self.sessions.iter() {
             let carried = match s.carrier {
-                Carrier::Conn(conn) => self.conns.contains_key(&conn),
+                Carrier::Conn(conn) | Carrier::Message(conn, _) => self.conns.contains_key(&conn),
                 Carrier::Rtc(session) => {
                     rtc += 1;
                     self.rtc.has(session)

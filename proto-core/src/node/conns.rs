@@ -9,6 +9,7 @@ use crate::error::Reason;
 use crate::guard::{guard, strike};
 use crate::http;
 use crate::http::websocket::{self, code};
+use crate::hub::delivery::Delivery;
 use crate::io::{ConnId, Level, Output, Service};
 use crate::machine::Machine;
 use crate::rtc;
@@ -373,14 +374,27 @@ impl Node {
         let now = self.now;
         let Some(Conn { proto: Proto::Rtmp(m), explained, .. }) = self.conns.get_mut(&id) else { return };
         use rtmp::server::Input as I;
-        *explained |=
-            matches!(input, I::PublishRefused(_) | I::PlayRefused(_) | I::StreamEnded(_) | I::Close(_));
+        *explained |= matches!(
+            input,
+            I::PublishRefused(..) | I::PlayRefused(..) | I::StreamEnded(..) | I::End(..) | I::Close(_)
+        );
         match guard(|| m.handle(input, now)) {
             Ok(()) => {
                 self.dirty_conns.insert(id);
             }
             Err(reason) => self.end_conn(id, reason, Some(true)),
         }
+    }
+
+    /// Hands a message stream of an RTMP connection the next item of what it plays. Answers the bytes that became of it.
+    pub(super) fn deliver_rtmp(&mut self, id: ConnId, stream: u32, delivery: &Delivery) -> usize {
+        let waits = |node: &Node| match node.conns.get(&id).map(|c| &c.proto) {
+            Some(Proto::Rtmp(m)) => m.backlog(),
+            _ => 0,
+        };
+        let before = waits(self);
+        self.tell_rtmp(id, rtmp::server::Input::Deliver(stream, delivery));
+        waits(self).saturating_sub(before)
     }
 
     /// Takes out what a connection's machine says until it has nothing more to say.
@@ -508,34 +522,31 @@ impl Node {
 
     fn rtmp_said(&mut self, id: ConnId, said: rtmp::server::Output) {
         use rtmp::server::Output as O;
-        let session = self.sessions.on(Carrier::Conn(id));
         match said {
             O::Send(bytes) => {
-                if let Some(session) = session {
-                    if let Some(s) = self.sessions.get_mut(session) {
-                        s.bytes_out += bytes.len() as u64;
-                    }
+                // What the connection takes is progress of all that is played on it.
+                for session in self.sessions.of_conn(id) {
                     self.viewer_progress(session, bytes.len());
                 }
                 self.send(id, bytes);
             }
-            O::PublishRequested { key, query } => {
+            O::PublishRequested { stream, key, query } => {
                 let asker = self.asker(id, &query, None);
                 let via = self.conn_via(id);
-                self.conn_publish(Protocol::Rtmp, id, key, asker, via);
+                self.conn_publish(Protocol::Rtmp, Carrier::Message(id, stream), key, asker, via);
             }
-            O::PlayRequested { key, query } => {
+            O::PlayRequested { stream, key, query } => {
                 let asker = self.asker(id, &query, None);
-                self.conn_play(Protocol::Rtmp, id, key, asker);
+                self.conn_play(Protocol::Rtmp, Carrier::Message(id, stream), key, asker);
             }
-            O::Media(ingest) => {
-                if let Some(session) = session {
+            O::Media(stream, ingest) => {
+                if let Some(session) = self.sessions.on(Carrier::Message(id, stream)) {
                     self.ingest(session, ingest);
                 }
             }
-            O::Unpublished | O::Stopped => {
-                if let Some(session) = session {
-                    let wish = if said == O::Unpublished {
+            O::Unpublished(stream) | O::Stopped(stream) => {
+                if let Some(session) = self.sessions.on(Carrier::Message(id, stream)) {
+                    let wish = if matches!(said, O::Unpublished(_)) {
                         Reason::peer("unpublished", "the publisher stopped publishing")
                     } else {
                         Reason::peer("stopped", "the viewer stopped playing")
@@ -614,8 +625,11 @@ impl Node {
         }
         self.counters.ended(conn.service, &reason);
         self.authority_conn_gone(id);
-        if let Some(session) = self.sessions.on(Carrier::Conn(id)) {
-            self.end_session(session, &reason);
+        let sessions = self.sessions.of_conn(id);
+        if !sessions.is_empty() {
+            for session in sessions {
+                self.end_session(session, &reason);
+            }
         } else if reason.is_defect() {
             self.log(
                 Level::Error,
@@ -653,9 +667,9 @@ impl Node {
     pub(super) fn log_conn(&mut self, id: ConnId, level: Level, text: String) {
         let Some(conn) = self.conns.get(&id) else { return };
         let (target, remote) = (conn.service.name(), conn.remote);
-        match self.sessions.on(Carrier::Conn(id)) {
-            Some(session) => self.log_session(level, session, "machine", text),
-            None => self.log(level, target, "machine", format!("{remote}: {text}")),
+        match self.sessions.of_conn(id).as_slice() {
+            [session] => self.log_session(level, *session, "machine", text),
+            _ => self.log(level, target, "machine", format!("{remote}: {text}")),
         }
     }
 

@@ -9,7 +9,7 @@
 use super::Node;
 use super::authority::Asker;
 use super::conns::{Conn, Proto};
-use super::session::Protocol;
+use super::session::{Carrier, Protocol};
 use crate::cluster::manager::{Action, Input as Ask, Pairing, Placement};
 use crate::cluster::placement::Refusal;
 use crate::http::event;
@@ -66,9 +66,9 @@ impl Node {
         match action {
             Action::Broadcast => {
                 let via = self.conn_via(conn);
-                self.conn_publish(Protocol::Rtsp, conn, key, asker, via);
+                self.conn_publish(Protocol::Rtsp, Carrier::Conn(conn), key, asker, via);
             }
-            Action::Subscribe => self.conn_play(Protocol::Rtsp, conn, key, asker),
+            Action::Subscribe => self.conn_play(Protocol::Rtsp, Carrier::Conn(conn), key, asker),
         }
     }
 
@@ -119,8 +119,7 @@ impl Node {
         let all: Vec<ConnId> =
             self.conns.iter().filter(|(_, c)| matches!(c.proto, Proto::Rtsp(_))).map(|(id, _)| *id).collect();
         for conn in all {
-            let key =
-                self.sessions.on(super::session::Carrier::Conn(conn)).and_then(|s| self.sessions.get(s));
+            let key = self.sessions.on(Carrier::Conn(conn)).and_then(|s| self.sessions.get(s));
             if let Some(key) = key.map(|s| s.key.clone())
                 && let Some(url) = self.rtsp_at_the_manager(conn, &key)
             {

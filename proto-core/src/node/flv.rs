@@ -41,7 +41,7 @@ impl Node {
         }
         self.flv.insert(conn, FlvPlayer::new(request.query.as_deref().unwrap_or_default()));
         let asker = self.asker_of(conn, request);
-        self.conn_play(Protocol::Flv, conn, key, asker);
+        self.conn_play(Protocol::Flv, Carrier::Conn(conn), key, asker);
         None
     }
 

@@ -9,7 +9,7 @@ use crate::error::Reason;
 use crate::guard::must;
 use crate::hub::delivery::Delivery;
 use crate::hub::{CodecSet, Pace, StreamId, SubscriberId};
-use crate::io::{ConnId, Level};
+use crate::io::Level;
 use crate::machine::Machine;
 use crate::media::frame::FrameKind;
 use crate::media::key::StreamKey;
@@ -36,11 +36,11 @@ const BURST_BYTES: usize = 48 << 10;
 const BURST_PAUSE: Duration = Duration::from_millis(5);
 
 impl Node {
-    /// A client of a protocol whose connection is the session asked to play.
-    pub(super) fn conn_play(&mut self, protocol: Protocol, conn: ConnId, key: StreamKey, asker: Asker) {
+    /// A client of a protocol whose connection is the session, or carries it, asked to play.
+    pub(super) fn conn_play(&mut self, protocol: Protocol, carrier: Carrier, key: StreamKey, asker: Asker) {
+        let Some(conn) = carrier.conn() else { return };
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
-        let session =
-            self.sessions.add(protocol, Part::AsksToPlay, key, Some(remote), Carrier::Conn(conn), self.now);
+        let session = self.sessions.add(protocol, Part::AsksToPlay, key, Some(remote), carrier, self.now);
         match self.round_trip(&self.conn_via(conn)) {
             Some(reason) => self.refuse_play(session, &reason),
             None => self.permit(session, asker),
@@ -184,6 +184,8 @@ impl Node {
             self.answer_whep(offer.conn, session, offer.dialect, Err(reason));
         } else if let Carrier::Conn(conn) = carrier {
             self.tell_play_refused(conn, reason.clone());
+        } else if let Carrier::Message(conn, stream) = carrier {
+            self.tell_rtmp(conn, rtmp::server::Input::PlayRefused(stream, reason.clone()));
         }
     }
 
@@ -202,7 +204,7 @@ impl Node {
     }
 
     fn start_rtmp(&mut self, session: SessionId, stream: StreamId) -> Result<(), Reason> {
-        let Some(Carrier::Conn(conn)) = self.sessions.get(session).map(|s| s.carrier) else {
+        let Some(Carrier::Message(conn, message)) = self.sessions.get(session).map(|s| s.carrier) else {
             return Err(Reason::local("no_carrier", "the session has no connection"));
         };
         let takes_opus = match self.conns.get(&conn) {
@@ -214,7 +216,7 @@ impl Node {
         let subscriber = self.hub.subscribe(stream, accepts, self.now)?;
         self.hub.set_pace(subscriber, Pace::Merged);
         self.conn_is_used(conn);
-        self.tell_rtmp(conn, rtmp::server::Input::PlayAccepted);
+        self.tell_rtmp(conn, rtmp::server::Input::PlayAccepted(message));
         self.viewer_joined(session, stream, subscriber);
         Ok(())
     }
@@ -311,7 +313,7 @@ impl Node {
         let mut udp = false;
         for turns in 0..ITEMS_A_TURN {
             let room = match carrier {
-                Carrier::Conn(conn) => match self.conns.get(&conn) {
+                Carrier::Conn(conn) | Carrier::Message(conn, _) => match self.conns.get(&conn) {
                     Some(Conn { proto: Proto::Rtmp(m), .. }) => m.backlog() < BACKLOG,
                     Some(Conn { proto: Proto::Rtsp(m), .. }) => {
                         udp = m.is_udp();
@@ -359,6 +361,12 @@ impl Node {
                         self.hub.progress(subscriber, frame.len(), self.now);
                     }
                     self.tell_delivery(conn, &delivery);
+                }
+                Carrier::Message(conn, stream) => {
+                    let bytes = self.deliver_rtmp(conn, stream, &delivery);
+                    if let Some(s) = self.sessions.get_mut(id) {
+                        s.bytes_out += bytes as u64;
+                    }
                 }
                 Carrier::Pull(conn, pull) => self.serve(conn, pull, &delivery),
                 Carrier::Rtc(_) | Carrier::Request(_) | Carrier::Signal(_) => {}

@@ -9,11 +9,13 @@ use crate::cluster::member;
 use crate::error::Reason;
 use crate::guard::must;
 use crate::hub::{self, SourceId, StreamId, StreamState};
-use crate::io::{ConnId, Level};
+use crate::io::Level;
 use crate::machine::Machine;
 use crate::media::frame::Ingest;
 use crate::media::key::StreamKey;
 use crate::rtc;
+use crate::rtmp;
+use crate::rtsp;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,19 +23,20 @@ use std::time::Duration;
 const ENDED_RESOURCES: usize = 1_000;
 
 impl Node {
-    /// A client of a protocol whose connection is the session asked to publish.
+    /// A client of a protocol whose connection is the session, or carries it, asked to publish.
     pub(super) fn conn_publish(
         &mut self,
         protocol: Protocol,
-        conn: ConnId,
+        carrier: Carrier,
         key: StreamKey,
         mut asker: Asker,
         via: Via,
     ) {
+        let Some(conn) = carrier.conn() else { return };
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
         let key = self.named_by(key, &mut asker);
         let announced = self.announced_grant(conn).filter(|(of, _)| *of == key);
-        let (part, carrier) = (Part::AsksToPublish, Carrier::Conn(conn));
+        let part = Part::AsksToPublish;
         let session = self.sessions.add(protocol, part, key, Some(remote), carrier, self.now);
         let round = self.round_trip(&via);
         if let Some(s) = self.sessions.get_mut(session) {
@@ -134,7 +137,11 @@ impl Node {
                 match carrier {
                     Carrier::Conn(conn) => {
                         self.conn_is_used(conn);
-                        self.tell_published(conn, Ok(()));
+                        self.tell_rtsp(conn, rtsp::server::Input::PublishAccepted);
+                    }
+                    Carrier::Message(conn, stream) => {
+                        self.conn_is_used(conn);
+                        self.tell_rtmp(conn, rtmp::server::Input::PublishAccepted(stream));
                     }
                     _ => self.answer_whip(session, Ok(())),
                 }
@@ -161,7 +168,12 @@ impl Node {
             self.counters.ended_as(s.protocol.name(), reason);
         }
         match carrier {
-            Carrier::Conn(conn) => self.tell_published(conn, Err(reason.clone())),
+            Carrier::Conn(conn) => {
+                self.tell_rtsp(conn, rtsp::server::Input::PublishRefused(reason.clone()));
+            }
+            Carrier::Message(conn, stream) => {
+                self.tell_rtmp(conn, rtmp::server::Input::PublishRefused(stream, reason.clone()));
+            }
             Carrier::Rtc(rtc) => {
                 self.answer_refused_whip(session, reason);
                 self.rtc
@@ -211,6 +223,12 @@ impl Node {
         let Some(s) = self.forget_session(session, reason) else { return };
         match s.carrier {
             Carrier::Conn(conn) => self.tell_ended(conn, reason.clone(), reason.code == hub::SOURCE_GONE),
+            Carrier::Message(conn, stream) => {
+                use rtmp::server::Input as I;
+                let gone = reason.code == hub::SOURCE_GONE;
+                let word = if gone { I::StreamEnded } else { I::End };
+                self.tell_rtmp(conn, word(stream, reason.clone()));
+            }
             Carrier::Rtc(session) => {
                 self.rtc.handle(rtc::Input::Close { session, reason: reason.clone() }, self.now);
             }
@@ -249,7 +267,7 @@ impl Node {
             s.frames = frames;
         }
         let s = self.sessions.remove(session, self.now)?;
-        if let Carrier::Conn(conn) = s.carrier {
+        if let Some(conn) = s.carrier.conn() {
             self.conn_explained(conn);
         }
         self.counters.ended_as(s.protocol.name(), reason);

@@ -20,7 +20,6 @@ use crate::hub::{CodecSet, Pace, StreamId};
 use crate::io::{Batch, ConnId, Level, Output, SocketId};
 use crate::machine::Machine;
 use crate::media::track::Origin;
-use crate::rtmp;
 use crate::rtsp;
 use crate::rtsp::digest::{self, Authorization, DigestAnswer};
 use crate::rtsp::server::{Input, Output as Said, Shown};
@@ -336,25 +335,12 @@ impl Node {
         matches!(self.conns.get(&id), Some(Conn { proto: Proto::Rtsp(_), .. }))
     }
 
-    /// Tells a connection whether it may publish.
-    pub(super) fn tell_published(&mut self, id: ConnId, answer: Result<(), Reason>) {
-        use rtmp::server::Input as Rtmp;
-        match (self.is_rtsp(id), answer) {
-            (true, Ok(())) => self.tell_rtsp(id, Input::PublishAccepted),
-            (true, Err(reason)) => self.tell_rtsp(id, Input::PublishRefused(reason)),
-            (false, Ok(())) => self.tell_rtmp(id, Rtmp::PublishAccepted),
-            (false, Err(reason)) => self.tell_rtmp(id, Rtmp::PublishRefused(reason)),
-        }
-    }
-
     /// Tells a connection that it may not play.
     pub(super) fn tell_play_refused(&mut self, id: ConnId, reason: Reason) {
         if self.is_rtsp(id) {
             self.tell_rtsp(id, Input::PlayRefused(reason));
         } else if self.is_flv(id) {
             self.refuse_flv(id, &reason);
-        } else {
-            self.tell_rtmp(id, rtmp::server::Input::PlayRefused(reason));
         }
     }
 
@@ -366,26 +352,19 @@ impl Node {
             self.tell_rtsp(id, Input::Deliver(delivery));
         } else if self.is_flv(id) {
             self.deliver_flv(id, delivery);
-        } else {
-            self.tell_rtmp(id, rtmp::server::Input::Deliver(delivery));
         }
     }
 
     /// Tells a connection that its session is over; `stream`: because the stream is.
     pub(super) fn tell_ended(&mut self, id: ConnId, reason: Reason, stream: bool) {
-        use rtmp::server::Input as Rtmp;
         if id.is_dialled() {
             return self.tell_remote(id, remote::Input::Close(reason));
         }
         if self.is_flv(id) {
             return self.end_flv(id, reason);
         }
-        match (self.is_rtsp(id), stream) {
-            (true, true) => self.tell_rtsp(id, Input::StreamEnded(reason)),
-            (true, false) => self.tell_rtsp(id, Input::Close(reason)),
-            (false, true) => self.tell_rtmp(id, Rtmp::StreamEnded(reason)),
-            (false, false) => self.tell_rtmp(id, Rtmp::Close(reason)),
-        }
+        let word = if stream { Input::StreamEnded } else { Input::Close };
+        self.tell_rtsp(id, word(reason));
     }
 
     pub(super) fn rtsp_said(&mut self, id: ConnId, said: Said) {

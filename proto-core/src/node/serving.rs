@@ -150,9 +150,9 @@ impl Node {
             .collect();
         for viewer in viewers {
             match viewer {
-                Carrier::Conn(conn) => {
+                Carrier::Message(conn, stream) => {
                     use rtmp::server::Input as I;
-                    self.tell_rtmp(conn, if away { I::SourceAway } else { I::SourceBack });
+                    self.tell_rtmp(conn, if away { I::SourceAway(stream) } else { I::SourceBack(stream) });
                 }
                 Carrier::Pull(conn, pull) => {
                     if let Some(server) = self.serving.by_pull.get(&(conn, pull)) {
@@ -160,7 +160,7 @@ impl Node {
                         self.send_link(conn, message);
                     }
                 }
-                Carrier::Rtc(_) | Carrier::Request(_) | Carrier::Signal(_) => {}
+                Carrier::Conn(_) | Carrier::Rtc(_) | Carrier::Request(_) | Carrier::Signal(_) => {}
             }
         }
     }
@@ -177,8 +177,8 @@ impl Node {
             Some(Carrier::Conn(conn)) if conn.is_dialled() => {
                 self.tell_remote(conn, remote::Input::KeyFrameWanted);
             }
-            // RTMP has no way to ask; its publishers send key frames in their own rhythm.
             Some(Carrier::Conn(conn)) => self.tell_rtsp(conn, rtsp::server::Input::KeyFrameWanted),
+            // RTMP has no way to ask; its publishers send key frames in their own rhythm.
             _ => {}
         }
     }

@@ -80,8 +80,10 @@ pub enum Part {
 /// What carries a session's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Carrier {
-    /// A TCP connection that is the session (RTMP, RTSP, HTTP-FLV).
+    /// A TCP connection that is the session (RTSP, HTTP-FLV, whatever this node dialled).
     Conn(ConnId),
+    /// A message stream of an RTMP connection, which may have several.
+    Message(ConnId, u32),
     /// A WebRTC session of the endpoint.
     Rtc(crate::rtc::SessionId),
     /// A WHEP request that waits for its stream; an HTTP connection may have several.
@@ -90,6 +92,16 @@ pub enum Carrier {
     Signal(SignalId),
     /// One pull on a link from another node.
     Pull(ConnId, u64),
+}
+
+impl Carrier {
+    /// The connection that media goes over, where it is one that the session has to itself or shares with its like.
+    pub fn conn(&self) -> Option<ConnId> {
+        match self {
+            Carrier::Conn(conn) | Carrier::Message(conn, _) => Some(*conn),
+            _ => None,
+        }
+    }
 }
 
 /// One session.
@@ -300,6 +312,12 @@ impl Sessions {
     /// The session that something carries.
     pub fn on(&self, carrier: Carrier) -> Option<SessionId> {
         self.by_carrier.get(&carrier).copied()
+    }
+
+    /// The sessions that a connection is or carries (not those of HTTP requests and of pulls).
+    pub fn of_conn(&self, conn: ConnId) -> Vec<SessionId> {
+        let messages = self.by_carrier.range(Carrier::Message(conn, 0)..=Carrier::Message(conn, u32::MAX));
+        self.on(Carrier::Conn(conn)).into_iter().chain(messages.map(|(_, id)| *id)).collect()
     }
 
     /// The session behind a cursor.

@@ -4,6 +4,7 @@ mod auth;
 mod dialect;
 mod flv;
 mod proxy;
+mod several;
 
 use super::config::Config;
 use super::*;

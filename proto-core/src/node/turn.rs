@@ -411,11 +411,12 @@ impl Node {
 
     /// A connection can take more: whoever plays on it gets more.
     fn refill(&mut self, conn: ConnId) {
-        if let Some(session) = self.sessions.on(Carrier::Conn(conn))
-            && let Some(super::session::Part::Plays { subscriber, .. }) =
+        for session in self.sessions.of_conn(conn) {
+            if let Some(super::session::Part::Plays { subscriber, .. }) =
                 self.sessions.get(session).map(|s| s.part)
-        {
-            self.pump(subscriber);
+            {
+                self.pump(subscriber);
+            }
         }
     }
 

@@ -1,9 +1,8 @@
-//! The server's side of one RTMP connection: a publisher or a player.
+//! The server's side of one RTMP connection. Each of its message streams publishes or plays on its own; the connection
+//! ends when the last of them does.
 
 use super::command::{Command, Writer, status};
-use super::egress::{Form, Player};
 use super::handshake::ServerHandshake;
-use super::ingest::{Demuxer, Taken};
 use super::negotiation::Said;
 use super::{OUR_WINDOW, csid};
 use crate::buf::Outbox;
@@ -14,7 +13,7 @@ use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::media::frame::Ingest;
 use crate::media::key::StreamKey;
-use crate::media::track::{Codec, CodecSet};
+use crate::media::track::CodecSet;
 use crate::rand::Rng;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
@@ -26,6 +25,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 mod commands;
+mod roles;
+
+use roles::Roles;
 
 /// What a server session is told.
 #[derive(Debug)]
@@ -38,22 +40,24 @@ pub enum Input<'a> {
     PeerFinished,
     /// Time passed.
     Tick,
-    /// Answer to [`Output::PublishRequested`]: media may come.
-    PublishAccepted,
-    /// Answer to [`Output::PublishRequested`]: no, and this is why. The session tells the peer and closes.
-    PublishRefused(Reason),
-    /// Answer to [`Output::PlayRequested`]: deliveries will follow.
-    PlayAccepted,
-    /// Answer to [`Output::PlayRequested`]: no, and this is why. The session tells the peer and closes.
-    PlayRefused(Reason),
-    /// The next item of the stream that is played. Ignored if nothing is played.
-    Deliver(&'a Delivery),
-    /// The publisher of the played stream is gone; it may return.
-    SourceAway,
-    /// The publisher of the played stream is back.
-    SourceBack,
-    /// The played stream is over. The session tells the peer and closes.
-    StreamEnded(Reason),
+    /// Answer to [`Output::PublishRequested`] on this message stream: media may come.
+    PublishAccepted(u32),
+    /// Answer to [`Output::PublishRequested`] on this message stream: no, and this is why. The peer is told.
+    PublishRefused(u32, Reason),
+    /// Answer to [`Output::PlayRequested`] on this message stream: deliveries will follow.
+    PlayAccepted(u32),
+    /// Answer to [`Output::PlayRequested`] on this message stream: no, and this is why. The peer is told.
+    PlayRefused(u32, Reason),
+    /// The next item of what this message stream plays. Ignored if it plays nothing.
+    Deliver(u32, &'a Delivery),
+    /// The publisher of what this message stream plays is gone; it may return.
+    SourceAway(u32),
+    /// The publisher of what this message stream plays is back.
+    SourceBack(u32),
+    /// What this message stream plays is over. The peer is told.
+    StreamEnded(u32, Reason),
+    /// What this message stream does is over, by the node's wish. The peer is told.
+    End(u32, Reason),
     /// This node will stop. A client that said that it obeys is asked to reconnect (Enhanced RTMP v2).
     Drain,
     /// End this connection. The session tells the peer and closes.
@@ -70,6 +74,8 @@ pub enum Output {
     Reading(bool),
     /// The peer wants to publish. Answered with `PublishAccepted` or `PublishRefused`.
     PublishRequested {
+        /// The message stream.
+        stream: u32,
         /// The stream's name.
         key: StreamKey,
         /// The queries of app and name, without question marks, joined by `&`. May hold secrets: not for logs.
@@ -77,42 +83,24 @@ pub enum Output {
     },
     /// The peer wants to play. Answered with `PlayAccepted` or `PlayRefused`.
     PlayRequested {
+        /// The message stream.
+        stream: u32,
         /// The stream's name.
         key: StreamKey,
         /// As in `PublishRequested`.
         query: String,
     },
-    /// Media of the publisher, for the hub.
-    Media(Ingest),
-    /// The publisher ended its stream (or its wait for an answer). Comes at most once for each `PublishRequested`,
-    /// and also before [`Output::Closed`].
-    Unpublished,
-    /// The player wants no more (or no longer waits for an answer). As `Unpublished`.
-    Stopped,
+    /// Media of the publisher on this message stream, for the hub.
+    Media(u32, Ingest),
+    /// The publisher on this message stream ended (or its wait for an answer did). Comes at most once for each
+    /// `PublishRequested`, and also before [`Output::Closed`]; not where the node refused or ended it.
+    Unpublished(u32),
+    /// The player on this message stream wants no more (or no longer waits for an answer). As `Unpublished`.
+    Stopped(u32),
     /// A line for the log.
     Log(Level, String),
     /// The session is over; nothing follows. The connection is to be closed after what was sent has left.
     Closed(Reason),
-}
-
-/// What the connection is used for.
-#[derive(Debug)]
-enum Role {
-    Idle,
-    /// The node has been asked.
-    Asked {
-        stream: u32,
-        key: StreamKey,
-        publish: bool,
-    },
-    Publisher {
-        stream: u32,
-        demuxer: Box<Demuxer>,
-    },
-    Player {
-        player: Box<Player>,
-        stream: u32,
-    },
 }
 
 #[derive(Debug)]
@@ -133,18 +121,6 @@ struct Peer {
     via: String,
 }
 
-/// What the log says of a player that will miss a track.
-fn not_taken(codec: Codec) -> String {
-    let (what, key) = if codec.is_video() { ("pictures", "video") } else { ("sound", "audio") };
-    let name = codec.name();
-    let word = name.replace('.', "").to_lowercase();
-    format!(
-        "the player gets no {what}: it is {name}, and the player did not say that it takes {name} over RTMP (Enhanced \
-         RTMP, in ffmpeg -rtmp_enhanced_codecs); if it does, add ?{key}={word} to the stream's name, or {}",
-        codec.remedy()
-    )
-}
-
 /// The server's side of one RTMP connection.
 #[derive(Debug)]
 pub struct Server {
@@ -159,8 +135,9 @@ pub struct Server {
     events: VecDeque<Output>,
     peer: Option<Peer>,
     streams: BTreeSet<u32>,
-
-    role: Role,
+    roles: Roles,
+    /// The message stream about which the node thinks, where nothing else is done on this connection; then nothing is read.
+    thinks: Option<u32>,
     /// Bytes that came while the node was thinking.
     held: Vec<u8>,
     /// A publish or play was accepted once.
@@ -194,8 +171,8 @@ impl Server {
             events: VecDeque::new(),
             peer: None,
             streams: BTreeSet::new(),
-
-            role: Role::Idle,
+            roles: Roles::default(),
+            thinks: None,
             held: Vec::new(),
             ever_accepted: false,
             commands: 0,
@@ -254,35 +231,16 @@ impl Server {
         matches!(self.phase, Phase::Open | Phase::Handshake(_))
     }
 
-    fn is_asked(&self) -> bool {
-        matches!(self.role, Role::Asked { .. })
-    }
-
     /// Hands what was written to the outbox.
     fn flush(&mut self) {
         let bytes = self.writer.take();
         self.outbox.push(bytes);
     }
 
-    /// Ends the role and tells the node, once.
-    fn end_role(&mut self, now: Time) {
-        match std::mem::replace(&mut self.role, Role::Idle) {
-            Role::Idle => return,
-            Role::Asked { publish: true, .. } | Role::Publisher { .. } => {
-                self.events.push_back(Output::Unpublished);
-            }
-            Role::Asked { publish: false, .. } | Role::Player { .. } => {
-                self.events.push_back(Output::Stopped);
-            }
-        }
-        self.since = now;
-        self.reader.set_partial_cap(self.limits.rtmp_partial_bytes_before);
-    }
-
     /// Ends the session once what was written has left.
     fn close(&mut self, reason: Reason, now: Time) {
         if self.is_open() {
-            self.end_role(now);
+            self.end_roles(now);
             self.flush();
             self.held = Vec::new();
             self.since = now;
@@ -299,7 +257,7 @@ impl Server {
     fn received(&mut self, mut input: &[u8], now: Time) {
         self.heard = now;
         self.pinged = false;
-        while !input.is_empty() && self.is_open() && !self.is_asked() {
+        while !input.is_empty() && self.is_open() && self.thinks.is_none() {
             // Acknowledgements stand at exact places in the stream, whatever pieces it comes in.
             let to_ack = self.ack_window.saturating_sub(self.received.saturating_sub(self.acked)).max(1);
             let n = usize::try_from(to_ack).unwrap_or(usize::MAX).min(input.len());
@@ -320,7 +278,7 @@ impl Server {
             }
             input = if piece.is_empty() { after } else { input.get(used..).unwrap_or_default() };
         }
-        if !input.is_empty() && self.is_asked() {
+        if !input.is_empty() && self.thinks.is_some() {
             if self.held.len().saturating_add(input.len()) > self.limits.conn_read_per_turn {
                 let text = "the peer sent media before its publish was answered, more than may be held";
                 self.close(Reason::limit("rtmp_early_media", text), now);
@@ -377,16 +335,16 @@ impl Server {
             }
             kind::COMMAND | kind::COMMAND_AMF3 => {
                 self.count_command(now)?;
-                let accepted = matches!(self.role, Role::Publisher { .. } | Role::Player { .. });
+                let accepted = self.roles.accepted() > 0;
                 let command = Command::parse(&message, &self.limits, accepted)?;
                 self.room_for_answer()?;
                 self.command(&command, message.stream, now)
             }
-            kind::AUDIO | kind::VIDEO | kind::DATA | kind::DATA_AMF3 => self.media(&message, now),
+            kind::AUDIO | kind::VIDEO | kind::DATA | kind::DATA_AMF3 => self.media(message, now),
             kind::AGGREGATE => {
                 for inner in split_aggregate(&message) {
                     if matches!(inner.kind, kind::AUDIO | kind::VIDEO | kind::DATA) && self.is_open() {
-                        self.media(&inner, now)?;
+                        self.media(inner, now)?;
                     }
                 }
                 Ok(())
@@ -422,10 +380,8 @@ impl Server {
     /// with the next poll and does not count: how much waits before that depends on how the requests were cut.
     fn room_for_answer(&mut self) -> Result<(), Reason> {
         self.flush();
-        let most = match self.role {
-            Role::Player { .. } => self.limits.ring_bytes,
-            _ => self.limits.rtmp_partial_bytes_before,
-        };
+        let most =
+            if self.roles.plays() { self.limits.ring_bytes } else { self.limits.rtmp_partial_bytes_before };
         if self.outbox.queued().saturating_sub(self.outbox.credit()) > most {
             let text = "the peer keeps asking and does not read the answers";
             return Err(Reason::limit("rtmp_unread_answers", text));
@@ -441,109 +397,9 @@ impl Server {
         }
     }
 
-    fn media(&mut self, message: &Message, now: Time) -> Result<(), Reason> {
-        let (stream, taken) = match &mut self.role {
-            Role::Publisher { stream, demuxer } if *stream == message.stream => {
-                (*stream, demuxer.take(message, &self.limits))
-            }
-            _ => {
-                self.drop_one("not_publishing", "media on a message stream that does not publish");
-                return Ok(());
-            }
-        };
-        match taken {
-            Ok(Taken::Media(items)) => self.events.extend(items.into_iter().map(Output::Media)),
-            Ok(Taken::Dropped(why)) => self.drop_one(why, why),
-            Err(reason) => {
-                self.writer.on_status(stream, "error", "NetStream.Publish.Rejected", &reason.text);
-                self.close(reason, now);
-            }
-        }
-        Ok(())
-    }
-
     /// What the peer takes as a player.
     pub fn takes(&self) -> CodecSet {
         self.said.takes
-    }
-
-    /// What the node answered; then what was held meanwhile.
-    fn answered(&mut self, accepted: Result<(), Reason>, publish: bool, now: Time) {
-        let (stream, key) = match &self.role {
-            Role::Asked { stream, key, publish: p } if *p == publish => (*stream, key.clone()),
-            // The peer has left this publish or play already.
-            _ => return,
-        };
-        match (accepted, publish) {
-            (Ok(()), true) => {
-                self.role = Role::Publisher { stream, demuxer: Box::default() };
-                self.reader.set_partial_cap(self.limits.rtmp_partial_bytes);
-                self.writer.user_control(event::STREAM_BEGIN, stream);
-                let text = format!("{key} is now published.");
-                self.writer.on_status(stream, "status", "NetStream.Publish.Start", &text);
-            }
-            (Ok(()), false) => {
-                self.role = Role::Player {
-                    stream,
-                    player: Box::new(Player::new(Form::Chunks(stream), self.said.takes)),
-                };
-                self.writer.user_control(event::STREAM_BEGIN, stream);
-                let text = format!("Playing and resetting {key}.");
-                self.writer.on_status(stream, "status", "NetStream.Play.Reset", &text);
-                let text = format!("Started playing {key}.");
-                self.writer.on_status(stream, "status", "NetStream.Play.Start", &text);
-                let yes = Value::Boolean(true);
-                self.writer.data(stream, &[Value::string("|RtmpSampleAccess"), yes.clone(), yes]);
-            }
-            (Err(reason), _) => {
-                let code = match (publish, reason.code) {
-                    // Encoders read it as "the name is taken".
-                    (true, "name_busy" | "takeover_limited") => "NetStream.Publish.BadName",
-                    (true, _) => "NetStream.Publish.Denied",
-                    (false, "unauthorized" | "forbidden" | "auth_wait") => "NetStream.Play.Failed",
-                    (false, _) => "NetStream.Play.StreamNotFound",
-                };
-                self.writer.on_status(stream, "error", code, &reason.text);
-                // The node knows that it refused; it need not be told that the request is over.
-                self.role = Role::Idle;
-                self.close(reason, now);
-                return;
-            }
-        }
-        self.ever_accepted = true;
-        self.commands = 0;
-        self.flush();
-        self.events.push_back(Output::Reading(true));
-        let held = std::mem::take(&mut self.held);
-        self.received(&held, now);
-    }
-
-    fn deliver(&mut self, delivery: &Delivery) {
-        let Role::Player { player, stream } = &mut self.role else { return };
-        let stream = *stream;
-        let rendered = player.deliver(delivery);
-        if let Some(values) = rendered.metadata {
-            self.writer.data(stream, &values);
-            self.flush();
-        }
-        for bytes in rendered.headers {
-            self.outbox.push(bytes);
-        }
-        self.outbox.push(rendered.frame);
-        if let Some(codec) = rendered.refused {
-            self.log(Level::Info, not_taken(codec));
-        }
-        if rendered.left_out {
-            let count = self.drops.entry("player_asked").or_default();
-            *count = count.saturating_add(1);
-        }
-    }
-
-    fn stream_event(&mut self, event: u16) {
-        if let Role::Player { stream, .. } = self.role {
-            self.writer.user_control(event, stream);
-            self.flush();
-        }
     }
 
     fn after(&self, from: Time, millis: u64) -> Time {
@@ -628,23 +484,17 @@ impl Machine for Server {
                 };
                 self.abort(Reason::peer("peer_closed", text), now);
             }
-            Input::PublishAccepted => self.answered(Ok(()), true, now),
-            Input::PublishRefused(reason) => self.answered(Err(reason), true, now),
-            Input::PlayAccepted => self.answered(Ok(()), false, now),
-            Input::PlayRefused(reason) => self.answered(Err(reason), false, now),
-            Input::Deliver(delivery) => self.deliver(delivery),
-            Input::SourceAway => self.stream_event(event::STREAM_DRY),
-            Input::SourceBack => self.stream_event(event::STREAM_BEGIN),
-            Input::StreamEnded(reason) => {
-                if let Role::Player { stream, .. } = self.role {
-                    self.writer.on_status(stream, "status", "NetStream.Play.UnpublishNotify", &reason.text);
-                    self.writer.user_control(event::STREAM_EOF, stream);
-                }
-                self.close(reason, now);
-            }
+            Input::PublishAccepted(stream) => self.answered(stream, Ok(()), true, now),
+            Input::PublishRefused(stream, reason) => self.answered(stream, Err(reason), true, now),
+            Input::PlayAccepted(stream) => self.answered(stream, Ok(()), false, now),
+            Input::PlayRefused(stream, reason) => self.answered(stream, Err(reason), false, now),
+            Input::Deliver(stream, delivery) => self.deliver(stream, delivery),
+            Input::SourceAway(stream) => self.stream_event(stream, event::STREAM_DRY),
+            Input::SourceBack(stream) => self.stream_event(stream, event::STREAM_BEGIN),
+            Input::StreamEnded(stream, reason) => self.ended(stream, reason, now),
+            Input::End(stream, reason) => self.ended_by_us(stream, reason, now),
             Input::Drain => {
-                let used = matches!(self.role, Role::Publisher { .. } | Role::Player { .. });
-                if used && self.said.reconnects {
+                if self.roles.accepted() > 0 && self.said.reconnects {
                     let text = "This node will stop; connect again.";
                     let info = status("status", "NetConnection.Connect.ReconnectRequest", text, &[]);
                     let name = Value::string("onStatus");
@@ -652,14 +502,7 @@ impl Machine for Server {
                     self.flush();
                 }
             }
-            Input::Close(reason) => {
-                if matches!(self.phase, Phase::Open) && self.peer.is_some() {
-                    let info = status("error", "NetConnection.Connect.Closed", &reason.text, &[]);
-                    let name = Value::string("onStatus");
-                    self.writer.command(0, &[name, Value::Number(0.0), Value::Null, info]);
-                }
-                self.close(reason, now);
-            }
+            Input::Close(reason) => self.say_goodbye(reason, now),
         }
         if self.outbox.is_empty() || self.outbox.credit() > 0 {
             self.progress = now;
@@ -696,10 +539,12 @@ impl Machine for Server {
             Phase::Handshake(_) => {
                 Deadline::new(self.after(self.since, self.limits.rtmp_handshake_ms), HANDSHAKE)
             }
-            Phase::Open => match self.role {
-                Role::Idle => Deadline::new(self.after(self.since, self.limits.rtmp_idle_ms), UNUSED),
+            Phase::Open => match () {
+                () if self.roles.is_empty() => {
+                    Deadline::new(self.after(self.since, self.limits.rtmp_idle_ms), UNUSED)
+                }
                 // The node owes an answer; its own deadlines end that.
-                Role::Asked { .. } => return stuck,
+                () if self.roles.accepted() == 0 => return stuck,
                 _ if self.pinged && planted(Bug::HalfOpenKept) => return stuck,
                 _ if self.pinged => Deadline::new(self.after(self.heard, self.limits.rtmp_idle_ms), IDLE),
                 _ => Deadline::new(self.after(self.heard, self.limits.rtmp_idle_ms / 2), PING),

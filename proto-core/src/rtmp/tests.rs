@@ -34,8 +34,10 @@ fn drain(s: &mut Server, accept: bool, now: Time) -> Vec<Output> {
     let mut out = Vec::new();
     while let Some(o) = s.poll() {
         match &o {
-            Output::PublishRequested { .. } if accept => s.handle(Input::PublishAccepted, now),
-            Output::PlayRequested { .. } if accept => s.handle(Input::PlayAccepted, now),
+            Output::PublishRequested { stream, .. } if accept => {
+                s.handle(Input::PublishAccepted(*stream), now)
+            }
+            Output::PlayRequested { stream, .. } if accept => s.handle(Input::PlayAccepted(*stream), now),
             _ => {}
         }
         out.push(o);
@@ -219,7 +221,7 @@ fn ffmpeg_and_obs_may_publish() {
         let mut s = server();
         let out = feed(&mut s, &bytes);
         let asked = out.iter().find_map(|o| match o {
-            Output::PublishRequested { key, query } => Some((key.to_string(), query.clone())),
+            Output::PublishRequested { key, query, .. } => Some((key.to_string(), query.clone())),
             _ => None,
         });
         assert_eq!(asked, Some(("live/demo".to_owned(), query.to_owned())));
@@ -229,7 +231,7 @@ fn ffmpeg_and_obs_may_publish() {
         assert!(words.contains(&"NetStream.Publish.Start".to_owned()));
         let end = feed(&mut s, &command(0, "FCUnpublish", 6.0, Value::Null, &[Value::string("demo")]));
         let end = [end, feed(&mut s, &command(0, "deleteStream", 7.0, Value::Null, &[Value::Number(1.0)]))];
-        let unpublished = end.iter().flatten().filter(|o| **o == Output::Unpublished).count();
+        let unpublished = end.iter().flatten().filter(|o| **o == Output::Unpublished(1)).count();
         assert_eq!(unpublished, 1, "told once");
     }
 }
@@ -239,23 +241,23 @@ fn a_busy_or_unknown_name_is_refused_in_words() {
     let mut s = server();
     s.handle(Input::Received(&ffmpeg_publish("demo")), T0);
     let mut out = drain(&mut s, false, T0);
-    s.handle(Input::PublishRefused(Reason::peer("name_busy", "live/demo is live already")), T0);
+    s.handle(Input::PublishRefused(1, Reason::peer("name_busy", "live/demo is live already")), T0);
     out.extend(drain(&mut s, false, T0));
     assert_eq!(words(&sent(&out)).last().unwrap(), "NetStream.Publish.BadName");
     assert_eq!(closed(&out).unwrap().code, "name_busy");
-    assert!(!out.contains(&Output::Unpublished), "the node refused it and knows");
+    assert!(!out.contains(&Output::Unpublished(1)), "the node refused it and knows");
 
     let mut s = server();
     s.handle(Input::Received(&ffmpeg_publish("demo")), T0);
     let mut out = drain(&mut s, false, T0);
-    s.handle(Input::PublishRefused(Reason::local("no_manager", "no manager can be reached")), T0);
+    s.handle(Input::PublishRefused(1, Reason::local("no_manager", "no manager can be reached")), T0);
     out.extend(drain(&mut s, false, T0));
     assert_eq!(words(&sent(&out)).last().unwrap(), "NetStream.Publish.Denied", "not the name's fault");
 
     let mut s = server();
     s.handle(Input::Received(&play("live", "nope")), T0);
     let mut out = drain(&mut s, false, T0);
-    s.handle(Input::PlayRefused(Reason::peer("not_found", "live/nope is not live")), T0);
+    s.handle(Input::PlayRefused(1, Reason::peer("not_found", "live/nope is not live")), T0);
     out.extend(drain(&mut s, false, T0));
     assert_eq!(words(&sent(&out)).last().unwrap(), "NetStream.Play.StreamNotFound");
 
@@ -275,7 +277,7 @@ fn app_and_name_make_one_key_and_one_query() {
     ] {
         let out = feed(&mut server(), &play(app, name));
         let asked = out.iter().find_map(|o| match o {
-            Output::PlayRequested { key, query } => Some((key.to_string(), query.clone())),
+            Output::PlayRequested { key, query, .. } => Some((key.to_string(), query.clone())),
             _ => None,
         });
         assert_eq!(asked, Some((key.to_owned(), query.to_owned())));
@@ -293,7 +295,7 @@ fn a_player_gets_headers_metadata_and_shared_frames() {
     }
     let sound = delivery(new_frame(TrackId::AUDIO, FrameKind::Audio, 45, b"raw".to_vec()));
     for d in [&config(TrackId::VIDEO, avc()), &config(TrackId::AUDIO, aac()), &key, &squeezed, &sound] {
-        s.handle(Input::Deliver(d), T0);
+        s.handle(Input::Deliver(1, d), T0);
     }
     out.extend(drain(&mut s, true, T0));
     let bytes = sent(&out);
@@ -315,17 +317,17 @@ fn a_player_gets_headers_metadata_and_shared_frames() {
 
     // Pause, frames, and on at the next key frame.
     feed(&mut s, &command(1, "pause", 0.0, Value::Null, &[Value::Boolean(true), Value::Number(0.0)]));
-    s.handle(Input::Deliver(&delivery(picture(FrameKind::Delta, 90, 10))), T0);
+    s.handle(Input::Deliver(1, &delivery(picture(FrameKind::Delta, 90, 10))), T0);
     feed(&mut s, &command(1, "pause", 0.0, Value::Null, &[Value::Boolean(false), Value::Number(0.0)]));
-    s.handle(Input::Deliver(&delivery(picture(FrameKind::Delta, 95, 10))), T0);
+    s.handle(Input::Deliver(1, &delivery(picture(FrameKind::Delta, 95, 10))), T0);
     assert_eq!(s.drops().get("player_asked"), Some(&2));
     assert_eq!(drain(&mut s, true, T0), []);
-    s.handle(Input::Deliver(&delivery(picture(FrameKind::Key, 100, 10))), T0);
+    s.handle(Input::Deliver(1, &delivery(picture(FrameKind::Key, 100, 10))), T0);
     assert_eq!(drain(&mut s, true, T0).len(), 1);
 
-    s.handle(Input::StreamEnded(Reason::peer("ended", "over")), T0);
+    s.handle(Input::StreamEnded(1, Reason::peer("ended", "over")), T0);
     let end = drain(&mut s, true, T0);
-    assert_eq!(end[0], Output::Stopped);
+    assert_eq!(end[0], Output::Stopped(1));
     assert_eq!(closed(&end).unwrap().code, "ended");
 }
 
@@ -345,7 +347,7 @@ fn shuttle(c: &mut Client, s: &mut Server, said: &mut Vec<Output>) -> Vec<Client
             quiet = false;
             match o {
                 Output::Send(b) => c.handle(ClientIn::Received(&b), T0),
-                Output::PublishRequested { .. } => s.handle(Input::PublishAccepted, T0),
+                Output::PublishRequested { stream, .. } => s.handle(Input::PublishAccepted(stream), T0),
                 o => said.push(o),
             }
         }
@@ -377,11 +379,11 @@ fn our_client_publishes_to_our_server_without_loss() {
     assert!(matches!(out.last(), Some(ClientOut::Closed(r)) if r.code == "finished"), "{out:?}");
     let got: Vec<&Ingest> = said
         .iter()
-        .filter_map(|o| if let Output::Media(i) = o { Some(i) } else { None })
+        .filter_map(|o| if let Output::Media(_, i) = o { Some(i) } else { None })
         .filter(|i| !matches!(i, Ingest::Frame(f) if f.kind == FrameKind::Data))
         .collect();
     assert_eq!(got, items.iter().collect::<Vec<_>>());
-    assert!(said.contains(&Output::Unpublished));
+    assert!(said.contains(&Output::Unpublished(1)));
 }
 
 proptest! {
@@ -491,20 +493,20 @@ fn media_before_the_answer_is_held_and_then_taken() {
     s.handle(Input::Received(&bytes), T0);
     let before = drain(&mut s, false, T0);
     assert!(
-        before.contains(&Output::Reading(false)) && !before.iter().any(|o| matches!(o, Output::Media(_)))
+        before.contains(&Output::Reading(false)) && !before.iter().any(|o| matches!(o, Output::Media(..)))
     );
-    s.handle(Input::PublishAccepted, T0);
+    s.handle(Input::PublishAccepted(1), T0);
     let after = drain(&mut s, false, T0);
     assert!(after.contains(&Output::Reading(true)));
     let params = avc();
-    assert!(after.contains(&Output::Media(Ingest::Config { track: TrackId::VIDEO, params })));
+    assert!(after.contains(&Output::Media(1, Ingest::Config { track: TrackId::VIDEO, params })));
 
     let mut s = server();
     s.handle(Input::Received(&ffmpeg_publish("demo")), T0);
     drain(&mut s, false, T0);
     s.handle(Input::Received(&[0; 70_000]), T0);
     let out = drain(&mut s, false, T0);
-    assert_eq!(out[0], Output::Unpublished);
+    assert_eq!(out[0], Output::Unpublished(1));
     assert_eq!(closed(&out).unwrap().code, "rtmp_early_media");
 }
 
@@ -535,8 +537,92 @@ fn silence_ends_each_phase_in_its_own_time() {
     let mut s = server();
     feed(&mut s, &play("live", "demo"));
     s.handle(Input::Writable(0), T0);
-    s.handle(Input::Deliver(&config(TrackId::VIDEO, avc())), T0);
-    s.handle(Input::Deliver(&delivery(picture(FrameKind::Key, 0, 100))), T0);
+    s.handle(Input::Deliver(1, &config(TrackId::VIDEO, avc())), T0);
+    s.handle(Input::Deliver(1, &delivery(picture(FrameKind::Key, 0, 100))), T0);
     assert!(s.backlog() > 100);
     assert_eq!(end(&mut s), [(5_000, Some("viewer_stuck"))]);
+}
+
+/// A connection on which stream 1 publishes `live/demo`, with streams 2 and 3 made.
+fn three_streams() -> Server {
+    let mut s = server();
+    feed(&mut s, &ffmpeg_publish("demo"));
+    let create = command(0, "createStream", 6.0, Value::Null, &[]);
+    feed(&mut s, &create.repeat(2));
+    s
+}
+
+fn media_of(out: &[Output]) -> Vec<u32> {
+    out.iter().filter_map(|o| if let Output::Media(stream, _) = o { Some(*stream) } else { None }).collect()
+}
+
+#[test]
+fn several_streams_on_one_connection_do_not_touch_each_other() {
+    let named =
+        |stream, verb: &str, name: &str| command(stream, verb, 0.0, Value::Null, &[Value::string(name)]);
+    let tag = |stream| {
+        let data = [Value::string("@setDataFrame"), Value::string("onMetaData"), Value::string("x")];
+        raw(5, kind::DATA, stream, emit_all(&data).freeze())
+    };
+    let mut s = three_streams();
+    let out = feed(&mut s, &[named(2, "publish", "other"), named(3, "play", "third")].concat());
+    let asked: Vec<_> = out
+        .iter()
+        .filter(|o| matches!(o, Output::PublishRequested { .. } | Output::PlayRequested { .. }))
+        .collect();
+    assert!(
+        matches!(asked[0], Output::PublishRequested { stream: 2, key, .. } if key.as_str() == "live/other")
+    );
+    assert!(matches!(asked[1], Output::PlayRequested { stream: 3, key, .. } if key.as_str() == "live/third"));
+    assert!(!out.contains(&Output::Reading(false)), "the first goes on meanwhile");
+    assert_eq!(media_of(&feed(&mut s, &[tag(1), tag(2), tag(1), tag(3)].concat())), [1, 2, 1]);
+    let out = feed(&mut s, &named(0, "FCUnpublish", "demo"));
+    assert!(out.contains(&Output::Unpublished(1)) && !out.contains(&Output::Unpublished(2)));
+    assert_eq!(media_of(&feed(&mut s, &[tag(1), tag(2)].concat())), [2]);
+    // What is played ends, and what is published goes on.
+    s.handle(Input::Deliver(3, &config(TrackId::VIDEO, avc())), T0);
+    s.handle(Input::StreamEnded(3, Reason::peer("ended", "over")), T0);
+    let out = drain(&mut s, true, T0);
+    assert!(closed(&out).is_none() && !sent(&out).is_empty());
+    assert_eq!(media_of(&feed(&mut s, &tag(2))), [2]);
+    // One more, which the node refuses: only that.
+    s.handle(Input::Received(&named(1, "publish", "taken")), T0);
+    drain(&mut s, false, T0);
+    s.handle(Input::PublishRefused(1, Reason::peer("name_busy", "taken")), T0);
+    assert!(closed(&drain(&mut s, false, T0)).is_none());
+    assert_eq!(media_of(&feed(&mut s, &[tag(1), tag(2)].concat())), [2]);
+    // The last ends the connection.
+    s.handle(Input::End(2, Reason::local("kicked", "by an operator")), T0);
+    let out = drain(&mut s, false, T0);
+    assert_eq!((out[0].clone(), closed(&out).unwrap().code), (Output::Unpublished(2), "kicked"));
+}
+
+#[test]
+fn what_comes_before_the_answer_is_held_for_its_stream_alone() {
+    let mut s = three_streams();
+    let data = |stream, len: usize| {
+        let bytes = emit_all(&[
+            Value::string("@setDataFrame"),
+            Value::string("onMetaData"),
+            Value::string("x".repeat(len)),
+        ]);
+        raw(5, kind::DATA, stream, bytes.freeze())
+    };
+    let publish = command(2, "publish", 0.0, Value::Null, &[Value::string("other")]);
+    s.handle(Input::Received(&[publish.clone(), data(2, 9), data(1, 9), data(2, 9)].concat()), T0);
+    let out = drain(&mut s, false, T0);
+    assert_eq!(media_of(&out), [1], "{out:?}");
+    s.handle(Input::PublishAccepted(2), T0);
+    assert_eq!(media_of(&drain(&mut s, false, T0)), [2, 2]);
+    // It asks again and sends more than may be held: the end of that one.
+    feed(&mut s, &command(0, "deleteStream", 0.0, Value::Null, &[Value::Number(2.0)]));
+    feed(&mut s, &command(0, "createStream", 0.0, Value::Null, &[]));
+    let limit = Limits::default().conn_read_per_turn;
+    s.handle(
+        Input::Received(&[publish, data(2, 60_000).repeat(limit / 60_000 + 1), data(1, 9)].concat()),
+        T0,
+    );
+    let out = drain(&mut s, false, T0);
+    assert!(out.contains(&Output::Unpublished(2)) && closed(&out).is_none(), "{out:?}");
+    assert_eq!(media_of(&out), [1]);
 }

@@ -75,9 +75,9 @@ impl Pair {
                 match &said {
                     server::Output::Send(bytes) => client.handle(Input::Received(bytes), T0),
                     server::Output::PublishRequested { .. } => {
-                        server.handle(server::Input::PublishAccepted, T0)
+                        server.handle(server::Input::PublishAccepted(1), T0)
                     }
-                    server::Output::PlayRequested { .. } => server.handle(server::Input::PlayAccepted, T0),
+                    server::Output::PlayRequested { .. } => server.handle(server::Input::PlayAccepted(1), T0),
                     _ => {}
                 }
                 self.server.push(said);
@@ -100,11 +100,11 @@ fn a_stream_of_a_server_is_played_until_it_ends() {
     let (mut c, mut s, mut pair) = (client(Task::Play), server(), Pair::default());
     pair.run(&mut c, &mut s);
     let asked = pair.server.iter().any(
-        |o| matches!(o, server::Output::PlayRequested { key, query } if key.as_str() == "live/s" && query == "key=x"),
+        |o| matches!(o, server::Output::PlayRequested { key, query, .. } if key.as_str() == "live/s" && query == "key=x"),
     );
     assert!(asked && pair.client.contains(&Output::Ready), "{:?}", pair.client);
     for item in [config(TrackId::VIDEO, h264()), frame(0), frame(40_000_000)] {
-        s.handle(server::Input::Deliver(&item), T0);
+        s.handle(server::Input::Deliver(1, &item), T0);
     }
     pair.run(&mut c, &mut s);
     let sample_access = pair.client.iter().any(|o| format!("{o:?}").contains("RtmpSampleAccess"));
@@ -114,7 +114,7 @@ fn a_stream_of_a_server_is_played_until_it_ends() {
     assert!(matches!(media[0], Output::Media(Ingest::Config { track: TrackId::VIDEO, .. })), "{media:?}");
     assert_eq!(media.len(), 3, "{media:?}");
     let over = Reason::local("over", "over");
-    s.handle(server::Input::StreamEnded(over), T0);
+    s.handle(server::Input::StreamEnded(1, over), T0);
     pair.run(&mut c, &mut s);
     assert_eq!(pair.closed().unwrap().code, "remote_ended");
 }
@@ -133,9 +133,9 @@ fn a_stream_of_the_hub_is_sent_and_taken_back() {
     let frames = pair
         .server
         .iter()
-        .filter(|o| matches!(o, server::Output::Media(Ingest::Frame(f)) if f.kind != FrameKind::Data));
+        .filter(|o| matches!(o, server::Output::Media(_, Ingest::Frame(f)) if f.kind != FrameKind::Data));
     assert_eq!(frames.count(), 2);
-    assert!(pair.server.contains(&server::Output::Unpublished));
+    assert!(pair.server.contains(&server::Output::Unpublished(1)));
     assert_eq!(pair.closed().unwrap().code, "unpublished");
 }
 
@@ -177,7 +177,7 @@ fn silence_and_refusals_are_told_in_words() {
                 server::Output::Send(b) => c.handle(Input::Received(&b), T0),
                 server::Output::PublishRequested { .. } => {
                     let no = Reason::peer("name_busy", "taken by another");
-                    s.handle(server::Input::PublishRefused(no), T0);
+                    s.handle(server::Input::PublishRefused(1, no), T0);
                 }
                 _ => {}
             }

@@ -1,7 +1,8 @@
 //! The commands that encoders and players send (Adobe RTMP 1.0, section 7.2, and what Flash Media Server taught
 //! them besides), and what each does.
 
-use super::{Output, Peer, Role, Server, greet};
+use super::roles::Role;
+use super::{Output, Peer, Server, greet};
 use crate::error::{Reason, quote};
 use crate::io::Level;
 use crate::media::key::StreamKey;
@@ -86,7 +87,7 @@ impl Server {
             }
             "receiveAudio" | "receiveVideo" => {
                 let on = command.arg(0).and_then(Value::as_bool).unwrap_or(true);
-                if let Role::Player { player, .. } = &mut self.role {
+                if let Some(player) = self.roles.player(stream) {
                     if name == "receiveAudio" {
                         player.audio = on;
                     } else {
@@ -176,7 +177,7 @@ impl Server {
         }
         // A connection that creates, deletes and creates again gets its first number again: it is the one whose
         // renderings are shared.
-        let id = (1..=u32::MAX).find(|id| !self.streams.contains(id)).unwrap_or(1);
+        let id = (1..=u32::MAX).find(|id| !self.streams.contains(id) && !self.roles.has(*id)).unwrap_or(1);
         self.streams.insert(id);
         self.answer(command, Value::Number(f64::from(id)));
         Ok(())
@@ -191,9 +192,10 @@ impl Server {
             self.writer.on_status(stream, "error", code, &text);
             return Ok(());
         }
-        if !matches!(self.role, Role::Idle) {
-            let text = "this connection publishes or plays already; use one connection for each stream";
-            self.writer.on_status(stream, "error", code, text);
+        if self.roles.has(stream) {
+            let text =
+                format!("message stream {stream} publishes or plays already; createStream makes another");
+            self.writer.on_status(stream, "error", code, &text);
             return Ok(());
         }
         let (name, name_query) = split_query(command.text(0).unwrap_or_default());
@@ -204,14 +206,14 @@ impl Server {
         if name.is_empty() {
             let text = "the URL names no stream; it must look like rtmp://host/live/name";
             self.writer.on_status(stream, "error", code, text);
-            self.close(Reason::peer("stream_name", text), now);
+            self.misnamed(Reason::peer("stream_name", text), now);
             return Ok(());
         }
         let key = match StreamKey::join(app, name) {
             Ok(key) => key,
             Err(text) => {
                 self.writer.on_status(stream, "error", code, &text);
-                self.close(Reason::peer("stream_name", text), now);
+                self.misnamed(Reason::peer("stream_name", text), now);
                 return Ok(());
             }
         };
@@ -219,22 +221,24 @@ impl Server {
         if publish && let Some(how @ ("record" | "append")) = command.text(1) {
             self.log(Level::Info, format!("the publisher asked to {how}; it is published live"));
         }
-        self.role = Role::Asked { stream, key: key.clone(), publish };
-        self.events.push_back(Output::Reading(false));
+        self.think(stream, key.clone(), publish);
         self.events.push_back(if publish {
-            Output::PublishRequested { key, query }
+            Output::PublishRequested { stream, key, query }
         } else {
-            Output::PlayRequested { key, query }
+            Output::PlayRequested { stream, key, query }
         });
         Ok(())
     }
 
+    /// A name that no stream can have ends the connection, unless others are on it.
+    fn misnamed(&mut self, reason: Reason, now: Time) {
+        if self.roles.is_empty() {
+            self.close(reason, now);
+        }
+    }
+
     /// The commands that Flash Media Live Encoder and its heirs put around publish and play.
     fn fc(&mut self, command: &Command, name: &str, now: Time) {
-        let stream = match self.role {
-            Role::Publisher { stream, .. } => stream,
-            _ => 0,
-        };
         self.answer(command, Value::Undefined);
         let (reply, code) = match name {
             "FCPublish" => ("onFCPublish", "NetStream.Publish.Start"),
@@ -244,27 +248,31 @@ impl Server {
         };
         let info = status("status", code, command.text(0).unwrap_or_default(), &[]);
         self.writer.command(0, &[Value::string(reply), Value::Number(0.0), Value::Null, info]);
-        if name == "FCUnpublish" && stream != 0 {
+        if name == "FCUnpublish"
+            && let Some(stream) = self.roles.publishes(split_query(command.text(0).unwrap_or_default()).0)
+        {
             self.leave(stream, now);
         }
     }
 
     /// Ends the publish or play on a message stream, if there is one.
-    fn leave(&mut self, id: u32, now: Time) {
-        let (stream, code) = match &self.role {
-            Role::Publisher { stream, .. } => (*stream, "NetStream.Unpublish.Success"),
-            Role::Player { stream, .. } => (*stream, "NetStream.Play.Stop"),
-            Role::Asked { .. } | Role::Idle => return,
+    pub(super) fn leave(&mut self, id: u32, now: Time) {
+        let code = match self.roles.0.get_mut(&id) {
+            Some(Role::Publisher { .. }) => "NetStream.Unpublish.Success",
+            Some(Role::Player(_)) => "NetStream.Play.Stop",
+            Some(Role::Asked { left, .. }) => {
+                *left = true;
+                return;
+            }
+            None => return,
         };
-        if stream == id {
-            self.writer.on_status(stream, "status", code, "Ended.");
-            self.end_role(now);
-        }
+        self.writer.on_status(id, "status", code, "Ended.");
+        self.end_role(id, now);
     }
 
     fn pause(&mut self, command: &Command, stream: u32) {
         let on = command.arg(0).and_then(Value::as_bool).unwrap_or(true);
-        if let Role::Player { player, .. } = &mut self.role {
+        if let Some(player) = self.roles.player(stream) {
             player.paused = on;
             let (code, text) = if on {
                 ("NetStream.Pause.Notify", "Paused.")

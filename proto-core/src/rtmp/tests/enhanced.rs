@@ -57,10 +57,10 @@ fn who_says_nothing_of_fourccs_is_told_nothing_of_them() {
 #[test]
 fn h265_goes_to_players_that_take_it_and_others_are_told_why_not() {
     let deliver = |s: &mut Server| {
-        s.handle(Input::Deliver(&config(TrackId::VIDEO, hevc())), T0);
-        s.handle(Input::Deliver(&config(TrackId::AUDIO, aac())), T0);
-        s.handle(Input::Deliver(&delivery(picture(FrameKind::Key, 0, 40))), T0);
-        s.handle(Input::Deliver(&delivery(new_frame(TrackId::AUDIO, FrameKind::Audio, 5, vec![1]))), T0);
+        s.handle(Input::Deliver(1, &config(TrackId::VIDEO, hevc())), T0);
+        s.handle(Input::Deliver(1, &config(TrackId::AUDIO, aac())), T0);
+        s.handle(Input::Deliver(1, &delivery(picture(FrameKind::Key, 0, 40))), T0);
+        s.handle(Input::Deliver(1, &delivery(new_frame(TrackId::AUDIO, FrameKind::Audio, 5, vec![1]))), T0);
         drain(s, true, T0)
     };
     let videos = |out: &[Output]| {
