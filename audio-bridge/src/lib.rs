@@ -59,6 +59,7 @@ impl Workshop {
                 Some(bridge) => guard(|| bridge.convert(&packets)),
                 None => Ok(Err("there is no such bridge".to_owned())),
             },
+            BridgeJob::KeyFrame => Ok(Err("sound has no key frames".to_owned())),
             BridgeJob::Close => {
                 self.bridges.remove(&id);
                 Ok(Ok(Bridged::default()))

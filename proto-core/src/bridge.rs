@@ -1,17 +1,18 @@
-//! What the node asks its driver to do for a sound bridge: decode one codec, encode another, keep the times. The
-//! codecs themselves are not part of the core; the driver answers with [`crate::io::Answer::Bridged`].
+//! What the node asks its driver to do for a bridge of sound or pictures: decode one codec, encode another, keep the times.
+//! The codecs themselves are not part of the core; the driver answers with [`crate::io::Answer::Bridged`].
 
+use crate::media::h264::h264_of_record;
 use crate::media::track::{Codec, CodecParams};
 use bytes::Bytes;
 
-/// A sound bridge, numbered by the node, never reused.
+/// A bridge, numbered by the node, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BridgeId(pub u64);
 
-/// One packet of sound with its time.
+/// One packet of sound, or one coded picture, with its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sound {
-    /// Presentation time of its first sample on the stream's clock, nanoseconds.
+    /// Presentation time of it, or of its first sample, on the stream's clock, nanoseconds.
     pub pts: i64,
     /// The coded bytes, in the form that its codec says.
     pub data: Bytes,
@@ -38,6 +39,8 @@ pub enum BridgeJob {
     },
     /// Convert packets. Times may have gaps, jump and drift; see the driver's bridge for how they are followed.
     Convert(Vec<Sound>),
+    /// Of pictures: the next one that comes out is to be a key frame.
+    KeyFrame,
     /// Forget the bridge.
     Close,
 }
@@ -45,11 +48,12 @@ pub enum BridgeJob {
 /// What a decoder of a bridge's packets must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
-    /// The AudioSpecificConfig (ISO 14496-3, 1.6.2.1) where the bridge makes AAC; else empty.
+    /// The AudioSpecificConfig (ISO 14496-3, 1.6.2.1) where the bridge makes AAC, the AVCDecoderConfigurationRecord (ISO
+    /// 14496-15, 5.2.4.1) where it makes H.264; else empty.
     pub config: Bytes,
-    /// Samples a second.
+    /// Samples a second; 0 for pictures.
     pub rate: u32,
-    /// Channels.
+    /// Channels; 0 for pictures.
     pub channels: u8,
 }
 
@@ -61,6 +65,7 @@ impl Made {
             Codec::Aac => {
                 Some(CodecParams::Aac { asc: self.config.clone(), rate: self.rate, channels: self.channels })
             }
+            Codec::H264 => h264_of_record(&self.config),
             Codec::Pcma => Some(CodecParams::Pcma { channels: self.channels }),
             Codec::Pcmu => Some(CodecParams::Pcmu { channels: self.channels }),
             _ => None,
@@ -71,11 +76,11 @@ impl Made {
 /// What came of a [`BridgeWork`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bridged {
-    /// After `Open`: the configuration of what comes out.
+    /// The configuration of what comes out: after `Open` where it is sound, with the first picture (and where it changes) else.
     pub made: Option<Made>,
     /// Converted packets, times rising.
     pub sound: Vec<Sound>,
-    /// Packets that could not be decoded; silence stands in for them.
+    /// Packets or pictures that could not be decoded; silence stands in for the former, the latter are missing.
     pub undecodable: u64,
     /// Why the bridge cannot go on; it is gone.
     pub failed: Option<String>,

@@ -294,7 +294,7 @@ pub enum Work {
         /// Its path, as configured.
         path: String,
     },
-    /// Convert sound.
+    /// Convert sound or pictures.
     Bridge(BridgeWork),
     /// Verify a password: [`Check::run`], which takes tens of milliseconds.
     Check(Check),

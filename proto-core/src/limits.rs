@@ -241,9 +241,12 @@ limits! {
     /// Sound bridges (AAC to Opus, Opus to AAC) of one node; one costs about 1 % of a core. Beyond that, viewers who need
     /// one get a silent picture and the reason.
     bridges: usize = 64;
-    /// Pieces of work that one sound bridge may have under way.
+    /// Picture bridges (H.264 with B-frames to H.264 without) of one node; one costs about half a core for 720p30. Beyond that,
+    /// viewers who need one get sound only, and the reason.
+    video_bridges: usize = 2;
+    /// Pieces of work that one bridge may have under way.
     bridge_works: usize = 4;
-    /// A sound bridge whose last viewer left goes on for this long, and one that failed is tried again after it,
+    /// A bridge whose last viewer left goes on for this long, and one that failed is tried again after it,
     /// milliseconds.
     bridge_linger_ms: u64 = 5_000;
     /// Sources and destinations of one node.

@@ -372,6 +372,7 @@ impl Output {
                         d.sound(sound);
                     }
                     BridgeJob::Close => d.u64(2),
+                    BridgeJob::KeyFrame => d.u64(3),
                 }
             }
             Output::Log(line) => {

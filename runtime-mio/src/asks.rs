@@ -1,14 +1,15 @@
 //! Work outside the loop. Host names are looked up and files are read on one small thread, because both block. Passwords are
 //! verified on one thread of their own, which a flood of wrong ones can fill and nothing else. Sound is converted on as
-//! many threads as there are cores to spare, because it would hold up everything else.
+//! many threads as there are cores to spare, because it would hold up everything else; each bridge of pictures has a thread of
+//! its own, because it would hold up sound.
 
 use crate::control::RemoteControl;
 use audio_bridge::Workshop;
 use bytes::Bytes;
 use proto_core::auth::password::Check;
-use proto_core::bridge::{BridgeJob, BridgeWork, Bridged};
+use proto_core::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged};
 use proto_core::io::{Answer, AskId, Input, Work};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -49,6 +50,8 @@ pub(crate) struct Asks {
     checker: Option<SyncSender<(AskId, Check)>>,
     /// Made with the first bridge.
     workshops: Vec<SyncSender<(AskId, BridgeWork)>>,
+    /// Bridges of pictures: a thread ends with its bridge.
+    pictures: BTreeMap<BridgeId, SyncSender<(AskId, BridgeWork)>>,
     answers: Receiver<(AskId, Answer)>,
     answered: Sender<(AskId, Answer)>,
 }
@@ -56,7 +59,15 @@ pub(crate) struct Asks {
 impl Asks {
     pub(crate) fn new(control: RemoteControl) -> Asks {
         let (answered, answers) = channel();
-        Asks { control, worker: None, checker: None, workshops: Vec::new(), answers, answered }
+        Asks {
+            control,
+            worker: None,
+            checker: None,
+            workshops: Vec::new(),
+            pictures: BTreeMap::new(),
+            answers,
+            answered,
+        }
     }
 
     /// Starts work on a question, or answers it into `reports` where that needs no waiting.
@@ -145,6 +156,28 @@ impl Asks {
 
     /// Hands work to the thread of its bridge: one bridge stays on one thread, which keeps the order.
     fn convert(&mut self, ask: AskId, work: BridgeWork) -> Result<(), String> {
+        let of_pictures = matches!(work.job, BridgeJob::Open { to, .. } if to.is_video());
+        if of_pictures && !self.pictures.contains_key(&work.bridge) {
+            let (works, queue) = sync_channel(MOST_WORKS);
+            let (answered, control) = (self.answered.clone(), self.control.clone());
+            let mut shop = video_bridge::Workshop::default();
+            thread::Builder::new()
+                .name(format!("pictures-{}", work.bridge.0))
+                .spawn(move || convert_all(&queue, &answered, &control, |work| shop.work(work)))
+                .map_err(|e| format!("no thread for a picture bridge could be started: {e}"))?;
+            self.pictures.insert(work.bridge, works);
+        }
+        if let Some(thread) = self.pictures.get(&work.bridge) {
+            let (bridge, ends) = (work.bridge, matches!(work.job, BridgeJob::Close));
+            let sent = thread.try_send((ask, work)).map_err(|e| match e {
+                TrySendError::Full(_) => format!("{MOST_WORKS} pieces of pictures are waiting already"),
+                TrySendError::Disconnected(_) => "the thread of the picture bridge has ended".into(),
+            });
+            if ends {
+                self.pictures.remove(&bridge);
+            }
+            return sent;
+        }
         if self.workshops.is_empty() {
             let cores = thread::available_parallelism().map_or(1, usize::from);
             for n in 0..cores.saturating_sub(1).clamp(1, MOST_WORKERS) {
@@ -152,7 +185,10 @@ impl Asks {
                 let (answered, control) = (self.answered.clone(), self.control.clone());
                 thread::Builder::new()
                     .name(format!("bridges-{n}"))
-                    .spawn(move || convert_all(&queue, &answered, &control))
+                    .spawn(move || {
+                        let mut shop = Workshop::default();
+                        convert_all(&queue, &answered, &control, |work| shop.work(work));
+                    })
                     .map_err(|e| format!("no thread for sound bridges could be started: {e}"))?;
                 self.workshops.push(works);
             }
@@ -215,11 +251,11 @@ fn convert_all(
     works: &Receiver<(AskId, BridgeWork)>,
     answered: &Sender<(AskId, Answer)>,
     control: &RemoteControl,
+    mut convert: impl FnMut(BridgeWork) -> Bridged,
 ) {
-    let mut workshop = Workshop::default();
     for (ask, work) in works {
         let silent = matches!(work.job, BridgeJob::Close);
-        let done = workshop.work(work);
+        let done = convert(work);
         if answered.send((ask, Answer::Bridged(done))).is_err() {
             return;
         }

@@ -131,16 +131,3 @@ fn the_watch_page_plays_by_itself() {
         if text.contains("opus, made of aac") { Ok(text) } else { Err(text) }
     });
 }
-
-#[test]
-fn a_stream_with_b_frames_is_recognised_and_said() {
-    let _turn = turn();
-    let cluster = Cluster::start();
-    let stream = "live/b-frames";
-    let from = cluster.origin.log.mark();
-    let clip = Clip { b_frames: 2, ..Clip::default() };
-    let mut publisher = Ffmpeg::publish(&cluster.publish_at(stream).rtmp, clip);
-    publisher.wait_more_frames(50, LONG);
-    cluster.origin.wait_log(from, LONG, &["b-frames"]);
-    assert!(publisher.runs(), "it is served all the same");
-}

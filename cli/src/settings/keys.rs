@@ -230,6 +230,12 @@ const KEYS: &[(&str, &str, &str)] = &[
         "true or false",
     ),
     (
+        "bridge.video",
+        "Code H.264 anew for viewers by WebRTC where it has B-frames that other pictures refer to, which they would see \
+         damaged. It costs a good part of a core a stream. How many at once: limits.video_bridges.",
+        "true or false",
+    ),
+    (
         "advertise.public",
         "The address that publishers and viewers are told. auto: the bound address, else the host's first.",
         ADDRESS,

@@ -54,8 +54,12 @@ pub enum HubEvent {
 /// A fact about a stream that explains what viewers see or hear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
-    /// Pictures are shown out of coding order.
+    /// Pictures are shown out of coding order; those that are late can be left out.
     BFrames,
+    /// Pictures are shown out of coding order, and others refer to those that are late.
+    ReferencedBFrames,
+    /// The pictures are not coded anew for those who would need it.
+    PicturesNotBridged,
     /// The sound is not converted for those who would need it.
     NotBridged,
 }
@@ -63,13 +67,17 @@ pub enum Notice {
 impl Notice {
     /// The notice with a code.
     pub fn from_code(code: &str) -> Option<Notice> {
-        [Notice::BFrames, Notice::NotBridged].into_iter().find(|n| n.code() == code)
+        const ALL: [Notice; 4] =
+            [Notice::BFrames, Notice::ReferencedBFrames, Notice::PicturesNotBridged, Notice::NotBridged];
+        ALL.into_iter().find(|n| n.code() == code)
     }
 
     /// A fixed word for counters, APIs and tests.
     pub const fn code(self) -> &'static str {
         match self {
             Notice::BFrames => "b_frames",
+            Notice::ReferencedBFrames => "b_frames_referenced",
+            Notice::PicturesNotBridged => "pictures_not_bridged",
             Notice::NotBridged => "sound_not_bridged",
         }
     }
@@ -78,8 +86,19 @@ impl Notice {
     pub const fn text(self) -> &'static str {
         match self {
             Notice::BFrames => {
-                "the stream has B-frames: WebRTC viewers may see the picture jump; publish without them: -bf 0 \
+                "the stream has B-frames, which WebRTC does not know: WebRTC viewers get it without them, undamaged but with \
+                 fewer pictures a second; publish without them: -bf 0 (ffmpeg), bframes=0 (x264), in OBS set 'Max B-frames' \
+                 to 0"
+            }
+            Notice::ReferencedBFrames => {
+                "the stream has B-frames that other pictures refer to, which WebRTC does not know: for WebRTC viewers the \
+                 pictures are coded anew where bridge.video allows it, later and less sharp; publish without B-frames: -bf 0 \
                  (ffmpeg), bframes=0 (x264), in OBS set 'Max B-frames' to 0"
+            }
+            Notice::PicturesNotBridged => {
+                "WebRTC viewers get no picture: the stream has B-frames that other pictures refer to, and they are not coded \
+                 anew here (bridge.video is off, limits.video_bridges is reached, or they cannot be: the node's log says \
+                 which); publish without B-frames: -bf 0 (ffmpeg), bframes=0 (x264), in OBS set 'Max B-frames' to 0"
             }
             Notice::NotBridged => {
                 "the sound is not converted here (bridge.audio is off, limits.bridges is reached, or the codec cannot be \

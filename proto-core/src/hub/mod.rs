@@ -32,6 +32,7 @@ use crate::ids::Epoch;
 use crate::limits::Limits;
 use crate::media::frame::{FrameKind, Ingest, NewFrame};
 use crate::media::key::StreamKey;
+use crate::media::picture_order::Reordering;
 use crate::media::track::{Codec, CodecConfig, CodecParams, TrackId};
 use crate::simulation::{Bug, Site};
 use crate::time::{Deadline, Time, Timers};
@@ -355,16 +356,27 @@ impl Hub {
         }
     }
 
-    /// Takes a packet of sound that a bridge made for the track that it derived (see [`TrackId::derived`]). `pts` is on
-    /// the stream's own clock. What is not later than the packet before, or was made of sound that is over, is dropped
+    /// A bridge ended: newcomers are not given the last of what it made.
+    pub fn derived_is_over(&mut self, stream: StreamId, track: TrackId) {
+        if let Some(s) = self.streams.get_mut(&stream) {
+            s.derived_is_over(track);
+        }
+    }
+
+    /// Takes a packet of sound or a picture that a bridge made for the track that it derived (see [`TrackId::derived`]). `pts` is on
+    /// the stream's own clock. What is not later than the packet before, or was made of what is over, is dropped
     /// and counted.
     pub fn derived(&mut self, stream: StreamId, track: TrackId, pts: i64, payload: Bytes, now: Time) {
         let Some(s) = self.streams.get_mut(&stream) else {
             self.stray += 1;
             return;
         };
-        if s.derived(track, pts, payload).frame {
-            self.came(stream, FrameKind::Audio, now);
+        let taken = s.derived(track, pts, payload, &self.limits);
+        if taken.frame {
+            if let Err(broken) = s.within_limits(&self.limits) {
+                return self.end_broken(stream, broken, now);
+            }
+            self.came(stream, taken.kind, now);
         }
     }
 
@@ -440,8 +452,15 @@ impl Hub {
         Ok(id)
     }
 
-    /// Adds a subscriber that feeds a bridge: it gets the sound of this codec, and nothing that bridges made. It counts
-    /// neither as a viewer nor for the limit.
+    /// Takes back a note that no longer holds.
+    pub fn take_back(&mut self, stream: StreamId, notice: Notice) {
+        if let Some(s) = self.streams.get_mut(&stream) {
+            s.notices.retain(|n| *n != notice);
+        }
+    }
+
+    /// Adds a subscriber that feeds a bridge: it gets the sound or the pictures of this codec, and nothing that bridges
+    /// made. It counts neither as a viewer nor for the limit.
     ///
     /// # Errors
     /// `not_found` if there is no such stream.
@@ -451,7 +470,7 @@ impl Hub {
         codec: Codec,
         now: Time,
     ) -> Result<SubscriberId, Reason> {
-        self.admit(stream, CodecSet::NONE.with(codec), true, now)
+        self.admit(stream, CodecSet::NONE.with(codec).with_reordered(), true, now)
     }
 
     fn admit(
@@ -672,6 +691,11 @@ impl Hub {
         let Some(s) = self.streams.get(&stream) else { return Vec::new() };
         let announced = s.tracks.iter().filter(|t| t.active && t.derived.is_none());
         announced.filter_map(|t| Some((t.id, t.config.clone()?))).collect()
+    }
+
+    /// In which order the pictures of a stream's track are shown, as far as was seen.
+    pub fn reordering(&self, stream: StreamId, track: TrackId) -> Reordering {
+        self.streams.get(&stream).map_or(Reordering::None, |s| s.reordering_of(track))
     }
 
     /// The sets of codecs that the subscribers of a stream take.

@@ -4,6 +4,7 @@
 use crate::limits::Limits;
 use crate::media::frame::{Frame, Renderings};
 use crate::media::key::StreamKey;
+use crate::media::picture_order::Reordering;
 use crate::media::track::CodecConfig;
 use crate::simulation::{Bug, Site};
 use std::collections::VecDeque;
@@ -19,6 +20,8 @@ pub(super) struct Entry {
     pub(super) slot: usize,
     /// How many frames of the track came before.
     pub(super) nth: u64,
+    /// Whether it is a picture that is shown before one that was coded earlier, and whether others refer to it.
+    pub(super) late: Reordering,
     /// The stream's clock when the frame came: the highest dts so far.
     pub(super) edge: i64,
     /// Bytes of all frames that came before.
@@ -67,18 +70,18 @@ impl Ring {
     }
 
     /// Appends a frame and lets go of the oldest ones beyond the limits. `extra` are bytes that came with it (a new
-    /// configuration). A frame larger than the whole ring would be its only entry; the stream refuses such frames.
+    /// configuration). `(slot, nth, late)` are as in [`Entry`]. A frame larger than the whole ring would be its only entry; the stream refuses such frames.
     pub(super) fn push(
         &mut self,
         frame: Frame,
         config: Option<Arc<CodecConfig>>,
-        slot: usize,
-        nth: u64,
+        (slot, nth, late): (usize, u64, Reordering),
         edge: i64,
         extra: u64,
     ) {
         let weight = frame.len() as u64 + extra;
-        let entry = Entry { frame: Arc::new(frame), config, slot, nth, edge, before: self.total, weight };
+        let entry =
+            Entry { frame: Arc::new(frame), config, slot, nth, late, edge, before: self.total, weight };
         self.held += weight;
         self.total += weight;
         self.edge = edge;

@@ -11,10 +11,11 @@ use crate::guard::must;
 use crate::ids::Epoch;
 use crate::limits::Limits;
 use crate::media::frame::{Frame, FrameKind, Ingest, NewFrame, Renderings, Rotation};
-use crate::media::h264::BFrameWatch;
 use crate::media::key::StreamKey;
+use crate::media::picture_order::{OrderWatch, Reordering};
 use crate::media::track::{Codec, CodecConfig, CodecParams, CodecSet, Origin, TrackId};
 use crate::time::Time;
+use crate::wire::h264::{NalType, length_prefixed};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub(super) struct Track {
     input: Count,
     /// Deltas are dropped until a key frame comes: their references are not there.
     needs_key: bool,
+    /// In which order its pictures are shown.
+    order: OrderWatch,
     /// The track and the codec that a bridge of this node made it of.
     pub(super) derived: Option<(TrackId, Codec)>,
 }
@@ -50,10 +53,26 @@ impl Track {
         self.config.as_ref().map(|c| c.params.codec())
     }
 
-    /// Whether a subscriber wants the track while it is coded so. What was derived is for those who cannot play what it
-    /// was made of.
+    /// Whether a subscriber can decode the track while it is coded so, and is not given a better one. What was derived is for
+    /// those who cannot play what it was made of.
+    pub(super) fn coded_for(&self, codec: Codec, accepts: CodecSet) -> bool {
+        accepts.has(codec)
+            && match self.derived {
+                None => true,
+                // Pictures that are made of the same codec are for those who show pictures as they come, while they are made.
+                Some((_, of)) if of == codec => self.active && !accepts.has_reordered(),
+                Some((_, of)) => !accepts.has(of),
+            }
+    }
+
+    /// Whether a subscriber wants the track while it is coded so: it can decode it, and would see it undamaged.
     pub(super) fn wanted(&self, codec: Codec, accepts: CodecSet) -> bool {
-        accepts.has(codec) && self.derived.is_none_or(|(_, of)| !accepts.has(of))
+        let damaged = self.derived.is_none() && self.reordering() == Reordering::Referenced;
+        self.coded_for(codec, accepts) && (accepts.has_reordered() || !damaged)
+    }
+
+    pub(super) fn reordering(&self) -> Reordering {
+        self.order.found()
     }
 
     pub(super) fn is_video(&self) -> bool {
@@ -115,7 +134,6 @@ pub(super) struct Stream {
     pub(super) notices: Vec<Notice>,
     pub(super) not_delivered: Drops,
     clock: StreamClock,
-    watch: BFrameWatch,
     offered: u64,
     dropped: Drops,
     corrected: Drops,
@@ -138,7 +156,6 @@ impl Stream {
             notices: Vec::new(),
             not_delivered: Drops::new(),
             clock: StreamClock::default(),
-            watch: BFrameWatch::default(),
             offered: 0,
             dropped: Drops::new(),
             corrected: Drops::new(),
@@ -157,8 +174,8 @@ impl Stream {
             t.active = false;
             t.needs_key = true;
             t.clock.forget_source();
+            t.order.forget();
         }
-        self.watch = BFrameWatch::default();
         self.notices.clear();
         self.key_requests.pending = false;
     }
@@ -220,6 +237,7 @@ impl Stream {
             output: Count::default(),
             input: Count::default(),
             needs_key: true,
+            order: OrderWatch::default(),
             derived: None,
         });
         Some(self.tracks.len() - 1)
@@ -237,8 +255,13 @@ impl Stream {
             *self.corrected.entry("config_too_large").or_default() += 1;
             return;
         }
+        let changed = track.config.as_ref().is_none_or(|c| c.params != params);
+        // Another source may announce what the one before did.
+        if changed || !track.active {
+            track.order.configure(&params);
+        }
         track.active = true;
-        if track.config.as_ref().is_none_or(|c| c.params != params) {
+        if changed {
             let version = track.config.as_ref().map_or(0, |c| c.version).saturating_add(1);
             track.config = Some(Arc::new(CodecConfig { version, params, origin: Origin::Ingest }));
             track.needs_key = true;
@@ -262,8 +285,16 @@ impl Stream {
         }
     }
 
-    /// Takes a packet that a bridge made; its time is on the stream's clock already.
-    pub(super) fn derived(&mut self, id: TrackId, pts: i64, payload: Bytes) -> Taken {
+    /// What a bridge made goes on no more.
+    pub(super) fn derived_is_over(&mut self, id: TrackId) {
+        if let Some(track) = self.tracks.iter_mut().find(|t| t.id == id && t.derived.is_some()) {
+            track.active = false;
+            track.needs_key = true;
+        }
+    }
+
+    /// Takes a packet or picture that a bridge made; its time is on the stream's clock already.
+    pub(super) fn derived(&mut self, id: TrackId, pts: i64, payload: Bytes, limits: &Limits) -> Taken {
         self.offered += 1;
         let Some(slot) = self.tracks.iter().position(|t| t.id == id) else {
             return self.refuse("no_config", false);
@@ -273,7 +304,8 @@ impl Stream {
         let goes_on = source.is_some_and(|(from, of)| {
             let is = |t: &&Track| t.id == from && t.active;
             let source = self.tracks.iter().find(is).and_then(|t| t.config.as_ref());
-            source.is_some_and(|c| c.params.codec() == of)
+            let same = source.is_some_and(|c| c.params.codec() == of);
+            same && (!of.is_video() || self.reordering_of(from) == Reordering::Referenced)
         });
         let Some(track) = self.tracks.get_mut(slot) else { return self.refuse("no_config", false) };
         let config = track.config.clone().filter(|_| goes_on);
@@ -282,6 +314,25 @@ impl Stream {
         }
         if track.clock.last.is_some_and(|last| pts <= last) {
             return self.refuse("derived_not_rising", false);
+        }
+        let video = config.as_ref().is_some_and(|c| c.params.codec().is_video());
+        let idr = |nal| NalType::of(nal) == NalType::IDR;
+        let kind = match video {
+            false => FrameKind::Audio,
+            true if length_prefixed(&payload, 4).map_while(Result::ok).any(idr) => FrameKind::Key,
+            true => FrameKind::Delta,
+        };
+        if payload.is_empty() || payload.len() > limits.frame_bytes {
+            track.needs_key |= video;
+            return self.refuse("frame_too_large", video);
+        }
+        match kind {
+            FrameKind::Delta if track.needs_key => return self.refuse("waiting_for_key", true),
+            FrameKind::Key => {
+                track.needs_key = false;
+                track.last_key = Some(self.ring.end());
+            }
+            _ => {}
         }
         track.active = true;
         track.clock.last = Some(pts);
@@ -294,7 +345,7 @@ impl Stream {
             track: id,
             dts: pts,
             pts,
-            kind: FrameKind::Audio,
+            kind,
             discardable: false,
             temporal_layer: 0,
             rotation: Rotation::default(),
@@ -308,8 +359,12 @@ impl Stream {
             media,
             renderings: Renderings::default(),
         };
-        self.ring.push(frame, config, slot, nth, self.clock.edge(), 0);
-        Taken { frame: true, kind: FrameKind::Audio, ..Taken::default() }
+        self.ring.push(frame, config, (slot, nth, Reordering::None), self.clock.edge(), 0);
+        Taken { frame: true, kind, ..Taken::default() }
+    }
+
+    pub(super) fn reordering_of(&self, id: TrackId) -> Reordering {
+        self.tracks.iter().find(|t| t.id == id).map_or(Reordering::None, Track::reordering)
     }
 
     pub(super) fn note(&mut self, notice: Notice) -> Option<Notice> {
@@ -370,11 +425,7 @@ impl Stream {
             track.used.clone_from(&config);
         }
         self.rate.add(media.payload.len(), now);
-        // The other codecs show pictures in the order in which they are coded.
-        let codec = config.as_ref().map(|c| c.params.codec());
-        let b_frames = codec
-            .filter(|c| matches!(c, Codec::H264 | Codec::H265))
-            .is_some_and(|c| self.watch.observe(c, &media).is_some());
+        let seen = track.order.observe(&media);
         let frame = Frame {
             seq: seq.unwrap_or(place),
             epoch: self.epoch,
@@ -382,8 +433,15 @@ impl Stream {
             media,
             renderings: Renderings::default(),
         };
-        self.ring.push(frame, config, slot, nth, self.clock.edge(), extra);
-        let notice = if b_frames { self.note(Notice::BFrames) } else { None };
+        self.ring.push(frame, config, (slot, nth, seen.late), self.clock.edge(), extra);
+        let notice = match seen.news {
+            Some(Reordering::Unreferenced) => self.note(Notice::BFrames),
+            Some(Reordering::Referenced) => {
+                self.notices.retain(|n| *n != Notice::BFrames);
+                self.note(Notice::ReferencedBFrames)
+            }
+            Some(Reordering::None) | None => None,
+        };
         Taken { frame: true, kind, key, notice, ..Taken::default() }
     }
 

@@ -13,6 +13,7 @@ use crate::guard::must;
 use crate::ids::Epoch;
 use crate::limits::Limits;
 use crate::media::frame::FrameKind;
+use crate::media::picture_order::Reordering;
 use crate::media::track::{Codec, CodecConfig, CodecSet, TrackId};
 use crate::simulation::{Bug, Switches};
 use crate::time::Time;
@@ -38,6 +39,10 @@ const LAGGING: &str = "lagging";
 const OVERRUN: &str = "ring_overrun";
 /// The subscriber cannot play it.
 const NOT_WANTED: &str = "not_wanted";
+/// The subscriber shows pictures as they come, and this one is shown before one that it has. No other refers to it.
+const B_FRAME: &str = "b_frame";
+/// As before, but others refer to such pictures: without them there is nothing to show.
+const REFERENCED: &str = "b_frame_referenced";
 /// Sound or data of a newcomer's cached group, older than the squeezed pictures.
 const CACHED: &str = "cached_sound";
 /// A picture of a newcomer's cached group that a newer key frame made useless.
@@ -261,7 +266,8 @@ impl Subscriber {
             if let Err(reason) = self.judge(stream, entry, now, limits) {
                 let kind = entry.frame.media.kind;
                 let bit = 1u64.checked_shl(entry.slot as u32).unwrap_or(0);
-                if matches!(kind, FrameKind::Key | FrameKind::Delta) && reason != NOT_WANTED {
+                let missed = reason != NOT_WANTED && reason != B_FRAME;
+                if matches!(kind, FrameKind::Key | FrameKind::Delta) && missed {
                     // What follows up to the next key frame refers to this one.
                     self.needs_key |= bit;
                     self.skips = reason;
@@ -331,9 +337,10 @@ impl Subscriber {
     /// Whether the frame at the cursor is to be handed over; else the reason to leave it out.
     fn judge(&self, stream: &Stream, entry: &Entry, now: Time, limits: &Limits) -> Result<(), &'static str> {
         let track = stream.tracks.get(entry.slot);
+        let damaged = track.is_some_and(|t| t.derived.is_none() && t.reordering() == Reordering::Referenced);
         let wanted = match &entry.config {
             Some(c) => track.is_some_and(|t| {
-                t.wanted(c.params.codec(), self.accepts) && !(self.bridge && t.derived.is_some())
+                t.coded_for(c.params.codec(), self.accepts) && !(self.bridge && t.derived.is_some())
             }),
             None => self.accepts.has_data(),
         };
@@ -359,6 +366,13 @@ impl Subscriber {
                 Ok(())
             }
             FrameKind::Key | FrameKind::Delta => {
+                match entry.late {
+                    _ if self.accepts.has_reordered() => {}
+                    _ if damaged => return Err(REFERENCED),
+                    Reordering::Referenced => return Err(REFERENCED),
+                    Reordering::Unreferenced => return Err(B_FRAME),
+                    Reordering::None => {}
+                }
                 let newer = stream.tracks.get(entry.slot).and_then(|t| t.last_key) > Some(self.cursor);
                 let missing = self.needs_key & 1u64.checked_shl(entry.slot as u32).unwrap_or(0) != 0;
                 let key = media.kind == FrameKind::Key;
@@ -379,15 +393,14 @@ impl Subscriber {
     }
 
     fn wants_pictures(&self, stream: &Stream) -> bool {
-        stream
-            .tracks
-            .iter()
-            .any(|t| t.is_video() && t.config.as_ref().is_some_and(|c| self.accepts.has(c.params.codec())))
+        stream.tracks.iter().any(|t| {
+            t.is_video() && t.config.as_ref().is_some_and(|c| t.wanted(c.params.codec(), self.accepts))
+        })
     }
 
     pub(super) fn state(&self, stream: &Stream) -> SubscriberState {
         let waits = stream.tracks.iter().enumerate().any(|(slot, t)| {
-            let wanted = t.config.as_ref().is_some_and(|c| self.accepts.has(c.params.codec()));
+            let wanted = t.config.as_ref().is_some_and(|c| t.wanted(c.params.codec(), self.accepts));
             t.is_video() && wanted && self.needs_key & 1u64.checked_shl(slot as u32).unwrap_or(0) != 0
         });
         match (waits, self.skips == LAGGING) {

@@ -1,6 +1,7 @@
 //! The hub's behaviour, by name. Random operations are in `tests/properties.rs`.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod pictures;
 mod properties;
 
 use super::*;
@@ -513,18 +514,6 @@ fn a_browser_gets_no_aac_but_what_a_bridge_makes_of_it_and_others_get_aac_alone(
     let stats = w.hub.stats(w.stream, at(w.now)).unwrap();
     assert_eq!(stats.dropped.get("derived_too_late"), Some(&1));
     assert_eq!(w.hub.verify(), Ok(()));
-}
-
-#[test]
-fn b_frames_are_told_once_and_forgotten_with_their_source() {
-    let mut w = World::video(&Limits::default());
-    for (dts, pts) in [(0, 40), (40, 160), (80, 80), (120, 120), (160, 280), (200, 200)] {
-        w.put(frame(if dts == 0 { FrameKind::Key } else { FrameKind::Delta }, dts, pts, 9));
-    }
-    let told = w.events().into_iter().filter(|e| matches!(e, HubEvent::Notice(..))).count();
-    assert_eq!((told, w.hub.notices(w.stream)), (1, &[Notice::BFrames][..]));
-    w.hub.publish(&key(), epoch(2), SourceId(2), at(0)).unwrap();
-    assert_eq!(w.hub.notices(w.stream), []);
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod h265;
 pub mod key;
 pub mod pattern;
 pub mod payload;
+pub mod picture_order;
 pub mod reception;
 pub mod reorder;
 pub mod rtp_clock;

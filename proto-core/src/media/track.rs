@@ -83,9 +83,10 @@ pub struct CodecSet(u16);
 impl CodecSet {
     /// Nothing.
     pub const NONE: CodecSet = CodecSet(0);
-    /// Every codec, and data.
+    /// Every codec, data, and pictures in any order.
     pub const ALL: CodecSet = CodecSet(u16::MAX);
     const DATA: u16 = 0x8000;
+    const REORDERED: u16 = 0x4000;
 
     const fn bit(codec: Codec) -> u16 {
         1 << codec as u16
@@ -103,6 +104,13 @@ impl CodecSet {
         CodecSet(self.0 | Self::DATA)
     }
 
+    /// These, and pictures that are shown in another order than they are coded in. Who does not take them gets none that
+    /// is late (see [`super::picture_order`]).
+    #[must_use]
+    pub const fn with_reordered(self) -> CodecSet {
+        CodecSet(self.0 | Self::REORDERED)
+    }
+
     /// These, without a codec.
     #[must_use]
     pub const fn without(self, codec: Codec) -> CodecSet {
@@ -112,6 +120,11 @@ impl CodecSet {
     /// Whether a codec is among them.
     pub const fn has(self, codec: Codec) -> bool {
         self.0 & Self::bit(codec) != 0
+    }
+
+    /// Whether pictures may come in another order than they are shown in.
+    pub const fn has_reordered(self) -> bool {
+        self.0 & Self::REORDERED != 0
     }
 
     /// Whether data messages are among them.

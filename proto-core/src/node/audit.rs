@@ -594,7 +594,8 @@ impl Node {
         most(self.pulls.len(), limits.streams, "pulls", "streams")?;
         most(self.remotes.len(), limits.remotes, "sources and destinations", "remotes")?;
         most(self.proxy.len(), limits.proxy_sessions, "proxied websockets", "proxy_sessions")?;
-        most(self.bridges.working(), limits.bridges, "sound bridges", "bridges")?;
+        most(self.bridges.working(false), limits.bridges, "sound bridges", "bridges")?;
+        most(self.bridges.working(true), limits.video_bridges, "picture bridges", "video_bridges")?;
         most(self.member.counts().1, limits.cluster_waiting, "open questions", "cluster_waiting")?;
         if let Some(manager) = &self.manager {
             most(manager.waiting(), limits.cluster_waiting, "waiting questions", "cluster_waiting")?;

@@ -1,4 +1,4 @@
-//! Sound bridges: tracks that this node derives for viewers who cannot play what the publisher sent.
+//! Bridges of sound and pictures: tracks that this node derives for viewers who cannot play what the publisher sent.
 //!
 //! A bridge is a subscriber of the source's track and a source of the derived one. It begins with the first viewer that
 //! needs it and is shared by all; it ends some time after the last. The codecs run outside the core: packets leave as
@@ -67,9 +67,15 @@ impl Bridges {
         self.by_subscriber.len()
     }
 
-    /// How many bridges there are that work.
-    pub(super) fn working(&self) -> usize {
-        self.by_subscriber.len()
+    /// How many bridges of pictures, or of sound, there are that work.
+    pub(super) fn working(&self, video: bool) -> usize {
+        let works = |b: &&Bridge| b.subscriber.is_some() && b.wish.2.is_video() == video;
+        self.by_id.values().filter(works).count()
+    }
+
+    /// How many bridges of pictures, or of sound, there are.
+    fn count(&self, video: bool) -> usize {
+        self.by_id.values().filter(|b| b.wish.2.is_video() == video).count()
     }
 
     /// What the bridges of a stream make, of what, and whether they work.
@@ -116,6 +122,20 @@ impl Node {
     /// made of.
     pub(super) fn tracks_for(&self, stream: StreamId, accepts: CodecSet) -> Vec<(TrackId, Arc<CodecConfig>)> {
         let mut tracks = self.hub.tracks(stream);
+        for (id, config) in &mut tracks {
+            let Some(wish @ (_, _, to)) = self.picture_wish(stream, *id, accepts) else { continue };
+            if self.may_bridge(wish) {
+                let params = CodecParams::H264 {
+                    sps: vec![],
+                    pps: vec![],
+                    size: config.params.size(),
+                    reorders: false,
+                };
+                *config = Arc::new(CodecConfig { version: 1, params, origin: Origin::Derived { from: *id } });
+                *id = id.derived(to);
+            }
+        }
+        self.leave_out_damaged(stream, accepts, &mut tracks);
         let heard = tracks.iter().any(|(_, c)| {
             let codec = c.params.codec();
             !codec.is_video() && accepts.has(codec)
@@ -142,10 +162,22 @@ impl Node {
     }
 
     /// Whether a bridge works, or could.
-    fn may_bridge(&self, wish: Wish) -> bool {
+    pub(super) fn may_bridge(&self, wish: Wish) -> bool {
         match self.bridges.by_wish.get(&wish).and_then(|id| self.bridges.by_id.get(id)) {
             Some(bridge) => bridge.subscriber.is_some(),
-            None => self.config.bridge.audio && self.bridges.by_id.len() < self.limits.bridges,
+            None => {
+                let (on, most, _) = self.bridge_rules(wish.2);
+                on && self.bridges.count(wish.2.is_video()) < most
+            }
+        }
+    }
+
+    /// Whether bridges that make a codec are wanted, how many there may be, and what is said where there is none.
+    fn bridge_rules(&self, to: Codec) -> (bool, usize, Notice) {
+        if to.is_video() {
+            (self.config.bridge.video, self.limits.video_bridges, Notice::PicturesNotBridged)
+        } else {
+            (self.config.bridge.audio, self.limits.bridges, Notice::NotBridged)
         }
     }
 
@@ -159,12 +191,13 @@ impl Node {
 
     fn wishes(&self, stream: StreamId, accepts: CodecSet) -> Vec<Wish> {
         let tracks = self.hub.tracks(stream);
+        let pictures = tracks.iter().find_map(|(id, _)| self.picture_wish(stream, *id, accepts));
         let sounds = || tracks.iter().map(|(id, c)| (*id, c.params.codec())).filter(|(_, c)| !c.is_video());
         if sounds().any(|(_, codec)| accepts.has(codec)) {
-            return Vec::new();
+            return pictures.into_iter().collect();
         }
         let first = sounds().find_map(|(id, codec)| Some((stream, id, made_for(codec, accepts)?)));
-        first.into_iter().collect()
+        pictures.into_iter().chain(first).collect()
     }
 
     /// Looks at the bridges of the streams that changed. Answers whether there were any.
@@ -205,20 +238,21 @@ impl Node {
         };
         let source = config.params.codec();
         let name = self.stream_name(stream);
-        if !self.config.bridge.audio {
-            return self.hub.note(stream, Notice::NotBridged);
+        let (on, most, notice) = self.bridge_rules(to);
+        if !on {
+            return self.hub.note(stream, notice);
         }
-        if self.bridges.by_id.len() >= self.limits.bridges {
+        if self.bridges.count(to.is_video()) >= most {
             self.counters.drop("bridge", "too_many_bridges", 1);
+            let (kind, key) = if to.is_video() { ("picture", "video_bridges") } else { ("sound", "bridges") };
             let text = format!(
-                "no {} is made of the {}: this node runs {} sound bridges, its limit (limits.bridges); raise it or add \
+                "no {} is made of the {}: this node runs {most} {kind} bridges, its limit (limits.{key}); raise it or add \
                  a node",
                 to.name(),
                 source.name(),
-                self.limits.bridges
             );
             self.log_stream(Level::Warn, name, "too_many_bridges", text);
-            return self.hub.note(stream, Notice::NotBridged);
+            return self.hub.note(stream, notice);
         }
         let Ok(subscriber) = self.hub.subscribe_bridge(stream, source, self.now) else { return };
         self.bridges.next += 1;
@@ -228,7 +262,13 @@ impl Node {
         self.bridges.by_wish.insert(wish, id);
         self.bridges.by_subscriber.insert(subscriber, id);
         self.bridges.touch(stream);
-        let text = format!("{} is made of the {} for viewers who need it", to.name(), source.name());
+        self.hub.take_back(stream, notice);
+        let text = match to.is_video() {
+            true => {
+                format!("{} without B-frames is made of the {} for WebRTC viewers", to.name(), source.name())
+            }
+            false => format!("{} is made of the {} for viewers who need it", to.name(), source.name()),
+        };
         self.log_stream(Level::Info, name, "bridge", text);
     }
 
@@ -240,6 +280,33 @@ impl Node {
         }
         self.bridges.asks.insert(ask, id);
         self.out.push_back(Output::Ask { ask, work: Work::Bridge(BridgeWork { bridge: id, job }) });
+    }
+
+    /// Viewers of a stream need a key frame: those of what a bridge makes get one from there.
+    pub(super) fn bridge_key_frames(&mut self, stream: StreamId) {
+        let makes = |b: &&Bridge| b.wish.0 == stream && b.wish.2.is_video() && b.subscriber.is_some();
+        let ids: Vec<BridgeId> = self.bridges.by_wish.values().copied().collect();
+        for id in ids {
+            if self.bridges.by_id.get(&id).as_ref().is_some_and(makes) {
+                self.ask_bridge(id, BridgeJob::KeyFrame);
+            }
+        }
+    }
+
+    /// A bridge leaves out what it is given because it does not keep up.
+    pub(super) fn bridge_is_slow(&mut self, subscriber: SubscriberId) {
+        let Some(bridge) = self.bridges.of_subscriber(subscriber).and_then(|id| self.bridges.by_id.get(&id))
+        else {
+            return;
+        };
+        let text = format!(
+            "{} is not made as fast as the {} comes: whole groups of pictures are left out; this machine is too slow or too \
+             busy for it (limits.video_bridges), or publish without B-frames (-bf 0)",
+            bridge.wish.2.name(),
+            bridge.source.name()
+        );
+        let name = self.stream_name(bridge.wish.0);
+        self.log_stream(Level::Warn, name, "bridge_slow", text);
     }
 
     /// Has a bridge convert what its stream has for it.
@@ -284,7 +351,8 @@ impl Node {
         let ((stream, from, to), subscriber) = (bridge.wish, bridge.subscriber);
         let Some(subscriber) = subscriber else { return };
         self.hub.progress(subscriber, 1, self.now);
-        self.counters.drop("sound", "undecodable", done.undecodable);
+        let what = if to.is_video() { "picture" } else { "sound" };
+        self.counters.drop(what, "undecodable", done.undecodable);
         if let Some(params) = done.made.as_ref().and_then(|m| m.params(to)) {
             self.hub.derive(stream, from, params);
         }
@@ -301,18 +369,20 @@ impl Node {
     /// it is not tried again with every viewer.
     fn bridge_failed(&mut self, id: BridgeId, why: &str) {
         let Some(bridge) = self.bridges.by_id.get_mut(&id) else { return };
-        let ((stream, _, to), source) = (bridge.wish, bridge.source);
+        let ((stream, track, to), source) = (bridge.wish, bridge.source);
         if let Some(subscriber) = bridge.subscriber.take() {
             self.bridges.by_subscriber.remove(&subscriber);
             self.hub.unsubscribe(subscriber);
         }
+        self.hub.derived_is_over(stream, track.derived(to));
         bridge.lingers = true;
         let at = self.now + Duration::from_millis(self.limits.bridge_linger_ms);
         self.timers.set(Alarm::Bridge(id), Deadline::new(at, "a bridge that failed is tried again"));
         let name = self.stream_name(stream);
         let text = format!("no {} can be made of the {}: {why}", to.name(), source.name());
         self.log_stream(Level::Warn, name, "bridge_failed", text);
-        self.hub.note(stream, Notice::NotBridged);
+        let (.., notice) = self.bridge_rules(to);
+        self.hub.note(stream, notice);
     }
 
     /// A bridge's cursor was let go.
@@ -348,6 +418,8 @@ impl Node {
             self.bridges.by_subscriber.remove(&subscriber);
             self.hub.unsubscribe(subscriber);
         }
+        let (stream, track, to) = bridge.wish;
+        self.hub.derived_is_over(stream, track.derived(to));
         self.next_ask += 1;
         let ask = AskId(self.next_ask);
         let work = Work::Bridge(BridgeWork { bridge: id, job: BridgeJob::Close });

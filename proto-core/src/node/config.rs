@@ -356,11 +356,13 @@ impl Default for ManagerConfig {
 pub struct BridgeConfig {
     /// Convert AAC to Opus and Opus to AAC where a viewer needs it.
     pub audio: bool,
+    /// Code H.264 without B-frames where viewers need it.
+    pub video: bool,
 }
 
 impl Default for BridgeConfig {
     fn default() -> Self {
-        BridgeConfig { audio: true }
+        BridgeConfig { audio: true, video: true }
     }
 }
 

@@ -27,6 +27,7 @@ mod memory;
 mod metrics;
 mod operators;
 mod orders;
+mod pictures;
 mod playing;
 mod proxy;
 mod publishing;

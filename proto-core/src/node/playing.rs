@@ -222,6 +222,7 @@ impl Node {
     }
 
     fn start_whep(&mut self, session: SessionId, stream: StreamId) -> Result<(), Reason> {
+        self.playable(stream, rtc::codecs::CARRIED)?;
         let Some(waiting) = self.whep_waiting.remove(&session) else {
             return Err(Reason::local("no_carrier", "the viewer's offer is gone"));
         };
@@ -249,6 +250,7 @@ impl Node {
         let known = self.hub.notices(stream).iter().map(|n| n.text().to_owned());
         let notices = known.chain(playing.no_sound).collect();
         let sound = tracks.iter().find_map(|(_, c)| match c.origin {
+            Origin::Derived { .. } if c.params.codec().is_video() => None,
             Origin::Derived { from } => {
                 let (_, of) = self.hub.tracks(stream).into_iter().find(|(id, _)| *id == from)?;
                 Some(format!("{}, made of {}", c.params.codec().name(), of.params.codec().name()))

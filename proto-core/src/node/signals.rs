@@ -569,6 +569,7 @@ impl Node {
         };
         let (from, asked) = (signal.remote.ip(), signal.asked);
         let candidates = self.advertised.candidates(asked, self.config.webrtc.port);
+        self.playable(stream, rtc::codecs::CARRIED)?;
         let tracks = self.tracks_for(stream, rtc::codecs::CARRIED);
         let playing = self.rtc.offer(from, &candidates, &tracks, channel, self.now)?;
         self.expect_viewer(stream, playing.takes);

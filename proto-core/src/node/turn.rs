@@ -343,7 +343,10 @@ impl Node {
                 Some(bridge) => self.pump_bridge(bridge),
                 None => self.pump(subscriber),
             },
-            HubEvent::KeyFrameWanted { source, .. } => self.key_frame_wanted(source),
+            HubEvent::KeyFrameWanted { stream, source } => {
+                self.bridge_key_frames(stream);
+                self.key_frame_wanted(source);
+            }
             HubEvent::Evict(subscriber, reason) => {
                 if let Some(session) = self.sessions.of_subscriber(subscriber) {
                     self.end_session(session, &reason);
@@ -354,6 +357,8 @@ impl Node {
             HubEvent::Slow(subscriber, reason) => {
                 if let Some(session) = self.sessions.of_subscriber(subscriber) {
                     self.log_session(Level::Warn, session, reason.code, reason.to_string());
+                } else {
+                    self.bridge_is_slow(subscriber);
                 }
             }
             HubEvent::SourceDisplaced { source, reason, .. } => self.source_displaced(source, &reason),
@@ -389,6 +394,8 @@ impl Node {
                 self.stream_ended(&key, stats.epoch);
             }
             HubEvent::Notice(stream, notice) => {
+                // Whoever watches may need other tracks from now on.
+                self.bridges.touch(stream);
                 let key = self.stream_name(stream);
                 // Its origin warns once for all nodes.
                 let ours = self.hub.key(stream).is_some_and(|k| self.is_ours(k));

@@ -150,8 +150,8 @@ impl Egress {
             }
             return false;
         }
-        // The first track of a kind is the one that plays; but sound goes over from what a bridge made to what the
-        // publisher sends, and back, when another publisher brings another codec.
+        // The first track of a kind is the one that plays; but a session goes over from what a bridge made to what the
+        // publisher sends, and back, when another publisher brings another codec or order of pictures.
         let derived = |c: &Arc<CodecConfig>| matches!(c.origin, Origin::Derived { .. });
         if sender.config.as_ref().is_some_and(|c| derived(c) != derived(&config)) {
             sender.track = Some(track);

@@ -1,14 +1,15 @@
-//! What stands in an H.264 sequence parameter set (ITU-T H.264, 7.3.2.1.1 and annex E) and at the start of a slice
-//! header (7.3.3), as far as this server asks.
+//! What stands in an H.264 sequence parameter set (ITU-T H.264, 7.3.2.1.1 and annex E), as far as this server asks.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::h264::NalType;
-use h264_reader::nal::sps::{PicOrderCntType, SeqParameterSet};
-use h264_reader::rbsp::{BitRead, BitReader, ByteReader};
+use h264_reader::nal::sps::{ChromaFormat, FrameMbsFlags, PicOrderCntType, SeqParameterSet};
+use h264_reader::rbsp::{BitReader, ByteReader};
 
 /// What a sequence parameter set says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpsInfo {
+    /// `seq_parameter_set_id`.
+    pub id: u8,
     /// Width in pixels after cropping.
     pub width: u32,
     /// Height in pixels after cropping.
@@ -22,15 +23,29 @@ pub struct SpsInfo {
     /// `max_num_reorder_frames` (E.2.1): pictures that may stand before another in coding order and after it in
     /// the order of showing. `None` if the set does not say.
     pub max_num_reorder_frames: Option<u32>,
+    /// `log2_max_frame_num`: bits of a slice's `frame_num`.
+    pub frame_num_bits: u8,
+    /// `log2_max_pic_order_cnt_lsb`: bits of a slice's `pic_order_cnt_lsb`; 0 where slices have none.
+    pub order_bits: u8,
+    /// `frame_mbs_only_flag`: no picture is interlaced.
+    pub frames_only: bool,
+    /// `separate_colour_plane_flag`.
+    pub separate_planes: bool,
+    /// Colour at half the size both ways (4:2:0), eight bits a sample: what WebRTC decoders and encoders know.
+    pub plain_colour: bool,
 }
 
 impl SpsInfo {
     /// Whether the set announces that pictures are shown out of coding order. `false` also where it says nothing:
     /// many encoders leave the bound out and never reorder.
     pub fn announces_reordering(&self) -> bool {
+        self.may_reorder() && self.max_num_reorder_frames.is_some()
+    }
+
+    /// Whether pictures may be shown out of coding order at all.
+    pub fn may_reorder(&self) -> bool {
         // Baseline has no B slices (A.2.1), and order count type 2 leaves no room for another order.
-        let possible = self.profile != 66 && self.pic_order_cnt_type != 2;
-        possible && self.max_num_reorder_frames.is_some_and(|n| n > 0)
+        self.profile != 66 && self.pic_order_cnt_type != 2 && self.max_num_reorder_frames != Some(0)
     }
 }
 
@@ -44,7 +59,9 @@ pub fn inspect(sps_nal: &[u8]) -> Option<SpsInfo> {
     let sps = SeqParameterSet::from_bits(bits).ok()?;
     let (width, height) = sps.pixel_dimensions().ok()?;
     let restrictions = sps.vui_parameters.as_ref().and_then(|v| v.bitstream_restrictions.as_ref());
+    let chroma = &sps.chroma_info;
     Some(SpsInfo {
+        id: sps.id().id(),
         width,
         height,
         profile: sps.profile_idc.into(),
@@ -55,28 +72,18 @@ pub fn inspect(sps_nal: &[u8]) -> Option<SpsInfo> {
             PicOrderCntType::TypeTwo => 2,
         },
         max_num_reorder_frames: restrictions.map(|r| r.max_num_reorder_frames),
+        // Both are 16 at most (7.4.2.1.1); more is refused above.
+        frame_num_bits: sps.log2_max_frame_num().min(16),
+        order_bits: match sps.pic_order_cnt {
+            PicOrderCntType::TypeZero { log2_max_pic_order_cnt_lsb_minus4: n } => n.min(12) + 4,
+            _ => 0,
+        },
+        frames_only: matches!(sps.frame_mbs_flags, FrameMbsFlags::Frames),
+        separate_planes: chroma.separate_colour_plane_flag,
+        plain_colour: matches!(chroma.chroma_format, ChromaFormat::YUV420)
+            && chroma.bit_depth_luma_minus8 == 0
+            && chroma.bit_depth_chroma_minus8 == 0,
     })
-}
-
-/// `slice_type` (table 7-6) of a coded slice with its NAL header, 0 to 9. `None` if the unit is no slice that starts
-/// with a slice header, or is cut short.
-pub fn slice_type(nal: &[u8]) -> Option<u8> {
-    // Types 1, 2 and 5 start with a slice header (7.3.2.8, 7.3.2.9.1).
-    if !matches!(NalType::of(nal), NalType::SLICE | NalType(2) | NalType::IDR) {
-        return None;
-    }
-    // Two Exp-Golomb numbers of at most 63 bits, their emulation prevention included, end within 32 bytes; without
-    // the cut a unit of zeros would be read to its end.
-    let head = nal.get(..32).unwrap_or(nal);
-    let mut bits = BitReader::new(ByteReader::skipping_h264_header(head));
-    bits.read_ue("first_mb_in_slice").ok()?;
-    let kind = bits.read_ue("slice_type").ok()?;
-    u8::try_from(kind).ok().filter(|k| *k <= 9)
-}
-
-/// Whether a NAL unit is a B slice.
-pub fn is_b_slice(nal: &[u8]) -> bool {
-    slice_type(nal).is_some_and(|k| k % 5 == 1)
 }
 
 #[cfg(test)]
@@ -117,22 +124,10 @@ mod tests {
         assert!(!info.announces_reordering());
     }
 
-    #[test]
-    fn slice_types_are_read_through_exp_golomb() {
-        // first_mb 0 is "1"; slice_type 1 (B) is "010", 6 (B, all slices) "00111", 5 (P, all) "00110", 7 (I) "0001000".
-        assert!(is_b_slice(&[0x01, 0b1010_0000]));
-        assert!(is_b_slice(&[0x01, 0b1001_1100]));
-        assert_eq!(slice_type(&[0x41, 0b1001_1000]), Some(5));
-        assert_eq!(slice_type(&[0x65, 0b1000_1000]), Some(7));
-        assert_eq!(slice_type(&[0x41]), None);
-        assert_eq!(slice_type(&[0x67, 0xff]), None);
-    }
-
     proptest! {
         #[test]
         fn garbage_never_panics(mut nal in prop::collection::vec(any::<u8>(), 0..200), flip in any::<(u8, u8)>()) {
             inspect(&nal);
-            slice_type(&nal);
             if let Some(first) = nal.first_mut() { *first = 0x67; }
             inspect(&nal);
             let mut near = HIGH.to_vec();

@@ -8,6 +8,7 @@ pub mod av1;
 pub mod bits;
 pub mod flv;
 pub mod h264;
+pub mod h264_slice;
 pub mod h264_sps;
 pub mod h265;
 pub mod latm;

@@ -38,12 +38,23 @@ pub struct Clip {
     /// In place of the test picture a number, one more each picture, from this on, as `matrix/signal.rs` describes it
     /// (`hw.numbers` in a page reads it).
     pub numbered: Option<u32>,
+    /// More words for x264; of words that contradict each other the last count.
+    pub x264: &'static str,
 }
 
 impl Default for Clip {
     /// 25 pictures a second, a key frame each 4 s, no B-frames, AAC, without end.
     fn default() -> Self {
-        Clip { fps: 25, gop: 100, b_frames: 0, sound: Sound::Aac, heavy: false, seconds: 0, numbered: None }
+        Clip {
+            fps: 25,
+            gop: 100,
+            b_frames: 0,
+            sound: Sound::Aac,
+            heavy: false,
+            seconds: 0,
+            numbered: None,
+            x264: "",
+        }
     }
 }
 
@@ -93,6 +104,7 @@ impl Ffmpeg {
         if clip.b_frames == 0 {
             add("-tune zerolatency");
         }
+        add(clip.x264);
         match clip.sound {
             Sound::None => add("-an"),
             Sound::Aac => add("-c:a aac -b:a 64k"),

@@ -1,18 +1,25 @@
-//! The sound bridges of a world. Frames here are labels in codec wrapping, not sound: by default a bridge moves the label
+//! The bridges of a world. Frames of sound here are labels in codec wrapping, not sound: by default a bridge moves the label
 //! from one wrapping into the other, so that players can check what a bridge made as they check all else.
 
 use super::media::{ASC, MADE_OF_AAC};
 use bytes::{BufMut, Bytes, BytesMut};
 use proto_core::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged, Made, Sound};
 use proto_core::media::track::Codec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long the work of a bridge takes, decoding and encoding included.
 pub(super) const CONVERTS: Duration = Duration::from_millis(2);
 
 /// The bridges of one node.
-pub(super) enum Workshop {
+pub(super) struct Workshop {
+    sound: Sounds,
+    /// Pictures are always converted by the codecs that nodes run with.
+    pictures: video_bridge::Workshop,
+    of_pictures: BTreeSet<BridgeId>,
+}
+
+enum Sounds {
     /// Labels go from one wrapping into the other.
     Labels(BTreeMap<BridgeId, Codec>),
     /// The codecs that nodes run with.
@@ -21,17 +28,23 @@ pub(super) enum Workshop {
 
 impl Workshop {
     pub(super) fn new(real: bool) -> Workshop {
-        if real {
-            Workshop::Real(audio_bridge::Workshop::default())
-        } else {
-            Workshop::Labels(BTreeMap::new())
-        }
+        let sound = match real {
+            true => Sounds::Real(audio_bridge::Workshop::default()),
+            false => Sounds::Labels(BTreeMap::new()),
+        };
+        Workshop { sound, pictures: video_bridge::Workshop::default(), of_pictures: BTreeSet::new() }
     }
 
     pub(super) fn work(&mut self, work: BridgeWork) -> Bridged {
-        let bridges = match self {
-            Workshop::Real(shop) => return shop.work(work),
-            Workshop::Labels(bridges) => bridges,
+        if matches!(work.job, BridgeJob::Open { to: Codec::H264, .. }) {
+            self.of_pictures.insert(work.bridge);
+        }
+        if self.of_pictures.contains(&work.bridge) {
+            return self.pictures.work(work);
+        }
+        let bridges = match &mut self.sound {
+            Sounds::Real(shop) => return shop.work(work),
+            Sounds::Labels(bridges) => bridges,
         };
         let mut done = Bridged::default();
         match work.job {
@@ -44,6 +57,7 @@ impl Workshop {
                 Some(to) => done.sound = sound.into_iter().map(|s| rewrap(*to, s)).collect(),
                 None => done.failed = Some("there is no such bridge".to_owned()),
             },
+            BridgeJob::KeyFrame => done.failed = Some("sound has no key frames".to_owned()),
             BridgeJob::Close => {
                 bridges.remove(&work.bridge);
             }

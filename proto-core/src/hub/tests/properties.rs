@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Frame { kind: FrameKind, step_ms: i64, ahead_ms: i64, bytes: usize },
+    Frame { kind: FrameKind, step_ms: i64, ahead_ms: i64, bytes: usize, free: bool },
     Config { audio: bool, version: u8 },
     Publish { source: u64, epoch: u64 },
     Unpublish,
@@ -33,11 +33,12 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let step = prop_oneof![8 => Just(40i64), 1 => Just(0), 1 => -30..30i64, 1 => -20_000..20_000i64, 1 => any::<i64>()];
     let bytes = prop_oneof![9 => 16..200usize, 1 => 900..1_200usize];
     let op = prop_oneof![
-        30 => (kinds(), step, 0..90i64, bytes).prop_map(|(kind, step_ms, ahead_ms, bytes)| Op::Frame { kind, step_ms, ahead_ms, bytes }),
+        30 => (kinds(), step, 0..90i64, bytes, prop::bool::weighted(0.8))
+            .prop_map(|(kind, step_ms, ahead_ms, bytes, free)| Op::Frame { kind, step_ms, ahead_ms, bytes, free }),
         1 => (any::<bool>(), 0..3u8).prop_map(|(audio, version)| Op::Config { audio, version }),
         1 => (1..4u64, 0..3u64).prop_map(|(source, epoch)| Op::Publish { source, epoch }),
         1 => Just(Op::Unpublish),
-        2 => (0..4u8).prop_map(|accepts| Op::Join { accepts }),
+        2 => (0..5u8).prop_map(|accepts| Op::Join { accepts }),
         1 => (0..8usize).prop_map(Op::Leave),
         10 => (0..8usize, 1..30usize).prop_map(|(v, n)| Op::Pull(v, n)),
         2 => (0..8usize).prop_map(Op::Block),
@@ -73,8 +74,12 @@ struct Seen {
     last_seq: Option<u64>,
     dts: BTreeMap<TrackId, i64>,
     versions: BTreeMap<TrackId, u32>,
-    /// (source, number) of the last picture.
+    /// (source, number) of the last picture that others may refer to.
     picture: Option<(u64, u64)>,
+    /// When the last picture was shown.
+    shown: Option<i64>,
+    /// Whether it takes pictures in any order.
+    any_order: bool,
     /// Frames offered when it joined, and frames that the stream had accepted by then.
     at_join: (u64, u64),
 }
@@ -125,14 +130,16 @@ impl Model {
         self.hub.ingest(stream, SourceId(self.source), item, at(self.now));
     }
 
-    fn frame(&mut self, kind: FrameKind, step_ms: i64, ahead_ms: i64, bytes: usize) {
+    /// `free`: no picture refers to it, if it is one that others need not refer to.
+    fn frame(&mut self, kind: FrameKind, (step_ms, ahead_ms): (i64, i64), bytes: usize, free: bool) {
         let Some(stream) = self.stream else { return };
         let Ingest::Frame(mut f) = frame(kind, 0, 0, 0) else { unreachable!() };
         let clock = self.clocks.entry(f.track).or_default();
         *clock = clock.wrapping_add(step_ms.wrapping_mul(MS));
         f.dts = *clock;
         f.pts = clock.wrapping_add(ahead_ms * MS);
-        if f.is_video() {
+        f.discardable = free && kind == FrameKind::Delta;
+        if f.is_video() && !f.discardable {
             self.pictures += 1;
         }
         let mut payload = vec![0u8; bytes.max(16)];
@@ -170,11 +177,19 @@ impl Model {
                     let me = (word(0), word(8));
                     match m.kind {
                         FrameKind::Key => seen.picture = Some(me),
+                        FrameKind::Delta if m.discardable => {
+                            assert_eq!(seen.picture, Some(me), "a picture without its reference");
+                        }
                         FrameKind::Delta => {
                             assert_eq!(seen.picture, Some((me.0, me.1 - 1)), "a delta without its reference");
                             seen.picture = Some(me);
                         }
                         _ => {}
+                    }
+                    if frame.is_video() {
+                        let back = m.kind == FrameKind::Delta && seen.shown.is_some_and(|shown| pts < shown);
+                        assert!(seen.any_order || !back, "a picture of before");
+                        seen.shown = Some(pts);
                     }
                 }
             }
@@ -192,7 +207,9 @@ impl Model {
 
     fn step(&mut self, op: Op) {
         match op {
-            Op::Frame { kind, step_ms, ahead_ms, bytes } => self.frame(kind, step_ms, ahead_ms, bytes),
+            Op::Frame { kind, step_ms, ahead_ms, bytes, free } => {
+                self.frame(kind, (step_ms, ahead_ms), bytes, free)
+            }
             Op::Config { audio, version } => self.config(audio, version),
             Op::Publish { source, epoch } => self.publish(source, epoch),
             Op::Unpublish => {
@@ -201,12 +218,14 @@ impl Model {
                 }
             }
             Op::Join { accepts } => {
-                let set = [ALL, BROWSER, CodecSet::NONE.with(Codec::Opus), CodecSet::NONE.with(Codec::H264)];
+                let h264 = CodecSet::NONE.with(Codec::H264);
+                let set = [ALL, BROWSER, CodecSet::NONE.with(Codec::Opus), h264, h264.with_reordered()];
                 if let Some(s) = self.stream
                     && let Ok(id) = self.hub.subscribe(s, set[usize::from(accepts)], at(self.now))
                 {
+                    let any_order = set[usize::from(accepts)].has_reordered();
                     let offered = self.hub.subscriber_stats(id).unwrap().offered;
-                    let seen = Seen { at_join: (offered, self.accepted()), ..Seen::default() };
+                    let seen = Seen { at_join: (offered, self.accepted()), any_order, ..Seen::default() };
                     self.viewers.push((id, seen));
                 }
             }

@@ -1,0 +1,202 @@
+//! One bridge: decoder, order, encoder.
+
+use crate::encode::Encoder;
+use crate::order::{Order, Picture};
+use bytes::Bytes;
+use proto_core::bridge::{Bridged, Made, Sound};
+use proto_core::media::track::CodecParams;
+use proto_core::wire::h264::{NalType, length_prefixed};
+use proto_core::wire::h264_slice::ParameterSets;
+use rusty_h264_decoder::Decoder;
+
+/// Pictures closer than this are not all coded: a newcomer's cached group is squeezed, and only its end is worth coding.
+const LEAST_STEP: i64 = 8_000_000;
+/// What is held back where the parameter sets do not say how deep pictures are reordered: a pyramid needs 2.
+const DEPTH: u32 = 3;
+/// The largest picture: that of level 5.1 at 16:9.
+const MOST_PIXELS: u32 = 4096 * 2304;
+
+pub(crate) struct Bridge {
+    decoder: Decoder,
+    /// The parameter sets in start code form, in front of each key frame.
+    sets: Vec<u8>,
+    order: Order,
+    encoder: Option<Encoder>,
+    rate: Rate,
+    /// Pictures are damaged until the next key frame.
+    damaged: bool,
+    wants_key: bool,
+    /// The time of the latest picture given out.
+    last: Option<i64>,
+}
+
+impl Bridge {
+    /// A bridge for a source that announced `from`. Nothing is given out that is not later than `last`.
+    ///
+    /// # Errors
+    /// In words, if such pictures cannot be converted.
+    pub(crate) fn open(from: &CodecParams, last: Option<i64>) -> Result<Bridge, String> {
+        let CodecParams::H264 { sps, pps, .. } = from else {
+            return Err(format!("pictures of {} cannot be decoded here", from.codec().name()));
+        };
+        let known = ParameterSets::read(sps, pps);
+        let mut depth = 0;
+        if known.sequences().is_empty() {
+            return Err("its parameter sets cannot be read".to_owned());
+        }
+        for info in known.sequences() {
+            if !info.frames_only {
+                return Err("it is interlaced; publish progressive pictures (ffmpeg: -vf yadif)".to_owned());
+            }
+            if !info.plain_colour {
+                return Err("it is not 4:2:0 with eight bits (ffmpeg: -pix_fmt yuv420p)".to_owned());
+            }
+            if info.width.saturating_mul(info.height) > MOST_PIXELS {
+                return Err(format!("{}x{} is too large", info.width, info.height));
+            }
+            depth = depth.max(info.max_num_reorder_frames.unwrap_or(DEPTH));
+        }
+        let mut bytes = Vec::new();
+        sps.iter().chain(pps).for_each(|nal| put(&mut bytes, nal));
+        Ok(Bridge {
+            decoder: Decoder::new(),
+            sets: bytes,
+            order: Order::new(depth, last),
+            encoder: None,
+            rate: Rate::default(),
+            damaged: true,
+            wants_key: true,
+            last,
+        })
+    }
+
+    /// The time of the latest picture given out.
+    pub(crate) fn last(&self) -> Option<i64> {
+        self.last
+    }
+
+    /// The next picture is to be a key frame.
+    pub(crate) fn key_frame(&mut self) {
+        self.wants_key = true;
+    }
+
+    pub(crate) fn convert(&mut self, units: &[Sound]) -> Result<Bridged, String> {
+        let mut out = Bridged::default();
+        let mut shown = Vec::new();
+        for unit in units {
+            self.decode(unit, &mut shown, &mut out);
+            for picture in shown.drain(..) {
+                self.encode(&picture, &mut out)?;
+            }
+        }
+        Ok(out)
+    }
+
+    fn decode(&mut self, unit: &Sound, shown: &mut Vec<Picture>, out: &mut Bridged) {
+        let mut bytes = Vec::with_capacity(unit.data.len() + self.sets.len() + 16);
+        let nals = || length_prefixed(&unit.data, 4).map_while(Result::ok);
+        let key = nals().any(|n| NalType::of(n) == NalType::IDR);
+        if key {
+            self.damaged = false;
+            bytes.extend_from_slice(&self.sets);
+        } else if self.damaged {
+            out.undecodable += 1;
+            return;
+        }
+        nals().filter(|n| !n.is_empty()).for_each(|nal| put(&mut bytes, nal));
+        self.rate.add(unit.data.len(), unit.pts);
+        match self.decoder.decode(&bytes) {
+            Ok(Some(frame)) => {
+                let late = !self.order.push(Picture { pts: unit.pts, key, frame }, shown);
+                out.undecodable += u64::from(late);
+            }
+            // What follows refers to it.
+            Ok(None) | Err(_) => {
+                out.undecodable += 1;
+                self.damaged = true;
+            }
+        }
+    }
+
+    fn encode(&mut self, picture: &Picture, out: &mut Bridged) -> Result<(), String> {
+        let (width, height) = (picture.frame.width, picture.frame.height);
+        let key = picture.key || self.wants_key;
+        let squeezed = self.last.is_some_and(|last| picture.pts.saturating_sub(last) < LEAST_STEP);
+        if squeezed && self.encoder.is_some() {
+            // The key frame is that of the next one.
+            self.wants_key |= key;
+            return Ok(());
+        }
+        let (bits, pictures) = self.rate.of(width, height);
+        let fits = |e: &Encoder| e.size() == (width, height) && !(key && e.is_far_from(bits));
+        if !self.encoder.as_ref().is_some_and(fits) {
+            self.encoder = Some(Encoder::open(width, height, bits, pictures)?);
+        }
+        let Some(encoder) = &mut self.encoder else { return Ok(()) };
+        // The encoder leaves a picture out where its bit rate would be too high; then the key frame is still to come.
+        self.wants_key = key;
+        let Some(coded) = encoder.encode(&picture.frame, picture.pts, key)? else { return Ok(()) };
+        self.wants_key &= !coded.key;
+        if let Some(config) = coded.config {
+            out.made = Some(Made { config, rate: 0, channels: 0 });
+        }
+        self.last = Some(picture.pts);
+        out.sound.push(Sound { pts: picture.pts, data: coded.data });
+        Ok(())
+    }
+}
+
+fn put(out: &mut Vec<u8>, nal: &[u8]) {
+    out.extend_from_slice(&[0, 0, 0, 1]);
+    out.extend_from_slice(nal);
+}
+
+/// What the source sends, by the times at which its pictures are shown.
+#[derive(Default)]
+struct Rate {
+    since: Option<i64>,
+    newest: i64,
+    bytes: u64,
+    pictures: u64,
+    /// Bits and pictures a second, as last measured.
+    known: Option<(u32, f32)>,
+}
+
+impl Rate {
+    /// How long is measured, nanoseconds.
+    const WINDOW: i64 = 2_000_000_000;
+
+    fn add(&mut self, bytes: usize, pts: i64) {
+        let since = *self.since.get_or_insert(pts);
+        self.newest = self.newest.max(pts);
+        let span = self.newest.saturating_sub(since);
+        if !(0..5 * Self::WINDOW).contains(&span) {
+            (self.since, self.newest, self.bytes, self.pictures) = (Some(pts), pts, 0, 0);
+        } else if span >= Self::WINDOW {
+            let seconds = span as f64 / 1e9;
+            // A squeezed group, or a stall, is no measure.
+            let pictures = (self.pictures as f64 / seconds) as f32;
+            if (1.0..=125.0).contains(&pictures) {
+                self.known = Some(((self.bytes as f64 * 8.0 / seconds) as u32, pictures));
+            }
+            (self.since, self.bytes, self.pictures) = (Some(self.newest), 0, 0);
+        }
+        self.bytes += bytes as u64;
+        self.pictures += 1;
+    }
+
+    /// Bits and pictures a second to aim at: those of the source. Its encoder has B-frames and CABAC, ours does not, so
+    /// there is a third more for the same picture.
+    fn of(&self, width: usize, height: usize) -> (u32, f32) {
+        let pixels = (width * height) as u64;
+        let guess = u32::try_from(pixels * 3).unwrap_or(u32::MAX);
+        let (bits, pictures) = self.known.unwrap_or((guess, 30.0));
+        let most = u32::try_from(pixels * 30).unwrap_or(u32::MAX).max(200_000);
+        ((bits / 3).saturating_mul(4).clamp(100_000, most), pictures)
+    }
+}
+
+/// The record that the node reads parameter sets out of.
+pub(crate) fn record(sps: &[Bytes], pps: &[Bytes]) -> Bytes {
+    proto_core::wire::h264::AvcConfig::emit(sps, pps)
+}
