@@ -470,7 +470,7 @@ impl Hub {
         codec: Codec,
         now: Time,
     ) -> Result<SubscriberId, Reason> {
-        self.admit(stream, CodecSet::NONE.with(codec).with_reordered(), true, now)
+        self.admit(stream, CodecSet::NONE.with(codec), true, now)
     }
 
     fn admit(

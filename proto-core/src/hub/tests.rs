@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 const MS: i64 = 1_000_000;
 const ALL: CodecSet = CodecSet::ALL;
-const BROWSER: CodecSet = CodecSet::NONE.with(Codec::H264).with(Codec::Opus);
+const BROWSER: CodecSet = CodecSet::NONE.with(Codec::H264).with(Codec::Opus).in_order();
 
 fn at(ms: u64) -> Time {
     Time::from_millis(ms)

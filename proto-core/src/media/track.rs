@@ -81,8 +81,8 @@ impl Codec {
 pub struct CodecSet(u16);
 
 impl CodecSet {
-    /// Nothing.
-    pub const NONE: CodecSet = CodecSet(0);
+    /// No codec. Of pictures of those that are added, any order is taken.
+    pub const NONE: CodecSet = CodecSet(Self::REORDERED);
     /// Every codec, data, and pictures in any order.
     pub const ALL: CodecSet = CodecSet(u16::MAX);
     const DATA: u16 = 0x8000;
@@ -104,11 +104,11 @@ impl CodecSet {
         CodecSet(self.0 | Self::DATA)
     }
 
-    /// These, and pictures that are shown in another order than they are coded in. Who does not take them gets none that
-    /// is late (see [`super::picture_order`]).
+    /// These, without pictures that are shown in another order than they are coded in: none comes that is late (see
+    /// [`super::picture_order`]). Only WebRTC is so; who says nothing of it gets all.
     #[must_use]
-    pub const fn with_reordered(self) -> CodecSet {
-        CodecSet(self.0 | Self::REORDERED)
+    pub const fn in_order(self) -> CodecSet {
+        CodecSet(self.0 & !Self::REORDERED)
     }
 
     /// These, without a codec.

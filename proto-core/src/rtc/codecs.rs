@@ -85,7 +85,8 @@ pub const CARRIED: CodecSet = CodecSet::NONE
     .with(Codec::Av1)
     .with(Codec::Opus)
     .with(Codec::Pcma)
-    .with(Codec::Pcmu);
+    .with(Codec::Pcmu)
+    .in_order();
 
 /// Sound that WebRTC can carry, the most welcome first.
 pub const SOUND: [Codec; 3] = [Codec::Opus, Codec::Pcmu, Codec::Pcma];
@@ -138,7 +139,7 @@ impl Plan {
             }
         };
         let video = pictures.map_or(Pictures::GUESS, Pictures::of);
-        let mut takes = CodecSet::NONE.with(video.codec);
+        let mut takes = CodecSet::NONE.with(video.codec).in_order();
         if let Some(codec) = audio {
             takes = takes.with(codec);
         }

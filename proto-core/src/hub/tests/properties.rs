@@ -218,8 +218,9 @@ impl Model {
                 }
             }
             Op::Join { accepts } => {
-                let h264 = CodecSet::NONE.with(Codec::H264);
-                let set = [ALL, BROWSER, CodecSet::NONE.with(Codec::Opus), h264, h264.with_reordered()];
+                let h264 = CodecSet::NONE.with(Codec::H264).in_order();
+                let set =
+                    [ALL, BROWSER, CodecSet::NONE.with(Codec::Opus), h264, CodecSet::NONE.with(Codec::H264)];
                 if let Some(s) = self.stream
                     && let Ok(id) = self.hub.subscribe(s, set[usize::from(accepts)], at(self.now))
                 {
