@@ -182,8 +182,9 @@ impl Egress {
     }
 }
 
+/// The nearest tick: nanoseconds were rounded when they were made of ticks, and packets of one length must stand that far apart.
 fn ticks(nanos: i64, rate: u32) -> u32 {
-    (i128::from(nanos) * i128::from(rate) / 1_000_000_000) as u32
+    (i128::from(nanos) * i128::from(rate) + 500_000_000).div_euclid(1_000_000_000) as u32
 }
 
 /// Whether a receiver that was told `described` can decode `now`: parameter sets of pictures come in the stream.
@@ -192,5 +193,21 @@ fn compatible(described: &CodecParams, now: &CodecParams) -> bool {
         codec if codec != now.codec() => false,
         Codec::Aac | Codec::Pcma | Codec::Pcmu => described == now,
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_of_one_length_stand_that_far_apart() {
+        for (length, rate) in [(1_024i64, 48_000u32), (1_024, 44_100), (3_003, 90_000), (160, 8_000)] {
+            let at = |n: i64| ticks(n * length * 1_000_000_000 / i64::from(rate), rate);
+            assert!(
+                (-100..100).all(|n| at(n + 1).wrapping_sub(at(n)) == length as u32),
+                "{length} at {rate}"
+            );
+        }
     }
 }
