@@ -341,7 +341,13 @@ impl Node {
         match event {
             HubEvent::Ready(subscriber) => match self.bridges.of_subscriber(subscriber) {
                 Some(bridge) => self.pump_bridge(bridge),
-                None => self.pump(subscriber),
+                None => {
+                    self.pump(subscriber);
+                    // At once, as long as what it touched is in the processor's caches.
+                    while let Some(conn) = self.dirty_conns.pop_first() {
+                        self.drain_conn(conn);
+                    }
+                }
             },
             HubEvent::KeyFrameWanted { stream, source } => {
                 self.bridge_key_frames(stream);

@@ -255,6 +255,7 @@ impl Node {
                 self.send(conn, bytes);
             }
             Output::Datagram { lane, rtcp, bytes } => self.put_rtsp_datagram(conn, lane, rtcp, &bytes),
+            Output::Burst { lane, burst } => self.put_rtsp_burst(conn, lane, &burst),
             Output::UdpWanted { lane } => {
                 let granted = self.take_rtsp_ports(conn, lane);
                 self.tell_remote(conn, Input::UdpAnswered(granted));
