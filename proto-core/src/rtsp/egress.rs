@@ -104,7 +104,10 @@ impl Egress {
     ) -> (Written, Option<usize>) {
         let (frame, pts) = match delivery {
             Delivery::Config { track, config } => {
-                for lane in self.lanes.iter_mut().filter(|l| l.track == *track) {
+                // Of several renditions the hub chooses one, and says so before its first picture.
+                let video = config.params.codec().is_video();
+                for lane in self.lanes.iter_mut().filter(|l| l.described.codec().is_video() == video) {
+                    lane.track = *track;
                     lane.changed = !compatible(&lane.described, &config.params);
                     lane.config = config.clone();
                 }
