@@ -8,7 +8,7 @@ use super::{Alarm, Node};
 use crate::error::Reason;
 use crate::guard::{guard, must};
 use crate::hub::delivery::Delivery;
-use crate::hub::{CodecSet, Pace, StreamId, SubscriberId};
+use crate::hub::{CodecSet, Pace, Shown, StreamId, SubscriberId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::frame::FrameKind;
@@ -508,6 +508,21 @@ impl Node {
         if let Some((at, why)) = waits {
             self.timers.set(Alarm::Pump(subscriber), Deadline::new(at, why));
         }
+    }
+
+    /// A viewer of a stream with several renditions goes over to another, or its link turned out too thin for any.
+    pub(super) fn shown(&mut self, subscriber: SubscriberId, shown: Shown) {
+        let Some(session) = self.sessions.of_subscriber(subscriber) else { return };
+        let size = shown.size.map_or("pictures of unknown size".to_owned(), |(w, h)| format!("{w}x{h}"));
+        if shown.thin {
+            let text = format!(
+                "the viewer's link is too thin for the least of the stream's renditions ({size}): it gets key frames and sound; \
+                 publish a rendition of a lower bit rate"
+            );
+            return self.log_session(Level::Warn, session, "thin_link", text);
+        }
+        let text = format!("shown {size}, one of {} renditions", shown.of);
+        self.log_session(Level::Debug, session, "rendition", text);
     }
 
     fn first_frame(&mut self, session: SessionId) {

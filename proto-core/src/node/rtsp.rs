@@ -19,13 +19,14 @@ use crate::hub::delivery::Delivery;
 use crate::hub::{CodecSet, Pace, StreamId};
 use crate::io::{Batch, ConnId, Level, Output, SocketId};
 use crate::machine::Machine;
-use crate::media::track::Origin;
+use crate::media::track::{CodecConfig, Origin};
 use crate::rtsp;
 use crate::rtsp::Burst;
 use crate::rtsp::digest::{self, Authorization, DigestAnswer};
 use crate::rtsp::server::{Input, Output as Said, Shown};
 use crate::time::Time;
 use bytes::Bytes;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -427,7 +428,7 @@ impl Node {
             }
             Said::KeyFrameWanted => {
                 if let Some(stream) = session.and_then(|s| self.stream_of(s)) {
-                    self.hub.request_key_frame(stream, self.now);
+                    self.hub.request_key_frame(stream, None, self.now);
                 }
             }
             Said::Unpublished | Said::Stopped => {
@@ -458,7 +459,13 @@ impl Node {
         };
         // What was made for players that lack a codec is of no use beside what it was made from.
         let all = self.hub.tracks(stream).into_iter();
-        let tracks: Vec<_> = all.filter(|(_, c)| c.origin == Origin::Ingest).collect();
+        let published = all.filter(|(_, c)| c.origin == Origin::Ingest);
+        // There is one description, and one picture and one sound in it: of renditions the largest.
+        let (pictures, sounds): (Vec<_>, Vec<_>) = published.partition(|(_, c)| c.params.codec().is_video());
+        let area = |c: &CodecConfig| c.params.size().map_or(0, |(w, h)| u64::from(w) * u64::from(h));
+        let picture = pictures.into_iter().max_by_key(|(id, c)| (area(c), Reverse(*id)));
+        let tracks: Vec<_> =
+            picture.into_iter().chain(sounds.into_iter().min_by_key(|(id, _)| *id)).collect();
         let takes = tracks.iter().fold(CodecSet::NONE, |set, (_, c)| set.with(c.params.codec()));
         self.joining.insert(session, (key, takes));
         self.tell_rtsp(conn, Input::Described(tracks));

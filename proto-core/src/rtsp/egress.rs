@@ -165,7 +165,10 @@ impl Egress {
     pub(super) fn write(&mut self, delivery: &Delivery, now: Time) -> Written {
         let (frame, pts) = match delivery {
             Delivery::Config { track, config } => {
-                for lane in self.lanes.iter_mut().filter(|l| l.track == *track) {
+                // Of several renditions the hub chooses one, and says so before its first picture.
+                let video = config.params.codec().is_video();
+                for lane in self.lanes.iter_mut().filter(|l| l.described.codec().is_video() == video) {
+                    lane.track = *track;
                     lane.changed = !compatible(&lane.described, &config.params);
                     lane.config = config.clone();
                 }

@@ -270,7 +270,7 @@ impl Node {
             }
             Output::KeyFrameWanted => {
                 if let Some(stream) = session.and_then(|s| self.stream_of(s)) {
-                    self.hub.request_key_frame(stream, self.now);
+                    self.hub.request_key_frame(stream, None, self.now);
                 }
             }
             Output::Moved(url) => self.remote_moved(&id, Target::of_rtsp(&url)),
