@@ -166,6 +166,12 @@ impl TrackId {
         }
     }
 
+    /// Which of its kind a publisher's track is: the inverse of [`TrackId::video`] and [`TrackId::audio`]. Data and what
+    /// bridges make count as the first.
+    pub const fn nth(self) -> u8 {
+        if self.0 < 3 || self.0 >= 0x80 { 0 } else { (self.0 - 1) / 2 }
+    }
+
     /// The track that a bridge makes out of this one. Ids from 128 on are this node's own; no publisher has them.
     pub const fn derived(self, to: Codec) -> TrackId {
         let kind = match to {

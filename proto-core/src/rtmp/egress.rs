@@ -13,7 +13,7 @@ use crate::wire::rtmp_chunk::render_message;
 use crate::wire::rtmp_message::{Message, kind};
 use crate::wire::vp9::{self, Vp9Format};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 /// The message stream id for which renderings are shared: that of a connection's first `createStream`.
@@ -24,11 +24,23 @@ pub(super) fn millis(nanos: i64) -> i64 {
     nanos.div_euclid(1_000_000)
 }
 
-/// The message that tells a decoder how to start.
-pub(super) fn sequence_header(params: &CodecParams, time: u32, stream: u32) -> Option<Message> {
+/// The message that tells a decoder how to start. `number`: of which track of a multitrack message; `None`: of the one that
+/// every player knows.
+pub(super) fn sequence_header(
+    params: &CodecParams,
+    number: Option<u8>,
+    time: u32,
+    stream: u32,
+) -> Option<Message> {
     let codec = params.codec();
-    let video = |record| VideoTag::Config { codec, record }.emit();
-    let audio = |record| AudioTag::Config { codec, record }.emit();
+    let video = |record| {
+        let tag = VideoTag::Config { codec, record };
+        number.map_or_else(|| tag.emit(), |n| tag.emit_track(n))
+    };
+    let audio = |record| {
+        let tag = AudioTag::Config { codec, record };
+        number.map_or_else(|| tag.emit(), |n| tag.emit_track(n))
+    };
     let payload = match params {
         CodecParams::H264 { sps, pps, .. } => video(AvcConfig::emit(sps, pps))?,
         CodecParams::H265 { vps, sps, pps, .. } => video(HevcConfig::emit(vps, sps, pps))?,
@@ -47,10 +59,10 @@ pub(super) fn sequence_header(params: &CodecParams, time: u32, stream: u32) -> O
     Some(Message { csid, timestamp: time, kind, stream, payload })
 }
 
-/// The message that carries a frame with these times.
+/// The message that carries a frame with these times. `number` is as for [`sequence_header`].
 pub(super) fn frame_message(
     params: Option<&CodecParams>,
-    frame: FrameKind,
+    (frame, number): (FrameKind, Option<u8>),
     payload: &Bytes,
     dts: i64,
     pts: i64,
@@ -62,11 +74,15 @@ pub(super) fn frame_message(
         (FrameKind::Key | FrameKind::Delta, Some(params)) => {
             let composition = millis(pts).saturating_sub(time).clamp(-0x80_0000, 0x7f_ffff) as i32;
             let (codec, key) = (params.codec(), frame == FrameKind::Key);
-            (csid::VIDEO, kind::VIDEO, VideoTag::Frame { codec, key, composition, data }.emit()?)
+            let tag = VideoTag::Frame { codec, key, composition, data };
+            let payload = number.map_or_else(|| tag.emit(), |n| tag.emit_track(n))?;
+            (csid::VIDEO, kind::VIDEO, payload)
         }
         (FrameKind::Audio, Some(params)) => {
             let (codec, channels) = (params.codec(), params.sound().map_or(2, |(_, channels)| channels));
-            (csid::AUDIO, kind::AUDIO, AudioTag::Frame { codec, channels, data }.emit()?)
+            let tag = AudioTag::Frame { codec, channels, data };
+            let payload = number.map_or_else(|| tag.emit(), |n| tag.emit_track(n))?;
+            (csid::AUDIO, kind::AUDIO, payload)
         }
         (FrameKind::Data, _) => {
             // ffmpeg takes metadata with any other time than 0 for a subtitle track.
@@ -173,12 +189,14 @@ pub(super) struct Player {
     /// What the player understands. One that is sent something else may stall on it (ffmpeg 5.1 showed no picture of a
     /// stream with Opus within 30 s).
     takes: CodecSet,
-    /// After a gap that the player asked for, pictures go on at a key frame.
-    wait_key: bool,
+    /// It understands multitrack messages, and gets all tracks.
+    tracks: bool,
+    /// After a gap that the player asked for, pictures go on at a key frame; by track.
+    wait_key: BTreeSet<TrackId>,
 }
 
 impl Player {
-    pub(super) fn new(form: Form, takes: CodecSet) -> Player {
+    pub(super) fn new(form: Form, takes: CodecSet, tracks: bool) -> Player {
         Player {
             form,
             configs: BTreeMap::new(),
@@ -187,7 +205,8 @@ impl Player {
             audio: true,
             video: true,
             takes,
-            wait_key: false,
+            tracks,
+            wait_key: BTreeSet::new(),
         }
     }
 
@@ -223,7 +242,7 @@ impl Player {
                         .configs
                         .retain(|_, c| !matches!(c.origin, Origin::Derived { from } if from == *track)),
                 }
-                if config.params.codec().is_video() {
+                if config.params.codec().is_video() && !self.tracks {
                     // Of several renditions the hub chooses one, and says so before its first picture.
                     self.configs.retain(|_, c| !c.params.codec().is_video());
                 }
@@ -234,29 +253,46 @@ impl Player {
         }
     }
 
-    fn wants(&mut self, frame: &Frame) -> Option<Option<Arc<CodecConfig>>> {
+    /// The number that a track has in a multitrack message; `None` for the one of its kind that is sent as all players know it.
+    fn number(&self, track: TrackId, video: bool) -> Option<u8> {
+        let chosen = self.chosen(video).map(|(id, _)| id);
+        (self.tracks && chosen != Some(track)).then(|| track.nth())
+    }
+
+    /// Of which configuration a frame is, and the number of its track; `None` if the player does not get it.
+    #[allow(clippy::type_complexity, reason = "data has no configuration")]
+    fn wants(&mut self, frame: &Frame) -> Option<(Option<Arc<CodecConfig>>, Option<u8>)> {
         if frame.media.kind == FrameKind::Data {
-            return (!self.paused).then_some(None);
+            return (!self.paused).then_some((None, None));
         }
-        let video = frame.is_video();
+        let (video, track) = (frame.is_video(), frame.media.track);
         if self.paused || !(if video { self.video } else { self.audio }) {
-            self.wait_key |= video;
+            if video {
+                self.wait_key.insert(track);
+            }
             return None;
         }
-        let (_, config) = self.chosen(video).filter(|(track, _)| *track == frame.media.track)?;
-        let config = config.clone();
-        if video && self.wait_key {
+        let number = self.number(track, video);
+        if number.is_none() && self.chosen(video)?.0 != track {
+            return None;
+        }
+        // A bridge's sound stands in for what it is made of, and is no further track.
+        let config = self.configs.get(&track)?.clone();
+        if number.is_some() && matches!(config.origin, Origin::Derived { .. }) {
+            return None;
+        }
+        if video && self.wait_key.contains(&track) {
             if frame.media.kind != FrameKind::Key {
                 return None;
             }
-            self.wait_key = false;
+            self.wait_key.remove(&track);
         }
-        Some(Some(config))
+        Some((Some(config), number))
     }
 
     fn frame(&mut self, frame: &Frame, dts: i64, pts: i64) -> Rendered {
         let mut out = Rendered::default();
-        let Some(config) = self.wants(frame) else {
+        let Some((config, number)) = self.wants(frame) else {
             out.left_out = true;
             return out;
         };
@@ -266,9 +302,15 @@ impl Player {
             let tracks: Vec<&CodecParams> =
                 [true, false].into_iter().filter_map(|v| Some(&self.chosen(v)?.1.params)).collect();
             for params in &tracks {
-                if let Some(m) = sequence_header(params, time, self.form.stream()) {
+                if let Some(m) = sequence_header(params, None, time, self.form.stream()) {
                     out.headers.push(self.form.render(&m));
                 }
+            }
+            for (track, config) in self.configs.iter().filter(|(_, c)| c.origin == Origin::Ingest) {
+                let number = self.number(*track, config.params.codec().is_video());
+                let header =
+                    number.and_then(|n| sequence_header(&config.params, Some(n), time, self.form.stream()));
+                out.headers.extend(header.map(|m| self.form.render(&m)));
             }
             out.metadata = Some(metadata(tracks.into_iter()));
         }
@@ -276,7 +318,7 @@ impl Player {
         let render = || {
             frame_message(
                 config.as_ref().map(|c| &c.params),
-                media.kind,
+                (media.kind, number),
                 &media.payload,
                 dts,
                 pts,
@@ -286,7 +328,7 @@ impl Player {
             .unwrap_or_default()
         };
         let own_times = (dts, pts) == (media.dts, media.pts);
-        let shared = self.form.shared(frame).filter(|_| own_times);
+        let shared = self.form.shared(frame).filter(|_| own_times && number.is_none());
         out.frame = shared.map_or_else(render, |s| s.get_or_init(render).clone());
         out
     }

@@ -23,7 +23,7 @@ impl FlvPlayer {
     pub fn new(query: &str) -> FlvPlayer {
         let mut said = Said::default();
         said.query(query);
-        FlvPlayer { player: Player::new(Form::File, said.takes), takes: said.takes, begun: false }
+        FlvPlayer { player: Player::new(Form::File, said.takes, false), takes: said.takes, begun: false }
     }
 
     /// The codecs that it takes.

@@ -11,6 +11,7 @@ use crate::wire::flv::{AudioTag, VideoTag, opus_head_channels};
 use crate::wire::mp3::Mp3Header;
 use crate::wire::rtmp_message::{Message, kind};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use video::VideoState;
 
 mod video;
@@ -24,17 +25,39 @@ pub(super) enum Taken {
     Media(Vec<Ingest>),
     /// The message was left out, for this reason; the stream goes on.
     Dropped(&'static str),
+    /// Of several tracks some were left out.
+    Part(Vec<Ingest>, &'static str),
+}
+
+impl Taken {
+    /// What came of several tracks together.
+    fn of_all(each: impl Iterator<Item = Taken>) -> Taken {
+        let (mut items, mut left_out) = (Vec::new(), None);
+        for taken in each {
+            match taken {
+                Taken::Media(more) => items.extend(more),
+                Taken::Dropped(why) => left_out = Some(why),
+                Taken::Part(more, why) => {
+                    items.extend(more);
+                    left_out = Some(why);
+                }
+            }
+        }
+        match left_out {
+            None => Taken::Media(items),
+            Some(why) if items.is_empty() => Taken::Dropped(why),
+            Some(why) => Taken::Part(items, why),
+        }
+    }
 }
 
 /// Turns a publisher's messages into frames and configurations.
 #[derive(Debug, Default)]
 pub(super) struct Demuxer {
     clock: Clock,
-    video: Option<VideoState>,
-    audio: Option<CodecParams>,
-    /// The tracks that are taken out of multitrack messages.
-    video_track: Option<u8>,
-    audio_track: Option<u8>,
+    /// By the number that a multitrack message gives the track; messages of one track are of number 0.
+    video: BTreeMap<u8, VideoState>,
+    audio: BTreeMap<u8, CodecParams>,
 }
 
 /// RTMP's 32-bit milliseconds, which wrap after 49.7 days, as one line of time.
@@ -107,31 +130,36 @@ impl Demuxer {
         }
         match VideoTag::parse(payload) {
             None => Ok(Taken::Dropped("a video message is cut short")),
-            Some(tag) => self.video_tag(tag, dts, limits),
+            Some(tag) => self.video_tag(tag, 0, dts, limits),
         }
     }
 
-    fn video_tag(&mut self, tag: VideoTag, dts: i64, limits: &Limits) -> Result<Taken, Reason> {
+    fn video_tag(&mut self, tag: VideoTag, number: u8, dts: i64, limits: &Limits) -> Result<Taken, Reason> {
+        let Some(track) = TrackId::video(number) else { return Ok(Taken::Dropped(FAR_TRACK)) };
         match tag {
             VideoTag::Nothing => Ok(Taken::Media(Vec::new())),
+            // What is not the default track may be in a codec that others have a use for.
+            VideoTag::Unsupported(_) if number > 0 => Ok(Taken::Dropped(OTHER_CODEC)),
             VideoTag::Unsupported(what) => Err(unsupported_video(&what)),
             VideoTag::Offset { nanos, tag } => {
-                self.video_tag(*tag, dts.saturating_add(i64::from(nanos)), limits)
+                self.video_tag(*tag, number, dts.saturating_add(i64::from(nanos)), limits)
             }
-            VideoTag::Tracks(all) => match chosen(&mut self.video_track, all) {
-                Some(tag) => self.video_tag(tag, dts, limits),
-                None => Ok(Taken::Dropped(OTHER_TRACK)),
-            },
-            VideoTag::Config { codec, record } => Ok(VideoState::configure(&mut self.video, codec, &record)),
+            VideoTag::Tracks(all) => {
+                let each = all.into_iter().map(|(number, tag)| self.video_tag(tag, number, dts, limits));
+                Ok(Taken::of_all(each.collect::<Result<Vec<_>, _>>()?.into_iter()))
+            }
+            VideoTag::Config { codec, record } => {
+                Ok(VideoState::configure(&mut self.video, track, number, codec, &record))
+            }
             VideoTag::Frame { codec, composition, data, .. } => {
                 // VP8 and VP9 need no sequence header.
                 if matches!(codec, Codec::Vp8 | Codec::Vp9)
-                    && self.video.as_ref().is_none_or(|v| v.codec() != codec)
+                    && self.video.get(&number).is_none_or(|v| v.codec() != codec)
                 {
-                    VideoState::configure(&mut self.video, codec, &[]);
+                    VideoState::configure(&mut self.video, track, number, codec, &[]);
                 }
-                match self.video.as_mut().filter(|v| v.codec() == codec) {
-                    Some(state) => Ok(state.picture(&data, dts, composition, limits)),
+                match self.video.get_mut(&number).filter(|v| v.codec() == codec) {
+                    Some(state) => Ok(state.picture(track, &data, dts, composition, limits)),
                     None => Ok(Taken::Dropped("a picture came before its sequence header")),
                 }
             }
@@ -144,19 +172,22 @@ impl Demuxer {
         }
         match AudioTag::parse(payload) {
             None => Ok(Taken::Dropped("an audio message is cut short")),
-            Some(tag) => self.audio_tag(tag, dts),
+            Some(tag) => self.audio_tag(tag, 0, dts),
         }
     }
 
-    fn audio_tag(&mut self, tag: AudioTag, dts: i64) -> Result<Taken, Reason> {
+    fn audio_tag(&mut self, tag: AudioTag, number: u8, dts: i64) -> Result<Taken, Reason> {
         match tag {
             AudioTag::Nothing => Ok(Taken::Media(Vec::new())),
+            AudioTag::Unsupported(_) if number > 0 => Ok(Taken::Dropped(OTHER_CODEC)),
             AudioTag::Unsupported(what) => Err(unsupported_audio(&what)),
-            AudioTag::Offset { nanos, tag } => self.audio_tag(*tag, dts.saturating_add(i64::from(nanos))),
-            AudioTag::Tracks(all) => match chosen(&mut self.audio_track, all) {
-                Some(tag) => self.audio_tag(tag, dts),
-                None => Ok(Taken::Dropped(OTHER_TRACK)),
-            },
+            AudioTag::Offset { nanos, tag } => {
+                self.audio_tag(*tag, number, dts.saturating_add(i64::from(nanos)))
+            }
+            AudioTag::Tracks(all) => {
+                let each = all.into_iter().map(|(number, tag)| self.audio_tag(tag, number, dts));
+                Ok(Taken::of_all(each.collect::<Result<Vec<_>, _>>()?.into_iter()))
+            }
             AudioTag::Config { codec, record } => {
                 let params = match codec {
                     Codec::Aac => {
@@ -177,25 +208,26 @@ impl Demuxer {
                     // The others say everything in their frames.
                     _ => return Ok(Taken::Media(Vec::new())),
                 };
-                Ok(Taken::Media(self.sound_is(params).into_iter().collect()))
+                Ok(Taken::Media(self.sound_is(number, params).into_iter().collect()))
             }
             AudioTag::Frame { data, .. } if data.is_empty() => Ok(Taken::Media(Vec::new())),
-            AudioTag::Frame { codec, channels, data } => Ok(self.sound(codec, channels, data, dts)),
+            AudioTag::Frame { codec, channels, data } => Ok(self.sound(number, (codec, channels), data, dts)),
         }
     }
 
-    fn sound(&mut self, codec: Codec, channels: u8, data: Bytes, dts: i64) -> Taken {
-        let sound = |at: i64, data| frame(TrackId::AUDIO, at, at, FrameKind::Audio, data);
+    fn sound(&mut self, number: u8, (codec, channels): (Codec, u8), data: Bytes, dts: i64) -> Taken {
+        let Some(track) = TrackId::audio(number) else { return Taken::Dropped(FAR_TRACK) };
+        let sound = |at: i64, data| frame(track, at, at, FrameKind::Audio, data);
         let news = match codec {
             Codec::Mp3 => {
                 let Some(header) = Mp3Header::parse(&data) else {
                     return Taken::Dropped("an MP3 frame cannot be read");
                 };
-                self.sound_is(CodecParams::Mp3 { rate: header.rate, channels: header.channels })
+                self.sound_is(number, CodecParams::Mp3 { rate: header.rate, channels: header.channels })
             }
-            Codec::Pcma => self.sound_is(CodecParams::Pcma { channels }),
-            Codec::Pcmu => self.sound_is(CodecParams::Pcmu { channels }),
-            _ if self.audio.as_ref().is_some_and(|a| a.codec() == codec) => None,
+            Codec::Pcma => self.sound_is(number, CodecParams::Pcma { channels }),
+            Codec::Pcmu => self.sound_is(number, CodecParams::Pcmu { channels }),
+            _ if self.audio.get(&number).is_some_and(|a| a.codec() == codec) => None,
             _ => return Taken::Dropped("sound came before its sequence header"),
         };
         let mut out: Vec<Ingest> = news.into_iter().collect();
@@ -213,27 +245,19 @@ impl Demuxer {
     }
 
     /// Remembers what the sound is; answers with it where it is news.
-    fn sound_is(&mut self, params: CodecParams) -> Option<Ingest> {
-        if self.audio.as_ref() == Some(&params) {
+    fn sound_is(&mut self, number: u8, params: CodecParams) -> Option<Ingest> {
+        let track = TrackId::audio(number)?;
+        if self.audio.get(&number) == Some(&params) {
             return None;
         }
-        self.audio = Some(params.clone());
-        Some(Ingest::Config { track: TrackId::AUDIO, params })
+        self.audio.insert(number, params.clone());
+        Some(Ingest::Config { track, params })
     }
 }
 
 /// Why a track of a multitrack message is left out.
-const OTHER_TRACK: &str = "a further track of a multitrack message (one picture and one sound are carried)";
-
-/// The tag of the one track that is carried: the first that came.
-fn chosen<T>(track: &mut Option<u8>, all: Vec<(u8, T)>) -> Option<T> {
-    let wanted = match *track {
-        Some(id) => id,
-        // Track 0 is the default one.
-        None => *track.insert(all.iter().map(|(id, _)| *id).min()?),
-    };
-    all.into_iter().find(|(id, _)| *id == wanted).map(|(_, tag)| tag)
-}
+const FAR_TRACK: &str = "a track of a multitrack message with a number above 14";
+const OTHER_CODEC: &str = "a further track of a multitrack message in a codec that cannot be taken";
 
 /// A data message: what a player must get, without the `@setDataFrame` that is meant for the server.
 fn data(message: &Message, time: i64, limits: &Limits) -> Taken {

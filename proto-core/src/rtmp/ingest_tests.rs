@@ -194,9 +194,9 @@ fn what_players_are_sent_is_what_publishers_send_with_every_codec() {
         let codec = params.codec();
         let mut d = Demuxer::default();
         let mut got: Vec<Ingest> =
-            sequence_header(&params, 40, 1).iter().flat_map(|m| media(&mut d, m)).collect();
+            sequence_header(&params, None, 40, 1).iter().flat_map(|m| media(&mut d, m)).collect();
         let kind = if codec.is_video() { FrameKind::Key } else { FrameKind::Audio };
-        let m = frame_message(Some(&params), kind, &payload, 40 * MS, 40 * MS, 1).unwrap();
+        let m = frame_message(Some(&params), (kind, None), &payload, 40 * MS, 40 * MS, 1).unwrap();
         got.extend(media(&mut d, &m));
         assert_eq!(got.len(), 2, "{codec:?}: {got:?}");
         assert!(matches!(&got[0], Ingest::Config { params: p, .. } if *p == params), "{codec:?}: {got:?}");
@@ -212,9 +212,9 @@ fn pictures_of_h265_keep_their_composition_time_and_lose_their_sets() {
     use crate::rtmp::egress::{frame_message, sequence_header};
     let (params, _) = samples().swap_remove(1);
     let mut d = Demuxer::default();
-    media(&mut d, &sequence_header(&params, 0, 1).unwrap());
+    media(&mut d, &sequence_header(&params, None, 0, 1).unwrap());
     let sets: &[&[u8]] = &[&[0x46, 1, 0x50], &[0x42, 1, 0xc1, 8], &[19 << 1, 1, 0x80]];
-    let m = frame_message(Some(&params), FrameKind::Key, &units(sets), 0, 80 * MS, 1).unwrap();
+    let m = frame_message(Some(&params), (FrameKind::Key, None), &units(sets), 0, 80 * MS, 1).unwrap();
     let items = media(&mut d, &m);
     let [Ingest::Config { params: CodecParams::H265 { sps, .. }, .. }, Ingest::Frame(f)] = &items[..] else {
         panic!("{items:?}")
@@ -224,16 +224,34 @@ fn pictures_of_h265_keep_their_composition_time_and_lose_their_sets() {
 }
 
 #[test]
-fn of_several_tracks_one_is_carried() {
+fn several_tracks_are_tracks_of_the_stream() {
     let limits = Limits::default();
     let mut d = Demuxer::default();
     let both = message(kind::AUDIO, 0, &b"\x95\x10mp4a\x01\0\0\x02\x11\x90\x00\0\0\x02\x12\x10"[..]);
     let items = media(&mut d, &both);
-    assert!(matches!(&items[..], [Ingest::Config { params: CodecParams::Aac { rate: 44_100, .. }, .. }]));
-    let frame = one_frame(&mut d, &message(kind::AUDIO, 23, &b"\x95\x11mp4a\x00\0\0\x01a\x01\0\0\x01b"[..]));
-    assert_eq!(&frame.payload[..], b"a");
-    let other = d.take(&message(kind::AUDIO, 23, &b"\x95\x01mp4a\x01b"[..]), &limits);
-    assert!(matches!(other, Ok(Taken::Dropped(text)) if text.contains("multitrack")));
+    let tracks: Vec<u8> = items
+        .iter()
+        .map(|i| match i {
+            Ingest::Config { track, params: CodecParams::Aac { .. } } => track.0,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(tracks, [4, 1]);
+    let items = media(&mut d, &message(kind::AUDIO, 23, &b"\x95\x11mp4a\x00\0\0\x01a\x01\0\0\x01b"[..]));
+    let [Ingest::Frame(a), Ingest::Frame(b)] = &items[..] else { panic!("{items:?}") };
+    assert_eq!(
+        (a.track, &a.payload[..], b.track, &b.payload[..]),
+        (TrackId::AUDIO, &b"a"[..], TrackId(4), &b"b"[..])
+    );
+    let one = one_frame(&mut d, &message(kind::AUDIO, 23, &b"\x95\x01mp4a\x01b"[..]));
+    assert_eq!(one.track, TrackId(4), "one track alone");
+    assert_eq!(one_frame(&mut d, &message(kind::AUDIO, 23, &b"\xaf\x01c"[..])).track, TrackId::AUDIO);
+    // Several codecs in one message; one of them is none of ours, which ends nobody's stream.
+    let m = message(kind::AUDIO, 40, &b"\x95\x21ac-3\x02\0\0\x01amp4a\x01\0\0\x01b"[..]);
+    let Ok(Taken::Part(items, why)) = d.take(&m, &limits) else { panic!() };
+    assert!(items.len() == 1 && why.contains("codec"));
+    let far = d.take(&message(kind::AUDIO, 40, &b"\x95\x01mp4a\xffb"[..]), &limits);
+    assert_eq!(far, Ok(Taken::Dropped(FAR_TRACK)));
     // Nanoseconds after the message's milliseconds.
     let m = message(kind::AUDIO, 40, &b"\x97\x02\x00\x00\x07\x01mp4az"[..]);
     assert_eq!(one_frame(&mut d, &m).dts, 40 * MS + 7);

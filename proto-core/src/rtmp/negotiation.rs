@@ -30,13 +30,15 @@ pub(super) struct Said {
     pub(super) enhanced: bool,
     /// What it takes as a player.
     pub(super) takes: CodecSet,
+    /// It understands multitrack messages.
+    pub(super) multitrack: bool,
     /// It obeys `NetConnection.Connect.ReconnectRequest`.
     pub(super) reconnects: bool,
 }
 
 impl Default for Said {
     fn default() -> Said {
-        Said { enhanced: false, takes: CLASSIC, reconnects: false }
+        Said { enhanced: false, takes: CLASSIC, multitrack: false, reconnects: false }
     }
 }
 
@@ -65,6 +67,7 @@ impl Said {
         }
         let caps = connect.get("capsEx").and_then(Value::as_number).unwrap_or(0.0);
         said.reconnects = caps as u32 & RECONNECT != 0;
+        said.multitrack = caps as u32 & MULTITRACK != 0;
         said
     }
 
@@ -161,7 +164,7 @@ mod tests {
         ]);
         let said = Said::read(&Value::object([("videoFourCcInfoMap", map), ("capsEx", Value::Number(3.0))]));
         assert_eq!(more(said), "H.265 AV1", "what it can only encode it does not take");
-        assert!(said.reconnects && said.enhanced);
+        assert!(said.reconnects && said.enhanced && said.multitrack);
         assert_eq!(Said::read(&Value::Null), Said::default());
     }
 

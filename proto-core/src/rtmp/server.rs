@@ -402,6 +402,11 @@ impl Server {
         self.said.takes
     }
 
+    /// Whether the peer understands messages of several tracks (Enhanced RTMP v2).
+    pub fn takes_tracks(&self) -> bool {
+        self.said.multitrack
+    }
+
     fn after(&self, from: Time, millis: u64) -> Time {
         from + Duration::from_millis(millis)
     }

@@ -326,6 +326,52 @@ impl VideoTag {
     }
 }
 
+/// The head of a message with one track (Enhanced RTMP v2, `AvMultitrackType.OneTrack`).
+fn one_track(first: u8, packet: u8, fourcc: &[u8; 4], number: u8, len: usize) -> BytesMut {
+    let mut out = BytesMut::with_capacity(len + 10);
+    out.put_slice(&[first, packet]);
+    out.put_slice(fourcc);
+    out.put_u8(number);
+    out
+}
+
+impl VideoTag {
+    /// Writes the payload as the one track of a multitrack message. `None` for what has no such form.
+    pub fn emit_track(&self, number: u8) -> Option<Bytes> {
+        let (codec, frame_type, packet, composition, data) = match self {
+            VideoTag::Config { codec, record } => (codec, 1, SEQUENCE_START, None, record),
+            VideoTag::Frame { codec, key, composition, data } => {
+                let timed = matches!(codec, Codec::H264 | Codec::H265);
+                (codec, if *key { 1 } else { 2 }, CODED_FRAMES, timed.then_some(*composition), data)
+            }
+            _ => return None,
+        };
+        let fourcc = fourcc(*codec).filter(|_| codec.is_video())?;
+        let mut out =
+            one_track(0x80 | frame_type << 4 | VIDEO_MULTITRACK, packet, fourcc, number, data.len());
+        if let Some(composition) = composition {
+            put_composition(&mut out, composition);
+        }
+        out.put_slice(data);
+        Some(out.freeze())
+    }
+}
+
+impl AudioTag {
+    /// As [`VideoTag::emit_track`]. G.711 has no form with a FourCC.
+    pub fn emit_track(&self, number: u8) -> Option<Bytes> {
+        let (codec, packet, data) = match self {
+            AudioTag::Config { codec, record } => (codec, SEQUENCE_START, record),
+            AudioTag::Frame { codec, data, .. } => (codec, CODED_FRAMES, data),
+            _ => return None,
+        };
+        let fourcc = fourcc(*codec).filter(|_| !codec.is_video())?;
+        let mut out = one_track(0x90 | AUDIO_MULTITRACK, packet, fourcc, number, data.len());
+        out.put_slice(data);
+        Some(out.freeze())
+    }
+}
+
 fn put_composition(out: &mut BytesMut, composition: i32) {
     let composition = composition.clamp(-0x80_0000, 0x7f_ffff);
     out.put_uint(u64::from(composition as u32 & 0xff_ffff), 3);

@@ -121,6 +121,33 @@ fn one_track_and_tracks_of_one_codec_are_read() {
     assert_eq!(video(b"\x96\x06av01\x00"), None, "tracks within tracks");
 }
 
+proptest::proptest! {
+    #[test]
+    fn one_track_is_read_as_it_was_written(
+        number: u8, key: bool, composition in -0x80_0000i32..0x80_0000, which in 0usize..8,
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60),
+    ) {
+        let data = Bytes::from(bytes);
+        let (codec, config) = ([Codec::H264, Codec::H265, Codec::Av1, Codec::Vp9][which / 2], which % 2 == 0);
+        let composition = if matches!(codec, Codec::H264 | Codec::H265) { composition } else { 0 };
+        let tag = if config {
+            VideoTag::Config { codec, record: data.clone() }
+        } else {
+            VideoTag::Frame { codec, key, composition, data: data.clone() }
+        };
+        let written = tag.emit_track(number).unwrap();
+        proptest::prop_assert_eq!(VideoTag::parse(&written), Some(VideoTag::Tracks(vec![(number, tag)])));
+        let codec = [Codec::Aac, Codec::Opus, Codec::Mp3][which % 3];
+        let tag = if config {
+            AudioTag::Config { codec, record: data }
+        } else {
+            AudioTag::Frame { codec, channels: 2, data }
+        };
+        let written = tag.emit_track(number).unwrap();
+        proptest::prop_assert_eq!(AudioTag::parse(&written), Some(AudioTag::Tracks(vec![(number, tag)])));
+    }
+}
+
 #[test]
 fn other_codecs_are_named() {
     assert_eq!(video(&[0x22, 0]), Some(VideoTag::Unsupported("Sorenson H.263".into())));

@@ -167,6 +167,20 @@ impl Ffmpeg {
         Ffmpeg::run_with(newer(), format!("ffmpeg that publishes {video} to {to}"), &args)
     }
 
+    /// Publishes one moving picture in three sizes (640x360, 320x180, 160x90) and two tones, as tracks of one stream, by
+    /// Enhanced RTMP v2. For this a newer ffmpeg is needed than distributions have.
+    pub fn publish_tracks(to: &str) -> Ffmpeg {
+        let args = format!(
+            "-re -f lavfi -i testsrc2=size=640x360:rate=25 -re -f lavfi -i sine=frequency=440:sample_rate=48000 \
+             -re -f lavfi -i sine=frequency=880:sample_rate=48000 \
+             -filter_complex [0:v]split=3[a][b][c];[b]scale=320:180[b2];[c]scale=160:90[c2] \
+             -map [a] -map [b2] -map [c2] -map 1:a -map 2:a -pix_fmt yuv420p -c:v libx264 -preset ultrafast \
+             -tune zerolatency -bf 0 -g 25 -c:a aac -b:a 64k -f flv {to}"
+        );
+        let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
+        Ffmpeg::run_with(newer(), format!("ffmpeg that publishes several tracks to {to}"), &args)
+    }
+
     /// Publishes a moving picture (H.264) and a tone (Opus) in real time by WHIP. For this a newer ffmpeg is needed than
     /// distributions have.
     pub fn publish_whip(to: &str) -> Ffmpeg {

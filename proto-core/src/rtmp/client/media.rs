@@ -5,6 +5,7 @@ use crate::error::Reason;
 use crate::hub::delivery::Delivery;
 use crate::io::Level;
 use crate::media::frame::Ingest;
+use crate::media::track::TrackId;
 use crate::rtmp::egress::{Form, frame_message, metadata, sequence_header};
 use crate::rtmp::ingest::Taken;
 use crate::time::Time;
@@ -27,7 +28,7 @@ impl Client {
         self.step = Step::Ready;
         self.media_at = now;
         if self.task == Task::Publish {
-            self.player = Some(Box::new(Player::new(Form::Chunks(self.stream), self.takes)));
+            self.player = Some(Box::new(Player::new(Form::Chunks(self.stream), self.takes, false)));
         }
         self.events.push_back(Output::Ready);
     }
@@ -66,36 +67,39 @@ impl Client {
             }
             self.media_at = now;
         }
-        match self.demuxer.take(message, &self.limits) {
-            Ok(Taken::Media(items)) if self.step == Step::Ready => {
-                self.events.extend(items.into_iter().map(Output::Media));
+        let (items, left_out) = match self.demuxer.take(message, &self.limits)? {
+            Taken::Media(items) => (items, None),
+            Taken::Dropped(why) => (Vec::new(), Some(why)),
+            Taken::Part(items, why) => (items, Some(why)),
+        };
+        if self.step == Step::Ready {
+            self.events.extend(items.into_iter().map(Output::Media));
+        }
+        if let Some(why) = left_out {
+            let count = self.drops.entry(why).or_default();
+            *count = count.saturating_add(1);
+            if *count == 1 {
+                let text = format!("left out: {why} (further ones are only counted)");
+                self.events.push_back(Output::Log(Level::Warn, text));
             }
-            Ok(Taken::Media(_)) => {}
-            Ok(Taken::Dropped(why)) => {
-                let count = self.drops.entry(why).or_default();
-                *count = count.saturating_add(1);
-                if *count == 1 {
-                    let text = format!("left out: {why} (further ones are only counted)");
-                    self.events.push_back(Output::Log(Level::Warn, text));
-                }
-            }
-            Err(reason) => return Err(reason),
         }
         Ok(())
     }
 
     /// The next item of the stream that is sent.
     pub(super) fn media(&mut self, item: &Ingest) {
+        // The first of a kind is sent as all servers know it.
+        let number = |track: TrackId| Some(track.nth()).filter(|n| *n > 0);
         let message = match item {
             Ingest::Config { track, params } => {
                 self.tracks.insert(*track, params.clone());
                 let about = metadata(self.tracks.values());
                 self.set_data_frame(about);
-                sequence_header(params, 0, self.stream)
+                sequence_header(params, number(*track), 0, self.stream)
             }
             Ingest::Frame(f) => {
                 let params = self.tracks.get(&f.track);
-                frame_message(params, f.kind, &f.payload, f.dts, f.pts, self.stream)
+                frame_message(params, (f.kind, number(f.track)), &f.payload, f.dts, f.pts, self.stream)
             }
         };
         if let Some(m) = message {

@@ -13,6 +13,7 @@ use crate::wire::h265::{self, HevcConfig};
 use crate::wire::vp8::Vp8Frame;
 use crate::wire::vp9::Vp9Frame;
 use bytes::{Bytes, BytesMut};
+use std::collections::BTreeMap;
 
 /// What is known of a publisher's pictures.
 #[derive(Debug)]
@@ -31,8 +32,8 @@ pub(super) enum VideoState {
     },
 }
 
-fn config(params: CodecParams) -> Ingest {
-    Ingest::Config { track: TrackId::VIDEO, params }
+fn config(track: TrackId, params: CodecParams) -> Ingest {
+    Ingest::Config { track, params }
 }
 
 impl VideoState {
@@ -46,7 +47,20 @@ impl VideoState {
     }
 
     /// Takes a configuration; answers with what it says that is new.
-    pub(super) fn configure(state: &mut Option<VideoState>, codec: Codec, record: &[u8]) -> Taken {
+    pub(super) fn configure(
+        states: &mut BTreeMap<u8, VideoState>,
+        track: TrackId,
+        number: u8,
+        codec: Codec,
+        record: &[u8],
+    ) -> Taken {
+        let mut state = states.remove(&number);
+        let taken = VideoState::change(&mut state, track, codec, record);
+        states.extend(state.map(|state| (number, state)));
+        taken
+    }
+
+    fn change(state: &mut Option<VideoState>, track: TrackId, codec: Codec, record: &[u8]) -> Taken {
         let news = match codec {
             Codec::H264 => {
                 let Some(AvcConfig { length_size, sps, pps }) = AvcConfig::parse(record) else {
@@ -91,17 +105,24 @@ impl VideoState {
                 None
             }
         };
-        Taken::Media(news.map(config).into_iter().collect())
+        only_config(track, news)
     }
 
     /// Takes a picture.
-    pub(super) fn picture(&mut self, data: &Bytes, dts: i64, composition: i32, limits: &Limits) -> Taken {
+    pub(super) fn picture(
+        &mut self,
+        track: TrackId,
+        data: &Bytes,
+        dts: i64,
+        composition: i32,
+        limits: &Limits,
+    ) -> Taken {
         let pts = dts.saturating_add(i64::from(composition).saturating_mul(MS));
         if data.len() > limits.frame_bytes {
             return Taken::Dropped("a picture is larger than limits.frame_bytes");
         }
         match self {
-            VideoState::H264 { .. } | VideoState::H265(_) => self.access_unit(data, dts, pts),
+            VideoState::H264 { .. } | VideoState::H265(_) => self.access_unit(track, data, dts, pts),
             VideoState::Av1(sequence) => {
                 let mut unit = BytesMut::with_capacity(data.len());
                 for obu in obus(data) {
@@ -116,11 +137,11 @@ impl VideoState {
                 }
                 let Some(TemporalUnit { key, payload, params }) = sequence.unit(unit.freeze()) else {
                     return match sequence.news() {
-                        Some(params) => Taken::Media(vec![config(params)]),
+                        Some(params) => Taken::Media(vec![config(track, params)]),
                         None => Taken::Dropped("an AV1 picture has no frame"),
                     };
                 };
-                pictures(params, key, false, payload, dts, dts)
+                pictures((track, params), key, false, payload, dts, dts)
             }
             VideoState::Vp { codec, known } => {
                 let found = if *codec == Codec::Vp8 {
@@ -139,12 +160,12 @@ impl VideoState {
                 if news.is_some() {
                     known.clone_from(&news);
                 }
-                pictures(news, key, false, data.clone(), dts, dts)
+                pictures((track, news), key, false, data.clone(), dts, dts)
             }
         }
     }
 
-    fn access_unit(&mut self, data: &Bytes, dts: i64, pts: i64) -> Taken {
+    fn access_unit(&mut self, track: TrackId, data: &Bytes, dts: i64, pts: i64) -> Taken {
         let length_size = match self {
             VideoState::H264 { length_size, .. } => *length_size,
             VideoState::H265(known) => known.length_size,
@@ -160,15 +181,15 @@ impl VideoState {
             return Taken::Dropped("a NAL unit's length passes the end of its picture");
         }
         match self {
-            VideoState::H264 { sps, pps, .. } => h264_unit(sps, pps, &nals, dts, pts),
-            VideoState::H265(known) => h265_unit(known, &nals, dts, pts),
+            VideoState::H264 { sps, pps, .. } => h264_unit(track, (sps, pps), &nals, dts, pts),
+            VideoState::H265(known) => h265_unit(track, known, &nals, dts, pts),
             _ => Taken::Media(Vec::new()),
         }
     }
 }
 
 fn pictures(
-    news: Option<CodecParams>,
+    (track, news): (TrackId, Option<CodecParams>),
     key: bool,
     discardable: bool,
     payload: Bytes,
@@ -176,18 +197,24 @@ fn pictures(
     pts: i64,
 ) -> Taken {
     let kind = if key { FrameKind::Key } else { FrameKind::Delta };
-    let mut picture = frame(TrackId::VIDEO, dts, pts, kind, payload);
+    let mut picture = frame(track, dts, pts, kind, payload);
     if let Ingest::Frame(f) = &mut picture {
         f.discardable = discardable;
     }
-    Taken::Media(news.map(config).into_iter().chain([picture]).collect())
+    Taken::Media(news.map(|n| config(track, n)).into_iter().chain([picture]).collect())
 }
 
-fn only_config(news: Option<CodecParams>) -> Taken {
-    Taken::Media(news.map(config).into_iter().collect())
+fn only_config(track: TrackId, news: Option<CodecParams>) -> Taken {
+    Taken::Media(news.map(|n| config(track, n)).into_iter().collect())
 }
 
-fn h264_unit(sps: &mut Vec<Bytes>, pps: &mut Vec<Bytes>, nals: &[&[u8]], dts: i64, pts: i64) -> Taken {
+fn h264_unit(
+    track: TrackId,
+    (sps, pps): (&mut Vec<Bytes>, &mut Vec<Bytes>),
+    nals: &[&[u8]],
+    dts: i64,
+    pts: i64,
+) -> Taken {
     use h264::NalType;
     let (mut new_sps, mut new_pps) = (Vec::new(), Vec::new());
     let (mut idr, mut slices, mut referenced) = (false, false, false);
@@ -210,10 +237,13 @@ fn h264_unit(sps: &mut Vec<Bytes>, pps: &mut Vec<Bytes>, nals: &[&[u8]], dts: i6
     }
     let changed = adopt(sps, new_sps) | adopt(pps, new_pps);
     let news = changed.then(|| h264_params(sps.clone(), pps.clone()));
-    if slices { pictures(news, idr, !referenced, payload.freeze(), dts, pts) } else { only_config(news) }
+    if !slices {
+        return only_config(track, news);
+    }
+    pictures((track, news), idr, !referenced, payload.freeze(), dts, pts)
 }
 
-fn h265_unit(known: &mut HevcConfig, nals: &[&[u8]], dts: i64, pts: i64) -> Taken {
+fn h265_unit(track: TrackId, known: &mut HevcConfig, nals: &[&[u8]], dts: i64, pts: i64) -> Taken {
     use h265::NalType;
     let (mut vps, mut sps, mut pps) = (Vec::new(), Vec::new(), Vec::new());
     let (mut key, mut slices, mut layer) = (false, false, 0);
@@ -238,9 +268,9 @@ fn h265_unit(known: &mut HevcConfig, nals: &[&[u8]], dts: i64, pts: i64) -> Take
     let changed = adopt(&mut known.vps, vps) | adopt(&mut known.sps, sps) | adopt(&mut known.pps, pps);
     let news = changed.then(|| h265_params(known.vps.clone(), known.sps.clone(), known.pps.clone()));
     if !slices {
-        return only_config(news);
+        return only_config(track, news);
     }
-    let mut taken = pictures(news, key, false, payload.freeze(), dts, pts);
+    let mut taken = pictures((track, news), key, false, payload.freeze(), dts, pts);
     if let Taken::Media(items) = &mut taken
         && let Some(Ingest::Frame(f)) = items.last_mut()
     {

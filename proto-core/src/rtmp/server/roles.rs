@@ -161,6 +161,10 @@ impl Server {
             Ok(Taken::Media(items)) => {
                 self.events.extend(items.into_iter().map(|item| Output::Media(stream, item)));
             }
+            Ok(Taken::Part(items, why)) => {
+                self.events.extend(items.into_iter().map(|item| Output::Media(stream, item)));
+                self.drop_one(why, why);
+            }
             Ok(Taken::Dropped(why)) => self.drop_one(why, why),
             Err(reason) => {
                 self.writer.on_status(stream, "error", "NetStream.Publish.Rejected", &reason.text);
@@ -196,7 +200,8 @@ impl Server {
                 self.writer.on_status(stream, "status", "NetStream.Publish.Start", &text);
             }
             (Ok(()), false) => {
-                let player = Box::new(Player::new(Form::Chunks(stream), self.said.takes));
+                let player =
+                    Box::new(Player::new(Form::Chunks(stream), self.said.takes, self.said.multitrack));
                 self.roles.0.insert(stream, Role::Player(player));
                 self.writer.user_control(event::STREAM_BEGIN, stream);
                 let text = format!("Playing and resetting {key}.");

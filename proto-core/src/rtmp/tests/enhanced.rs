@@ -90,6 +90,56 @@ fn h265_goes_to_players_that_take_it_and_others_are_told_why_not() {
 }
 
 #[test]
+fn further_tracks_go_to_players_that_tell_tracks_apart() {
+    use crate::wire::flv::{AudioTag, VideoTag};
+    let small =
+        crate::media::h264::h264_params(vec![vec![0x67, 0x42, 0xc0, 1].into()], vec![vec![0x68].into()]);
+    let deliver = |caps: f64| {
+        let (mut s, _) = connected(&[list(&["*"]), ("capsEx", Value::Number(caps))], &[playing()]);
+        for (track, params) in [
+            (TrackId::VIDEO, hevc()),
+            (TrackId::AUDIO, aac()),
+            (TrackId(3), small.clone()),
+            (TrackId(4), CodecParams::Opus { channels: 2 }),
+        ] {
+            s.handle(Input::Deliver(1, &config(track, params)), T0);
+        }
+        for (track, kind) in [
+            (TrackId::VIDEO, FrameKind::Key),
+            (TrackId(3), FrameKind::Key),
+            (TrackId::AUDIO, FrameKind::Audio),
+            (TrackId(4), FrameKind::Audio),
+        ] {
+            s.handle(Input::Deliver(1, &delivery(new_frame(track, kind, 5, vec![0, 0, 0, 1, 0x65]))), T0);
+        }
+        let said = sent(&drain(&mut s, true, T0));
+        let size = raw(2, kind::SET_CHUNK_SIZE, 0, 60_000u32.to_be_bytes().to_vec());
+        let mut all = messages(&[vec![0; 1 + 2 * PACKET], size, said].concat());
+        all.retain(|m| matches!(m.kind, kind::VIDEO | kind::AUDIO));
+        all
+    };
+    let numbers = |all: &[Message]| -> Vec<(u8, Option<u8>)> {
+        let number = |m: &Message| match m.kind {
+            kind::VIDEO => match VideoTag::parse(&m.payload).unwrap() {
+                VideoTag::Tracks(all) => Some(all[0].0),
+                _ => None,
+            },
+            _ => match AudioTag::parse(&m.payload).unwrap() {
+                AudioTag::Tracks(all) => Some(all[0].0),
+                _ => None,
+            },
+        };
+        all.iter().map(|m| (m.kind, number(m))).collect()
+    };
+    let (v, a) = (kind::VIDEO, kind::AUDIO);
+    let headers = [(v, None), (a, None), (v, Some(1)), (a, Some(1))];
+    let frames = [(v, None), (v, Some(1)), (a, None), (a, Some(1))];
+    assert_eq!(numbers(&deliver(2.0)), [headers, frames].concat());
+    // Without the capability there is one of each: the hub sends no other, and the last picture that it named counts.
+    assert!(numbers(&deliver(0.0)).iter().all(|(_, n)| n.is_none()));
+}
+
+#[test]
 fn a_node_that_drains_asks_those_to_reconnect_who_said_that_they_do() {
     for (caps, then, asked) in [
         (1.0, publishing(), true),
