@@ -4,6 +4,7 @@
 
 use headwater_tests::interop::browser::Browser;
 use headwater_tests::interop::cluster::{Cluster, turn};
+use headwater_tests::interop::ffmpeg::{Ffmpeg, probe};
 use headwater_tests::interop::{http, wait};
 use std::time::Duration;
 
@@ -39,4 +40,21 @@ fn a_browser_publishes_in_three_sizes_and_another_sees_the_largest() {
     assert_eq!(sizes(&url, "live/layers", 3), [(320, 180), (640, 360), (1280, 720)]);
     viewer.visit(&cluster.manager.url("/watch/live/layers"));
     width_is(&viewer, 1280);
+}
+
+#[test]
+fn ffmpeg_publishes_several_tracks_and_players_of_one_are_given_the_largest() {
+    let _turn = turn();
+    let cluster = Cluster::start();
+    let publisher = Ffmpeg::publish_tracks(&cluster.publish_at("live/tracks").rtmp);
+    let url = cluster.manager.url("/api/v1/streams");
+    assert_eq!(sizes(&url, "live/tracks", 3), [(160, 90), (320, 180), (640, 360)]);
+    let viewer = Browser::start();
+    viewer.visit(&cluster.manager.url("/watch/live/tracks"));
+    width_is(&viewer, 640);
+    let seen = probe(&cluster.play_at("live/tracks").rtmp).expect("ffprobe reads the stream");
+    let streams = seen["streams"].as_array().expect("streams");
+    let pictures: Vec<_> = streams.iter().filter(|s| s["codec_type"] == "video").collect();
+    assert_eq!((pictures.len(), streams.len(), pictures[0]["width"].as_u64()), (1, 2, Some(640)), "{seen}");
+    drop(publisher);
 }

@@ -114,6 +114,9 @@ pub struct TrackInfo {
     /// Pixels down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<u32>,
+    /// Kilobits a second now; only where the answering node has the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kbps: Option<u64>,
     /// Samples a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
@@ -254,6 +257,15 @@ pub struct SessionInfo {
     pub loss: Option<f64>,
     /// `connecting`, `live`, `waiting` (for the publisher), `ending`.
     pub state: String,
+    /// Which picture a viewer of a stream with several renditions is shown, such as `640x360`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<String>,
+    /// Its link carries key frames and sound only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub thin: bool,
+    /// What its link is taken to carry, kilobits a second, where that was found less than what it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room_kbps: Option<u64>,
 }
 
 /// `GET /api/v1/placed/{app}/{stream}`: why a stream and its viewers are where they are.

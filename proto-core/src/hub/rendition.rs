@@ -240,6 +240,17 @@ impl Choice {
         Some(waits)
     }
 
+    /// What its link would have to carry for the next better rendition, bits a second.
+    fn goal(&self, stream: &Stream, accepts: CodecSet, now: Time) -> Option<u64> {
+        let at =
+            self.to.or(self.at).and_then(|slot| stream.tracks.get(slot)).filter(|_| self.matters(stream))?;
+        let better = |t: &Track| if self.thin { t.rank() >= at.rank() } else { t.rank() > at.rank() };
+        let next = stream.renditions(accepts).filter(|(_, t)| better(t)).min_by_key(|(_, t)| t.rank());
+        let sound = stream.sound(accepts).map_or(0, |(_, t)| t.bits_per_s(now));
+        let (_, next) = next?;
+        Some(next.bits_per_s(now).saturating_add(sound).saturating_mul(UP + 5) / 100)
+    }
+
     /// The slot of which only a key frame helps: what it goes over to, or what it is given.
     pub(super) fn waits_for(&self) -> Option<usize> {
         self.to.or(self.at)
@@ -256,7 +267,8 @@ impl Choice {
     /// What it is shown, if that is other than what was told before.
     pub(super) fn news(&mut self, stream: &Stream, accepts: CodecSet) -> Option<Shown> {
         let same = |a: Shown, b: Shown| (a.track, a.size, a.thin) == (b.track, b.size, b.thin);
-        let shown = self.shown(stream, accepts)?;
+        // On its way to the least there is nothing to say yet.
+        let shown = self.shown(stream, accepts).filter(|s| !s.thin || self.to.is_none())?;
         if self.told.is_some_and(|told| same(told, shown)) {
             return None;
         }
@@ -267,11 +279,12 @@ impl Choice {
 
 impl super::Hub {
     /// Says what a subscriber's link carries, bits a second, all tracks together; `None`: not known. Of a stream with
-    /// several renditions it is then given what fits.
-    pub fn set_room(&mut self, subscriber: SubscriberId, room: Option<u64>) {
-        if let Some(v) = self.subscribers.get_mut(subscriber.slot).filter(|v| v.id == subscriber) {
-            v.choice.set_room(room);
-        }
+    /// several renditions it is then given what fits. Answers what it would have to carry for something better, if there
+    /// is anything.
+    pub fn set_room(&mut self, subscriber: SubscriberId, room: Option<u64>, now: Time) -> Option<u64> {
+        let v = self.subscribers.get_mut(subscriber.slot).filter(|v| v.id == subscriber)?;
+        v.choice.set_room(room);
+        v.choice.goal(self.streams.get(&v.stream)?, v.accepts, now)
     }
 
     /// A subscriber cannot go on without a key frame of what it is shown.

@@ -9,7 +9,7 @@ use crate::http::api::{BridgeInfo, NodeInfo, Nodes, SessionInfo, Sessions, Strea
 use crate::http::event::{Action, EventQuery};
 use crate::hub::{Notice, StreamId};
 use crate::media::key::StreamKey;
-use crate::media::track::CodecParams;
+use crate::media::track::{CodecParams, TrackId};
 use crate::time::Time;
 use crate::wire::link::{StreamFacts, TrackFacts};
 use std::collections::BTreeMap;
@@ -128,7 +128,7 @@ impl Node {
             origin: if relayed { String::new() } else { self.id.0.clone() },
             epoch: self.hub.epoch(id).map(|e| e.to_string()).unwrap_or_default(),
             viewers,
-            tracks: facts.tracks.iter().map(track_info).collect(),
+            tracks: facts.tracks.iter().map(track_info).zip(self.track_rates(id)).map(with_rate).collect(),
             bitrate_kbps: facts.bits_per_s / 1000,
             uptime_s: facts.uptime_s,
             source: if relayed { "relay".to_owned() } else { facts.source },
@@ -143,6 +143,13 @@ impl Node {
                 })
                 .collect(),
         })
+    }
+
+    /// What each of a stream's tracks brings now, bits a second, in the order of [`crate::hub::Hub::tracks`].
+    fn track_rates(&self, id: StreamId) -> Vec<u64> {
+        let all = self.hub.stats(id, self.now).map(|s| s.tracks).unwrap_or_default();
+        let rate = |t: &TrackId| all.iter().find(|s| s.track == *t).map_or(0, |s| s.bits_per_s);
+        self.hub.tracks(id).iter().map(|(t, _)| rate(t)).collect()
     }
 
     /// What this node can say about a stream of its own hub.
@@ -164,6 +171,10 @@ impl Node {
     }
 
     fn session_info(&self, s: &Session) -> SessionInfo {
+        let shown = match s.part {
+            Part::Plays { subscriber, .. } => self.hub.subscriber_stats(subscriber).and_then(|n| n.shown),
+            _ => None,
+        };
         let state = match s.part {
             Part::AsksToPublish | Part::AsksToPlay => "connecting",
             Part::Publishes { .. } => "live",
@@ -182,6 +193,9 @@ impl Node {
             rtt_ms: s.rtt_ms,
             loss: s.loss,
             state: state.to_owned(),
+            picture: shown.and_then(|s| s.size).map(|(w, h)| format!("{w}x{h}")),
+            thin: shown.is_some_and(|s| s.thin),
+            room_kbps: s.rtc.and_then(|r| r.room).map(|bits| bits / 1_000),
         }
     }
 }
@@ -239,9 +253,15 @@ fn track_info(facts: &TrackFacts) -> TrackInfo {
         codec: facts.codec.clone(),
         width: known(facts.width),
         height: known(facts.height),
+        kbps: None,
         rate: known(facts.rate),
         channels: Some(facts.channels).filter(|n| *n > 0),
     }
+}
+
+fn with_rate((mut info, bits): (TrackInfo, u64)) -> TrackInfo {
+    info.kbps = Some(bits / 1_000);
+    info
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{Alarm, Node};
 use crate::error::Reason;
 use crate::guard::{guard, must};
 use crate::hub::delivery::Delivery;
-use crate::hub::{CodecSet, Pace, Shown, StreamId, SubscriberId};
+use crate::hub::{CodecSet, Pace, Picks, Shown, StreamId, SubscriberId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::frame::FrameKind;
@@ -242,13 +242,22 @@ impl Node {
         let Some(Carrier::Message(conn, message)) = self.sessions.get(session).map(|s| s.carrier) else {
             return Err(Reason::local("no_carrier", "the session has no connection"));
         };
-        let takes_opus = match self.conns.get(&conn) {
-            Some(Conn { proto: Proto::Rtmp(m), .. }) => m.takes().has(Codec::Opus),
-            _ => true,
+        let (takes, tracks) = match self.conns.get(&conn) {
+            Some(Conn { proto: Proto::Rtmp(m), .. }) => (m.takes(), m.takes_tracks()),
+            _ => (CodecSet::ALL, false),
         };
         // Of other codecs that it does not take, its machine says so; in place of Opus there is AAC.
-        let accepts = if takes_opus { CodecSet::ALL } else { CodecSet::ALL.without(Codec::Opus) };
-        let subscriber = self.hub.subscribe(stream, accepts, self.now)?;
+        let mut accepts =
+            if takes.has(Codec::Opus) { CodecSet::ALL } else { CodecSet::ALL.without(Codec::Opus) };
+        // Of renditions in several codecs it gets one that it takes.
+        let codecs =
+            self.hub.tracks(stream).into_iter().map(|(_, c)| c.params.codec()).filter(|c| c.is_video());
+        let (taken, others): (Vec<Codec>, Vec<Codec>) = codecs.partition(|c| takes.has(*c));
+        if !taken.is_empty() {
+            accepts = others.into_iter().fold(accepts, CodecSet::without);
+        }
+        let picks = if tracks { Picks::All } else { Picks::One };
+        let subscriber = self.hub.subscribe_to(stream, accepts, picks, self.now)?;
         self.hub.set_pace(subscriber, Pace::Merged);
         self.conn_is_used(conn);
         self.tell_rtmp(conn, rtmp::server::Input::PlayAccepted(message));
@@ -507,6 +516,15 @@ impl Node {
         }
         if let Some((at, why)) = waits {
             self.timers.set(Alarm::Pump(subscriber), Deadline::new(at, why));
+        }
+    }
+
+    /// What a viewer's link carries: it is given what fits, and tries out what would come next.
+    pub(super) fn has_room(&mut self, session: SessionId, room: Option<u64>) {
+        let Some((carrier, part)) = self.sessions.get(session).map(|s| (s.carrier, s.part)) else { return };
+        if let (Carrier::Rtc(rtc), Part::Plays { subscriber, .. }) = (carrier, part) {
+            let goal = self.hub.set_room(subscriber, room, self.now);
+            self.rtc.handle(rtc::Input::Goal { session: rtc, goal }, self.now);
         }
     }
 

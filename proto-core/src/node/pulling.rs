@@ -277,8 +277,14 @@ impl Node {
         while let Some(key) = self.pulls.dirty.pop_first() {
             any = true;
             self.say_whether_wanted(&key);
+            let mut tracks = false;
             while let Some(said) = self.pulls.by_key.get_mut(&key).and_then(|p| p.client.poll()) {
+                tracks |= matches!(&said, Output::Ingest { ingest: Ingest::Config { .. }, .. });
                 self.pull_said(&key, said);
+            }
+            if tracks {
+                // Of all that came at once: whoever waits is told how many renditions there are.
+                self.stream_has_tracks(&key);
             }
             let deadline = self.pulls.by_key.get(&key).and_then(|p| p.client.deadline());
             self.timers.update(Alarm::Pull(key), deadline);
@@ -420,10 +426,7 @@ impl Node {
         }
         match ingest {
             Ingest::Frame(frame) => self.hub.relay(stream, source, seq, frame, now),
-            Ingest::Config { .. } => {
-                self.hub.ingest(stream, source, ingest, now);
-                self.stream_has_tracks(key);
-            }
+            Ingest::Config { .. } => self.hub.ingest(stream, source, ingest, now),
         }
     }
 }

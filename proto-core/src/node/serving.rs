@@ -65,6 +65,10 @@ impl Node {
         let carrier = Carrier::Pull(conn, pull);
         let session = self.sessions.add(Protocol::Relay, Part::AsksToPlay, key, remote, carrier, self.now);
         self.sessions.set_part(session, Part::Plays { stream, subscriber });
+        let tracks = self.hub.tracks(stream);
+        if tracks.len() > 2 {
+            self.send_link(conn, server.announce(tracks));
+        }
         self.serving.by_pull.insert((conn, pull), server);
         let puller = hops.first().map_or_else(|| "?".to_owned(), |n| n.to_string());
         self.log_session(Level::Info, session, "serves", format!("node {puller} pulls the stream"));

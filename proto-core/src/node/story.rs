@@ -141,6 +141,14 @@ impl Node {
             _ => s.frames.clone(),
         };
         words.extend(frames.as_ref().map(frames_words));
+        if let Some(shown) = frames.as_ref().and_then(|f| f.shown) {
+            let size = shown.size.map_or("of unknown size".to_owned(), |(w, h)| format!("{w}x{h}"));
+            let what = if shown.thin { ": key frames only, for its link carries no more" } else { "" };
+            words.push(format!("it is shown the rendition {size}{what}; {} could be shown now", shown.of));
+        }
+        if let Some(bits) = s.rtc.as_ref().and_then(|r| r.room) {
+            words.push(format!("its link is taken to carry {} kbit/s", bits / 1_000));
+        }
         if let Some(r) = &s.rtc {
             let counts = [
                 (r.nacks, "packets were asked for again (NACK)"),

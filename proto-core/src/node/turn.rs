@@ -316,6 +316,7 @@ impl Node {
                     self.hub.subscriber_wants_key(subscriber, self.now);
                 }
             }
+            E::Room(room) => self.has_room(session, room),
             E::ChannelOpened | E::ChannelText(_) | E::ChannelClosed => self.signal_channel(session, &event),
             E::Stats(stats) => self.rtc_stats(session, &stats),
             E::Closed(reason) => self.end_session(session, &reason),

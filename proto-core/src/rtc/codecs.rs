@@ -43,6 +43,8 @@ pub struct Pictures {
     pub profile: Option<u32>,
     /// The stream has no pictures so far; this is what they probably will be.
     pub guessed: bool,
+    /// There are several renditions of them: what the viewer's link carries matters.
+    pub adapts: bool,
 }
 
 /// The payload format of a codec over WebRTC. `None` for what it does not carry.
@@ -62,7 +64,7 @@ pub(super) const fn payload_format(codec: Codec) -> Option<Format> {
 
 impl Pictures {
     /// Where nothing is known yet: H.264, or whatever else is offered.
-    pub const GUESS: Pictures = Pictures { codec: Codec::H264, profile: None, guessed: true };
+    pub const GUESS: Pictures = Pictures { codec: Codec::H264, profile: None, guessed: true, adapts: false };
 
     /// The pictures of a track.
     pub fn of(params: &CodecParams) -> Pictures {
@@ -73,7 +75,7 @@ impl Pictures {
                 .map(|h| u32::from(h.profile)),
             _ => None,
         };
-        Pictures { codec: params.codec(), profile, guessed: false }
+        Pictures { codec: params.codec(), profile, guessed: false, adapts: false }
     }
 }
 
@@ -139,7 +141,8 @@ impl Plan {
                 (None, Some(text))
             }
         };
-        let video = pictures.map_or(Pictures::GUESS, Pictures::of);
+        let mut video = pictures.map_or(Pictures::GUESS, Pictures::of);
+        video.adapts = tracks.filter(|p| p.codec() == video.codec).count() > 1;
         let mut takes = CodecSet::NONE.with(video.codec).in_order();
         if let Some(codec) = audio {
             takes = takes.with(codec);

@@ -159,6 +159,13 @@ pub enum Input<'a> {
         /// Of this track of pictures; `None`: of each.
         track: Option<TrackId>,
     },
+    /// Tell a viewer's session what it could be given if its link carried so much.
+    Goal {
+        /// The viewer.
+        session: SessionId,
+        /// Bits a second; `None`: it has the best.
+        goal: Option<u64>,
+    },
     /// Say something on a session's data channel for signalling.
     Say {
         /// The session.
@@ -738,6 +745,11 @@ impl Machine for Endpoint {
             Input::Deliver { session, delivery } => self.deliver(session, delivery, now),
             Input::RequestKeyFrame { session, track } => {
                 self.with(session, now, |t| t.request_key_frame(track));
+            }
+            Input::Goal { session, goal } => {
+                if let Some(s) = self.sessions.get_mut(&session) {
+                    s.talk.set_goal(goal);
+                }
             }
             Input::Say { session, text } => {
                 self.with(session, now, |p| p.say(text, now));

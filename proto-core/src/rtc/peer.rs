@@ -77,6 +77,8 @@ pub struct SessionStats {
     pub nacks: u64,
     /// Key frames that were asked for, in the same ways.
     pub key_requests: u64,
+    /// What a viewer's link is taken to carry, bits a second, where it was found less than what it was given.
+    pub room: Option<u64>,
     /// Messages to and from data channels that were dropped: binary, too long, no room, or another channel's.
     pub messages_dropped: u64,
 }
@@ -100,6 +102,8 @@ pub enum PeerEvent {
     Media(Ingest),
     /// A viewer asks for a key frame.
     KeyFrameWanted,
+    /// What a viewer's link carries, bits a second; `None`: more than was tried.
+    Room(Option<u64>),
     /// The peer's channel for signalling ([`SIGNAL_CHANNEL`]) is open.
     ChannelOpened,
     /// A message on that channel.

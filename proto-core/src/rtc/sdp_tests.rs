@@ -94,7 +94,7 @@ fn publish(sdp: &str) -> Result<Prepared, Reason> {
     prepare(sdp, Wish::Publish, &Limits::default())
 }
 
-const H264: Pictures = Pictures { codec: Codec::H264, profile: None, guessed: false };
+const H264: Pictures = Pictures { codec: Codec::H264, profile: None, guessed: false, adapts: false };
 
 fn without_h264(offer: &str) -> String {
     offer.replace("H264/90000", "X264/90000")
@@ -191,7 +191,7 @@ fn a_viewer_gets_what_the_stream_has_or_a_reason() {
         assert_eq!(p.video[0].codec, codec);
         assert!(answer(&p, wish).contains(codecs::rtpmap(codec)));
     }
-    let deep = Pictures { codec: Codec::Vp9, profile: Some(2), guessed: false };
+    let deep = Pictures { codec: Codec::Vp9, profile: Some(2), guessed: false, adapts: false };
     let of = |offer: &str| prepare(offer, Wish::Play { video: Some(deep), audio: None }, &Limits::default());
     assert_eq!(of(&all).unwrap().video[0].fmtp, "profile-id=2");
     let reason = of(&many(&["VP8", "VP9", "H264"])).unwrap_err();

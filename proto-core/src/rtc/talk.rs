@@ -112,6 +112,13 @@ impl Talk {
         }
     }
 
+    /// What a viewer could be given if its link carried so much.
+    pub(super) fn set_goal(&mut self, goal: Option<u64>) {
+        if let Talk::Lean(v) = self {
+            v.set_goal(goal);
+        }
+    }
+
     /// Another stream follows on the same session. Whether it can be.
     pub(super) fn switch(&mut self) -> bool {
         match self {

@@ -3,6 +3,7 @@
 //! apart and left alone.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use super::twcc;
 use std::time::Duration;
 
 const SENDER_REPORT: u8 = 200;
@@ -22,6 +23,12 @@ const NACK: u8 = 1;
 const PLI: u8 = 1;
 /// The format of a full intra request (RFC 5104, 4.3.1).
 const FIR: u8 = 4;
+/// The format of feedback of when packets came.
+const ARRIVALS: u8 = 15;
+/// The format of application layer feedback (RFC 4585, 6.4), and what tells an estimated rate from others
+/// (draft-alvestrand-rmcat-remb-03, 2.2).
+const APPLICATION: u8 = 15;
+const RATE: &[u8; 4] = b"REMB";
 /// `SDES` item CNAME (RFC 3550, 6.5.1).
 const CNAME: u8 = 1;
 /// The longest name of an item, bytes.
@@ -55,6 +62,13 @@ pub enum Packet<'a> {
     },
     /// Key frames are wanted (FIR), of sources that are named in entries.
     FullIntra(Sources<'a>),
+    /// When packets came, by the numbers that a whole session shares.
+    Arrivals(twcc::Feedback<'a>),
+    /// What a receiver takes its link to carry (REMB).
+    Rate {
+        /// Bits a second.
+        bits: u64,
+    },
     /// Sources have gone.
     Goodbye,
     /// Anything else.
@@ -216,6 +230,11 @@ fn packet(bytes: &[u8]) -> Option<(Packet<'_>, &[u8])> {
         (GOODBYE, _) => Packet::Goodbye,
         (EXTENDED_REPORT, _) => Packet::Extended { ssrc: word(body, 0)?, blocks: Blocks(body.get(4..)?) },
         (TRANSPORT_FEEDBACK, NACK) => Packet::Nack { ssrc: word(body, 4)?, missing: Missing(body.get(8..)?) },
+        (TRANSPORT_FEEDBACK, ARRIVALS) => Packet::Arrivals(twcc::Feedback::parse(body.get(8..)?)?),
+        (PAYLOAD_FEEDBACK, APPLICATION) if body.get(8..12) == Some(RATE) => {
+            let packed = word(body, 12)? & 0xff_ffff;
+            Packet::Rate { bits: u64::from(packed & 0x3_ffff) << (packed >> 18).min(45) }
+        }
         (PAYLOAD_FEEDBACK, PLI) => Packet::PictureLoss { ssrc: word(body, 4)? },
         (PAYLOAD_FEEDBACK, FIR) => Packet::FullIntra(Sources(body.get(8..)?)),
         _ => Packet::Other,

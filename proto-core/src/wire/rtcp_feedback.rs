@@ -119,7 +119,7 @@ mod tests {
             let [
                 Packet::Reports(r), Packet::Extended { ssrc: said, blocks: time },
                 Packet::Extended { blocks: delay, .. }, Packet::Nack { ssrc: of, missing },
-                Packet::PictureLoss { ssrc: pli }, Packet::FullIntra(fir), Packet::Other,
+                Packet::PictureLoss { ssrc: pli }, Packet::FullIntra(fir), Packet::Rate { bits },
             ] = read[..] else { panic!("{read:?}") };
             let report = Report { ssrc, lost: fraction, last_sr: 5, since_last_sr: 6 };
             prop_assert_eq!(r.iter().collect::<Vec<_>>(), [report]);
@@ -129,6 +129,7 @@ mod tests {
             let groups: BTreeSet<u16> = lost.iter().map(|s| s / 17).collect();
             prop_assert!(asked == lost.len() || asked >= entries.min(groups.len()));
             prop_assert_eq!((pli, fir.iter().collect::<Vec<_>>()), (ssrc, vec![ssrc]));
+            prop_assert!(bits <= 1_000_000 && bits > 999_000, "{}", bits);
         }
 
         #[test]

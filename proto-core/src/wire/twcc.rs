@@ -73,6 +73,74 @@ pub fn put_feedback(
     symbols.len()
 }
 
+/// What a receiver says of when packets came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feedback<'a> {
+    base: u16,
+    count: u16,
+    reference: u32,
+    body: &'a [u8],
+}
+
+/// Packets of one feedback that are looked at: more fit no viewer's report of some moments.
+const READ_MAX: usize = 4_096;
+
+impl<'a> Feedback<'a> {
+    /// Reads what follows the two sources of a feedback. `None` if it is cut short.
+    pub fn parse(body: &'a [u8]) -> Option<Feedback<'a>> {
+        let ([b0, b1, c0, c1, r0, r1, r2, _], body) = body.split_first_chunk::<8>()?;
+        Some(Feedback {
+            base: u16::from_be_bytes([*b0, *b1]),
+            count: u16::from_be_bytes([*c0, *c1]),
+            reference: u32::from_be_bytes([0, *r0, *r1, *r2]),
+            body,
+        })
+    }
+
+    /// Each packet's number, and when it came: ticks of 250 µs on the receiver's clock, which wraps after 2²⁴ times 64 ms;
+    /// `None`: it did not. Ends where the feedback does not say more.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, Option<i64>)> + use<'a> {
+        let count = usize::from(self.count).min(READ_MAX);
+        let mut symbols = Vec::with_capacity(count);
+        let mut rest = self.body;
+        while symbols.len() < count
+            && let Some((chunk, after)) = rest.split_first_chunk::<2>()
+        {
+            let chunk = u16::from_be_bytes(*chunk);
+            let left = count - symbols.len();
+            match chunk >> 14 {
+                0 | 1 => {
+                    let run = usize::from(chunk & 0x1fff).min(left);
+                    symbols.extend(std::iter::repeat_n(chunk >> 13 & 3, run));
+                }
+                2 => symbols.extend((0..14).map(|n| chunk >> (13 - n) & 1).take(left)),
+                _ => symbols.extend((0..7).map(|n| chunk >> (12 - 2 * n) & 3).take(left)),
+            }
+            rest = after;
+        }
+        let mut time = i64::from(self.reference) * TICKS_A_REFERENCE;
+        let base = self.base;
+        symbols.into_iter().enumerate().map_while(move |(n, symbol)| {
+            let number = base.wrapping_add(n as u16);
+            let delta = match symbol {
+                1 => {
+                    let (delta, after) = rest.split_first()?;
+                    rest = after;
+                    i64::from(*delta)
+                }
+                2 => {
+                    let (delta, after) = rest.split_first_chunk::<2>()?;
+                    rest = after;
+                    i64::from(i16::from_be_bytes(*delta))
+                }
+                _ => return Some((number, None)),
+            };
+            time += delta;
+            Some((number, Some(time)))
+        })
+    }
+}
+
 /// Runs of one symbol, and vectors of 14 symbols of one bit or 7 of two, whichever tells more.
 fn chunks(mut symbols: &[Symbol]) -> Vec<u16> {
     let mut out = Vec::new();
@@ -103,46 +171,26 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Reads a feedback as the draft describes it: the first number, and for each packet its time in ticks.
+    /// The first number, the count of feedbacks, and for each packet its time in ticks.
     fn read(bytes: &[u8]) -> (u16, u8, Vec<Option<i64>>) {
         let half = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         assert_eq!((bytes[0], bytes[1]), (0x80 | 15, 205));
         assert_eq!(bytes.len(), 4 + 4 * usize::from(half(2)));
-        let (base, count) = (half(12), usize::from(half(14)));
-        let reference = i64::from(u32::from_be_bytes([0, bytes[16], bytes[17], bytes[18]]));
-        let (mut at, mut symbols) = (20, Vec::new());
-        while symbols.len() < count {
-            let chunk = half(at);
-            at += 2;
-            match chunk >> 14 {
-                0 | 1 => symbols.extend(std::iter::repeat_n(chunk >> 13 & 3, usize::from(chunk & 0x1fff))),
-                2 => symbols.extend((0..14).map(|n| chunk >> (13 - n) & 1)),
-                _ => symbols.extend((0..7).map(|n| chunk >> (12 - 2 * n) & 3)),
-            }
-        }
-        symbols.truncate(count);
-        let mut time = reference * TICKS_A_REFERENCE;
-        let mut out = Vec::new();
-        for symbol in symbols {
-            match symbol {
-                0 => out.push(None),
-                1 => {
-                    time += i64::from(bytes[at]);
-                    at += 1;
-                    out.push(Some(time));
-                }
-                _ => {
-                    time += i64::from(half(at) as i16);
-                    at += 2;
-                    out.push(Some(time));
-                }
-            }
-        }
-        assert!(bytes.len() - at < 4);
-        (base, bytes[19], out)
+        let feedback = Feedback::parse(&bytes[12..]).unwrap();
+        let all: Vec<_> = feedback.iter().collect();
+        assert!(all.iter().enumerate().all(|(n, (number, _))| *number == half(12).wrapping_add(n as u16)));
+        assert_eq!(all.len(), usize::from(half(14)));
+        (half(12), bytes[19], all.into_iter().map(|(_, at)| at).collect())
     }
 
     proptest! {
+        #[test]
+        fn garbage_is_read_to_its_end(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(feedback) = Feedback::parse(&bytes) {
+                prop_assert!(feedback.iter().count() <= READ_MAX);
+            }
+        }
+
         #[test]
         fn what_is_written_is_read(
             start in 0u64..1 << 40, base: u16, nth: u8,
@@ -167,6 +215,17 @@ mod tests {
             let rest = &arrivals[told..arrivals.len().min(PACKETS_MAX)];
             prop_assert!(rest.iter().all(Option::is_none), "only what did not come may be left out");
         }
+    }
+
+    #[test]
+    fn symbols_of_both_widths_and_runs_are_read_as_the_draft_draws_them() {
+        // 3.1.3 and 3.1.4: a run of 3 that came close together, two in a vector of one bit, one of two bits far apart.
+        let body = [0xff, 0xff, 0, 24, 0, 0, 2, 9, 0x20, 3, 0xa0, 0, 0xe0, 0, 4, 4, 4, 8, 0xff, 0xfe];
+        let all: Vec<_> = Feedback::parse(&body).unwrap().iter().collect();
+        let came: Vec<_> = all.iter().filter_map(|(n, at)| Some((*n, (*at)?))).collect();
+        assert_eq!(came, [(0xffff, 516), (0, 520), (1, 524), (2, 532), (16, 530)]);
+        assert_eq!(all.len(), 24);
+        assert_eq!(Feedback::parse(&body[..19]).unwrap().iter().count(), 17, "cut within the last time");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::hub::delivery::Delivery;
 use crate::limits::Limits;
 use crate::media::frame::{Frame, NewFrame};
 use crate::media::key::StreamKey;
-use crate::media::track::TrackId;
+use crate::media::track::{CodecConfig, TrackId};
 use crate::simulation::Bug;
 use crate::time::Time;
 use crate::wire::link::{Message, RelayFrame, TrackConfig};
@@ -106,6 +106,13 @@ impl PullServer {
             }),
             Delivery::Frame { frame, dts, pts, .. } => self.frame(frame, (*dts, *pts), backlog),
         }
+    }
+
+    /// All tracks of the stream in one message, so that the puller knows how many renditions there are before it tells its
+    /// first viewer.
+    pub fn announce(&self, tracks: Vec<(TrackId, Arc<CodecConfig>)>) -> Message {
+        let configs = tracks.into_iter().map(|(track, c)| TrackConfig { track, config: c.as_ref().clone() });
+        Message::Tracks { pull: self.pull, path: self.path.clone(), configs: configs.collect() }
     }
 
     fn frame(&mut self, frame: &Frame, (dts, pts): (i64, i64), backlog: usize) -> Option<Message> {

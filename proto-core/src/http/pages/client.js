@@ -287,6 +287,12 @@ class Numbers {
         // Of the layers of a simulcast the largest that is sent.
         if (s.frameWidth && s.framesPerSecond !== 0) n.layers = (n.layers ?? 0) + 1;
         if (s.frameWidth > (n.width ?? 0)) [n.width, n.height] = [s.frameWidth, s.frameHeight];
+        const keys = this.delta(`keys ${s.id}`, s.keyFramesDecoded ?? 0);
+        const shown = this.delta(`shown ${s.id}`, s.framesDecoded ?? 0);
+        // Nothing but key frames for a while: the node has found the link too thin for more.
+        if (shown > keys || keys > 3) this.whole = now;
+        if (shown > 0) this.latest = now;
+        n.thin = now - (this.whole ?? now) > 3000 && now - (this.latest ?? 0) < 8000;
         if (s.framesPerSecond !== undefined) n.fps = Math.max(n.fps ?? 0, s.framesPerSecond);
         n.frames = Math.max(n.frames, s.framesDecoded ?? s.framesEncoded ?? 0);
         const out = this.delta("emitted", s.jitterBufferEmittedCount ?? 0);

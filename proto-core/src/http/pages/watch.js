@@ -25,8 +25,16 @@ function tell() {
 }
 
 session.addEventListener("state", tell);
-session.addEventListener("notices", () => showNotices(el("notices"), session.notices));
+const THIN =
+  "Your connection is too thin for the smallest picture of this stream: you get the sound and a still picture now and then. It goes on by itself when there is more room.";
+let thin = false;
+const notices = () => showNotices(el("notices"), thin ? [THIN, ...session.notices] : session.notices);
+session.addEventListener("notices", notices);
 session.addEventListener("stats", () => {
+  if (thin !== (session.numbers.thin ?? false)) {
+    thin = !thin;
+    notices();
+  }
   showNumbers(el("stats"), session);
   const sound = session.numbers.bytes.audio > 0;
   el("sound").hidden = !sound || !video.muted;

@@ -95,7 +95,7 @@ fn a_viewer_is_given_the_largest_and_others_as_its_link_allows_from_key_frames_o
     assert_eq!(pictures[..3], [&(105, FrameKind::Data), &(101, FrameKind::Data), &(5, FrameKind::Key)]);
     assert_eq!((deltas(&all, 0), deltas(&all, 3)), (0, 0));
     // What it costs is known once a second has been measured.
-    w.hub.set_room(viewer, Some(500_000));
+    w.hub.set_room(viewer, Some(500_000), at(w.now));
     let all = w.layers(8_000, &[0, 1, 2], Some(viewer));
     let change: Vec<_> =
         all.iter().filter(|(_, k)| *k != FrameKind::Audio && *k != FrameKind::Delta).collect();
@@ -107,7 +107,7 @@ fn a_viewer_is_given_the_largest_and_others_as_its_link_allows_from_key_frames_o
     assert!(deltas(&all, 3) > 90 && deltas(&all, 5) < 5 && deltas(&all, 0) == 0);
     let shown = w.hub.subscriber_stats(viewer).unwrap().shown.unwrap();
     assert_eq!((shown.size, shown.of, shown.thin), (Some((640, 360)), 3, false));
-    w.hub.set_room(viewer, Some(10_000_000));
+    w.hub.set_room(viewer, Some(10_000_000), at(w.now));
     let all = w.layers(12_000, &[0, 1, 2], Some(viewer));
     assert!(deltas(&all, 5) > 90 && all.contains(&(105, FrameKind::Data)));
     let whys: Vec<_> = w.dropped(viewer).iter().map(|(why, _)| *why).collect();
@@ -120,7 +120,7 @@ fn a_link_too_thin_for_the_least_carries_key_frames_and_sound() {
     w.layers(2_000, &[0, 1, 2], None);
     let viewer = w.join(BROWSER);
     w.layers(4_000, &[0, 1, 2], Some(viewer));
-    w.hub.set_room(viewer, Some(20_000));
+    w.hub.set_room(viewer, Some(20_000), at(w.now));
     w.layers(6_000, &[0, 1, 2], Some(viewer));
     assert!(w.hub.subscriber_stats(viewer).unwrap().shown.unwrap().thin);
     w.put(picture(TrackId(0), FrameKind::Key, w.now as i64, 200));
@@ -130,7 +130,7 @@ fn a_link_too_thin_for_the_least_carries_key_frames_and_sound() {
     let sounds = all.iter().filter(|i| **i == (1, FrameKind::Audio)).count();
     assert_eq!((deltas(&all, 0) + deltas(&all, 3) + deltas(&all, 5), sounds > 45), (0, true));
     assert!(w.dropped(viewer).iter().any(|(why, n)| *why == "thin_link" && *n > 20));
-    w.hub.set_room(viewer, Some(200_000));
+    w.hub.set_room(viewer, Some(200_000), at(w.now));
     let all = w.layers(9_000, &[0, 1, 2], Some(viewer));
     let first = all.iter().find(|(_, k)| matches!(k, FrameKind::Key | FrameKind::Delta));
     assert_eq!(first, Some(&(0, FrameKind::Key)), "asked for, not waited for");
@@ -227,7 +227,9 @@ proptest! {
                     media.payload = Bytes::from([put[layer].to_be_bytes().to_vec(), vec![0; LAYERS[layer].2]].concat());
                     w.put(Ingest::Frame(media));
                 }
-                Op::Room(room) => w.hub.set_room(viewer, room),
+                Op::Room(room) => {
+                    w.hub.set_room(viewer, room, at(w.now));
+                }
                 Op::Wait(ms) => {
                     w.now += ms;
                     w.hub.tick(at(w.now));

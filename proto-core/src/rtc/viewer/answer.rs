@@ -16,6 +16,10 @@ pub(super) struct Offered {
     pub(super) waits: bool,
     pub(super) video: Option<Carried>,
     pub(super) audio: Option<Carried>,
+    /// The extension for numbers that all packets share, where when they came is to be told.
+    pub(super) transport: Option<u8>,
+    /// What else is agreed to: lines of the section with pictures.
+    more: Vec<String>,
     sections: Vec<(String, Vec<Line>)>,
 }
 
@@ -39,6 +43,10 @@ fn print(text: &str) -> Option<[u8; 32]> {
     Some(out)
 }
 
+/// Feedback of when packets came, and the extension with their numbers: for a viewer that can be given less or more. It needs
+/// packets that are sent again under other numbers, for the same number again must be the same packet again.
+const TRANSPORT: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+
 /// What we do with feedback of these kinds is known; nothing else is agreed to.
 const FEEDBACK: [&str; 3] = ["nack", "nack pli", "ccm fir"];
 
@@ -47,7 +55,7 @@ impl Offered {
     ///
     /// # Errors
     /// `bad_sdp` for what the preparation should not have let through.
-    pub(super) fn read(prepared: &Prepared) -> Result<Offered, Reason> {
+    pub(super) fn read(prepared: &Prepared, adapts: bool) -> Result<Offered, Reason> {
         let video = prepared.video_mid.as_ref().zip(prepared.video.first()).and_then(|(mid, f)| {
             let rate = codecs::payload_format(f.codec)?.clock_rate();
             Some(Carried { mid: mid.clone(), codec: f.codec, pt: f.pt, rtx: f.rtx, rate })
@@ -57,6 +65,7 @@ impl Offered {
             Some(Carried { mid: mid.clone(), codec: f.codec, pt: f.pt, rtx: None, rate })
         });
         let (mut fingerprint, mut setup) = (None, "actpass");
+        let (mut transport, mut feedback) = (None, [None, None]);
         let mut sections: Vec<(String, Vec<Line>)> = Vec::new();
         for line in prepared.offer.lines() {
             if line.starts_with("m=") {
@@ -70,6 +79,11 @@ impl Offered {
                 "mid" => value.clone_into(mid),
                 "fingerprint" => fingerprint = fingerprint.or(print(value)),
                 "setup" => setup = value,
+                "extmap" if prepared.video_mid.as_deref() == Some(mid.as_str()) => {
+                    if let Some((id, TRANSPORT)) = value.split_once(' ') {
+                        transport = transport.or(id.parse().ok());
+                    }
+                }
                 "rtpmap" | "fmtp" => {
                     if let Some(pt) = value.split(' ').next().and_then(|pt| pt.parse().ok()) {
                         lines.push(Line { pt, text: line.to_owned() });
@@ -78,9 +92,16 @@ impl Offered {
                 "rtcp-fb" => {
                     if let Some((pt, what)) = value.split_once(' ')
                         && let Ok(pt) = pt.parse()
-                        && FEEDBACK.contains(&what)
                     {
-                        lines.push(Line { pt, text: line.to_owned() });
+                        let known = ["transport-cc", "goog-remb"].iter().position(|f| *f == what);
+                        if video.as_ref().is_some_and(|v| v.pt == pt)
+                            && let Some(slot) = known.and_then(|n| feedback.get_mut(n))
+                        {
+                            *slot = Some(line.to_owned());
+                        }
+                        if FEEDBACK.contains(&what) {
+                            lines.push(Line { pt, text: line.to_owned() });
+                        }
                     }
                 }
                 _ => {}
@@ -90,7 +111,15 @@ impl Offered {
         if video.is_none() && audio.is_none() {
             return Err(bad("it has neither pictures nor sound that can be sent"));
         }
-        Ok(Offered { fingerprint, waits: setup == "passive", video, audio, sections })
+        let [arrivals, rate] = feedback;
+        let again = video.as_ref().is_some_and(|v| v.rtx.is_some());
+        let (transport, more) = match (transport.filter(|id| adapts && again && *id < 15), arrivals, rate) {
+            (Some(id), Some(line), _) => (Some(id), vec![format!("a=extmap:{id} {TRANSPORT}"), line]),
+            (_, _, Some(line)) if adapts => (None, vec![line]),
+            _ => (None, Vec::new()),
+        };
+        let waits = setup == "passive";
+        Ok(Offered { fingerprint, waits, video, audio, transport, more, sections })
     }
 
     /// Our answer, a section for each that is taken; [`Prepared::answer`] puts it together with the rest.
@@ -129,6 +158,9 @@ impl Offered {
             );
             for line in lines.iter().filter(|l| formats.contains(&l.pt)) {
                 let _ = write!(out, "{}\r\n", line.text);
+            }
+            for line in self.more.iter().filter(|_| codec.is_video()) {
+                let _ = write!(out, "{line}\r\n");
             }
             let _ = write!(out, "a=msid:{cname} {kind}\r\n");
             if rtx.is_some() {

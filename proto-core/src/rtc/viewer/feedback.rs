@@ -7,6 +7,7 @@ use crate::wire::rtcp::{self, Block, Packet, SenderInfo};
 use crate::wire::rtcp_feedback::put_delay;
 use crate::wire::rtcp_reports::ntp_of;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Requests for lost packets that may wait for their turn; a viewer that lost more needs a key frame, and asks for one.
 const AGAIN_MAX: usize = 1_024;
@@ -15,6 +16,8 @@ const AGAIN_MAX: usize = 1_024;
 const BUDGET_MAX: i64 = 96 << 10;
 /// Where a stream's time runs away from what its first frame promised by so much, both lanes begin a new count.
 const APART: u64 = 10_000_000_000;
+/// What a viewer's link carries is told to whoever chooses for it so often at most.
+const ROOM_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What is to be sent again, within a budget (A27).
 #[derive(Debug)]
@@ -115,11 +118,39 @@ impl Viewer {
                         }
                     }
                 }
+                Packet::Arrivals(feedback) => {
+                    if let Some((_, bandwidth)) = &mut self.bandwidth {
+                        bandwidth.feedback(feedback.iter(), now);
+                        let room = bandwidth.estimate();
+                        self.has_room(room, now);
+                    }
+                }
+                Packet::Rate { bits } => {
+                    if self.bandwidth.is_none() {
+                        self.has_room(Some(bits), now);
+                    }
+                }
                 // A viewer that sends nothing has nothing to say goodbye of; it ends by DTLS or silence.
                 Packet::Goodbye | Packet::Other => {}
             }
         }
         Verdict::Taken
+    }
+
+    /// Its link carries so much. Told so often that what it is given can follow.
+    fn has_room(&mut self, room: Option<u64>, now: Time) {
+        if self.next_room <= now && (room.is_some() || self.stats.room.is_some()) {
+            self.next_room = now + ROOM_INTERVAL;
+            self.stats.room = room;
+            self.events.push_back(PeerEvent::Room(room));
+        }
+    }
+
+    /// What it could be given if its link carried so much.
+    pub(in crate::rtc) fn set_goal(&mut self, goal: Option<u64>) {
+        if let Some((_, bandwidth)) = &mut self.bandwidth {
+            bandwidth.set_goal(goal);
+        }
     }
 
     /// Whether something waits to be sent again.

@@ -38,6 +38,25 @@ struct Sent {
 
 /// Set in an RTP header whose packet ends with padding (RFC 3550, 5.1).
 const PADDED: u8 = 0x20;
+/// Set in an RTP header that extensions follow (RFC 3550, 5.3.1).
+const EXTENDED: u8 = 0x10;
+/// Bytes of an RTP header with the one extension that a packet may have.
+const EXTENDED_HEADER: usize = RTP_HEADER + 8;
+
+/// The number that all packets of a session share, and the extension that carries it; `None` where nobody asked for it.
+pub(super) type Numbered = Option<(u8, u16)>;
+
+/// What stands in front of a payload.
+struct Header {
+    bytes: [u8; EXTENDED_HEADER],
+    len: usize,
+}
+
+impl Header {
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -117,11 +136,36 @@ impl Lane {
         self.offset.wrapping_add(ticks as u32)
     }
 
-    fn header(&self, pt: u8, seq: u64, timestamp: u32, ssrc: u32, marked: bool) -> [u8; RTP_HEADER] {
+    fn header(
+        &self,
+        (pt, seq, ssrc): (u8, u64, u32),
+        timestamp: u32,
+        marked: bool,
+        numbered: Numbered,
+    ) -> Header {
         let [q0, q1] = (seq as u16).to_be_bytes();
         let [t0, t1, t2, t3] = timestamp.to_be_bytes();
         let [s0, s1, s2, s3] = ssrc.to_be_bytes();
-        [2 << 6, pt & 0x7f | u8::from(marked) << 7, q0, q1, t0, t1, t2, t3, s0, s1, s2, s3]
+        let ((id, number), len) = match numbered {
+            Some(numbered) => (numbered, EXTENDED_HEADER),
+            None => ((0, 0), RTP_HEADER),
+        };
+        let (first, [n0, n1]) =
+            (2 << 6 | if numbered.is_some() { EXTENDED } else { 0 }, number.to_be_bytes());
+        let second = pt & 0x7f | u8::from(marked) << 7;
+        // One extension of two bytes in the short form (RFC 8285, 4.2), and a byte of padding.
+        let extension = [0xbe, 0xde, 0, 1, id << 4 | 1, n0, n1, 0];
+        let [e0, e1, e2, e3, e4, e5, e6, e7] = extension;
+        let bytes = [first, second, q0, q1, t0, t1, t2, t3, s0, s1, s2, s3, e0, e1, e2, e3, e4, e5, e6, e7];
+        Header { bytes, len }
+    }
+
+    /// The number of the `back`th last packet that may be sent again: something to send where a link is tried out.
+    pub(super) fn recent(&self, back: u64) -> Option<u16> {
+        let first = self.sent.front()?.first;
+        let known = (self.next - first).clamp(1, 64);
+        self.carried.rtx?;
+        Some((self.next.checked_sub(1 + back % known)?) as u16)
     }
 
     /// Appends the `n`th packet of a frame. Packets of a frame must come one after the other, beginning with 0. `pad` bytes
@@ -129,7 +173,7 @@ impl Lane {
     pub(super) fn put(
         &mut self,
         frame: &Frame,
-        (n, pad): (usize, u8),
+        (n, pad, numbered): (usize, u8, Numbered),
         timestamp: u32,
         sealer: &mut Sealer,
         scratch: &mut Vec<u8>,
@@ -141,7 +185,7 @@ impl Lane {
         let seq = self.next;
         // Used up whatever comes of it.
         self.next += 1;
-        let header = self.header(self.carried.pt, seq, timestamp, self.ssrc, marked);
+        let header = self.header((self.carried.pt, seq, self.ssrc), timestamp, marked, numbered);
         seal(header, seq, payload, pad, sealer, scratch, out)?;
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload.len() as u32);
@@ -170,7 +214,7 @@ impl Lane {
     /// of payload; 0 if it is not known any more.
     pub(super) fn again(
         &mut self,
-        seq: u16,
+        (seq, numbered): (u16, Numbered),
         now: Time,
         age_ms: u64,
         sealer: &mut Sealer,
@@ -192,7 +236,7 @@ impl Lane {
         let Some(pt) = self.carried.rtx else {
             // The same number again must be the same packet again in every byte.
             let pad = if n + 1 == payloads.len() { sent.pad } else { 0 };
-            let header = self.header(self.carried.pt, number, timestamp, self.ssrc, marked);
+            let header = self.header((self.carried.pt, number, self.ssrc), timestamp, marked, None);
             seal(header, number, payload, pad, sealer, scratch, out)?;
             return Ok(payload.len());
         };
@@ -201,14 +245,14 @@ impl Lane {
         scratch.extend_from_slice(payload);
         let own = self.next_rtx;
         self.next_rtx += 1;
-        let header = self.header(pt, own, timestamp, self.rtx_ssrc, marked);
-        sealer.rtp(&header, (own >> 16) as u32, scratch, out)?;
+        let header = self.header((pt, own, self.rtx_ssrc), timestamp, marked, numbered);
+        sealer.rtp(header.bytes(), (own >> 16) as u32, scratch, out)?;
         Ok(scratch.len())
     }
 }
 
 fn seal(
-    mut header: [u8; RTP_HEADER],
+    mut header: Header,
     number: u64,
     payload: &[u8],
     pad: u8,
@@ -218,15 +262,15 @@ fn seal(
 ) -> Result<(), Refused> {
     let roc = (number >> 16) as u32;
     if pad == 0 {
-        return sealer.rtp(&header, roc, payload, out);
+        return sealer.rtp(header.bytes(), roc, payload, out);
     }
-    let [first, ..] = &mut header;
+    let [first, ..] = &mut header.bytes;
     *first |= PADDED;
     scratch.clear();
     scratch.extend_from_slice(payload);
     scratch.resize(payload.len() + usize::from(pad) - 1, 0);
     scratch.push(pad);
-    sealer.rtp(&header, roc, scratch, out)
+    sealer.rtp(header.bytes(), roc, scratch, out)
 }
 
 #[cfg(test)]
@@ -275,7 +319,7 @@ mod tests {
             for n in 0..3 {
                 let mut out = Vec::new();
                 let pad = if n == 2 { 10 } else { 0 };
-                lane.put(&f, (n, pad), 1, &mut sealer, &mut scratch, &mut out).unwrap();
+                lane.put(&f, (n, pad, None), 1, &mut sealer, &mut scratch, &mut out).unwrap();
                 sent.push(out);
             }
             assert!(sent.iter().all(|p| p.len() == sent[0].len()), "padded to one size");
@@ -283,7 +327,9 @@ mod tests {
             for (n, before) in sent.iter().enumerate() {
                 let mut out = Vec::new();
                 let seq = (first + n as u64) as u16;
-                assert!(lane.again(seq, now, 1_000, &mut sealer, &mut scratch, &mut out).unwrap() > 0);
+                assert!(
+                    lane.again((seq, None), now, 1_000, &mut sealer, &mut scratch, &mut out).unwrap() > 0
+                );
                 assert_eq!(out, *before, "packet {n} with {profile:?}");
             }
         }

@@ -4,6 +4,7 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod answer;
+mod bandwidth;
 mod feedback;
 mod lane;
 mod path;
@@ -12,18 +13,21 @@ use super::dtls::Identity;
 use super::egress::render;
 use super::path::Path;
 use super::peer::{PeerEvent, Sent, SessionStats, Setup, Verdict, instant, peer_closed};
-use super::srtp::{self, Opener, Sealer};
+use super::sdp::Wish;
+use super::srtp::{self, OVERHEAD, Opener, RTP_HEADER, Sealer};
 use crate::error::Reason;
 use crate::guard::must_here;
 use crate::hub::delivery::Delivery;
 use crate::io::Batch;
 use crate::limits::Limits;
 use crate::media::frame::Frame;
+use crate::media::payload::PAYLOAD_BYTES;
 use crate::media::track::{CodecConfig, TrackId};
 use crate::rand::Rng;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
 use answer::Offered;
+use bandwidth::Bandwidth;
 use feedback::{Again, ReportClock};
 use lane::{Fits, Lane};
 use path::Nominated;
@@ -45,6 +49,8 @@ const CNAME_CHARS: usize = 16;
 
 /// Packets of sound that may leave in a turn whatever else does.
 const SOUNDS: usize = 4;
+/// Bytes that may leave at once to try a link out.
+const TRY_BYTES: usize = 24 * PAYLOAD_BYTES;
 /// Frames for which a queue keeps room.
 const KEPT: usize = 8;
 
@@ -78,6 +84,10 @@ pub(super) struct Viewer {
     clock: ReportClock,
     /// A receiver's clock that it told: who, the middle 32 bits of its NTP time, when it came.
     told: Option<(u32, u32, Time)>,
+    /// What its link carries, where it can be given less or more, and the extension that the packets' numbers go by.
+    bandwidth: Option<(u8, Box<Bandwidth>)>,
+    /// When that was told last.
+    next_room: Time,
     opener: Option<Opener>,
     dtls: Box<dyn DtlsInstance>,
     dtls_deadline: Time,
@@ -111,9 +121,10 @@ impl Viewer {
     /// # Errors
     /// The offer cannot be answered, or DTLS cannot be begun.
     pub(super) fn open(setup: Setup<'_>, rng: &mut Rng) -> Result<(Viewer, String), Reason> {
-        let Setup { prepared, identity, limits, candidates, tcp_ports, creds, base, now, .. } = setup;
+        let Setup { prepared, wish, identity, limits, candidates, tcp_ports, creds, base, now, .. } = setup;
         let candidates = crate::rtc::path::candidates(candidates, tcp_ports)?;
-        let offered = Offered::read(prepared)?;
+        let adapts = matches!(wish, Wish::Play { video: Some(pictures), .. } if pictures.adapts);
+        let offered = Offered::read(prepared, adapts)?;
         // Four that differ, and none is 0.
         let ssrc = (rng.u32() | 4) & !3;
         let mut lane = |carried: &Option<lane::Carried>, n: u32| {
@@ -134,6 +145,8 @@ impl Viewer {
             nominated: None,
             clock: ReportClock::default(),
             told: None,
+            bandwidth: offered.transport.map(|id| (id, Box::new(Bandwidth::new(rng.u32() as u16, now)))),
+            next_room: now,
             opener: None,
             dtls,
             dtls_deadline: now,
@@ -367,7 +380,8 @@ impl Viewer {
         {
             let start = batch.buf.len();
             if let Some(Some(lane)) = self.lanes.get_mut(kind) {
-                let put = lane.again(seq, now, age, sealer, scratch, &mut batch.buf);
+                let numbered = numbered(&mut self.bandwidth, kind, PAYLOAD_BYTES, now);
+                let put = lane.again((seq, numbered), now, age, sealer, scratch, &mut batch.buf);
                 self.again.spent(put.unwrap_or(0));
             }
             batch.commit(source, destination, start, most);
@@ -398,7 +412,9 @@ impl Viewer {
                         pad = u8::try_from(before.len().saturating_sub(payload.len())).unwrap_or(0);
                     }
                     let start = batch.buf.len();
-                    let which = (front.next as usize, pad);
+                    let bytes = payload.len() + usize::from(pad);
+                    let numbered = numbered(&mut self.bandwidth, kind, bytes, now);
+                    let which = (front.next as usize, pad, numbered);
                     let sealed =
                         lane.put(&front.frame, which, front.timestamp, sealer, scratch, &mut batch.buf);
                     broken |= sealed.is_err();
@@ -416,6 +432,23 @@ impl Viewer {
             if waiting.is_empty() && waiting.capacity() > KEPT {
                 // The memory of a newcomer's burst.
                 waiting.shrink_to(KEPT);
+            }
+        }
+        // What its link carries beyond that is tried out with packets that it has already.
+        let extra = self.bandwidth.as_mut().map_or(0, |(_, b)| b.extra(now)).min(TRY_BYTES);
+        let (mut tried, mut back) = (0, 0);
+        while tried < extra
+            && let [Some(lane), _] = &mut self.lanes
+            && let Some(seq) = lane.recent(back)
+        {
+            let numbered = numbered(&mut self.bandwidth, 0, PAYLOAD_BYTES, now);
+            let start = batch.buf.len();
+            let put = lane.again((seq, numbered), now, u64::MAX, sealer, scratch, &mut batch.buf);
+            batch.commit(source, destination, start, most);
+            tried += PAYLOAD_BYTES;
+            back += 1;
+            if put.is_err() {
+                break;
             }
         }
         if broken {
@@ -528,6 +561,17 @@ impl Viewer {
             nominated.priority = 0;
         }
     }
+}
+
+/// The number of a packet of pictures that is about to leave, where its arrival will be told.
+fn numbered(
+    bandwidth: &mut Option<(u8, Box<Bandwidth>)>,
+    kind: usize,
+    payload: usize,
+    now: Time,
+) -> lane::Numbered {
+    let (id, bandwidth) = bandwidth.as_mut().filter(|_| kind == 0)?;
+    Some((*id, bandwidth.sends(RTP_HEADER + payload + OVERHEAD, now)))
 }
 
 fn handshake(identity: &Identity, active: bool, now: Instant) -> Result<Box<dyn DtlsInstance>, Reason> {

@@ -5,6 +5,8 @@ use super::{Client, In, Notes, Out, Standing, name_of};
 use crate::world::media::{Label, PICTURE, configs, sound_at};
 use proto_core::limits::Limits;
 use proto_core::machine::Machine;
+use proto_core::media::frame::{Ingest, NewFrame};
+use proto_core::media::track::TrackId;
 use proto_core::rand::Rng;
 use proto_core::rtmp::client::{Client as Rtmp, Input, Output};
 use proto_core::time::Time;
@@ -29,6 +31,9 @@ pub struct PublisherConfig {
     pub stubborn: bool,
     /// Its clock of sound runs so many parts in a million too fast beside that of its pictures.
     pub sound_ppm: i32,
+    /// By the project's own RTMP client: besides the picture as it is, in tracks of their own, the same picture so many times
+    /// as large (multitrack of Enhanced RTMP v2). All have their key frames together.
+    pub renditions: Vec<usize>,
     /// The first timestamp: by RTMP milliseconds, by RTSP of both tracks in place of a random one.
     pub stamp: Option<u32>,
 }
@@ -43,6 +48,7 @@ impl Default for PublisherConfig {
             udp: false,
             stubborn: false,
             sound_ppm: 0,
+            renditions: Vec::new(),
             stamp: None,
         }
     }
@@ -396,9 +402,18 @@ impl<W: Wire> Client for PublisherBy<W> {
     }
 }
 
+/// The same in the track of the `n`th further rendition.
+fn rendition(n: usize, of: &Ingest) -> Ingest {
+    let mut item = of.clone();
+    let (Ingest::Config { track, .. } | Ingest::Frame(NewFrame { track, .. })) = &mut item;
+    *track = u8::try_from(n + 1).ok().and_then(TrackId::video).expect("few renditions");
+    item
+}
+
 /// A connection of the project's own RTMP client.
 pub struct OwnRtmp {
     attempt: Attempt,
+    renditions: Vec<usize>,
     rtmp: Option<Rtmp>,
     said: VecDeque<Said>,
 }
@@ -411,7 +426,9 @@ impl OwnRtmp {
             match said {
                 Output::Send(bytes) => self.said.push_back(Said::Do(Out::Send(0, bytes))),
                 Output::Ready => {
-                    for config in configs() {
+                    let [picture, sound] = configs();
+                    let all = self.renditions.iter().enumerate().map(|(n, _)| rendition(n, &picture));
+                    for config in [picture.clone(), sound].into_iter().chain(all) {
                         if let Some(rtmp) = &mut self.rtmp {
                             rtmp.handle(Input::Media(&config), now);
                         }
@@ -430,9 +447,9 @@ impl OwnRtmp {
 }
 
 impl Wire for OwnRtmp {
-    fn begin(attempt: Attempt, _: &PublisherConfig, _now: Time) -> OwnRtmp {
+    fn begin(attempt: Attempt, config: &PublisherConfig, _now: Time) -> OwnRtmp {
         let said = VecDeque::from([Said::Do(Out::Dial(0, attempt.to))]);
-        OwnRtmp { attempt, rtmp: None, said }
+        OwnRtmp { attempt, renditions: config.renditions.clone(), rtmp: None, said }
     }
 
     fn on(&mut self, input: &In<'_>, now: Time) {
@@ -455,6 +472,12 @@ impl Wire for OwnRtmp {
 
     fn send(&mut self, due: &Due, now: Time) {
         self.handle(Input::Media(&due.label.frame(due.len, due.time)), now);
+        if due.label.track == 'v' {
+            for (n, times) in self.renditions.clone().into_iter().enumerate() {
+                let frame = rendition(n, &due.label.frame(due.len * times, due.time));
+                self.handle(Input::Media(&frame), now);
+            }
+        }
     }
 
     fn finish(&mut self, now: Time) {

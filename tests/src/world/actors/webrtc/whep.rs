@@ -40,6 +40,8 @@ pub struct WhepConfig {
     pub sound: Duration,
     /// The publisher's clock of sound runs so many parts in a million too fast, which moves when its frames were sampled.
     pub sound_ppm: i32,
+    /// The stream has several renditions with the same numbers: a key frame of another may show the same once more.
+    pub renditions: bool,
 }
 
 impl Default for WhepConfig {
@@ -56,6 +58,7 @@ impl Default for WhepConfig {
             picture: Duration::from_millis(40),
             sound: Duration::from_millis(20),
             sound_ppm: 0,
+            renditions: false,
         }
     }
 }
@@ -75,6 +78,8 @@ pub struct Seen {
     pub picture: bool,
     /// Whether it is a key frame.
     pub key: bool,
+    /// Bytes of its slice, or of sound 0.
+    pub bytes: usize,
 }
 
 /// Frames that are missing between two others of one publisher's session.
@@ -353,14 +358,14 @@ impl Whep {
                         let each = by_clock(Duration::from_nanos(sound_at(1) as u64), self.config.sound_ppm);
                         self.sound.clock.sampled_each(each);
                         self.made += 1;
-                        self.frame(mark, p.stamp, false, now);
+                        self.frame(mark, (p.stamp, 0), false, now);
                     }
                     None => self.caller.fault("S3", "an empty packet of sound".to_owned()),
                     Some(Err(e)) => self.caller.fault("S3", format!("sound at {}: {e}", p.stamp)),
                     Some(Ok(Some(mark))) => {
                         let each = by_clock(self.config.sound, self.config.sound_ppm);
                         self.sound.clock.sampled_each(each);
-                        self.frame(mark, p.stamp, false, now);
+                        self.frame(mark, (p.stamp, 0), false, now);
                     }
                 },
             }
@@ -413,10 +418,10 @@ impl Whep {
             return;
         }
         self.needs_key = false;
-        self.frame(mark, picture.stamp, true, now);
+        self.frame(mark, (picture.stamp, picture.slice.len()), true, now);
     }
 
-    fn frame(&mut self, mark: Mark, stamp: u32, picture: bool, now: Time) {
+    fn frame(&mut self, mark: Mark, (stamp, bytes): (u32, usize), picture: bool, now: Time) {
         let lane = if picture { &mut self.picture } else { &mut self.sound };
         let lost = std::mem::take(&mut lane.lost);
         let mut wrong = None;
@@ -432,6 +437,7 @@ impl Whep {
                 wrong = Some(("S4", "the first picture of a new publisher is no key frame"));
             }
             Some((session, _)) if mark.session > session => {}
+            Some((_, last)) if mark.seq == last && mark.key && self.config.renditions => {}
             Some((_, last)) if mark.seq <= last => wrong = Some(("S4", "a frame again, or out of order")),
             Some((_, last)) if mark.seq == last + 1 => {}
             Some((_, last)) => {
@@ -460,7 +466,7 @@ impl Whep {
             self.last_picture = Some(self.seen.len());
         }
         let Mark { session, seq, key, .. } = mark;
-        self.seen.push(Seen { session, seq, stamp, at: now, picture, key });
+        self.seen.push(Seen { session, seq, stamp, at: now, picture, key, bytes });
     }
 }
 
