@@ -4,7 +4,7 @@
 use crate::hub::delivery::Delivery;
 use crate::media::frame::{FrameKind, RtpPayloads};
 use crate::media::payload::{Format, PAYLOAD_BYTES, marks, packetise};
-use crate::media::track::{Codec, CodecConfig, CodecParams, TrackId};
+use crate::media::track::{Codec, CodecConfig, CodecParams, Origin, TrackId};
 use crate::rand::Rng;
 use crate::time::{Time, WallAnchor};
 use crate::wire::rtcp_reports as rtcp;
@@ -28,12 +28,14 @@ pub(super) enum Written {
     NotSetUp,
     /// Left out: a picture that cannot be decoded without a key frame.
     BeforeKey,
-    /// Left out: the publisher changed what the description said, and RTSP has no way to say so.
-    Changed,
+    /// The publisher changed what the description said of this codec, and RTSP has no way to say so.
+    Changed(Codec),
 }
 
 #[derive(Debug)]
 struct Sender {
+    /// The track that was described, and that which plays: itself, or what a bridge makes of it.
+    source: TrackId,
     track: TrackId,
     payload_type: u8,
     described: CodecParams,
@@ -63,6 +65,7 @@ impl Egress {
     /// Adds a lane. First sequence numbers and timestamps are drawn from `rng` (RFC 3550, 5.1).
     pub(super) fn add(&mut self, track: TrackId, config: &Arc<CodecConfig>, payload_type: u8, rng: &mut Rng) {
         self.lanes.push(Sender {
+            source: track,
             track,
             payload_type,
             described: config.params.clone(),
@@ -104,7 +107,12 @@ impl Egress {
     ) -> (Written, Option<usize>) {
         let (frame, pts) = match delivery {
             Delivery::Config { track, config } => {
-                for lane in self.lanes.iter_mut().filter(|l| l.track == *track) {
+                let of = match config.origin {
+                    Origin::Derived { from } => from,
+                    Origin::Ingest => *track,
+                };
+                for lane in self.lanes.iter_mut().filter(|l| l.source == of) {
+                    lane.track = *track;
                     lane.changed = !compatible(&lane.described, &config.params);
                     lane.config = config.clone();
                 }
@@ -117,7 +125,7 @@ impl Egress {
             return (Written::NotSetUp, None);
         };
         if lane.changed {
-            return (Written::Changed, None);
+            return (Written::Changed(lane.described.codec()), None);
         }
         if frame.is_video() && !lane.started && frame.media.kind != FrameKind::Key {
             return (Written::BeforeKey, None);
