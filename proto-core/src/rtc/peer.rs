@@ -793,7 +793,6 @@ fn extensions(wish: Wish) -> ExtensionMap {
     if wish == Wish::Publish {
         map.set(2, Extension::AbsoluteSendTime);
         map.set(3, Extension::TransportSequenceNumber);
-        map.set(13, Extension::VideoOrientation);
     }
     map
 }

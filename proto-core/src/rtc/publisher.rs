@@ -28,7 +28,6 @@ const WAIT_ROUND_TRIPS: u32 = 5;
 struct Held {
     timestamp: u32,
     marker: bool,
-    rotation: Option<Rotation>,
     payload: Arc<[u8]>,
 }
 
@@ -65,7 +64,7 @@ impl Lane {
 #[derive(Debug)]
 pub(super) struct Publisher {
     pub(super) intake: Intake,
-    video: Option<(Lane, Depay, Rotation)>,
+    video: Option<(Lane, Depay)>,
     audio: Option<(Lane, Depay)>,
     shared: SharedClock,
     /// How long pictures wait for a lost packet, at least and at most.
@@ -94,7 +93,7 @@ impl Publisher {
                 reorder: Reorder::new(video_wait, limits.frame_packets),
                 clock: TrackClock::new(rate, jump),
             };
-            Some((lane, depay, Rotation::R0))
+            Some((lane, depay))
         });
         let audio = p.audio.and_then(|format| {
             let (depay, rate) = depay(format.codec)?;
@@ -152,18 +151,13 @@ impl Publisher {
         if changed {
             stats.packets_lost += lane.reorder.reset() as u64;
         }
-        let held = Held {
-            timestamp: packet.timestamp,
-            marker: packet.marker,
-            rotation: packet.rotation,
-            payload: packet.payload,
-        };
+        let held = Held { timestamp: packet.timestamp, marker: packet.marker, payload: packet.payload };
         if lane.reorder.insert(packet.seq, held, now) == Inserted::Late {
             stats.packets_late += 1;
         }
         if changed
             && is_video
-            && let Some((_, depay, _)) = &mut self.video
+            && let Some((_, depay)) = &mut self.video
         {
             depay.lost();
             self.key_wanted = true;
@@ -181,7 +175,7 @@ impl Publisher {
 
     /// Turns what is in order by now into media.
     pub(super) fn run(&mut self, now: Time, stats: &mut SessionStats, out: &mut VecDeque<PeerEvent>) {
-        if let Some((lane, depay, turned)) = &mut self.video {
+        if let Some((lane, depay)) = &mut self.video {
             let before = depay.drops();
             // On a long way what is lost needs longer to come again than on a short one.
             let round_trips = self.intake.rtt().unwrap_or_default() * WAIT_ROUND_TRIPS;
@@ -198,11 +192,9 @@ impl Publisher {
                         lane.reorder.next().into_iter().for_each(|next| self.intake.given_up(next));
                     }
                     Popped::Packet(held) => {
-                        // The orientation stands in the last packet of a frame (3GPP TS 26.114, 7.4.5).
-                        *turned = held.rotation.unwrap_or(*turned);
-                        let (clock, turned) = (&mut lane.clock, *turned);
+                        let clock = &mut lane.clock;
                         depay.push(&held.payload, held.timestamp, held.marker, |unit| {
-                            take(unit, TrackId::VIDEO, clock, turned, now, out);
+                            take(unit, TrackId::VIDEO, clock, now, out);
                         });
                     }
                 }
@@ -222,13 +214,13 @@ impl Publisher {
                     Popped::Packet(held) => {
                         let clock = &mut lane.clock;
                         depay.push(&held.payload, held.timestamp, held.marker, |unit| {
-                            take(unit, TrackId::AUDIO, clock, Rotation::R0, now, out);
+                            take(unit, TrackId::AUDIO, clock, now, out);
                         });
                     }
                 }
             }
         }
-        let video = self.video.as_ref().map(|(_, depay, _)| depay.drops()).unwrap_or_default();
+        let video = self.video.as_ref().map(|(_, depay)| depay.drops()).unwrap_or_default();
         let audio = self.audio.as_ref().map(|(_, depay)| depay.drops()).unwrap_or_default();
         stats.frames_damaged = video.damaged + audio.damaged;
         stats.frames_undecodable = video.undecodable;
@@ -273,14 +265,7 @@ impl Publisher {
 }
 
 /// Gives a frame its time and hands it on, its track's parameters first where they changed.
-fn take(
-    unit: Unit,
-    track: TrackId,
-    clock: &mut TrackClock,
-    rotation: Rotation,
-    now: Time,
-    out: &mut VecDeque<PeerEvent>,
-) {
+fn take(unit: Unit, track: TrackId, clock: &mut TrackClock, now: Time, out: &mut VecDeque<PeerEvent>) {
     if let Some(params) = unit.params {
         out.push_back(PeerEvent::Media(Ingest::Config { track, params }));
     }
@@ -292,7 +277,7 @@ fn take(
         kind: unit.kind,
         discardable: unit.discardable,
         temporal_layer: unit.temporal_layer,
-        rotation,
+        rotation: Rotation::R0,
         capture: None,
         payload: unit.payload,
     };

@@ -4,7 +4,6 @@ use crate::rtc::codecs;
 use crate::rtc::sdp::Prepared;
 
 const TRANSPORT: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
-const ORIENTATION: &str = "urn:3gpp:video-orientation";
 
 /// A payload type that is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +21,6 @@ pub(in crate::rtc) struct Wanted {
     pub(super) formats: Vec<Format>,
     /// The extension with a number that all packets of the session share.
     pub(super) transport: Option<u8>,
-    /// The extension that says how the camera was held.
-    pub(super) orientation: Option<u8>,
     pub(super) nack: bool,
     pub(super) picture_loss: bool,
     pub(super) full_intra: bool,
@@ -44,10 +41,8 @@ impl Wanted {
         for line in prepared.offer.lines() {
             if let Some((id, uri)) = line.strip_prefix("a=extmap:").and_then(|e| e.split_once(' ')) {
                 let id = id.parse().ok();
-                match uri {
-                    TRANSPORT => wanted.transport = wanted.transport.or(id),
-                    ORIENTATION => wanted.orientation = wanted.orientation.or(id),
-                    _ => {}
+                if uri == TRANSPORT {
+                    wanted.transport = wanted.transport.or(id);
                 }
             } else if let Some((_, what)) =
                 line.strip_prefix("a=rtcp-fb:").and_then(|f| f.split_once(' ')).filter(|(pt, _)| pictures(pt))
@@ -88,20 +83,14 @@ mod tests {
     fn a_publisher_is_told_what_it_offers_to_hear() {
         let formats = vec![Format { pt: 96, rtx: Some(97), rate: 90_000 }];
         assert_eq!(wanted(""), Wanted { formats: formats.clone(), ..Wanted::default() });
-        let all = format!("a=extmap:3 {TRANSPORT}\r\na=extmap:4 {ORIENTATION}\r\n");
+        let all = format!("a=extmap:3 {TRANSPORT}\r\na=extmap:4 urn:3gpp:video-orientation\r\n");
         let feedback =
             "a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 ccm fir\r\na=rtcp-fb:* goog-remb\r\n";
-        let told = Wanted {
-            formats,
-            orientation: None,
-            transport: None,
-            nack: true,
-            picture_loss: true,
-            full_intra: true,
-            rate: true,
-        };
+        let told =
+            Wanted { formats, transport: None, nack: true, picture_loss: true, full_intra: true, rate: true };
         assert_eq!(wanted(feedback), told);
-        let adapts = Wanted { orientation: Some(4), transport: Some(3), rate: false, ..told };
+        // How the camera was held is not asked for, so that the publisher turns its pictures itself.
+        let adapts = Wanted { transport: Some(3), rate: false, ..told };
         assert_eq!(wanted(&(all + feedback)), adapts);
     }
 }
