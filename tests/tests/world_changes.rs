@@ -155,7 +155,11 @@ fn pictures_that_come_late_are_seen_and_sound_goes_on_when_they_end() {
         all.saw_all(w, 'a', s, (150, 580));
         all.leave(w);
         all.rtsp.clear();
-        all.saw_all(w, 'v', s, (125, 248));
+        // (str0m drops what is overtaken by the first packet of its stream, and that may be of the first key frame.)
+        all.saw_all(w, 'v', s, (150, 248));
+        for v in &all.rtmp {
+            assert_eq!(w.player(*v).pictures(s).first(), Some(&125), "from the first on");
+        }
     });
 }
 
