@@ -2,7 +2,7 @@
 //! node is their [`Wire`]; the one here is the project's own RTMP client.
 
 use super::{Client, In, Notes, Out, Standing, name_of};
-use crate::world::media::{Label, PICTURE, configs, sound_at};
+use crate::world::media::{Label, PICTURE, config, sound_at};
 use proto_core::limits::Limits;
 use proto_core::machine::Machine;
 use proto_core::media::frame::{Ingest, NewFrame};
@@ -12,6 +12,7 @@ use proto_core::rtmp::client::{Client as Rtmp, Input, Output};
 use proto_core::time::Time;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::Duration;
 
 /// How a publisher behaves.
@@ -36,7 +37,26 @@ pub struct PublisherConfig {
     pub renditions: Vec<usize>,
     /// The first timestamp: by RTMP milliseconds, by RTSP of both tracks in place of a random one.
     pub stamp: Option<u32>,
+    /// At which picture it goes over to which parameter sets (see `media::sets`), with a key frame.
+    pub dresses: Vec<(u64, u8)>,
+    /// By RTMP: other parameter sets come in front of their picture alone, not in a message of their own.
+    pub in_band: bool,
+    /// When it sends pictures, milliseconds from its start.
+    pub pictures: Range<u64>,
+    /// When it sends sound, milliseconds from its start.
+    pub sounds: Range<u64>,
 }
+
+impl PublisherConfig {
+    /// The parameter sets of a picture, and whether they are others than before.
+    fn dress(&self, seq: u64) -> (u8, bool) {
+        let last = self.dresses.iter().rev().find(|(at, _)| *at <= seq);
+        last.map_or((0, false), |(at, dress)| (*dress, *at == seq))
+    }
+}
+
+/// A publisher's whole life.
+const ALWAYS: Range<u64> = 0..u64::MAX;
 
 impl Default for PublisherConfig {
     fn default() -> Self {
@@ -50,6 +70,10 @@ impl Default for PublisherConfig {
             sound_ppm: 0,
             renditions: Vec::new(),
             stamp: None,
+            dresses: Vec::new(),
+            in_band: false,
+            pictures: ALWAYS,
+            sounds: ALWAYS,
         }
     }
 }
@@ -326,15 +350,24 @@ impl<W: Wire> PublisherBy<W> {
             let count = if picture { &mut sent.pictures } else { &mut sent.sounds };
             let seq = *count;
             *count += 1;
-            if self.silent {
-                self.key_due = true;
+            let sends = if picture { &self.config.pictures } else { &self.config.sounds };
+            let away = !sends.contains(&(time as u64 / 1_000_000));
+            if self.silent || away {
+                self.key_due |= self.silent || picture;
                 continue;
             }
-            let regular = seq % self.config.gop == 0;
+            let (dress, changes) = if picture { self.config.dress(seq) } else { (0, false) };
+            let regular = seq % self.config.gop == 0 || changes;
             let key = picture && (regular | wire.wants_key() | std::mem::take(&mut self.key_due));
             let track = if picture { 'v' } else { 'a' };
-            let label =
-                Label { stream: name_of(&self.stream).to_owned(), session: sent.session, track, seq, key };
+            let label = Label {
+                stream: name_of(&self.stream).to_owned(),
+                session: sent.session,
+                track,
+                seq,
+                key,
+                dress,
+            };
             let len = match (picture, key) {
                 (true, true) => self.config.key_bytes,
                 (true, false) => self.config.delta_bytes,
@@ -414,6 +447,9 @@ fn rendition(n: usize, of: &Ingest) -> Ingest {
 pub struct OwnRtmp {
     attempt: Attempt,
     renditions: Vec<usize>,
+    in_band: bool,
+    /// What it said of its tracks: sound, pictures.
+    told: [Option<u8>; 2],
     rtmp: Option<Rtmp>,
     said: VecDeque<Said>,
 }
@@ -426,13 +462,6 @@ impl OwnRtmp {
             match said {
                 Output::Send(bytes) => self.said.push_back(Said::Do(Out::Send(0, bytes))),
                 Output::Ready => {
-                    let [picture, sound] = configs();
-                    let all = self.renditions.iter().enumerate().map(|(n, _)| rendition(n, &picture));
-                    for config in [picture.clone(), sound].into_iter().chain(all) {
-                        if let Some(rtmp) = &mut self.rtmp {
-                            rtmp.handle(Input::Media(&config), now);
-                        }
-                    }
                     self.said.push_back(Said::Ready);
                 }
                 Output::Log(..) | Output::Media(_) => {}
@@ -449,7 +478,8 @@ impl OwnRtmp {
 impl Wire for OwnRtmp {
     fn begin(attempt: Attempt, config: &PublisherConfig, _now: Time) -> OwnRtmp {
         let said = VecDeque::from([Said::Do(Out::Dial(0, attempt.to))]);
-        OwnRtmp { attempt, renditions: config.renditions.clone(), rtmp: None, said }
+        let renditions = config.renditions.clone();
+        OwnRtmp { attempt, renditions, in_band: config.in_band, told: [None; 2], rtmp: None, said }
     }
 
     fn on(&mut self, input: &In<'_>, now: Time) {
@@ -466,17 +496,26 @@ impl Wire for OwnRtmp {
             In::Writable(_, free) => self.handle(Input::Writable(*free), now),
             In::Received(_, bytes) => self.handle(Input::Received(bytes), now),
             In::Finished(_) => self.handle(Input::PeerFinished, now),
-            In::Address(_) | In::Datagram { .. } => {}
+            In::Address(_) | In::Accepted(_) | In::Datagram { .. } => {}
         }
     }
 
     fn send(&mut self, due: &Due, now: Time) {
-        self.handle(Input::Media(&due.label.frame(due.len, due.time)), now);
-        if due.label.track == 'v' {
-            for (n, times) in self.renditions.clone().into_iter().enumerate() {
-                let frame = rendition(n, &due.label.frame(due.len * times, due.time));
-                self.handle(Input::Media(&frame), now);
+        let Label { track, dress, .. } = due.label;
+        let told = &mut self.told[usize::from(track == 'v')];
+        let news = told.replace(dress) != Some(dress);
+        let first = news && self.in_band && dress == 0;
+        let told = news && (!self.in_band || first);
+        if told {
+            self.handle(Input::Media(&config(track, dress)), now);
+        }
+        self.handle(Input::Media(&due.label.frame(due.len, due.time, news && self.in_band)), now);
+        for (n, times) in self.renditions.clone().into_iter().enumerate().filter(|_| track == 'v') {
+            if told {
+                self.handle(Input::Media(&rendition(n, &config(track, dress))), now);
             }
+            let frame = due.label.frame(due.len * times, due.time, news && self.in_band);
+            self.handle(Input::Media(&rendition(n, &frame)), now);
         }
     }
 
