@@ -295,6 +295,14 @@ limits! {
     link_dial_max_ms: u64 = 1_500;
     /// An attempt to reach a manager or an origin that did not end by itself is given up after this, milliseconds.
     link_dial_timeout_ms: u64 = 5_000;
+    /// A node that does not answer by QUIC within this time is dialled by TCP, milliseconds; so is an older one.
+    link_quic_wait_ms: u64 = 1_000;
+    /// QUIC connections of other nodes that have not proved the shared key yet; more are refused.
+    link_quic_handshakes: usize = 64;
+    /// Groups of pictures or sound that may be on their way to a node at once, over one QUIC link.
+    link_quic_streams: u32 = 4_096;
+    /// Frames of a group that a newer one has overtaken on a QUIC link are waited for this long, milliseconds, then left out.
+    relay_late_ms: u64 = 1_000;
     /// The first wait before a broken pull is tried again, milliseconds; doubles with each failure.
     relay_retry_min_ms: u64 = 100;
     /// The longest wait before a broken pull is tried again, milliseconds.

@@ -434,4 +434,30 @@ pub enum Message {
         /// The pull.
         pull: u64,
     },
+
+    /// Relay over QUIC, the first message of a stream: which group of pictures, or which second of sound, it holds. Tracks
+    /// and frames follow.
+    Group(Group),
+    /// Relay over QUIC, on the control stream: so many frames of the pull were put into groups before what follows here.
+    Sent {
+        /// The pull.
+        pull: u64,
+        /// Frames of all its tracks.
+        frames: u64,
+    },
+}
+
+/// Which part of a pull a stream of a QUIC link holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// The pull.
+    pub pull: u64,
+    /// The track.
+    pub track: u8,
+    /// Its number on this track of this pull, from 1.
+    pub number: u64,
+    /// Frames of the track that were put into the groups before it.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
