@@ -32,6 +32,7 @@ mod playing;
 mod proxy;
 mod publishing;
 mod pulling;
+mod quic;
 mod remote;
 mod rtsp;
 mod secure;
@@ -100,6 +101,8 @@ enum Alarm {
     Expires(SessionId),
     /// It is to be looked whether nodes that are proxied to live.
     Proxy,
+    /// A node that is dialled by QUIC does not answer.
+    QuicWait(ConnId),
     /// A source or destination is tried again, or is given up.
     Remote(remote::RemoteId),
     /// The time to finish what runs is over.
@@ -159,6 +162,7 @@ pub struct Node {
     manager: Option<Manager>,
     /// The connection that was dialled to the manager last.
     manager_conn: Option<ConnId>,
+    quic: quic::Quic,
     logins: operators::Logins,
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
     proxy: proxy::Proxy,
@@ -243,6 +247,7 @@ impl Node {
         let info = links::node_info(&config, &id, instance, &advertised);
         let target = config.cluster.manager.clone();
         let member = Member::new(limits.clone(), info, target, rng.fork("member", 0), Time::ZERO);
+        let quic = quic::Quic::new(&config, &id.0, &limits, &rng, start, identity.tls.as_ref())?;
         let authority = authority::Authority::new(&config, &limits, &rng);
         Ok(Node {
             hub,
@@ -282,6 +287,7 @@ impl Node {
             member,
             manager,
             manager_conn: None,
+            quic,
             logins: operators::Logins::default(),
             pair_waiting: BTreeMap::new(),
             proxy: proxy::Proxy::default(),

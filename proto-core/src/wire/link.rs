@@ -26,6 +26,9 @@ pub const VERSION: u32 = 1;
 /// The oldest version of the node protocol that this build understands.
 pub const MIN_VERSION: u32 = 1;
 
+/// In [`Hello::features`]: this node takes links over QUIC, on the UDP port with the number of its TCP port for links.
+pub const FEATURE_QUIC: u64 = 1;
+
 /// The first message in each direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -33,7 +36,7 @@ pub struct Hello {
     pub version: u32,
     /// The oldest version that the sender understands.
     pub min_version: u32,
-    /// Optional abilities, one bit each; both ends use those that both have. None is defined yet.
+    /// Optional abilities, one bit each ([`FEATURE_QUIC`]); both ends use those that both have.
     pub features: u64,
     /// The sender's name.
     pub node: NodeId,

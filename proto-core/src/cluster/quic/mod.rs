@@ -257,6 +257,7 @@ pub struct Endpoint {
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Batch>>,
     out: VecDeque<Output>,
+    now: Time,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -291,6 +292,7 @@ impl Endpoint {
             batch: None,
             spare: Vec::new(),
             out: VecDeque::new(),
+            now: Time::ZERO,
         })
     }
 
@@ -530,6 +532,7 @@ impl Machine for Endpoint {
         self.clock.0.store(now.as_nanos(), Ordering::Relaxed);
         let instant = self.instant(now);
         let limits = self.limits.clone();
+        let goes_on = matches!(input, Input::Tick | Input::Datagram { .. });
         match input {
             Input::UdpOpened { max_segments } => self.max_segments = max_segments.max(1),
             Input::Datagram { local, remote, stride, bytes } => {
@@ -568,9 +571,11 @@ impl Machine for Endpoint {
                 self.dirty.insert(at);
             }
         }
-        // Frames are put together until the turn ends.
-        while let Some(at) = self.dirty.pop_first() {
-            self.drive(at, now);
+        self.now = now;
+        if goes_on {
+            while let Some(at) = self.dirty.pop_first() {
+                self.drive(at, now);
+            }
         }
         self.flush();
     }
@@ -579,7 +584,11 @@ impl Machine for Endpoint {
         self.out.pop_front()
     }
 
+    /// At once as long as something waits that was handed in: what the node says in one turn leaves together.
     fn deadline(&self) -> Option<Deadline> {
+        if !self.dirty.is_empty() {
+            return Some(Deadline::new(self.now, "QUIC has something to send"));
+        }
         self.timers.next()
     }
 }
