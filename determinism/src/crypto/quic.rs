@@ -42,8 +42,7 @@ impl Packet {
 
 impl PacketKey for Packet {
     fn encrypt_in_place(&self, number: u64, header: &[u8], payload: &mut [u8]) -> Result<Tag, Error> {
-        let sealed =
-            self.cipher.encrypt_inout_detached(&self.nonce(number), header, InOutBuf::from(payload));
+        let sealed = self.cipher.encrypt_inout_detached(&self.nonce(number), header, InOutBuf::from(payload));
         sealed.map(|tag| Tag::from(&tag[..])).map_err(|_| Error::EncryptError)
     }
 
@@ -139,9 +138,8 @@ mod tests {
         let begins = [6, 0, 0x40, 0xf1, 1, 0, 0, 0xed, 3, 3, 0xeb, 0xf8, 0xfa, 0x56, 0xf1, 0x29];
         payload[..16].copy_from_slice(&begins);
         let tag = client.local.packet.encrypt_in_place(2, &header, &mut payload).unwrap();
-        let sample = [
-            0xd1, 0xb1, 0xc9, 0x8d, 0xd7, 0x68, 0x9f, 0xb8, 0xec, 0x11, 0xd2, 0x42, 0xb1, 0x23, 0xdc, 0x9b,
-        ];
+        let sample =
+            [0xd1, 0xb1, 0xc9, 0x8d, 0xd7, 0x68, 0x9f, 0xb8, 0xec, 0x11, 0xd2, 0x42, 0xb1, 0x23, 0xdc, 0x9b];
         assert_eq!(payload[..16], sample);
         let (mut first, mut number) = (header[0], header[18..22].to_vec());
         client.local.header.encrypt_in_place(&sample, &mut first, &mut number).unwrap();
@@ -153,6 +151,9 @@ mod tests {
         let mut damaged = payload.clone();
         damaged[100] ^= 1;
         assert!(server.remote.packet.decrypt_in_place(2, &header, &mut damaged).is_err());
-        assert_eq!(server.remote.packet.decrypt_in_place(2, &header, &mut payload).unwrap()[..3], [6, 0, 0x40]);
+        assert_eq!(
+            server.remote.packet.decrypt_in_place(2, &header, &mut payload).unwrap()[..3],
+            [6, 0, 0x40]
+        );
     }
 }

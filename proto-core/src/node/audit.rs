@@ -4,9 +4,9 @@
 //! in proportion to what the node holds. Between two inputs, when all outputs were taken, `verify` holds.
 
 use super::conns::{Conn, Proto};
-use super::quic::is_quic;
 use super::links::LinkUse;
 use super::pulling::Pull;
+use super::quic::is_quic;
 use super::session::{Carrier, Part, Protocol, Session, SessionId};
 use super::{Alarm, Node};
 use crate::cluster::registry::StreamState;

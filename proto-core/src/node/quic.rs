@@ -106,7 +106,10 @@ impl Quic {
     /// have started just now.
     fn may_speak(&mut self, addr: SocketAddr) -> bool {
         self.is_on()
-            && self.tcp_only.get_mut(&addr).is_some_and(|only| !std::mem::replace(&mut only.asked_again, true))
+            && self
+                .tcp_only
+                .get_mut(&addr)
+                .is_some_and(|only| !std::mem::replace(&mut only.asked_again, true))
     }
 }
 
@@ -133,7 +136,8 @@ impl Node {
 
     pub(super) fn quic_opened(&mut self, local: SocketAddr, max_segments: usize) {
         self.tell_quic(quic::Input::UdpOpened { max_segments });
-        let text = format!("other nodes are reached by QUIC on udp {local} ({max_segments} segments a message)");
+        let text =
+            format!("other nodes are reached by QUIC on udp {local} ({max_segments} segments a message)");
         self.log(Level::Info, "node", "udp_open", text);
     }
 
@@ -146,7 +150,8 @@ impl Node {
             reason.text
         );
         self.log(Level::Warn, "node", reason.code, text);
-        let dialling: Vec<ConnId> = self.conns.iter().filter(|(_, c)| is_quic(c)).map(|(id, _)| *id).collect();
+        let dialling: Vec<ConnId> =
+            self.conns.iter().filter(|(_, c)| is_quic(c)).map(|(id, _)| *id).collect();
         self.quic = Quic::default();
         dialling.into_iter().for_each(|conn| self.dial_by_tcp(conn));
     }
@@ -172,8 +177,9 @@ impl Node {
     /// A node does not answer by QUIC: it may be an older one, or its network lets no UDP through.
     pub(super) fn dial_by_tcp(&mut self, conn: ConnId) {
         self.timers.cancel(&Alarm::QuicWait(conn));
-        let Some(Conn { proto: Proto::Link { machine: None, used }, remote, transport: Transport::Quic, .. }) =
-            self.conns.get(&conn)
+        let Some(Conn {
+            proto: Proto::Link { machine: None, used }, remote, transport: Transport::Quic, ..
+        }) = self.conns.get(&conn)
         else {
             return;
         };
@@ -242,7 +248,9 @@ impl Node {
         use quic::Output as O;
         match said {
             O::Datagrams(batch) => self.send_batch(batch),
-            O::Connected { conn, local, remote, binding } => self.quic_connected(conn, local, remote, binding),
+            O::Connected { conn, local, remote, binding } => {
+                self.quic_connected(conn, local, remote, binding)
+            }
             O::Received { conn, bytes } => self.wire(conn, Wire::Received(&bytes)),
             O::Room { conn, free } => self.wire(conn, Wire::Writable(free)),
             O::PeerFinished { conn } => self.wire(conn, Wire::PeerFinished),
@@ -275,12 +283,14 @@ impl Node {
             }
             *self.conns_per_ip.entry(remote.ip()).or_default() += 1;
             self.counters.accepted(Service::Link);
-            let made = Conn { transport: Transport::Quic, idle: true, ..Conn::dialling(remote, LinkUse::Accepted) };
+            let made =
+                Conn { transport: Transport::Quic, idle: true, ..Conn::dialling(remote, LinkUse::Accepted) };
             self.conns.insert(conn, made);
         }
         let mut made = self.new_link(side, conn, remote);
         made.bind_to(binding);
-        let Some(Conn { proto: Proto::Link { machine, .. }, local: ours, .. }) = self.conns.get_mut(&conn) else {
+        let Some(Conn { proto: Proto::Link { machine, .. }, local: ours, .. }) = self.conns.get_mut(&conn)
+        else {
             return self.tell_quic(quic::Input::Close { conn, now: true });
         };
         *ours = Some(local);

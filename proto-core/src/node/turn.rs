@@ -2,8 +2,8 @@
 //! other is carried until nothing is left to say.
 
 use super::conns::Wire;
-use super::session::Carrier;
 use super::quic::LINK_SOCKET;
+use super::session::Carrier;
 use super::{Alarm, MEDIA_SOCKET, Node};
 use crate::cluster::{manager, member, quic};
 use crate::error::Reason;

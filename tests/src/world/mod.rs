@@ -169,7 +169,7 @@ impl World {
             hash: Digest::new(),
             verbose: true,
             sites: false,
-            quic: true,
+            quic: false,
             log: Vec::new(),
             violation: None,
             forgives: false,

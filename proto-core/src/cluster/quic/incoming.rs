@@ -188,7 +188,9 @@ impl Incoming {
                 self.streams.remove(&stream);
                 continue;
             }
-            let Some((number, (_, group))) = line.groups.first_key_value().map(|(n, g)| (*n, *g)) else { break };
+            let Some((number, (_, group))) = line.groups.first_key_value().map(|(n, g)| (*n, *g)) else {
+                break;
+            };
             let follows = number == line.current + 1 || group.frames == line.frames;
             if !follows && line.late.is_none_or(|since| now < since + late(limits)) {
                 line.late.get_or_insert(now);

@@ -212,7 +212,8 @@ impl Configs {
         clock: &Arc<Clock>,
         stock: bool,
     ) -> Result<Configs, Reason> {
-        let cannot = |what: String| Reason::local("quic_tls", format!("QUIC between nodes is not possible: {what}"));
+        let cannot =
+            |what: String| Reason::local("quic_tls", format!("QUIC between nodes is not possible: {what}"));
         let tls = |e: rustls::Error| cannot(e.to_string());
         let suite = |e: quinn_proto::crypto::rustls::NoInitialCipherSuite| cannot(e.to_string());
         let provider = identity.provider().clone();
@@ -251,7 +252,8 @@ impl Configs {
             .incoming_buffer_size(0)
             .incoming_buffer_size_total(0);
 
-        let mut client_config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).map_err(suite)?));
+        let mut client_config =
+            ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).map_err(suite)?));
         let (ids, drawn) = (rng.fork("first ids", 0), AtomicU64::new(0));
         client_config
             .transport_config(transport)

@@ -153,7 +153,9 @@ impl Outgoing {
         let starts = match media.kind {
             FrameKind::Key => true,
             FrameKind::Delta => false,
-            FrameKind::Audio | FrameKind::Data => media.dts.saturating_sub(t.began).saturating_abs() >= SECOND,
+            FrameKind::Audio | FrameKind::Data => {
+                media.dts.saturating_sub(t.began).saturating_abs() >= SECOND
+            }
         };
         if !t.open || (starts && !t.fresh) {
             self.begin_group(pull, track, media.dts);

@@ -8,7 +8,9 @@ use crate::io::ConnId;
 use crate::limits::Limits;
 use crate::time::{Deadline, Time};
 use bytes::Bytes;
-use quinn_proto::{Connection, ConnectionError, Dir, Event, ReadError, StreamEvent, StreamId, VarInt, WriteError};
+use quinn_proto::{
+    Connection, ConnectionError, Dir, Event, ReadError, StreamEvent, StreamId, VarInt, WriteError,
+};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -24,7 +26,9 @@ const AHEAD: u64 = 64 << 10;
 #[derive(Debug)]
 pub(super) enum Said {
     /// The TLS handshake is done.
-    Connected { binding: [u8; 32] },
+    Connected {
+        binding: [u8; 32],
+    },
     /// Bytes of the control stream.
     Control(Bytes),
     /// The control stream takes so much.
@@ -269,13 +273,17 @@ pub(super) fn source(local: Option<SocketAddr>) -> Option<IpAddr> {
 fn why(remote: SocketAddr, error: &ConnectionError) -> Reason {
     let remote = plain(remote);
     match error {
-        ConnectionError::Reset => {
-            Reason::peer("reset", format!("{remote} does not know this connection any more; it was started anew"))
+        ConnectionError::Reset => Reason::peer(
+            "reset",
+            format!("{remote} does not know this connection any more; it was started anew"),
+        ),
+        ConnectionError::TimedOut => {
+            Reason::peer("link_silent", format!("{remote} does not answer any more"))
         }
-        ConnectionError::TimedOut => Reason::peer("link_silent", format!("{remote} does not answer any more")),
-        ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_) => {
-            Reason::peer("peer_closed", format!("{remote} closed the connection: {}", quote(&error.to_string())))
-        }
+        ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_) => Reason::peer(
+            "peer_closed",
+            format!("{remote} closed the connection: {}", quote(&error.to_string())),
+        ),
         ConnectionError::LocallyClosed => Reason::local("closed", "this node closed the connection"),
         other => Reason::peer("quic", format!("QUIC with {remote}: {}", quote(&other.to_string()))),
     }

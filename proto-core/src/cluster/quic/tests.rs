@@ -14,7 +14,8 @@ fn addr(text: &str) -> SocketAddr {
 
 fn identity() -> tls::Identity {
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["node".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["node".to_owned()]).unwrap().self_signed(&key).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     tls::Identity::new(provider, certificate.der().to_vec(), key.serialize_der())
 }
@@ -184,6 +185,7 @@ fn both_ends_have_the_same_binding_and_another_connection_another() {
 fn an_unvalidated_first_packet_is_answered_by_a_shorter_retry_and_forgotten() {
     let mut dialler = endpoint(1, 1);
     dialler.handle(Input::Connect { conn: DIALLED, remote: addr(B) }, Time::ZERO);
+    dialler.handle(Input::Tick, Time::ZERO);
     let mut first = Vec::new();
     while let Some(o) = dialler.poll() {
         if let Output::Datagrams(batch) = o {
@@ -319,7 +321,9 @@ fn what_follows_on_the_control_stream_waits_for_the_frames_before_it() {
     p.tell(0, Input::Told { conn: DIALLED, pull: 7, message: Message::Sent { pull: 7, frames: 9 } });
     p.tell(0, Input::Told { conn: DIALLED, pull: 7, message: Message::SourceBack { pull: 7 } });
     p.run(1_100);
-    assert!(p.said[0].iter().any(|o| matches!(o, Output::Message { message: Message::SourceBack { .. }, .. })));
+    assert!(
+        p.said[0].iter().any(|o| matches!(o, Output::Message { message: Message::SourceBack { .. }, .. }))
+    );
 }
 
 /// A node that lost its memory says so, with the key that it had before.

@@ -2,8 +2,8 @@
 
 use super::write::{TEXT_MAX, codec_number, role_bit};
 use super::{
-    Advertised, Group, Hello, Message, NodeInfo, RelayFrame, RelayedReport, Report, StreamFacts, StreamReport,
-    TrackConfig, TrackFacts,
+    Advertised, Group, Hello, Message, NodeInfo, RelayFrame, RelayedReport, Report, StreamFacts,
+    StreamReport, TrackConfig, TrackFacts,
 };
 use crate::buf::Inbox;
 use crate::ids::Role;

@@ -85,7 +85,7 @@ impl World {
     }
 
     /// All nodes that run, with their audits.
-    fn audits(&self) -> Vec<(HostId, Audit)> {
+    pub fn audits(&self) -> Vec<(HostId, Audit)> {
         let audit =
             |(n, h): (usize, &crate::world::host::Host)| Some((HostId(n), h.run.as_ref()?.node.audit()));
         self.hosts.iter().enumerate().filter_map(audit).collect()
