@@ -32,6 +32,8 @@ struct Track {
     open: bool,
     /// It holds no frame yet.
     fresh: bool,
+    /// It carries pictures.
+    pictures: bool,
     began: i64,
     frames: u64,
     bytes: u64,
@@ -164,6 +166,7 @@ impl Outgoing {
         if std::mem::take(&mut t.fresh) {
             t.began = media.dts;
         }
+        t.pictures = media.is_video();
         t.frames += 1;
         t.bytes += media.payload.len() as u64;
         let place = (pull, track, t.number);
@@ -235,7 +238,8 @@ impl Outgoing {
                     out.stream = Some(stream);
                     self.by_stream.insert(stream, place);
                     // Sound goes first: it is little, and its gaps are heard.
-                    let _ = inner.send_stream(stream).set_priority(i32::from(place.1 != TrackId::VIDEO));
+                    let pictures = self.tracks.get(&(place.0, place.1)).is_none_or(|t| t.pictures);
+                    let _ = inner.send_stream(stream).set_priority(i32::from(!pictures));
                     stream
                 }
             };

@@ -104,8 +104,8 @@ impl AacDepay {
                 return Some(());
             }
             if size > data.len() || self.fragment.is_some() {
-                // A fragment is alone in its packet.
-                return if first { self.fragment(timestamp, size, data, emit) } else { None };
+                // A fragment is alone in its packet, and is of something.
+                return if first && size > 0 { self.fragment(timestamp, size, data, emit) } else { None };
             }
             first = false;
             let (unit, tail) = data.split_at_checked(size)?;

@@ -214,6 +214,30 @@ fn an_av1_key_frame_gets_the_sequence_header_that_was_sent_before() {
     assert_eq!((&again[0].payload, again[0].params.clone()), (&key.payload, None));
 }
 
+/// Found by the fuzz target `depay`: a unit of no bytes behind a fragment came out as a whole one.
+#[test]
+fn a_unit_of_no_bytes_is_no_end_of_a_fragment_of_aac() {
+    let format = Format::Mpeg4Generic {
+        asc: Bytes::from_static(&[0x11, 0x90]),
+        clock_rate: 48_000,
+        size_length: 13,
+        index_length: 3,
+        index_delta_length: 3,
+    };
+    let mut d = Depay::new(&format, 300, 10);
+    let units = |d: &mut Depay, payload: &[u8], timestamp| {
+        let mut all = Vec::new();
+        d.push(payload, timestamp, true, |unit| all.push(unit));
+        all
+    };
+    // Four of nine bytes, then a size of 0 at the next time.
+    assert!(units(&mut d, &[0, 16, 0, 9 << 3, 1, 2, 3, 4], 0).is_empty());
+    assert!(units(&mut d, &[0, 16, 0, 0], 1_024).is_empty());
+    assert_eq!(d.drops().damaged, 1);
+    let next = units(&mut d, &[0, 16, 0, 2 << 3, 1, 2], 2_048);
+    assert_eq!(next.iter().map(|u| &u.payload[..]).collect::<Vec<_>>(), [[1, 2]]);
+}
+
 proptest! {
     #[test]
     fn what_is_packetised_comes_back_bit_exactly(
