@@ -170,8 +170,7 @@ impl Incoming {
         limits: &Limits,
         now: Time,
     ) -> Result<(), &'static str> {
-        loop {
-            let Some(line) = self.lines.get_mut(&key) else { break };
+        while let Some(line) = self.lines.get_mut(&key) {
             if let Some((stream, _)) = line.groups.get(&line.current).copied() {
                 let Some(input) = self.streams.get_mut(&stream) else {
                     line.groups.remove(&line.current);

@@ -445,8 +445,7 @@ impl Endpoint {
         let instant = self.instant(now);
         let limits = self.limits.clone();
         let mut scratch = std::mem::take(&mut self.scratch);
-        loop {
-            let Some(session) = self.sessions.get_mut(&at) else { break };
+        while let Some(session) = self.sessions.get_mut(&at) {
             session.drive(&limits, now, instant);
             let mut again = false;
             while let Some(event) = session.inner.poll_endpoint_events() {
