@@ -482,7 +482,8 @@ impl Subscriber {
 
     /// When it is to be let go if nothing changes until then.
     pub(super) fn look_again(&self, limits: &Limits) -> Option<Time> {
-        if limits.simulation.planted(Bug::SlowViewerKept) {
+        // Whoever feeds a bridge sees to it that it answers.
+        if self.bridge || limits.simulation.planted(Bug::SlowViewerKept) {
             return None;
         }
         match (self.stuck_at(limits), self.starved_at(limits)) {
@@ -493,7 +494,7 @@ impl Subscriber {
 
     /// Why it is to be let go now, if it is.
     pub(super) fn verdict(&self, now: Time, limits: &Limits) -> Option<Reason> {
-        if limits.simulation.planted(Bug::SlowViewerKept) {
+        if self.bridge || limits.simulation.planted(Bug::SlowViewerKept) {
             return None;
         }
         if self.stuck_at(limits).is_some_and(|at| at <= now) {

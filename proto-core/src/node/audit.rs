@@ -365,9 +365,9 @@ impl Node {
         self.verify_conns()?;
         self.verify_rtsp_udp()?;
         self.verify_elsewhere()?;
-        self.verify_authority()?;
         self.verify_timers()?;
         self.verify_authority()?;
+        self.verify_fetches()?;
         self.verify_limits()?;
         self.verify_memory()
     }
@@ -583,9 +583,10 @@ impl Node {
                 Alarm::Settle(key) => self.hub.find(key).is_some(),
                 Alarm::Expires(session) => self.sessions.get(*session).is_some(),
                 Alarm::Warm(key) => self.warm.contains(key),
-                Alarm::Bridge(id) => self.bridges.has(*id),
+                Alarm::Bridge(id) | Alarm::Bridged(id) => self.bridges.has(*id),
                 Alarm::Remote(id) => self.remotes.has(id),
                 Alarm::QuicWait(conn) => self.link_is_quic(*conn),
+                Alarm::Fetch(id) => self.fetches.has(*id),
                 Alarm::DrainEnds => self.draining,
                 Alarm::Signal(id) => self.signals.contains(*id),
                 Alarm::KeyFrames(session) => {

@@ -19,6 +19,7 @@ mod authority;
 mod bridging;
 mod conns;
 mod dialect;
+mod fetch;
 mod flv;
 mod gate;
 mod links;
@@ -89,8 +90,10 @@ enum Alarm {
     Pump(SubscriberId),
     /// A prewarmed stream has been here for long enough.
     Warm(StreamKey),
-    /// A sound bridge that nobody needs ends, or one that failed is tried again.
+    /// A bridge that nobody needs ends, or one that failed is tried again.
     Bridge(BridgeId),
+    /// A bridge should have answered by now.
+    Bridged(BridgeId),
     /// Load is measured and reported.
     Report,
     /// Certificate files are to be looked at.
@@ -105,6 +108,8 @@ enum Alarm {
     QuicWait(ConnId),
     /// A source or destination is tried again, or is given up.
     Remote(remote::RemoteId),
+    /// A request to another server took too long.
+    Fetch(u64),
     /// The time to finish what runs is over.
     DrainEnds,
 }
@@ -130,6 +135,7 @@ pub struct Node {
     asks: BTreeMap<AskId, links::Asked>,
     tls: secure::Tls,
     authority: authority::Authority,
+    fetches: fetch::Fetches,
 
     rtc: Endpoint,
     rtsp_udp: rtsp::Udp,
@@ -269,6 +275,7 @@ impl Node {
             asks: BTreeMap::new(),
             tls: secure::Tls::new(identity.tls),
             authority,
+            fetches: fetch::Fetches::default(),
             rtc,
             rtsp_udp: rtsp::Udp::default(),
             elsewhere: elsewhere::Asking::default(),

@@ -203,11 +203,13 @@ impl Node {
                 Alarm::Pull(key) => self.tick_pull(&key),
                 Alarm::Warm(key) => self.not_warm(&key),
                 Alarm::Bridge(id) => self.bridge_due(id),
+                Alarm::Bridged(id) => self.bridge_answer_due(id),
                 Alarm::Report => self.report(),
                 Alarm::Certificates => self.look_at_certificates(),
                 Alarm::KeySet => self.read_key_set(),
                 Alarm::Expires(session) => self.right_ends(session),
                 Alarm::Proxy => self.look_at_proxies(),
+                Alarm::Fetch(id) => self.fetch_due(id),
                 Alarm::Remote(id) => self.remote_due(&id),
                 Alarm::QuicWait(conn) => self.dial_by_tcp(conn),
                 Alarm::DrainEnds => self.drain_ends(),
@@ -376,7 +378,7 @@ impl Node {
                 if let Some(session) = self.sessions.of_subscriber(subscriber) {
                     self.end_session(session, &reason);
                 } else {
-                    self.bridge_evicted(subscriber, &reason);
+                    self.bridge_evicted(subscriber);
                 }
             }
             HubEvent::Slow(subscriber, reason) => {

@@ -352,7 +352,6 @@ pub(super) fn extensions(wish: Wish, simulcast: bool) -> ExtensionMap {
     if wish == Wish::Publish {
         map.set(2, Extension::AbsoluteSendTime);
         map.set(3, Extension::TransportSequenceNumber);
-        map.set(13, Extension::VideoOrientation);
     }
     if simulcast {
         map.set(10, Extension::RtpStreamId);

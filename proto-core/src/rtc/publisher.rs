@@ -28,7 +28,6 @@ const WAIT_ROUND_TRIPS: u32 = 5;
 struct Held {
     timestamp: u32,
     marker: bool,
-    rotation: Option<Rotation>,
     payload: Arc<[u8]>,
 }
 
@@ -68,7 +67,6 @@ struct Layer {
     track: TrackId,
     lane: Lane,
     depay: Depay,
-    turned: Rotation,
     key_wanted: bool,
     key_asked: Option<Time>,
 }
@@ -111,7 +109,7 @@ impl Publisher {
                 clock: TrackClock::new(rate, jump),
             };
             let track = TrackId::video(u8::try_from(layer).ok()?)?;
-            Some(Layer { track, lane, depay, turned: Rotation::R0, key_wanted: false, key_asked: None })
+            Some(Layer { track, lane, depay, key_wanted: false, key_asked: None })
         };
         let video = (0..p.layers.len().max(1)).filter_map(pictures).collect();
         let audio = p.audio.and_then(|format| {
@@ -169,12 +167,7 @@ impl Publisher {
         if changed {
             stats.packets_lost += lane.reorder.reset() as u64;
         }
-        let held = Held {
-            timestamp: packet.timestamp,
-            marker: packet.marker,
-            rotation: packet.rotation,
-            payload: packet.payload,
-        };
+        let held = Held { timestamp: packet.timestamp, marker: packet.marker, payload: packet.payload };
         if lane.reorder.insert(packet.seq, held, now) == Inserted::Late {
             stats.packets_late += 1;
         }
@@ -199,7 +192,7 @@ impl Publisher {
     /// Turns what is in order by now into media.
     pub(super) fn run(&mut self, now: Time, stats: &mut SessionStats, out: &mut VecDeque<PeerEvent>) {
         for (layer, pictures) in self.video.iter_mut().enumerate() {
-            let Layer { track, lane, depay, turned, key_wanted, .. } = pictures;
+            let Layer { track, lane, depay, key_wanted, .. } = pictures;
             let before = depay.drops();
             // On a long way what is lost needs longer to come again than on a short one.
             let round_trips = self.intake.rtt().unwrap_or_default() * WAIT_ROUND_TRIPS;
@@ -216,11 +209,9 @@ impl Publisher {
                         lane.reorder.next().into_iter().for_each(|next| self.intake.given_up(layer, next));
                     }
                     Popped::Packet(held) => {
-                        // The orientation stands in the last packet of a frame (3GPP TS 26.114, 7.4.5).
-                        *turned = held.rotation.unwrap_or(*turned);
-                        let (clock, turned, track) = (&mut lane.clock, *turned, *track);
+                        let (clock, track) = (&mut lane.clock, *track);
                         depay.push(&held.payload, held.timestamp, held.marker, |unit| {
-                            take(unit, track, clock, turned, now, out);
+                            take(unit, track, clock, now, out);
                         });
                     }
                 }
@@ -240,7 +231,7 @@ impl Publisher {
                     Popped::Packet(held) => {
                         let clock = &mut lane.clock;
                         depay.push(&held.payload, held.timestamp, held.marker, |unit| {
-                            take(unit, TrackId::AUDIO, clock, Rotation::R0, now, out);
+                            take(unit, TrackId::AUDIO, clock, now, out);
                         });
                     }
                 }
@@ -291,14 +282,7 @@ impl Publisher {
 }
 
 /// Gives a frame its time and hands it on, its track's parameters first where they changed.
-fn take(
-    unit: Unit,
-    track: TrackId,
-    clock: &mut TrackClock,
-    rotation: Rotation,
-    now: Time,
-    out: &mut VecDeque<PeerEvent>,
-) {
+fn take(unit: Unit, track: TrackId, clock: &mut TrackClock, now: Time, out: &mut VecDeque<PeerEvent>) {
     if let Some(params) = unit.params {
         out.push_back(PeerEvent::Media(Ingest::Config { track, params }));
     }
@@ -310,7 +294,7 @@ fn take(
         kind: unit.kind,
         discardable: unit.discardable,
         temporal_layer: unit.temporal_layer,
-        rotation,
+        rotation: Rotation::R0,
         capture: None,
         payload: unit.payload,
     };

@@ -367,6 +367,10 @@ fn refuse_useless(
     })
 }
 
+/// How the camera was held (3GPP TS 26.114, 7.4.5). Whoever is not asked for it turns the pictures before coding them, so that
+/// they stand upright at every player; neither RTMP nor RTSP could carry it on.
+const ORIENTATION: &str = "urn:3gpp:video-orientation";
+
 fn write_section(
     out: &mut String,
     s: &Section<'_>,
@@ -391,7 +395,7 @@ fn write_section(
         let mut words = extmap.split(' ');
         if let (Some(id), Some(uri)) = (words.next(), words.next()) {
             let id = id.split('/').next().and_then(|n| n.parse::<u8>().ok()).filter(|n| (1..=14).contains(n));
-            let useless = !simulcast && LAYER_NAMES.contains(&uri);
+            let useless = uri == ORIENTATION || (!simulcast && LAYER_NAMES.contains(&uri));
             if let Some(id) = id.filter(|_| !useless && uri.bytes().all(|b| b.is_ascii_graphic())) {
                 let _ = write!(out, "a=extmap:{id} {uri}\r\n");
             }

@@ -95,8 +95,8 @@ pub(super) enum Written {
     NotSetUp,
     /// Left out: a picture that cannot be decoded without a key frame.
     BeforeKey,
-    /// Left out: the publisher changed what the description said, and RTSP has no way to say so.
-    Changed,
+    /// The publisher changed what the description said of this codec, and RTSP has no way to say so.
+    Changed(Codec),
 }
 
 #[derive(Debug)]
@@ -165,7 +165,8 @@ impl Egress {
     pub(super) fn write(&mut self, delivery: &Delivery, now: Time) -> Written {
         let (frame, pts) = match delivery {
             Delivery::Config { track, config } => {
-                // Of several renditions the hub chooses one, and says so before its first picture.
+                // Of several renditions the hub chooses one, and says so before its first picture; what a bridge makes of a
+                // track stands in for it the same way.
                 let video = config.params.codec().is_video();
                 for lane in self.lanes.iter_mut().filter(|l| l.described.codec().is_video() == video) {
                     lane.track = *track;
@@ -181,7 +182,7 @@ impl Egress {
             return Written::NotSetUp;
         };
         if lane.changed {
-            return Written::Changed;
+            return Written::Changed(lane.described.codec());
         }
         if frame.is_video() && !lane.started && frame.media.kind != FrameKind::Key {
             return Written::BeforeKey;

@@ -50,11 +50,13 @@ const HOME = new URL(import.meta.url).origin;
 
 export const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** An answer that is no success, in words. */
+/** An answer that is no success, in words. What programs go by, `(not_live)` at the end of the words, is in `code`. */
 export class Refused extends Error {
   constructor(status, text) {
-    super(text);
+    const [, words, code] = /^(.*?)(?: \(([a-z0-9_]+)\))?$/s.exec(text);
+    super(words || text);
     this.status = status;
+    this.code = code;
   }
 }
 

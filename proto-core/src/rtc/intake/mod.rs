@@ -15,7 +15,6 @@ use super::srtp::receive::{self, Receiver};
 use super::srtp::{Opener, Refused, Sealer};
 use crate::error::Reason;
 use crate::limits::Limits;
-use crate::media::frame::Rotation;
 use crate::media::reception::Counts;
 use crate::rand::Rng;
 use crate::time::{Deadline, Time};
@@ -49,7 +48,6 @@ pub(super) struct Received {
     pub(super) seq: u64,
     pub(super) timestamp: u32,
     pub(super) marker: bool,
-    pub(super) rotation: Option<Rotation>,
     /// It was sent again.
     pub(super) again: bool,
     pub(super) payload: Arc<[u8]>,
@@ -228,7 +226,6 @@ impl Intake {
         };
         let Some(layer) = layer else { return Opened::Nothing };
         // Padding takes a number, and a place in the order.
-        let turned = self.wanted.orientation.and_then(|id| rtp::extension(packet, id)?.first().copied());
         Opened::Media(Received {
             payload_type: format.pt,
             ssrc,
@@ -236,7 +233,6 @@ impl Intake {
             seq,
             timestamp: header.timestamp,
             marker: header.marker,
-            rotation: turned.map(rotation),
             again: repairs,
             payload: payload.into(),
         })
@@ -396,16 +392,5 @@ impl Intake {
         let mut next = report.map(|at| Deadline::new(at, "receiver reports"));
         next = Deadline::earliest(next, asking.map(|at| Deadline::new(at, "requests for lost packets")));
         Deadline::earliest(next, self.arrivals.deadline().map(|at| Deadline::new(at, "transport feedback")))
-    }
-}
-
-/// The bits count quarter turns counter-clockwise that undo the camera's; the media model counts clockwise turns that a
-/// player must make (3GPP TS 26.114, 7.4.5).
-fn rotation(bits: u8) -> Rotation {
-    match bits & 3 {
-        0 => Rotation::R0,
-        1 => Rotation::R90,
-        2 => Rotation::R180,
-        _ => Rotation::R270,
     }
 }

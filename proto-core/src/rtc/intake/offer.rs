@@ -4,7 +4,6 @@ use crate::rtc::codecs;
 use crate::rtc::sdp::{LAYER_NAMES, Prepared};
 
 const TRANSPORT: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
-const ORIENTATION: &str = "urn:3gpp:video-orientation";
 
 /// A payload type that is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +23,6 @@ pub(in crate::rtc) struct Wanted {
     pub(super) formats: Vec<Format>,
     /// The extension with a number that all packets of the session share.
     pub(super) transport: Option<u8>,
-    /// The extension that says how the camera was held.
-    pub(super) orientation: Option<u8>,
     /// The simulcast layers of the pictures; empty: there is one encoding.
     pub(super) layers: Vec<String>,
     /// The extension that names a packet's layer, and that of packets that are sent again.
@@ -54,7 +51,6 @@ impl Wanted {
                 let id = id.parse().ok();
                 match uri {
                     TRANSPORT => wanted.transport = wanted.transport.or(id),
-                    ORIENTATION => wanted.orientation = wanted.orientation.or(id),
                     _ if Some(&uri) == LAYER_NAMES.first() => wanted.layer_names[0] = id,
                     _ if Some(&uri) == LAYER_NAMES.last() => wanted.layer_names[1] = id,
                     _ => {}
@@ -98,12 +94,11 @@ mod tests {
     fn a_publisher_is_told_what_it_offers_to_hear() {
         let formats = vec![Format { pt: 96, rtx: Some(97), rate: 90_000, video: true }];
         assert_eq!(wanted(""), Wanted { formats: formats.clone(), ..Wanted::default() });
-        let all = format!("a=extmap:3 {TRANSPORT}\r\na=extmap:4 {ORIENTATION}\r\n");
+        let all = format!("a=extmap:3 {TRANSPORT}\r\na=extmap:4 urn:3gpp:video-orientation\r\n");
         let feedback =
             "a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 ccm fir\r\na=rtcp-fb:* goog-remb\r\n";
         let told = Wanted {
             formats,
-            orientation: None,
             transport: None,
             nack: true,
             picture_loss: true,
@@ -112,7 +107,8 @@ mod tests {
             ..Wanted::default()
         };
         assert_eq!(wanted(feedback), told);
-        let adapts = Wanted { orientation: Some(4), transport: Some(3), rate: false, ..told };
+        // How the camera was held is not asked for, so that the publisher turns its pictures itself.
+        let adapts = Wanted { transport: Some(3), rate: false, ..told };
         assert_eq!(wanted(&(all + feedback)), adapts);
     }
 }

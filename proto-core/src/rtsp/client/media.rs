@@ -99,7 +99,7 @@ impl Client {
             Written::Config => {}
             Written::NotSetUp => self.drop_some("not_set_up", 1),
             Written::BeforeKey => self.drop_some("before_key", 1),
-            Written::Changed => {
+            Written::Changed(_) => {
                 self.drop_some("config_changed", 1);
                 // RTSP cannot tell a server; a new session can.
                 let text = "the publisher's codec changed; the server is told anew";

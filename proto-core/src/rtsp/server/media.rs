@@ -1,8 +1,8 @@
 //! Media of a session, both ways: packets of a publisher or of a player's reports, frames to a player.
 
 use super::{Output, REPORT_EVERY, Server, Told, Way};
+use crate::error::Reason;
 use crate::hub::delivery::Delivery;
-use crate::io::Level;
 use crate::rtsp::egress::Written;
 use crate::rtsp::ingest::Ingester;
 use crate::rtsp::order::State;
@@ -100,12 +100,13 @@ impl Server {
             Written::Config => {}
             Written::NotSetUp => self.drop_some("not_set_up", 1),
             Written::BeforeKey => self.drop_some("before_key", 1),
-            Written::Changed => {
+            Written::Changed(codec) => {
                 self.drop_some("config_changed", 1);
-                if self.drops.get("config_changed") == Some(&1) {
-                    let text = "left out: the publisher's codec changed, and RTSP cannot tell a player; it must ask again";
-                    self.log(Level::Warn, text);
-                }
+                let text = format!(
+                    "the publisher's {} is not what this player was told any more, and RTSP cannot tell it: it is to ask again",
+                    codec.name()
+                );
+                self.close(Reason::local("config_changed", text), now);
             }
         }
     }
