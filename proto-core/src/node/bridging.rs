@@ -276,7 +276,7 @@ impl Node {
             self.log_stream(Level::Warn, name, "too_many_bridges", text);
             return self.hub.note(stream, notice);
         }
-        let Ok(subscriber) = self.hub.subscribe_bridge(stream, source, self.now) else { return };
+        let Ok(subscriber) = self.hub.subscribe_bridge(stream, track, source, self.now) else { return };
         self.bridges.next += 1;
         let id = BridgeId(self.bridges.next);
         let bridge = Bridge {

@@ -261,7 +261,7 @@ fn a_player_over_datagrams_pauses_and_goes_on_at_a_key_frame() {
     let mut b = Bench::player("udp");
     b.tell(Input::Deliver(&frame(TrackId::VIDEO, FrameKind::Key, 1_000)));
     let sent = b.take();
-    assert!(matches!(&sent[0], Output::Datagram { lane: 0, rtcp: false, .. }), "{sent:?}");
+    assert!(matches!(&sent[0], Output::Burst { lane: 0, .. }), "{sent:?}");
     assert!(b.ask("PAUSE", URL, "", "").contains("200"));
     b.tell(Input::Deliver(&frame(TrackId::VIDEO, FrameKind::Delta, 2_000)));
     assert_eq!(b.take(), []);
