@@ -395,7 +395,7 @@ fn write_section(
         let mut words = extmap.split(' ');
         if let (Some(id), Some(uri)) = (words.next(), words.next()) {
             let id = id.split('/').next().and_then(|n| n.parse::<u8>().ok()).filter(|n| (1..=14).contains(n));
-            let useless = uri == ORIENTATION || !simulcast && LAYER_NAMES.contains(&uri);
+            let useless = uri == ORIENTATION || (!simulcast && LAYER_NAMES.contains(&uri));
             if let Some(id) = id.filter(|_| !useless && uri.bytes().all(|b| b.is_ascii_graphic())) {
                 let _ = write!(out, "a=extmap:{id} {uri}\r\n");
             }

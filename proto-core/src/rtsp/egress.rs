@@ -165,7 +165,8 @@ impl Egress {
     pub(super) fn write(&mut self, delivery: &Delivery, now: Time) -> Written {
         let (frame, pts) = match delivery {
             Delivery::Config { track, config } => {
-                // Of several renditions the hub chooses one, and says so before its first picture.
+                // Of several renditions the hub chooses one, and says so before its first picture; what a bridge makes of a
+                // track stands in for it the same way.
                 let video = config.params.codec().is_video();
                 for lane in self.lanes.iter_mut().filter(|l| l.described.codec().is_video() == video) {
                     lane.track = *track;
