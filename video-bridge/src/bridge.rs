@@ -130,7 +130,7 @@ impl Bridge {
 /// What decodes, and how pictures come into their order.
 enum Decoding {
     H264 {
-        decoder: Decoder,
+        decoder: Box<Decoder>,
         /// The parameter sets in start code form, in front of each key frame.
         sets: Vec<u8>,
         order: Order,
@@ -160,7 +160,7 @@ fn h264(sps: &[Bytes], pps: &[Bytes], last: Option<i64>) -> Result<Decoding, Str
     }
     let mut sets = Vec::new();
     sps.iter().chain(pps).for_each(|nal| put(&mut sets, nal));
-    Ok(Decoding::H264 { decoder: Decoder::new(), sets, order: Order::new(depth, last) })
+    Ok(Decoding::H264 { decoder: Box::new(Decoder::new()), sets, order: Order::new(depth, last) })
 }
 
 impl Convert for Bridge {
