@@ -241,7 +241,7 @@ limits! {
     /// Sound bridges (AAC to Opus, Opus to AAC) of one node; one costs about 1 % of a core. Beyond that, viewers who need
     /// one get a silent picture and the reason.
     bridges: usize = 64;
-    /// Picture bridges (H.264 with B-frames to H.264 without) of one node; one costs about half a core for 720p30. Beyond that,
+    /// Picture bridges (H.264 with B-frames, or H.265, to H.264 without) of one node; one costs about half a core for 720p30. Beyond that,
     /// viewers who need one get sound only, and the reason.
     video_bridges: usize = 2;
     /// Pieces of work that one bridge may have under way.

@@ -256,7 +256,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     (
         "bridge.video",
         "Code H.264 anew for viewers by WebRTC where it has B-frames that other pictures refer to, which they would see \
-         damaged. It costs a good part of a core a stream. How many at once: limits.video_bridges.",
+         damaged, and H.265 into H.264 for viewers by WebRTC and RTMP that do not take it. It costs a good part of a core a stream. How many at once: limits.video_bridges.",
         "true or false",
     ),
     (

@@ -242,12 +242,15 @@ impl Node {
         let Some(Carrier::Message(conn, message)) = self.sessions.get(session).map(|s| s.carrier) else {
             return Err(Reason::local("no_carrier", "the session has no connection"));
         };
-        let takes_opus = match self.conns.get(&conn) {
-            Some(Conn { proto: Proto::Rtmp(m), .. }) => m.takes().has(Codec::Opus),
-            _ => true,
+        let takes = match self.conns.get(&conn) {
+            Some(Conn { proto: Proto::Rtmp(m), .. }) => m.takes(),
+            _ => CodecSet::ALL,
         };
+        let (takes_opus, takes_h265) = (takes.has(Codec::Opus), takes.has(Codec::H265));
         // Of other codecs that it does not take, its machine says so; in place of Opus there is AAC.
         let accepts = if takes_opus { CodecSet::ALL } else { CodecSet::ALL.without(Codec::Opus) };
+        // In place of H.265 there may be H.264 as well.
+        let accepts = if takes_h265 { None } else { self.without_h265(stream, accepts) }.unwrap_or(accepts);
         let subscriber = self.hub.subscribe(stream, accepts, self.now)?;
         self.hub.set_pace(subscriber, Pace::Merged);
         self.conn_is_used(conn);
@@ -265,12 +268,20 @@ impl Node {
         let local =
             self.conns.get(&waiting.conn).and_then(|c| c.local).map_or(self.advertised.public, |l| l.ip());
         let candidates = self.advertised.candidates(local, self.config.webrtc.port);
-        let tracks = self.tracks_for(stream, rtc::codecs::CARRIED);
+        let mut tracks = self.tracks_for(stream, rtc::codecs::CARRIED);
         let from = remote.map_or(self.advertised.public, |r| r.ip());
-        let played = match &waiting.offer {
+        let mut played = match &waiting.offer {
             Ok(sdp) => self.rtc.play(rtc::Offer { sdp, from, candidates: &candidates }, &tracks, self.now),
             Err(channel) => self.rtc.offer(from, &candidates, &tracks, *channel, self.now),
         };
+        // Who does not take H.265 gets what can be made of it.
+        if played.as_ref().is_err_and(|why| why.code == "no_common_codec")
+            && let Ok(sdp) = &waiting.offer
+            && let Some(accepts) = self.without_h265(stream, rtc::codecs::CARRIED)
+        {
+            tracks = self.tracks_for(stream, accepts);
+            played = self.rtc.play(rtc::Offer { sdp, from, candidates: &candidates }, &tracks, self.now);
+        }
         let playing = match played {
             Ok(playing) => playing,
             Err(reason) => {
