@@ -260,7 +260,8 @@ impl World {
 }
 
 fn between(before: Count, after: Count) -> Count {
-    Count { allocations: after.allocations - before.allocations, live: after.live - before.live }
+    let (allocations, live) = (after.allocations - before.allocations, after.live - before.live);
+    Count { allocations, live, ..after }
 }
 
 /// Allocations of two seconds of the stream once it has run for five, frames, and packets.
