@@ -52,6 +52,9 @@ pub enum Action {
 /// The most bytes of a name that is revoked (A20 bounds what nodes keep of them).
 pub const REVOKED_BYTES: usize = 256;
 
+/// The fewest characters of a publish key.
+const KEY_LEAST: usize = 16;
+
 impl Action {
     /// Its word.
     pub const fn name(self) -> &'static str {
@@ -317,6 +320,24 @@ impl Policy {
     /// Whether publish keys are in use, so that a name that is no known stream may be a secret.
     pub fn has_keys(&self) -> bool {
         self.is_on() && !self.keys.is_empty()
+    }
+
+    /// A text with what stands in place of publish keys in it, where there are any: whoever watches by a key, or names it
+    /// anywhere else, must not have it written down. `None`: there is none in it.
+    pub fn without_keys(&self, text: &str, instead: &str) -> Option<String> {
+        if !self.has_keys() {
+            return None;
+        }
+        let in_name = |c: char| c.is_ascii_alphanumeric() || "._~-".contains(c);
+        // A full stop may end a key or a sentence.
+        let words = text.split(|c| !in_name(c)).flat_map(|w| [w, w.trim_end_matches('.')]);
+        let words = words.filter(|w| w.len() >= KEY_LEAST);
+        let keys: BTreeSet<&str> =
+            words.filter(|w| self.keys.contains_key(&self.attempts.print(&["key", w]))).collect();
+        if keys.is_empty() {
+            return None;
+        }
+        Some(keys.into_iter().fold(text.to_owned(), |text, key| text.replace(key, instead)))
     }
 
     /// The stream that a publisher means by a name, and the name of the publish key if that is what he gave. The app of what
@@ -671,7 +692,7 @@ pub fn check(config: &AuthConfig) -> Vec<Problem> {
     for (n, key) in config.keys.iter().enumerate() {
         let named = if key.name.is_empty() { format!("number {}", n + 1) } else { quote(&key.name) };
         let text = key.key.reveal();
-        if StreamKey::join("a", text).is_err() || text.contains('/') || text.len() < 16 {
+        if StreamKey::join("a", text).is_err() || text.contains('/') || text.len() < KEY_LEAST {
             let text = format!("the key {named} must have 16 to 128 of the characters A-Z a-z 0-9 . _ ~ -");
             say("auth.keys", text, false);
         } else if !secrets.insert(text) {
