@@ -348,9 +348,9 @@ impl Node {
         self.verify_conns()?;
         self.verify_rtsp_udp()?;
         self.verify_elsewhere()?;
-        self.verify_authority()?;
         self.verify_timers()?;
         self.verify_authority()?;
+        self.verify_fetches()?;
         self.verify_limits()?;
         self.verify_memory()
     }
@@ -568,6 +568,7 @@ impl Node {
                 Alarm::Warm(key) => self.warm.contains(key),
                 Alarm::Bridge(id) | Alarm::Bridged(id) => self.bridges.has(*id),
                 Alarm::Remote(id) => self.remotes.has(id),
+                Alarm::Fetch(id) => self.fetches.has(*id),
                 Alarm::DrainEnds => self.draining,
                 Alarm::Signal(id) => self.signals.contains(*id),
                 Alarm::KeyFrames(session) => {

@@ -116,8 +116,8 @@ impl Conn {
     }
 
     /// A connection that the node dials for a request.
-    pub(super) fn dialling_request(to: SocketAddr, ask: http::client::Ask) -> Conn {
-        Conn::outgoing(to, Proto::Request { machine: None, ask }, Service::Http)
+    pub(super) fn dialling_request(to: SocketAddr, ask: http::client::Ask, transport: Transport) -> Conn {
+        Conn { transport, ..Conn::outgoing(to, Proto::Request { machine: None, ask }, Service::Http) }
     }
 
     /// A connection that the node dials for a source or destination.

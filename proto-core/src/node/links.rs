@@ -40,6 +40,8 @@ pub(super) enum Asked {
     File,
     /// What the key set of tokens holds.
     KeySet,
+    /// Something that a request to another server needs.
+    Fetch,
     /// The address of a source or destination, or the authorities that its server is trusted by.
     Remote,
 }
@@ -295,6 +297,7 @@ impl Node {
             (Some(Asked::Manager), Answer::Resolved(result)) => result,
             (Some(Asked::File), Answer::File(found)) => return self.file_read(ask, found),
             (Some(Asked::KeySet), Answer::File(found)) => return self.key_set_read(found),
+            (Some(Asked::Fetch), answer) => return self.fetch_told(ask, answer),
             (Some(Asked::Remote), Answer::Resolved(found)) => return self.remote_resolved(ask, found),
             (Some(Asked::Remote), Answer::File(found)) => return self.remote_authorities(ask, found),
             _ => return,

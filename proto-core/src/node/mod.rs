@@ -19,6 +19,7 @@ mod authority;
 mod bridging;
 mod conns;
 mod dialect;
+mod fetch;
 mod flv;
 mod gate;
 mod links;
@@ -104,6 +105,8 @@ enum Alarm {
     Proxy,
     /// A source or destination is tried again, or is given up.
     Remote(remote::RemoteId),
+    /// A request to another server took too long.
+    Fetch(u64),
     /// The time to finish what runs is over.
     DrainEnds,
 }
@@ -129,6 +132,7 @@ pub struct Node {
     asks: BTreeMap<AskId, links::Asked>,
     tls: secure::Tls,
     authority: authority::Authority,
+    fetches: fetch::Fetches,
 
     rtc: Endpoint,
     rtsp_udp: rtsp::Udp,
@@ -268,6 +272,7 @@ impl Node {
             asks: BTreeMap::new(),
             tls: secure::Tls::new(identity.tls),
             authority,
+            fetches: fetch::Fetches::default(),
             rtc,
             rtsp_udp: rtsp::Udp::default(),
             strays: links::Strays::default(),

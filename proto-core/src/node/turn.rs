@@ -213,6 +213,7 @@ impl Node {
                 Alarm::KeySet => self.read_key_set(),
                 Alarm::Expires(session) => self.right_ends(session),
                 Alarm::Proxy => self.look_at_proxies(),
+                Alarm::Fetch(id) => self.fetch_due(id),
                 Alarm::Remote(id) => self.remote_due(&id),
                 Alarm::DrainEnds => self.drain_ends(),
             }

@@ -24,8 +24,8 @@ const BASE: [&str; 13] = [
 const ROOMS: [(&str, &[&str]); 15] = [
     // Questions and answers about sound name codecs.
     ("bridge", &["media"]),
-    // Rules are about streams.
-    ("auth", &["media::key"]),
+    // Rules are about streams; the callback and key sets have addresses.
+    ("auth", &["media::key", "http::url"]),
     ("wire", &["media"]),
     ("media", &["wire"]),
     ("rtmp", &["wire", "media", "hub::delivery"]),
