@@ -178,7 +178,6 @@ pub(crate) fn outputs() -> Vec<Output> {
         Output::Close { conn, now: false },
         Output::Reading { conn, on: true },
         Output::Reading { conn, on: false },
-        Output::LetIn { conn },
         Output::OpenUdp { socket, bind: here },
         Output::OpenUdp { socket, bind: there },
         Output::CloseUdp { socket },
