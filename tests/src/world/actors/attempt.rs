@@ -119,7 +119,7 @@ impl Client for Attempt {
                 self.closed.get_or_insert_with(|| why.to_owned());
             }
             In::Datagram { bytes, .. } => self.datagrams.push(bytes.to_vec()),
-            In::Address(_) | In::Tick => {}
+            In::Accepted(_) | In::Address(_) | In::Tick => {}
         }
         self.go(now);
     }
