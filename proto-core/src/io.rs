@@ -261,6 +261,13 @@ pub enum Output {
         /// Whether to read.
         on: bool,
     },
+    /// The peer of an accepted connection publishes, plays, is proxied or is another node: the driver may hold as much for it
+    /// as for any (`limits.conn_write_buffer`), where before it held little (`limits.conn_idle_write_bytes`). Once at most. A
+    /// driver that makes no difference may ignore it; one that does answers with [`Input::Writable`].
+    LetIn {
+        /// The connection.
+        conn: ConnId,
+    },
     /// Open a UDP socket.
     OpenUdp {
         /// Its id.

@@ -14,7 +14,8 @@ static ALLOCATOR: Counting = Counting;
 const BYTES_A_VIEWER: i64 = 21 << 10;
 
 fn between(before: Count, after: Count) -> Count {
-    Count { allocations: after.allocations - before.allocations, live: after.live - before.live }
+    let (allocations, live) = (after.allocations - before.allocations, after.live - before.live);
+    Count { allocations, live, ..after }
 }
 
 /// Allocations of two seconds of the stream once it has run for five, frames, and packets.

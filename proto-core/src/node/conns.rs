@@ -95,6 +95,8 @@ pub(super) struct Conn {
     pub(super) remote: SocketAddr,
     /// What the driver said last that it would take, until something was sent.
     pub(super) free: Option<usize>,
+    /// Its peer publishes, plays or is proxied: it may have the driver hold more, and send more at a time.
+    pub(super) let_in: bool,
     /// Counts against its address as long as nothing is published or played on it.
     pub(super) idle: bool,
     /// It is a websocket that has not ended.
@@ -139,6 +141,7 @@ impl Conn {
             local: None,
             remote: to,
             free: None,
+            let_in: true,
             idle: false,
             socket: false,
             explained: false,
@@ -244,6 +247,7 @@ impl Node {
             local: Some(local),
             remote,
             free: None,
+            let_in: false,
             idle: true,
             socket: false,
             explained: false,
@@ -623,7 +627,18 @@ impl Node {
         {
             let ip = conn.remote.ip();
             self.forget_idle(ip);
+            self.conn_is_let_in(id);
         }
+    }
+
+    /// What the peer of this connection came for is granted: it is no stranger any more.
+    pub(super) fn conn_is_let_in(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id).filter(|c| !c.let_in) else { return };
+        conn.let_in = true;
+        if let Proto::Http(machine) = &mut conn.proto {
+            machine.widen();
+        }
+        self.out.push_back(Output::LetIn { conn: id });
     }
 
     /// The log has said why what happened on this connection ended.

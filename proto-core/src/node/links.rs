@@ -15,7 +15,7 @@ use crate::media::key::StreamKey;
 use crate::node::config::Config;
 use crate::rtmp;
 use crate::simulation::Bug;
-use crate::time::Deadline;
+use crate::time::{Deadline, Time};
 use crate::wire::link::{Advertised, FEATURE_QUIC, Message, NodeInfo, RelayedReport, Report, StreamReport};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -102,6 +102,16 @@ pub(super) fn node_info(
         capacity_mbps: config.node.capacity_mbps,
         highest: crate::cluster::Epoch::default(),
     }
+}
+
+/// Datagrams that were dropped are told so often at most.
+const STRAYS_EVERY: Duration = Duration::from_secs(5);
+
+/// Which dropped datagrams the operator knows of.
+#[derive(Debug, Default)]
+pub(super) struct Strays {
+    told: BTreeMap<&'static str, u64>,
+    next: Time,
 }
 
 impl Node {
@@ -402,6 +412,7 @@ impl Node {
         let (datagrams, messages) = (self.counters.datagrams_out, self.counters.messages_out);
         self.load.measure_datagrams(datagrams, messages, self.now);
         self.load.measure(self.counters.egress(), self.now);
+        self.report_strays();
         for (session, loss) in self.rtsp_loss() {
             if let Some(s) = self.sessions.get_mut(session) {
                 s.loss = Some(loss);
@@ -409,6 +420,24 @@ impl Node {
         }
         let next = self.now + Duration::from_millis(self.limits.report_ms);
         self.timers.set(Alarm::Report, Deadline::new(next, "load is measured"));
+    }
+
+    /// Says which datagrams were dropped lately, and why: one line for each reason at a time, as a flood has thousands.
+    fn report_strays(&mut self) {
+        if self.now < self.strays.next {
+            return;
+        }
+        let rtsp = ["rtsp_unknown_source", "rtsp_no_lane"];
+        let rtsp = rtsp.map(|r| (r, self.counters.dropped.get(&("datagram", r)).copied().unwrap_or(0)));
+        for (reason, n) in self.rtc.drops().by_reason().into_iter().chain(rtsp) {
+            let told = self.strays.told.insert(reason, n).unwrap_or(0);
+            if n > told {
+                let every = STRAYS_EVERY.as_secs();
+                let text = format!("{} datagrams dropped within {every} s ({reason})", n - told);
+                self.log(Level::Info, "udp", reason, text);
+                self.strays.next = self.now + STRAYS_EVERY;
+            }
+        }
     }
 
     /// Somebody else was granted a name that was published here.

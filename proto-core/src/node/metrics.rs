@@ -159,6 +159,10 @@ impl Node {
     /// What the manager's books hold.
     fn cluster_metrics(&self, e: &mut Exposition) {
         let Some(manager) = &self.manager else { return };
+        for (reason, n) in manager.refused() {
+            let labels = vec![("what", "cluster".to_owned()), ("reason", (*reason).to_owned())];
+            e.counter("dropped", "Things dropped, by what and why", labels, *n);
+        }
         let registry = manager.registry();
         let mut nodes = BTreeMap::from([("draining", 0u32), ("in_service", 0), ("lost", 0)]);
         for node in registry.nodes().values() {

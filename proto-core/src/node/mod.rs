@@ -139,6 +139,8 @@ pub struct Node {
 
     rtc: Endpoint,
     rtsp_udp: rtsp::Udp,
+    /// Dropped datagrams that the operator was told of.
+    strays: links::Strays,
     /// RTSP clients about whom the manager was asked.
     elsewhere: elsewhere::Asking,
     udp_open: bool,
@@ -278,6 +280,7 @@ impl Node {
             fetches: fetch::Fetches::default(),
             rtc,
             rtsp_udp: rtsp::Udp::default(),
+            strays: links::Strays::default(),
             elsewhere: elsewhere::Asking::default(),
             udp_open: false,
             sessions: Sessions::keeping(config.limits.sessions_kept),

@@ -51,6 +51,9 @@ impl Machine for Node {
     }
 }
 
+/// Bytes of a connection that neither publishes nor plays that are looked at in one go.
+const STRANGE: usize = 8 << 10;
+
 impl Node {
     fn take(&mut self, input: Input<'_>) {
         let now = self.now;
@@ -67,7 +70,7 @@ impl Node {
             Input::HostAddresses(addresses) => self.start(addresses),
             Input::Accepted { conn, service, local, remote } => self.accepted(conn, service, local, remote),
             Input::Connected { conn, local, remote } => self.connected(conn, local, remote),
-            Input::Received { conn, bytes } => self.wire(conn, Wire::Received(bytes)),
+            Input::Received { conn, bytes } => self.received(conn, bytes),
             Input::Writable { conn, free } => {
                 let short = self.short_credit(conn, free);
                 self.wire(conn, Wire::Writable(short));
@@ -176,6 +179,19 @@ impl Node {
         self.start_remotes();
         let first = self.now + Duration::from_millis(self.limits.report_ms);
         self.timers.set(Alarm::Report, Deadline::new(first, "load is measured and reported"));
+    }
+
+    /// What a stranger sends is looked at little by little, so that what follows from one part is done with before the next
+    /// is read: else a connection could hold many times of what it sent.
+    fn received(&mut self, id: ConnId, mut bytes: &[u8]) {
+        while let Some((piece, rest)) = bytes.split_at_checked(STRANGE).filter(|(_, rest)| !rest.is_empty())
+            && self.conns.get(&id).is_some_and(|c| !c.let_in)
+        {
+            self.wire(id, Wire::Received(piece));
+            self.settle();
+            bytes = rest;
+        }
+        self.wire(id, Wire::Received(bytes));
     }
 
     /// Any number of bytes is a legal answer of a socket.

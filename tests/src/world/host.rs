@@ -350,6 +350,8 @@ impl World {
                     self.reading(pipe, side, on);
                 }
             }
+            // Hosts here hold the same for everybody.
+            Output::LetIn { .. } => {}
             Output::OpenUdp { socket, bind } => {
                 let local = SocketAddr::new(self.hosts[id.0].ip, bind.port());
                 if let Some(r) = self.hosts[id.0].run.as_mut() {

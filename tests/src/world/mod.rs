@@ -17,6 +17,7 @@
 //! Libraries under nodes and clients read clocks and randomness of the system, so a world replays only inside
 //! `determinism::os::run`.
 
+pub mod abuse;
 pub mod actors;
 pub mod check;
 mod client;
@@ -27,9 +28,9 @@ pub mod media;
 pub mod net;
 pub mod scenario;
 mod sound;
+pub mod tls;
 
 pub use sound::Codecs;
-mod tls;
 
 use actors::{Conn, In};
 use client::Slot;

@@ -188,13 +188,18 @@ impl Viewer {
             return self.feedback(datagram, now);
         }
         // What is not authentic is dropped (RFC 6347, 4.1.2.7); only what ends the session for good does so here.
-        if self.dtls.handle_packet(datagram).is_err() && self.shaken && self.dtls.is_closed() {
+        // In the clear nothing but a flight that was sent again is of a peer with keys: no alert ends its session.
+        if self.shaken && !matches!(first, 20 | 22) && datagram.get(3..5) == Some(&[0, 0]) {
+            return Verdict::Unauthentic;
+        }
+        let taken = self.dtls.handle_packet(datagram).is_ok();
+        if !taken && self.shaken && self.dtls.is_closed() {
             self.closing
                 .get_or_insert_with(|| Reason::peer("webrtc_error", "the DTLS session of the viewer broke"));
             self.closed = true;
         }
         self.shake(path, now);
-        Verdict::Taken
+        if taken { Verdict::Taken } else { Verdict::Unauthentic }
     }
 
     /// Takes out what DTLS says; its records leave on the path that is given.
