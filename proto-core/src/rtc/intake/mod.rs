@@ -96,6 +96,8 @@ pub(super) struct Intake {
     arrivals: Arrivals,
     estimate: Option<Estimate>,
     next_report: Time,
+    /// When something was said last.
+    said: Time,
     intra: u8,
     most: usize,
     /// Packets that were asked for, key frames that were asked for, share lost between the last two reports.
@@ -126,6 +128,7 @@ impl Intake {
             arrivals: Arrivals::default(),
             estimate,
             next_report: Time::ZERO,
+            said: Time::ZERO,
             intra: 0,
             most: limits.rtp_ssrcs,
             nacks: 0,
@@ -292,6 +295,7 @@ impl Intake {
         if self.keys.is_none() {
             return;
         }
+        let before = self.out.len();
         if self.next_report <= now && !self.sources.is_empty() {
             self.report(now);
         }
@@ -316,6 +320,18 @@ impl Intake {
             }
             self.send(&plain);
         }
+        if self.out.len() > before {
+            self.said = now;
+        } else if self.pressing().is_some_and(|at| at <= now) {
+            self.said = now;
+            let plain = self.opening(&[]);
+            self.send(&plain);
+        }
+    }
+
+    /// When something is to be said although there is nothing to say.
+    fn pressing(&self) -> Option<Time> {
+        self.missing.press(self.said).filter(|_| self.wanted.nack)
     }
 
     /// A compound packet begins with a report and who sends it (RFC 3550, 6.1).
@@ -364,6 +380,7 @@ impl Intake {
         let asking = self.missing.deadline().filter(|_| self.wanted.nack);
         let mut next = report.map(|at| Deadline::new(at, "receiver reports"));
         next = Deadline::earliest(next, asking.map(|at| Deadline::new(at, "requests for lost packets")));
+        next = Deadline::earliest(next, self.pressing().map(|at| Deadline::new(at, "answers to requests")));
         Deadline::earliest(next, self.arrivals.deadline().map(|at| Deadline::new(at, "transport feedback")))
     }
 }
