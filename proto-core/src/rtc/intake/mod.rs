@@ -26,7 +26,7 @@ use crate::wire::rtp;
 use arrivals::Arrivals;
 use estimate::Estimate;
 use missing::Missing;
-pub(super) use offer::Wanted;
+pub(super) use offer::{TRANSPORT, Wanted};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,7 +3,9 @@
 use crate::rtc::codecs;
 use crate::rtc::sdp::Prepared;
 
-const TRANSPORT: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+/// The extension with a number that all packets of a session share.
+pub(in crate::rtc) const TRANSPORT: &str =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 const ORIENTATION: &str = "urn:3gpp:video-orientation";
 
 /// A payload type that is taken.
