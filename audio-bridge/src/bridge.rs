@@ -4,7 +4,7 @@ use crate::decode::{Decoder, Samples};
 use crate::encode::{Encoder, FULL_RATE};
 use crate::line::Line;
 use crate::mix::mix;
-use proto_core::bridge::{Bridged, Made, Sound};
+use proto_core::bridge::{Bridged, Convert, Made, Packet};
 use proto_core::media::track::{Codec, CodecParams};
 
 /// Samples of a packet that cannot be decoded, while none was.
@@ -24,7 +24,8 @@ const fn guess(from: &CodecParams) -> usize {
     }
 }
 
-pub(crate) struct Bridge {
+/// One bridge of sound.
+pub struct Bridge {
     decoder: Decoder,
     line: Line,
     encoder: Encoder,
@@ -42,7 +43,7 @@ impl Bridge {
     ///
     /// # Errors
     /// In words, if one of the two codecs cannot be had.
-    pub(crate) fn open(from: &CodecParams, to: Codec) -> Result<Bridge, String> {
+    fn begin(from: &CodecParams, to: Codec) -> Result<Bridge, String> {
         let (channels, rate) = match from {
             // HE-AAC may say one channel and decode to two, so one is believed of plain AAC only, in the mixer. Nobody
             // hears a difference between one channel and two alike.
@@ -68,18 +69,30 @@ impl Bridge {
         })
     }
 
-    /// The same bridge for a source whose configuration changed.
-    pub(crate) fn reopen(self, from: &CodecParams, to: Codec) -> Result<Bridge, String> {
-        let last = self.last;
-        Bridge::open(from, to).map(|b| Bridge { last, ..b })
+    fn encode(&mut self, out: &mut Vec<Packet>) -> Result<(), String> {
+        let delay = self.encoder.delay() as i64 * 1_000_000_000 / i64::from(self.encoder.rate());
+        while let Some(frame) = self.line.pop() {
+            let data = self.encoder.encode(&frame.planes)?;
+            let pts = frame.pts.saturating_sub(delay);
+            // A source that jumps back overlaps with what was given out already.
+            if self.last.is_none_or(|last| pts > last) {
+                self.last = Some(pts);
+                out.push(Packet { pts, data });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Convert for Bridge {
+    fn open(from: &CodecParams, to: Codec, before: Option<Bridge>) -> Result<(Bridge, Option<Made>), String> {
+        let last = before.and_then(|b| b.last);
+        let bridge = Bridge { last, ..Bridge::begin(from, to)? };
+        let made = bridge.encoder.made();
+        Ok((bridge, Some(made)))
     }
 
-    /// The configuration of what comes out.
-    pub(crate) fn made(&self) -> Made {
-        self.encoder.made()
-    }
-
-    pub(crate) fn convert(&mut self, packets: &[Sound]) -> Result<Bridged, String> {
+    fn convert(&mut self, packets: &[Packet]) -> Result<Bridged, String> {
         let mut out = Bridged::default();
         for packet in packets {
             self.mixed.iter_mut().for_each(Vec::clear);
@@ -95,22 +108,12 @@ impl Bridge {
             }
             debug_assert_eq!(self.mixed.len(), self.channels);
             self.line.push(packet.pts, self.latest.1, &self.mixed)?;
-            self.encode(&mut out.sound)?;
+            self.encode(&mut out.packets)?;
         }
         Ok(out)
     }
 
-    fn encode(&mut self, out: &mut Vec<Sound>) -> Result<(), String> {
-        let delay = self.encoder.delay() as i64 * 1_000_000_000 / i64::from(self.encoder.rate());
-        while let Some(frame) = self.line.pop() {
-            let data = self.encoder.encode(&frame.planes)?;
-            let pts = frame.pts.saturating_sub(delay);
-            // A source that jumps back overlaps with what was given out already.
-            if self.last.is_none_or(|last| pts > last) {
-                self.last = Some(pts);
-                out.push(Sound { pts, data });
-            }
-        }
-        Ok(())
+    fn key_frame(&mut self) -> Result<(), String> {
+        Err("sound has no key frames".to_owned())
     }
 }

@@ -7,7 +7,7 @@ mod others;
 use super::*;
 use bytes::Bytes;
 use proptest::prelude::*;
-use proto_core::bridge::{Made, Sound};
+use proto_core::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged, Made, Packet};
 use proto_core::media::track::{Codec, CodecParams};
 use std::f64::consts::TAU;
 
@@ -36,12 +36,12 @@ fn open(shop: &mut Workshop, from: &CodecParams, to: Codec) -> Made {
     done.made.unwrap()
 }
 
-fn convert(shop: &mut Workshop, sound: Vec<Sound>) -> Bridged {
+fn convert(shop: &mut Workshop, sound: Vec<Packet>) -> Bridged {
     shop.work(BridgeWork { bridge: id(), job: BridgeJob::Convert(sound) })
 }
 
 /// AAC of `seconds` seconds whose samples stand at the times that the packets say.
-fn aac(rate: u32, channels: usize, seconds: u32, he: bool) -> (CodecParams, Vec<Sound>) {
+fn aac(rate: u32, channels: usize, seconds: u32, he: bool) -> (CodecParams, Vec<Packet>) {
     let mut options =
         syom::EncodeOptions::adts().with_bitrate_bps(if he { 48_000 } else { 48_000 * channels as u32 });
     options.he = he;
@@ -55,14 +55,14 @@ fn aac(rate: u32, channels: usize, seconds: u32, he: bool) -> (CodecParams, Vec<
     encoder
         .feed(&planes, |unit| {
             let at = (out.len() as i64 * frame - priming) * SECOND / i64::from(rate);
-            out.push(Sound { pts: BASE + at, data: Bytes::copy_from_slice(unit.payload) });
+            out.push(Packet { pts: BASE + at, data: Bytes::copy_from_slice(unit.payload) });
             Ok(())
         })
         .unwrap();
     (CodecParams::Aac { asc, rate: if he { rate / 2 } else { rate }, channels: channels as u8 }, out)
 }
 
-fn opus(channels: usize, seconds: u32, samples: usize) -> (CodecParams, Vec<Sound>) {
+fn opus(channels: usize, seconds: u32, samples: usize) -> (CodecParams, Vec<Packet>) {
     let layout = if channels == 1 { opus::Channels::Mono } else { opus::Channels::Stereo };
     let mut encoder = opus::Encoder::new(48_000, layout, opus::Application::Audio).unwrap();
     let ahead = i64::from(encoder.get_lookahead().unwrap());
@@ -73,13 +73,13 @@ fn opus(channels: usize, seconds: u32, samples: usize) -> (CodecParams, Vec<Soun
             .collect();
         let at = ((n * samples) as i64 - ahead) * SECOND / 48_000;
         let data = Bytes::from(encoder.encode_vec_float(&woven, 1_500).unwrap());
-        out.push(Sound { pts: BASE + at, data });
+        out.push(Packet { pts: BASE + at, data });
     }
     (CodecParams::Opus { channels: channels as u8 }, out)
 }
 
 /// What a player hears: samples of the first channel at 48 kHz with their times.
-fn heard(made: &Made, to: Codec, sound: &[Sound]) -> Vec<(i64, f32)> {
+fn heard(made: &Made, to: Codec, sound: &[Packet]) -> Vec<(i64, f32)> {
     let mut out = Vec::new();
     let mut put = |pts: i64, plane: &[f32]| {
         out.extend(plane.iter().enumerate().map(|(i, s)| (pts + i as i64 * SECOND / 48_000, *s)));
@@ -147,7 +147,7 @@ fn frequency(heard: &[(i64, f32)]) -> f64 {
     f64::from(crossings) / 2.0 / (f64::from(samples) / 48_000.0)
 }
 
-fn steady(sound: &[Sound], frame: i64) {
+fn steady(sound: &[Packet], frame: i64) {
     for pair in sound.windows(2) {
         let step = pair[1].pts - pair[0].pts;
         assert!((step - frame * SECOND / 48_000).abs() <= 1, "a step of {step} ns");
@@ -166,8 +166,8 @@ fn aac_of_any_rate_and_layout_is_heard_as_opus_at_its_time() {
         assert_eq!(made.channels, channels.min(2) as u8);
         let done = convert(&mut shop, sound);
         assert_eq!((done.failed, done.undecodable), (None, 0));
-        steady(&done.sound, 960);
-        let heard = heard(&made, Codec::Opus, &done.sound);
+        steady(&done.packets, 960);
+        let heard = heard(&made, Codec::Opus, &done.packets);
         let (worst, count) = offsets(&heard);
         let what = format!("{rate} Hz, {channels} channels, HE {he}");
         assert!(worst < 4.0 && (5..=6).contains(&count), "{what}: {count} pips, the worst {worst:.1} ms off");
@@ -185,8 +185,8 @@ fn opus_of_any_packet_length_is_heard_as_aac_at_its_time() {
         assert_eq!((made.channels, made.rate), (channels as u8, 48_000));
         let done = convert(&mut shop, sound);
         assert_eq!((done.failed, done.undecodable), (None, 0));
-        steady(&done.sound, 1_024);
-        let heard = heard(&made, Codec::Aac, &done.sound);
+        steady(&done.packets, 1_024);
+        let heard = heard(&made, Codec::Aac, &done.packets);
         let (worst, count) = offsets(&heard);
         assert!(
             worst < 4.0 && (5..=6).contains(&count),
@@ -201,23 +201,23 @@ fn opus_of_any_packet_length_is_heard_as_aac_at_its_time() {
 fn through(change: impl Fn(usize, i64) -> Option<i64>, seconds: u32) -> Vec<(i64, f32)> {
     let (params, sound) = aac(44_100, 1, seconds, false);
     let changed =
-        sound.into_iter().enumerate().filter_map(|(n, s)| Some(Sound { pts: change(n, s.pts)?, ..s }));
+        sound.into_iter().enumerate().filter_map(|(n, s)| Some(Packet { pts: change(n, s.pts)?, ..s }));
     let mut shop = Workshop::default();
     let made = open(&mut shop, &params, Codec::Opus);
     let done = convert(&mut shop, changed.collect());
-    assert!(done.sound.windows(2).all(|p| p[0].pts < p[1].pts), "times rise");
-    heard(&made, Codec::Opus, &done.sound)
+    assert!(done.packets.windows(2).all(|p| p[0].pts < p[1].pts), "times rise");
+    heard(&made, Codec::Opus, &done.packets)
 }
 
 #[test]
 fn the_rounding_of_rtmp_is_smoothed() {
     let (params, sound) = aac(44_100, 1, 5, false);
-    let rounded = sound.into_iter().map(|s| Sound { pts: s.pts.div_euclid(MS) * MS, ..s }).collect();
+    let rounded = sound.into_iter().map(|s| Packet { pts: s.pts.div_euclid(MS) * MS, ..s }).collect();
     let mut shop = Workshop::default();
     let made = open(&mut shop, &params, Codec::Opus);
     let done = convert(&mut shop, rounded);
-    steady(&done.sound, 960);
-    let (worst, count) = offsets(&heard(&made, Codec::Opus, &done.sound));
+    steady(&done.packets, 960);
+    let (worst, count) = offsets(&heard(&made, Codec::Opus, &done.packets));
     assert!(worst < 4.0 && count >= 9, "{count} pips, the worst {worst:.1} ms off");
 }
 
@@ -227,12 +227,12 @@ fn a_source_that_drifts_is_followed() {
     for ppm in [-1_000i64, 1_000] {
         let drift = |at: i64| at + (at - BASE) * ppm / 1_000_000;
         let (params, sound) = aac(44_100, 1, 40, false);
-        let drifted = sound.into_iter().map(|s| Sound { pts: drift(s.pts), ..s }).collect();
+        let drifted = sound.into_iter().map(|s| Packet { pts: drift(s.pts), ..s }).collect();
         let mut shop = Workshop::default();
         let made = open(&mut shop, &params, Codec::Opus);
         let done = convert(&mut shop, drifted);
-        steady(&done.sound, 960);
-        let all = pips(&heard(&made, Codec::Opus, &done.sound));
+        steady(&done.packets, 960);
+        let all = pips(&heard(&made, Codec::Opus, &done.packets));
         assert!(all.len() >= 78, "{} pips", all.len());
         for (n, at) in all.iter().enumerate() {
             let off = (at - drift(BASE + n as i64 * PIPS)) as f64 / 1e6;
@@ -267,14 +267,14 @@ fn jumps_in_time_are_followed_at_once() {
 #[test]
 fn the_delay_that_a_bridge_adds_is_bounded() {
     // How far the end of what came out lies behind the end of what went in, at worst.
-    let ends = |params: &CodecParams, sound: Vec<Sound>, to, long: i64, made_long: i64| {
+    let ends = |params: &CodecParams, sound: Vec<Packet>, to, long: i64, made_long: i64| {
         let mut shop = Workshop::default();
         open(&mut shop, params, to);
         let (mut worst, mut end) = (0, None);
         for s in sound {
             let through = s.pts + long * SECOND / 48_000;
             let done = convert(&mut shop, vec![s]);
-            end = done.sound.last().map(|s| s.pts + made_long * SECOND / 48_000).or(end);
+            end = done.packets.last().map(|s| s.pts + made_long * SECOND / 48_000).or(end);
             worst = worst.max(end.map_or(0, |end| through - end));
         }
         worst
@@ -296,8 +296,8 @@ fn what_cannot_be_decoded_is_silence_and_counted() {
     let made = open(&mut shop, &params, Codec::Opus);
     let done = convert(&mut shop, sound);
     assert_eq!((done.failed, done.undecodable), (None, 1));
-    steady(&done.sound, 960);
-    let (worst, count) = offsets(&heard(&made, Codec::Opus, &done.sound));
+    steady(&done.packets, 960);
+    let (worst, count) = offsets(&heard(&made, Codec::Opus, &done.packets));
     assert!(worst < 4.0 && count >= 4, "{count} pips, the worst {worst:.1} ms off");
 }
 
@@ -307,10 +307,10 @@ fn a_configuration_that_changes_in_mid_stream_is_followed() {
     let (second, more) = aac(48_000, 2, 3, false);
     let mut shop = Workshop::default();
     let made = open(&mut shop, &first, Codec::Opus);
-    let mut all = convert(&mut shop, sound).sound;
+    let mut all = convert(&mut shop, sound).packets;
     assert_eq!(open(&mut shop, &second, Codec::Opus).channels, 2);
-    let later = more.into_iter().map(|s| Sound { pts: s.pts + 3 * SECOND, ..s }).collect();
-    all.extend(convert(&mut shop, later).sound);
+    let later = more.into_iter().map(|s| Packet { pts: s.pts + 3 * SECOND, ..s }).collect();
+    all.extend(convert(&mut shop, later).packets);
     assert!(all.windows(2).all(|p| p[0].pts < p[1].pts), "times rise");
     let (worst, count) = offsets(&heard(&made, Codec::Opus, &all));
     assert!(worst < 4.0 && count >= 10, "{count} pips, the worst {worst:.1} ms off");
@@ -342,16 +342,16 @@ proptest! {
         };
         let mut whole = Workshop::default();
         open(&mut whole, &params, to);
-        let expected = convert(&mut whole, sound.clone()).sound;
+        let expected = convert(&mut whole, sound.clone()).packets;
         let mut dealt = Workshop::default();
         open(&mut dealt, &params, to);
         let (mut got, mut rest) = (Vec::new(), &sound[..]);
         for cut in cuts {
             let (now, later) = rest.split_at(cut.min(rest.len()));
             rest = later;
-            got.extend(convert(&mut dealt, now.to_vec()).sound);
+            got.extend(convert(&mut dealt, now.to_vec()).packets);
         }
-        got.extend(convert(&mut dealt, rest.to_vec()).sound);
+        got.extend(convert(&mut dealt, rest.to_vec()).packets);
         prop_assert_eq!(got, expected);
     }
 
@@ -369,9 +369,9 @@ proptest! {
         let mut shop = Workshop::default();
         open(&mut shop, &params, to);
         let spread = if near { 3 * SECOND } else { i64::MAX };
-        let sound = packets.into_iter().map(|(pts, data)| Sound { pts: pts % spread, data: data.into() });
+        let sound = packets.into_iter().map(|(pts, data)| Packet { pts: pts % spread, data: data.into() });
         let done = convert(&mut shop, sound.collect());
         prop_assert_eq!(&done.failed, &None);
-        prop_assert!(done.sound.windows(2).all(|p| p[0].pts < p[1].pts));
+        prop_assert!(done.packets.windows(2).all(|p| p[0].pts < p[1].pts));
     }
 }

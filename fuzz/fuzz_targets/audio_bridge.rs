@@ -4,7 +4,7 @@
 use arbitrary::Arbitrary;
 use audio_bridge::Workshop;
 use libfuzzer_sys::fuzz_target;
-use proto_core::bridge::{BridgeId, BridgeJob, BridgeWork, Sound};
+use proto_core::bridge::{BridgeId, BridgeJob, BridgeWork, Packet};
 use proto_core::media::track::{Codec, CodecParams};
 
 #[derive(Arbitrary, Debug)]
@@ -29,7 +29,7 @@ fuzz_target!(|case: Case| {
     // The loudest way to a panic is a session boundary that caught one: it must not have been needed.
     let packets = case.packets.into_iter().take(64);
     let sound =
-        packets.map(|(ms, data)| Sound { pts: i64::from(ms) * 1_000_000, data: data.into() }).collect();
+        packets.map(|(ms, data)| Packet { pts: i64::from(ms) * 1_000_000, data: data.into() }).collect();
     let done = shop.work(BridgeWork { bridge, job: BridgeJob::Convert(sound) });
-    assert!(done.sound.windows(2).all(|p| p[0].pts < p[1].pts));
+    assert!(done.packets.windows(2).all(|p| p[0].pts < p[1].pts));
 });

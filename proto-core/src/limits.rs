@@ -246,9 +246,11 @@ limits! {
     video_bridges: usize = 2;
     /// Pieces of work that one bridge may have under way.
     bridge_works: usize = 4;
-    /// A bridge whose last viewer left goes on for this long, and one that failed is tried again after it,
-    /// milliseconds.
+    /// A bridge whose last viewer left goes on for this long; one that failed is tried again after it, and after twice as
+    /// long each time that it fails again, five minutes at most, milliseconds.
     bridge_linger_ms: u64 = 5_000;
+    /// A bridge that does not answer a piece of work within this is given up, milliseconds: its codec hangs.
+    bridge_answer_ms: u64 = 10_000;
     /// Sources and destinations of one node.
     remotes: usize = 1_000;
     /// Bytes of one RTSP message from a server that this node pulls from or pushes to, head and body.

@@ -4,7 +4,7 @@
 //! description"), used as a chain: each value is hashed with the result so far as the seed. It is the same on every
 //! build, platform and toolchain, and it is no protection against anybody who wants two traces to look alike.
 
-use crate::bridge::{BridgeJob, BridgeWork, Bridged, Sound};
+use crate::bridge::{BridgeJob, BridgeWork, Bridged, Packet};
 use crate::error::{Fault, Reason};
 use crate::io::{Answer, Batch, ConnId, Input, Level, LogLine, Output, Service, Work};
 use std::net::{IpAddr, SocketAddr};
@@ -117,9 +117,9 @@ impl Digest {
         }
     }
 
-    fn sound(&mut self, sound: &[Sound]) {
-        self.u64(sound.len() as u64);
-        for Sound { pts, data } in sound {
+    fn packets(&mut self, packets: &[Packet]) {
+        self.u64(packets.len() as u64);
+        for Packet { pts, data } in packets {
             self.u64(*pts as u64);
             self.bytes(data);
         }
@@ -288,13 +288,13 @@ impl Input<'_> {
             Input::Answer { ask, answer: Answer::Bridged(done) } => {
                 d.u64(18);
                 d.u64(ask.0);
-                let Bridged { made, sound, undecodable, failed } = done;
+                let Bridged { made, packets, undecodable, failed } = done;
                 d.option(made.as_ref(), |d, made| {
                     d.bytes(&made.config);
                     d.u64(u64::from(made.rate));
                     d.u64(u64::from(made.channels));
                 });
-                d.sound(sound);
+                d.packets(packets);
                 d.u64(*undecodable);
                 d.option(failed.as_deref(), Digest::str);
             }
@@ -367,12 +367,13 @@ impl Output {
                         d.str(&format!("{from:?}"));
                         d.str(to.name());
                     }
-                    BridgeJob::Convert(sound) => {
+                    BridgeJob::Convert(packets) => {
                         d.u64(1);
-                        d.sound(sound);
+                        d.packets(packets);
                     }
                     BridgeJob::Close => d.u64(2),
                     BridgeJob::KeyFrame => d.u64(3),
+                    BridgeJob::Abandon => d.u64(4),
                 }
             }
             Output::Log(line) => {

@@ -4,10 +4,9 @@
 //! its own, because it would hold up sound.
 
 use crate::control::RemoteControl;
-use audio_bridge::Workshop;
 use bytes::Bytes;
 use proto_core::auth::password::Check;
-use proto_core::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged};
+use proto_core::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged, Convert, Workshop};
 use proto_core::io::{Answer, AskId, Input, Work};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -23,6 +22,8 @@ const MOST_WAITING: usize = 64;
 const MOST_WORKS: usize = 4_096;
 /// Threads for bridges at most: each serves about a hundred streams.
 const MOST_WORKERS: usize = 4;
+/// Threads that may be left behind because a codec hangs in them. A thread cannot be ended from outside.
+const MOST_LOST: usize = 16;
 
 /// Passwords that may wait for the thread that verifies them. A node asks for `limits.auth_checks` at most.
 const MOST_CHECKS: usize = 1_024;
@@ -41,6 +42,9 @@ impl Question {
     }
 }
 
+/// The work for one thread of bridges.
+type Works = SyncSender<(AskId, BridgeWork)>;
+
 /// The questions that are being worked on.
 pub(crate) struct Asks {
     control: RemoteControl,
@@ -49,9 +53,11 @@ pub(crate) struct Asks {
     /// Made with the first password.
     checker: Option<SyncSender<(AskId, Check)>>,
     /// Made with the first bridge.
-    workshops: Vec<SyncSender<(AskId, BridgeWork)>>,
+    workshops: Vec<Works>,
     /// Bridges of pictures: a thread ends with its bridge.
-    pictures: BTreeMap<BridgeId, SyncSender<(AskId, BridgeWork)>>,
+    pictures: BTreeMap<BridgeId, Works>,
+    /// Threads of bridges that were left behind.
+    lost: usize,
     answers: Receiver<(AskId, Answer)>,
     answered: Sender<(AskId, Answer)>,
 }
@@ -65,6 +71,7 @@ impl Asks {
             checker: None,
             workshops: Vec::new(),
             pictures: BTreeMap::new(),
+            lost: 0,
             answers,
             answered,
         }
@@ -156,51 +163,77 @@ impl Asks {
 
     /// Hands work to the thread of its bridge: one bridge stays on one thread, which keeps the order.
     fn convert(&mut self, ask: AskId, work: BridgeWork) -> Result<(), String> {
+        let bridge = work.bridge;
+        let ends = matches!(work.job, BridgeJob::Close | BridgeJob::Abandon);
         let of_pictures = matches!(work.job, BridgeJob::Open { to, .. } if to.is_video());
-        if of_pictures && !self.pictures.contains_key(&work.bridge) {
-            let (works, queue) = sync_channel(MOST_WORKS);
-            let (answered, control) = (self.answered.clone(), self.control.clone());
-            let mut shop = video_bridge::Workshop::default();
-            thread::Builder::new()
-                .name(format!("pictures-{}", work.bridge.0))
-                .spawn(move || convert_all(&queue, &answered, &control, |work| shop.work(work)))
-                .map_err(|e| format!("no thread for a picture bridge could be started: {e}"))?;
-            self.pictures.insert(work.bridge, works);
+        if of_pictures && !self.pictures.contains_key(&bridge) {
+            let name = format!("pictures-{}", bridge.0);
+            let works = self.workshop::<video_bridge::Bridge>(name)?;
+            self.pictures.insert(bridge, works);
         }
-        if let Some(thread) = self.pictures.get(&work.bridge) {
-            let (bridge, ends) = (work.bridge, matches!(work.job, BridgeJob::Close));
-            let sent = thread.try_send((ask, work)).map_err(|e| match e {
-                TrySendError::Full(_) => format!("{MOST_WORKS} pieces of pictures are waiting already"),
-                TrySendError::Disconnected(_) => "the thread of the picture bridge has ended".into(),
-            });
+        if matches!(work.job, BridgeJob::Abandon) {
+            self.leave_behind(bridge);
+            return Ok(());
+        }
+        let full = |e: TrySendError<_>| match e {
+            TrySendError::Full(_) => format!("{MOST_WORKS} pieces of work are waiting for the codec already"),
+            TrySendError::Disconnected(_) => "the thread of the bridge has ended".to_owned(),
+        };
+        if let Some(thread) = self.pictures.get(&bridge) {
+            let sent = thread.try_send((ask, work)).map_err(full);
             if ends {
                 self.pictures.remove(&bridge);
             }
             return sent;
         }
-        if self.workshops.is_empty() {
+        if self.workshops.is_empty() && !ends {
             let cores = thread::available_parallelism().map_or(1, usize::from);
             for n in 0..cores.saturating_sub(1).clamp(1, MOST_WORKERS) {
-                let (works, queue) = sync_channel(MOST_WORKS);
-                let (answered, control) = (self.answered.clone(), self.control.clone());
-                thread::Builder::new()
-                    .name(format!("bridges-{n}"))
-                    .spawn(move || {
-                        let mut shop = Workshop::default();
-                        convert_all(&queue, &answered, &control, |work| shop.work(work));
-                    })
-                    .map_err(|e| format!("no thread for sound bridges could be started: {e}"))?;
+                let works = self.workshop::<audio_bridge::Bridge>(format!("bridges-{n}"))?;
                 self.workshops.push(works);
             }
         }
-        let mine = work.bridge.0 % self.workshops.len().max(1) as u64;
-        let Some(workshop) = self.workshops.get(mine as usize) else {
-            return Err("sound bridges are not available".into());
-        };
-        workshop.try_send((ask, work)).map_err(|e| match e {
-            TrySendError::Full(_) => format!("{MOST_WORKS} pieces of sound are waiting already"),
-            TrySendError::Disconnected(_) => "the thread for sound bridges has ended".into(),
-        })
+        match self.slot(bridge).and_then(|n| self.workshops.get(n)) {
+            Some(workshop) => workshop.try_send((ask, work)).map_err(full),
+            None if ends => Ok(()),
+            None => Err("sound bridges are not available".into()),
+        }
+    }
+
+    /// Which of the threads of sound has a bridge.
+    fn slot(&self, bridge: BridgeId) -> Option<usize> {
+        Some(bridge.0.checked_rem(self.workshops.len() as u64)? as usize)
+    }
+
+    /// Starts a thread of bridges.
+    fn workshop<B: Convert + 'static>(&self, name: String) -> Result<Works, String> {
+        if self.lost >= MOST_LOST {
+            return Err(format!("codecs hang in {MOST_LOST} threads of this node: restart it"));
+        }
+        let (works, queue) = sync_channel(MOST_WORKS);
+        let (answered, control) = (self.answered.clone(), self.control.clone());
+        thread::Builder::new()
+            .name(name)
+            // A workshop is made where it works: codecs need not be fit to move between threads.
+            .spawn(move || convert_all::<B>(&queue, &answered, &control, Workshop::default()))
+            .map_err(|e| format!("no thread for a bridge could be started: {e}"))?;
+        Ok(works)
+    }
+
+    /// The codec of a bridge hangs: its thread is left behind. Sound bridges that were on it as well fail and begin anew on
+    /// another.
+    fn leave_behind(&mut self, bridge: BridgeId) {
+        self.lost += 1;
+        if self.pictures.remove(&bridge).is_some() {
+            return;
+        }
+        let Some(n) = self.slot(bridge) else { return };
+        // Where there is none to be had, what comes for the old one waits in vain and is given up in turn.
+        if let Ok(works) = self.workshop::<audio_bridge::Bridge>(format!("bridges-{n}+{}", self.lost))
+            && let Some(slot) = self.workshops.get_mut(n)
+        {
+            *slot = works;
+        }
     }
 }
 
@@ -247,15 +280,15 @@ pub fn read(path: &str) -> Result<Bytes, String> {
 }
 
 /// A thread of bridges: ends when the loop is gone.
-fn convert_all(
+fn convert_all<B: Convert>(
     works: &Receiver<(AskId, BridgeWork)>,
     answered: &Sender<(AskId, Answer)>,
     control: &RemoteControl,
-    mut convert: impl FnMut(BridgeWork) -> Bridged,
+    mut shop: Workshop<B>,
 ) {
     for (ask, work) in works {
         let silent = matches!(work.job, BridgeJob::Close);
-        let done = convert(work);
+        let done = shop.work(work);
         if answered.send((ask, Answer::Bridged(done))).is_err() {
             return;
         }

@@ -608,7 +608,7 @@ fn link_says() -> Vec<Said> {
         Said::NotFound { req: 1, key: key.clone() },
         Said::Pull { pull, key: key.clone(), hops: vec![NodeId("a".to_owned())] },
         Said::Claimed { req: 2, key, epoch },
-        Said::KeyRequest { pull },
+        Said::KeyRequest { pull, track: None },
         Said::Ping,
     ];
     says.extend(frames().into_iter().enumerate().map(|(seq, media)| {

@@ -3,8 +3,8 @@
 use crate::encode::Encoder;
 use crate::order::{Order, Picture};
 use bytes::Bytes;
-use proto_core::bridge::{Bridged, Made, Sound};
-use proto_core::media::track::CodecParams;
+use proto_core::bridge::{Bridged, Convert, Made, Packet};
+use proto_core::media::track::{Codec, CodecParams};
 use proto_core::wire::h264::{NalType, length_prefixed};
 use proto_core::wire::h264_slice::ParameterSets;
 use rusty_h264_decoder::Decoder;
@@ -16,7 +16,8 @@ const DEPTH: u32 = 3;
 /// The largest picture: that of level 5.1 at 16:9.
 const MOST_PIXELS: u32 = 4096 * 2304;
 
-pub(crate) struct Bridge {
+/// One bridge of pictures.
+pub struct Bridge {
     decoder: Decoder,
     /// The parameter sets in start code form, in front of each key frame.
     sets: Vec<u8>,
@@ -35,7 +36,7 @@ impl Bridge {
     ///
     /// # Errors
     /// In words, if such pictures cannot be converted.
-    pub(crate) fn open(from: &CodecParams, last: Option<i64>) -> Result<Bridge, String> {
+    fn begin(from: &CodecParams, last: Option<i64>) -> Result<Bridge, String> {
         let CodecParams::H264 { sps, pps, .. } = from else {
             return Err(format!("pictures of {} cannot be decoded here", from.codec().name()));
         };
@@ -70,29 +71,7 @@ impl Bridge {
         })
     }
 
-    /// The time of the latest picture given out.
-    pub(crate) fn last(&self) -> Option<i64> {
-        self.last
-    }
-
-    /// The next picture is to be a key frame.
-    pub(crate) fn key_frame(&mut self) {
-        self.wants_key = true;
-    }
-
-    pub(crate) fn convert(&mut self, units: &[Sound]) -> Result<Bridged, String> {
-        let mut out = Bridged::default();
-        let mut shown = Vec::new();
-        for unit in units {
-            self.decode(unit, &mut shown, &mut out);
-            for picture in shown.drain(..) {
-                self.encode(&picture, &mut out)?;
-            }
-        }
-        Ok(out)
-    }
-
-    fn decode(&mut self, unit: &Sound, shown: &mut Vec<Picture>, out: &mut Bridged) {
+    fn decode(&mut self, unit: &Packet, shown: &mut Vec<Picture>, out: &mut Bridged) {
         let mut bytes = Vec::with_capacity(unit.data.len() + self.sets.len() + 16);
         let nals = || length_prefixed(&unit.data, 4).map_while(Result::ok);
         let key = nals().any(|n| NalType::of(n) == NalType::IDR);
@@ -141,7 +120,33 @@ impl Bridge {
             out.made = Some(Made { config, rate: 0, channels: 0 });
         }
         self.last = Some(picture.pts);
-        out.sound.push(Sound { pts: picture.pts, data: coded.data });
+        out.packets.push(Packet { pts: picture.pts, data: coded.data });
+        Ok(())
+    }
+}
+
+impl Convert for Bridge {
+    fn open(from: &CodecParams, to: Codec, before: Option<Bridge>) -> Result<(Bridge, Option<Made>), String> {
+        if to != Codec::H264 {
+            return Err(format!("no bridge of pictures makes {}", to.name()));
+        }
+        Bridge::begin(from, before.and_then(|b| b.last)).map(|bridge| (bridge, None))
+    }
+
+    fn convert(&mut self, units: &[Packet]) -> Result<Bridged, String> {
+        let mut out = Bridged::default();
+        let mut shown = Vec::new();
+        for unit in units {
+            self.decode(unit, &mut shown, &mut out);
+            for picture in shown.drain(..) {
+                self.encode(&picture, &mut out)?;
+            }
+        }
+        Ok(out)
+    }
+
+    fn key_frame(&mut self) -> Result<(), String> {
+        self.wants_key = true;
         Ok(())
     }
 }

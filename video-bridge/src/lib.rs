@@ -15,73 +15,7 @@ mod order;
 #[cfg(test)]
 mod tests;
 
-use bridge::Bridge;
-use proto_core::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged};
-use proto_core::guard::guard;
-use proto_core::media::track::Codec;
-use std::collections::BTreeMap;
-use std::fmt;
+pub use bridge::Bridge;
 
-/// The bridges of one worker.
-#[derive(Default)]
-pub struct Workshop {
-    bridges: BTreeMap<BridgeId, Bridge>,
-}
-
-impl fmt::Debug for Workshop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Workshop").field("bridges", &self.bridges.len()).finish()
-    }
-}
-
-impl Workshop {
-    /// Does one piece of work. Works of one bridge must come in the order in which the node asked for them.
-    pub fn work(&mut self, work: BridgeWork) -> Bridged {
-        let BridgeWork { bridge: id, job } = work;
-        let gone = || Err("there is no such bridge".to_owned());
-        // The codecs are other people's code over other people's bytes: what panics there ends this bridge alone.
-        let done = match job {
-            BridgeJob::Open { from, to: Codec::H264 } => {
-                let last = self.bridges.remove(&id).and_then(|old| old.last());
-                guard(|| Bridge::open(&from, last)).map(|opened| {
-                    opened.map(|bridge| {
-                        self.bridges.insert(id, bridge);
-                        Bridged::default()
-                    })
-                })
-            }
-            BridgeJob::Open { to, .. } => Ok(Err(format!("no bridge of pictures makes {}", to.name()))),
-            BridgeJob::Convert(pictures) => match self.bridges.get_mut(&id) {
-                Some(bridge) => guard(|| bridge.convert(&pictures)),
-                None => Ok(gone()),
-            },
-            BridgeJob::KeyFrame => match self.bridges.get_mut(&id) {
-                Some(bridge) => {
-                    bridge.key_frame();
-                    Ok(Ok(Bridged::default()))
-                }
-                None => Ok(gone()),
-            },
-            BridgeJob::Close => {
-                self.bridges.remove(&id);
-                Ok(Ok(Bridged::default()))
-            }
-        };
-        done.unwrap_or_else(|panicked| Err(format!("the codec failed: {}", panicked.text))).unwrap_or_else(
-            |why| {
-                self.bridges.remove(&id);
-                Bridged { failed: Some(why), ..Bridged::default() }
-            },
-        )
-    }
-
-    /// How many bridges there are.
-    pub fn len(&self) -> usize {
-        self.bridges.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.bridges.is_empty()
-    }
-}
+/// Bridges of pictures.
+pub type Workshop = proto_core::bridge::Workshop<Bridge>;

@@ -6,9 +6,9 @@ use super::*;
 use crate::order::{Order, Picture};
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
-use proto_core::bridge::Sound;
+use proto_core::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged, Packet};
 use proto_core::media::h264::h264_params;
-use proto_core::media::track::CodecParams;
+use proto_core::media::track::{Codec, CodecParams};
 use proto_core::wire::h264::{NalType, annex_b, length_prefixed, put_nal};
 use proto_core::wire::h264_slice::{OrderCount, ParameterSets};
 use rusty_h264_common::YuvFrame;
@@ -21,8 +21,8 @@ const STEP: i64 = 40_000_000;
 const ID: BridgeId = BridgeId(1);
 
 /// Parameters and access units in coding order, with the times at which they are shown.
-fn clip(stream: &[u8]) -> (CodecParams, Vec<Sound>) {
-    let (mut sps, mut pps, mut units) = (Vec::new(), Vec::new(), Vec::<Sound>::new());
+fn clip(stream: &[u8]) -> (CodecParams, Vec<Packet>) {
+    let (mut sps, mut pps, mut units) = (Vec::new(), Vec::new(), Vec::<Packet>::new());
     let (mut order, mut base) = (OrderCount::default(), 0);
     for nal in annex_b(stream) {
         match NalType::of(nal) {
@@ -38,7 +38,7 @@ fn clip(stream: &[u8]) -> (CodecParams, Vec<Sound>) {
                 let count = order.next(&slice, info).unwrap();
                 let mut data = BytesMut::new();
                 put_nal(&mut data, nal);
-                units.push(Sound { pts: (base + count / 2) * STEP, data: data.freeze() });
+                units.push(Packet { pts: (base + count / 2) * STEP, data: data.freeze() });
             }
             _ => {}
         }
@@ -54,18 +54,18 @@ fn shop(params: &CodecParams) -> Workshop {
     shop
 }
 
-fn convert(shop: &mut Workshop, units: Vec<Sound>) -> Bridged {
+fn convert(shop: &mut Workshop, units: Vec<Packet>) -> Bridged {
     let done = shop.work(BridgeWork { bridge: ID, job: BridgeJob::Convert(units) });
     assert_eq!(done.failed, None);
     done
 }
 
-fn is_key(unit: &Sound) -> bool {
+fn is_key(unit: &Packet) -> bool {
     length_prefixed(&unit.data, 4).flatten().any(|n| NalType::of(n) == NalType::IDR)
 }
 
 /// Decodes units in coding order; the pictures by time.
-fn decode(params: &CodecParams, units: &[Sound]) -> Vec<(i64, YuvFrame)> {
+fn decode(params: &CodecParams, units: &[Packet]) -> Vec<(i64, YuvFrame)> {
     let CodecParams::H264 { sps, pps, .. } = params else { panic!("H.264") };
     let mut decoder = Decoder::new();
     let mut shown: Vec<(i64, YuvFrame)> = units
@@ -98,7 +98,7 @@ fn what_comes_out_is_the_same_picture_in_the_order_of_showing_without_b_frames()
             let done = convert(&mut shop, vec![unit.clone()]);
             assert_eq!(done.undecodable, 0);
             made = done.made.or(made);
-            out.extend(done.sound);
+            out.extend(done.packets);
             held = held.max(n + 1 - out.len().min(n + 1));
         }
         assert!(held <= 4, "{name}: {held} pictures are held back");
@@ -108,7 +108,7 @@ fn what_comes_out_is_the_same_picture_in_the_order_of_showing_without_b_frames()
         let CodecParams::H264 { sps, pps, size, .. } = &made else { panic!("H.264") };
         assert_eq!(*size, Some((128, 96)));
         let sets = ParameterSets::read(sps, pps);
-        let kinds = |u: &Sound| {
+        let kinds = |u: &Packet| {
             length_prefixed(&u.data, 4)
                 .flatten()
                 .filter_map(|n| Some(sets.slice(n)?.0.kind))
@@ -131,12 +131,12 @@ fn a_key_frame_comes_when_one_is_asked_for_and_the_bytes_depend_on_nothing_else(
     let (params, units) = clip(PYRAMID);
     let run = |ask: bool| {
         let mut shop = shop(&params);
-        let mut out = convert(&mut shop, units[..12].to_vec()).sound;
+        let mut out = convert(&mut shop, units[..12].to_vec()).packets;
         if ask {
             assert_eq!(shop.work(BridgeWork { bridge: ID, job: BridgeJob::KeyFrame }).failed, None);
         }
         let first = out.len();
-        out.extend(convert(&mut shop, units[12..20].to_vec()).sound);
+        out.extend(convert(&mut shop, units[12..20].to_vec()).packets);
         (is_key(&out[first]), out)
     };
     assert!(run(true).0 && !run(false).0);
@@ -149,26 +149,26 @@ fn nothing_is_made_of_damaged_pictures_and_it_goes_on_with_the_next_key_frame() 
     let mut shop = shop(&params);
     // It begins in the middle of a group.
     let done = convert(&mut shop, units[5..8].to_vec());
-    assert_eq!((done.sound.len(), done.undecodable), (0, 3));
+    assert_eq!((done.packets.len(), done.undecodable), (0, 3));
     units[6].data = Bytes::from_static(&[0, 0, 0, 4, 0x41, 0xff, 0xff, 0xff]);
     let before: Vec<i64> = units[..6].iter().map(|u| u.pts / STEP).collect();
     let done = convert(&mut shop, units);
-    let times: Vec<i64> = done.sound.iter().map(|u| u.pts / STEP).collect();
+    let times: Vec<i64> = done.packets.iter().map(|u| u.pts / STEP).collect();
     assert!(done.undecodable >= 19 && times.iter().all(|t| *t >= 25 || before.contains(t)), "{times:?}");
-    assert!(done.sound.iter().any(|u| is_key(u) && u.pts == 25 * STEP), "{times:?}");
+    assert!(done.packets.iter().any(|u| is_key(u) && u.pts == 25 * STEP), "{times:?}");
 }
 
 #[test]
 fn a_squeezed_group_is_decoded_whole_and_coded_at_its_end() {
     let (params, units) = clip(PLAIN);
     let mut shop = shop(&params);
-    let squeezed: Vec<Sound> = units[..25]
+    let squeezed: Vec<Packet> = units[..25]
         .iter()
-        .map(|u| Sound { pts: u.pts / STEP * 1_000_000 + 960_000_000, ..u.clone() })
+        .map(|u| Packet { pts: u.pts / STEP * 1_000_000 + 960_000_000, ..u.clone() })
         .collect();
-    let early = convert(&mut shop, squeezed).sound;
+    let early = convert(&mut shop, squeezed).packets;
     assert!((1..=4).contains(&early.len()) && is_key(&early[0]), "{} pictures", early.len());
-    let live = convert(&mut shop, units[25..].to_vec()).sound;
+    let live = convert(&mut shop, units[25..].to_vec()).packets;
     assert!(live.len() >= 20 && live.iter().filter(|u| u.pts < 1_000_000_000).count() <= 1);
 }
 
@@ -209,7 +209,7 @@ proptest! {
         let mut last = i64::MIN;
         for unit in units {
             let done = shop.work(BridgeWork { bridge: ID, job: BridgeJob::Convert(vec![unit]) });
-            for picture in done.sound {
+            for picture in done.packets {
                 prop_assert!(picture.pts > last);
                 last = picture.pts;
             }

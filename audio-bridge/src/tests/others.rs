@@ -11,14 +11,14 @@ const MP3_LOW: &[u8] = include_bytes!("pips-low.mp3");
 /// Samples that LAME and the decoder put in front.
 const MP3_AHEAD: i64 = 576 + 529;
 
-fn mp3(mut file: &[u8]) -> (CodecParams, Vec<Sound>) {
+fn mp3(mut file: &[u8]) -> (CodecParams, Vec<Packet>) {
     let first = Mp3Header::parse(file).unwrap();
     let frame = i64::from(first.samples);
     let mut out = Vec::new();
     while let Some(header) = Mp3Header::parse(file) {
         let (packet, rest) = file.split_at(header.bytes.min(file.len()));
         let at = (out.len() as i64 * frame - MP3_AHEAD) * SECOND / i64::from(first.rate);
-        out.push(Sound { pts: BASE + at, data: Bytes::copy_from_slice(packet) });
+        out.push(Packet { pts: BASE + at, data: Bytes::copy_from_slice(packet) });
         file = rest;
     }
     (CodecParams::Mp3 { rate: first.rate, channels: first.channels }, out)
@@ -46,15 +46,15 @@ fn nearest(law: fn(u8) -> f32, sample: f32) -> u8 {
     (0..=u8::MAX).min_by(|a, b| (law(*a) - sample).abs().total_cmp(&(law(*b) - sample).abs())).unwrap()
 }
 
-fn g711(law: fn(u8) -> f32, packet: usize) -> Vec<Sound> {
+fn g711(law: fn(u8) -> f32, packet: usize) -> Vec<Packet> {
     let bytes: Vec<u8> = (0..24_000).map(|n| nearest(law, sample(f64::from(n) / 8_000.0))).collect();
     let at = |n: usize| BASE + (n * packet) as i64 * SECOND / 8_000;
     let packets = bytes.chunks(packet).enumerate();
-    packets.map(|(n, data)| Sound { pts: at(n), data: Bytes::copy_from_slice(data) }).collect()
+    packets.map(|(n, data)| Packet { pts: at(n), data: Bytes::copy_from_slice(data) }).collect()
 }
 
 /// Converts, and looks at pips, tone and steps of what comes out.
-fn sounds_right(what: &str, params: &CodecParams, sound: Vec<Sound>, to: Codec) {
+fn sounds_right(what: &str, params: &CodecParams, sound: Vec<Packet>, to: Codec) {
     let mut shop = Workshop::default();
     let made = open(&mut shop, params, to);
     let done = convert(&mut shop, sound);
@@ -63,8 +63,8 @@ fn sounds_right(what: &str, params: &CodecParams, sound: Vec<Sound>, to: Codec) 
         Codec::Aac => 1_024,
         _ => 960,
     };
-    steady(&done.sound, step);
-    let heard = heard(&made, to, &done.sound);
+    steady(&done.packets, step);
+    let heard = heard(&made, to, &done.packets);
     let (worst, count) = offsets(&heard);
     let what = format!("{what} to {}", to.name());
     assert!(worst < 4.0 && (5..=6).contains(&count), "{what}: {count} pips, the worst {worst:.1} ms off");
@@ -111,13 +111,13 @@ fn what_a_telephone_cannot_carry_does_not_come_back_as_another_tone() {
         let at = |i: i64| (TAU * 5_000.0 * (n * 960 + i) as f64 / 48_000.0).sin() as f32 * 0.8;
         let pcm: Vec<f32> = (0..960).map(at).collect();
         let data = Bytes::from(encoder.encode_vec_float(&pcm, 1_500).unwrap());
-        Sound { pts: BASE + n * 20 * MS, data }
+        Packet { pts: BASE + n * 20 * MS, data }
     });
     let sound = sound.collect();
     let mut shop = Workshop::default();
     open(&mut shop, &CodecParams::Opus { channels: 1 }, Codec::Pcmu);
     let done = convert(&mut shop, sound);
-    let loudest = done.sound[20..90].iter().flat_map(|s| s.data.iter()).map(|b| mu_law(*b).abs());
+    let loudest = done.packets[20..90].iter().flat_map(|s| s.data.iter()).map(|b| mu_law(*b).abs());
     let loudest = loudest.fold(0.0, f32::max);
     assert!(loudest < 0.02, "{loudest}");
 }
@@ -129,7 +129,7 @@ fn the_first_mp3_frame_after_a_join_may_lean_on_what_nobody_saw() {
     let made = open(&mut shop, &params, Codec::Opus);
     let done = convert(&mut shop, sound[40..].to_vec());
     assert_eq!((done.failed, done.undecodable), (None, 0));
-    let (worst, count) = offsets(&heard(&made, Codec::Opus, &done.sound));
+    let (worst, count) = offsets(&heard(&made, Codec::Opus, &done.packets));
     assert!(worst < 4.0 && count >= 3, "{count} pips, the worst {worst:.1} ms off");
 }
 
@@ -142,7 +142,7 @@ fn broken_mp3_is_silence_and_counted() {
     let made = open(&mut shop, &params, Codec::Opus);
     let done = convert(&mut shop, sound);
     assert_eq!((done.failed, done.undecodable), (None, 2));
-    steady(&done.sound, 960);
-    let (worst, count) = offsets(&heard(&made, Codec::Opus, &done.sound));
+    steady(&done.packets, 960);
+    let (worst, count) = offsets(&heard(&made, Codec::Opus, &done.packets));
     assert!(worst < 4.0 && count >= 4, "{count} pips, the worst {worst:.1} ms off");
 }

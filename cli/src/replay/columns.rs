@@ -104,7 +104,7 @@ fn of_input(input: &Input<'_>) -> Row {
         }
         Input::Answer { ask, answer: Answer::Bridged(done) } => {
             let failed = done.failed.as_deref().map(|f| format!(", failed: {f}")).unwrap_or_default();
-            let detail = format!("{} packets{failed}", done.sound.len());
+            let detail = format!("{} packets{failed}", done.packets.len());
             Row::new("answer", format!("ask {}", ask.0), detail)
         }
         Input::Answer { ask, answer: Answer::Checked(right) } => {
@@ -145,9 +145,10 @@ fn of_output(output: &Output) -> Row {
         Output::Ask { ask, work: Work::Bridge(BridgeWork { bridge, job }) } => {
             let what = match job {
                 BridgeJob::Open { from, to } => format!("{} to {}", from.codec().name(), to.name()),
-                BridgeJob::Convert(sound) => format!("{} packets", sound.len()),
+                BridgeJob::Convert(packets) => format!("{} packets", packets.len()),
                 BridgeJob::KeyFrame => "key frame".to_owned(),
                 BridgeJob::Close => "end".to_owned(),
+                BridgeJob::Abandon => "given up".to_owned(),
             };
             Row::new("ask", format!("ask {}", ask.0), format!("bridge {}: {what}", bridge.0))
         }

@@ -67,7 +67,8 @@ impl StreamClock {
         self.edge.unwrap_or(START)
     }
 
-    /// Gives a frame its place. `min_step` is what dts must at least rise by within the track.
+    /// Gives a frame its place. `min_step` is what dts must at least rise by within the track; 0: it is data, which follows the
+    /// stream's clock and never leads it, for metadata has any time (ffmpeg's and ours has 0, whenever it comes).
     pub(super) fn place(
         &mut self,
         track: &mut TrackClock,
@@ -96,7 +97,9 @@ impl StreamClock {
         };
         // After a jump of one track the others jump alike: they find the stream's new offset and stay in step.
         let offset = track.offset.filter(|o| fits(*o)).or(self.offset.filter(|o| fits(*o)));
-        let offset = offset.unwrap_or_else(|| {
+        let follows = min_step == 0 && self.offset.is_some();
+        let now_for_data = || self.edge().wrapping_sub(raw_dts);
+        let offset = offset.or_else(|| follows.then(now_for_data)).unwrap_or_else(|| {
             if self.offset.is_some() {
                 corrected = Some(JUMP);
             }
@@ -182,6 +185,19 @@ mod tests {
             let s = w.audio(start.wrapping_add(20), 41);
             assert_eq!((a.corrected, b.dts - a.dts, s.dts - a.dts), (None, 40 * MS, 20 * MS), "{start}");
         }
+    }
+
+    #[test]
+    fn metadata_of_any_time_moves_no_track() {
+        let mut w = World::new();
+        let first = w.audio(100_000, 0);
+        w.audio(105_000, 5_000);
+        let mut data = TrackClock::default();
+        let (raw, now) = (0, Time::from_millis(5_001));
+        let placed = w.stream.place(&mut data, (raw, raw), 0, now, &w.limits);
+        assert_eq!(placed.dts - first.dts, 5_000 * MS, "it is of now");
+        let late = w.video(105_010, 5_010);
+        assert_eq!((late.corrected, late.dts - first.dts), (None, 5_010 * MS));
     }
 
     #[test]

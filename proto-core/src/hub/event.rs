@@ -1,9 +1,11 @@
 //! What the hub tells its node.
 
+use super::rendition::Shown;
 use super::stats::StreamStats;
 use super::{SourceId, StreamId, SubscriberId};
 use crate::error::Reason;
 use crate::media::key::StreamKey;
+use crate::media::track::TrackId;
 
 /// One event of the hub.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,10 +19,14 @@ pub enum HubEvent {
         stream: StreamId,
         /// Its present source.
         source: SourceId,
+        /// Of which of its tracks of pictures, where it has several; `None`: of each.
+        track: Option<TrackId>,
     },
     /// A subscriber turned out too slow for its stream and is skipped ahead. Told once per subscriber, for its page
     /// and the log; it stays.
     Slow(SubscriberId, Reason),
+    /// A subscriber of a stream with several renditions is shown another one, or key frames only, or all pictures again.
+    Shown(SubscriberId, Shown),
     /// A subscriber was let go; its session must end. It is unknown to the hub from here on.
     Evict(SubscriberId, Reason),
     /// Another source took the stream over; the session of the old one must end.

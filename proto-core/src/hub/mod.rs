@@ -14,6 +14,7 @@ mod clock;
 pub mod delivery;
 mod event;
 mod pace;
+mod rendition;
 mod ring;
 mod stats;
 mod stream;
@@ -24,6 +25,7 @@ mod tests;
 pub use crate::media::track::CodecSet;
 pub use event::{HubEvent, Notice};
 pub use pace::{Pace, Pacing};
+pub use rendition::{Picks, Shown};
 pub use stats::{Count, Drops, StreamState, StreamStats, SubscriberStats, TrackStats};
 pub use subscriber::SubscriberState;
 
@@ -73,7 +75,7 @@ impl fmt::Display for SubscriberId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Hold(StreamId),
-    KeyRequest(StreamId),
+    KeyRequest(StreamId, Option<TrackId>),
     Viewer(SubscriberId),
     Sound(StreamId),
     Merge(StreamId),
@@ -262,9 +264,12 @@ impl Hub {
             return;
         };
         let taken = s.take(source, item, seq, now, &self.limits);
-        if taken.key {
-            s.key_requests.pending = false;
-            self.timers.cancel(&Timer::KeyRequest(stream));
+        if let Some(track) = taken.key {
+            let track = Some(track).filter(|_| s.grouped);
+            if let Some(asked) = s.key_requests.get_mut(&track) {
+                asked.pending = false;
+            }
+            self.timers.cancel(&Timer::KeyRequest(stream, track));
         }
         if let Some(notice) = taken.notice {
             self.events.push_back(HubEvent::Notice(stream, notice));
@@ -275,8 +280,8 @@ impl Hub {
             }
             self.came(stream, taken.kind, now);
         }
-        if taken.wants_key {
-            self.request_key_frame(stream, now);
+        if let Some(track) = taken.wants_key {
+            self.request_key_frame(stream, Some(track), now);
         }
         if let Some(codec) = taken.other_codec {
             self.let_strangers_go(stream, codec);
@@ -371,7 +376,7 @@ impl Hub {
             self.stray += 1;
             return;
         };
-        let taken = s.derived(track, pts, payload, &self.limits);
+        let taken = s.derived(track, pts, payload, now, &self.limits);
         if taken.frame {
             if let Err(broken) = s.within_limits(&self.limits) {
                 return self.end_broken(stream, broken, now);
@@ -392,8 +397,10 @@ impl Hub {
     pub fn unpublish(&mut self, stream: StreamId, source: SourceId, now: Time) {
         let Some(s) = self.streams.get_mut(&stream).filter(|s| s.source == Some(source)) else { return };
         s.source = None;
-        s.key_requests.pending = false;
-        self.timers.cancel(&Timer::KeyRequest(stream));
+        for (track, asked) in &mut s.key_requests {
+            asked.pending = false;
+            self.timers.cancel(&Timer::KeyRequest(stream, *track));
+        }
         self.events.push_back(HubEvent::SourceAway(stream));
         let at = now + Duration::from_millis(self.limits.stream_hold_ms);
         self.timers.set(Timer::Hold(stream), Deadline::new(at, "hub: hold time of a stream without source"));
@@ -410,7 +417,9 @@ impl Hub {
         if let Some(s) = self.streams.remove(&stream) {
             self.names.remove(&s.key);
             self.timers.cancel(&Timer::Hold(stream));
-            self.timers.cancel(&Timer::KeyRequest(stream));
+            for track in s.key_requests.keys() {
+                self.timers.cancel(&Timer::KeyRequest(stream, *track));
+            }
             self.timers.cancel(&Timer::Sound(stream));
             self.timers.cancel(&Timer::Merge(stream));
             let stats = Box::new(s.stats(now));
@@ -419,8 +428,8 @@ impl Hub {
         }
     }
 
-    /// Adds a subscriber. It gets the configuration of all tracks that it accepts, then the cached group of
-    /// pictures, then what comes. The publisher is asked for a key frame.
+    /// Adds a subscriber. It gets the configuration of the tracks that it accepts (of several renditions of one), then the
+    /// cached group of pictures, then what comes. The publisher is asked for a key frame.
     ///
     /// # Errors
     /// `not_found` if there is no such stream; `too_many_subscribers`.
@@ -428,6 +437,20 @@ impl Hub {
         &mut self,
         stream: StreamId,
         accepts: CodecSet,
+        now: Time,
+    ) -> Result<SubscriberId, Reason> {
+        self.subscribe_to(stream, accepts, Picks::One, now)
+    }
+
+    /// As [`Hub::subscribe`], for someone who takes all tracks.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn subscribe_to(
+        &mut self,
+        stream: StreamId,
+        accepts: CodecSet,
+        picks: Picks,
         now: Time,
     ) -> Result<SubscriberId, Reason> {
         let Some(s) = self.streams.get_mut(&stream) else {
@@ -445,9 +468,9 @@ impl Hub {
         }
         *s.audiences.entry(accepts).or_default() += 1;
         let pictures = s.tracks.iter().any(stream::Track::is_video);
-        let id = self.admit(stream, accepts, false, now)?;
+        let id = self.admit(stream, accepts, (picks, false), now)?;
         if pictures {
-            self.request_key_frame(stream, now);
+            self.subscriber_wants_key(id, now);
         }
         Ok(id)
     }
@@ -459,7 +482,7 @@ impl Hub {
         }
     }
 
-    /// Adds a subscriber that feeds a bridge: it gets the sound or the pictures of this codec, and nothing that bridges
+    /// Adds a subscriber that feeds a bridge: it gets this track while it is of this codec, and nothing that bridges
     /// made. It counts neither as a viewer nor for the limit.
     ///
     /// # Errors
@@ -467,17 +490,18 @@ impl Hub {
     pub fn subscribe_bridge(
         &mut self,
         stream: StreamId,
+        track: TrackId,
         codec: Codec,
         now: Time,
     ) -> Result<SubscriberId, Reason> {
-        self.admit(stream, CodecSet::NONE.with(codec), true, now)
+        self.admit(stream, CodecSet::NONE.with(codec), (Picks::Track(track), true), now)
     }
 
     fn admit(
         &mut self,
         stream: StreamId,
         accepts: CodecSet,
-        bridge: bool,
+        (picks, bridge): (Picks, bool),
         now: Time,
     ) -> Result<SubscriberId, Reason> {
         let Some(s) = self.streams.get_mut(&stream) else {
@@ -486,7 +510,7 @@ impl Hub {
         let entry = self.subscribers.vacant_entry();
         let id = SubscriberId { serial: self.next_subscriber, slot: entry.key() };
         self.next_subscriber += 1;
-        entry.insert(Subscriber::new(id, stream, s, accepts, bridge, now));
+        entry.insert(Subscriber::new(id, stream, s, accepts, (picks, bridge), now));
         s.subscribers.insert(id);
         self.events.push_back(HubEvent::Ready(id));
         Ok(id)
@@ -531,7 +555,7 @@ impl Hub {
         let v = self.subscribers.get_mut(subscriber.slot).filter(|v| v.id == subscriber)?;
         let id = v.stream;
         let s = self.streams.get_mut(&id)?;
-        let mut wants_key = false;
+        let mut wants_key = None;
         let item = match v.next(s, now, &self.limits, &mut wants_key) {
             Next::Item(item) => match v.rightly(&item, self.limits.simulation) {
                 Ok(()) => Some(item),
@@ -553,11 +577,15 @@ impl Hub {
                 None
             }
         };
+        if let Some(shown) = v.shown(s) {
+            self.events.push_back(HubEvent::Shown(subscriber, shown));
+        }
+        let wants_key = wants_key.and_then(|slot| Some(s.tracks.get(slot)?.id));
         if let Some(reason) = v.tell() {
             self.events.push_back(HubEvent::Slow(subscriber, reason));
         }
-        if wants_key {
-            self.request_key_frame(id, now);
+        if let Some(track) = wants_key {
+            self.request_key_frame(id, Some(track), now);
         }
         item
     }
@@ -581,22 +609,25 @@ impl Hub {
         }
     }
 
-    /// Asks the stream's source for a key frame, at most `key_requests_per_s` times a second; a request that comes
-    /// too early is kept and forgotten when a key frame comes by itself.
-    pub fn request_key_frame(&mut self, stream: StreamId, now: Time) {
+    /// Asks the stream's source for a key frame of this track (`None`: of each), at most `key_requests_per_s` times a
+    /// second; a request that comes too early is kept and forgotten when a key frame comes by itself.
+    pub fn request_key_frame(&mut self, stream: StreamId, track: Option<TrackId>, now: Time) {
         let Some(s) = self.streams.get_mut(&stream) else { return };
         let Some(source) = s.source else { return };
+        // Where there is one track, that is meant.
+        let track = track.filter(|_| s.grouped).map(|id| s.source_of(id));
         let Some(pause) = 1_000_000_000u64.checked_div(u64::from(self.limits.key_requests_per_s)) else {
             return;
         };
-        let next = s.key_requests.last.map_or(now, |last| last + Duration::from_nanos(pause));
+        let asked = s.key_requests.entry(track).or_default();
+        let next = asked.last.map_or(now, |last| last + Duration::from_nanos(pause));
+        let timer = Timer::KeyRequest(stream, track);
         if next <= now {
-            s.key_requests.last = Some(now);
-            s.key_requests.pending = false;
-            self.timers.cancel(&Timer::KeyRequest(stream));
-            self.events.push_back(HubEvent::KeyFrameWanted { stream, source });
-        } else if !std::mem::replace(&mut s.key_requests.pending, true) {
-            self.timers.set(Timer::KeyRequest(stream), Deadline::new(next, "hub: next key frame request"));
+            (asked.last, asked.pending) = (Some(now), false);
+            self.timers.cancel(&timer);
+            self.events.push_back(HubEvent::KeyFrameWanted { stream, source, track });
+        } else if !std::mem::replace(&mut asked.pending, true) {
+            self.timers.set(timer, Deadline::new(next, "hub: next key frame request"));
         }
     }
 
@@ -626,9 +657,10 @@ impl Hub {
                     let text = format!("no source came back within {} ms", self.limits.stream_hold_ms);
                     self.end(id, Reason::peer(SOURCE_GONE, text), now);
                 }
-                Timer::KeyRequest(id) => {
-                    if self.streams.get(&id).is_some_and(|s| s.key_requests.pending) {
-                        self.request_key_frame(id, now);
+                Timer::KeyRequest(id, track) => {
+                    let asked = self.streams.get(&id).and_then(|s| s.key_requests.get(&track));
+                    if asked.is_some_and(|k| k.pending) {
+                        self.request_key_frame(id, track, now);
                     }
                 }
                 Timer::Viewer(id) => self.look_at(id, now),

@@ -1,6 +1,7 @@
 //! The numbers of streams and subscribers. Nothing is dropped without a count (law 5).
 
 use super::event::Notice;
+use super::rendition::Shown;
 use super::{SourceId, SubscriberState};
 use crate::ids::Epoch;
 use crate::media::track::{Codec, TrackId};
@@ -49,6 +50,8 @@ pub struct TrackStats {
     pub input: Count,
     /// What was handed to subscribers, all together.
     pub output: Count,
+    /// What comes in now, bits a second.
+    pub bits_per_s: u64,
 }
 
 /// A stream's numbers. `offered == sum of dropped + sum of the tracks' input`, and the latter
@@ -105,6 +108,8 @@ pub struct SubscriberStats {
     /// Frames that wait for it in the ring (or left the ring before it came for them, and are not counted as
     /// dropped yet).
     pub pending: u64,
+    /// What it is shown of a stream with several renditions.
+    pub shown: Option<Shown>,
 }
 
 /// How fast bytes come, measured over whole seconds.

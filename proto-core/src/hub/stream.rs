@@ -3,6 +3,7 @@
 use super::clock::{MIN_STEP, StreamClock, TrackClock};
 use super::event::Notice;
 use super::pace::Drained;
+use super::rendition::Choice;
 use super::ring::Ring;
 use super::stats::{Count, Drops, Rate, StreamState, StreamStats, TrackStats};
 use super::{SourceId, SubscriberId};
@@ -46,6 +47,11 @@ pub(super) struct Track {
     order: OrderWatch,
     /// The track and the codec that a bridge of this node made it of.
     pub(super) derived: Option<(TrackId, Codec)>,
+    /// When its latest frame came.
+    pub(super) heard: Time,
+    rate: Rate,
+    /// When its first frame came.
+    since: Time,
 }
 
 impl Track {
@@ -75,6 +81,28 @@ impl Track {
         self.order.found()
     }
 
+    /// A frame of so many bytes came.
+    fn came(&mut self, bytes: usize, now: Time) {
+        if self.count == 0 {
+            self.since = now;
+        }
+        self.count += 1;
+        self.heard = now;
+        self.input.add(bytes);
+        self.rate.add(bytes, now);
+    }
+
+    /// What it brings on average, bits a second.
+    pub(super) fn usual(&self) -> u64 {
+        let ms = (self.heard.since(self.since).as_millis() as u64).max(1_000);
+        self.input.bytes.saturating_mul(8_000) / ms
+    }
+
+    /// What it brings now, bits a second.
+    pub(super) fn bits_per_s(&self, now: Time) -> u64 {
+        self.rate.bits_per_s(now)
+    }
+
     pub(super) fn is_video(&self) -> bool {
         self.config.as_ref().is_some_and(|c| c.params.codec().is_video())
     }
@@ -87,10 +115,10 @@ pub(super) struct Taken {
     pub(super) frame: bool,
     /// What it is.
     pub(super) kind: FrameKind,
-    /// A key frame went into the ring.
-    pub(super) key: bool,
+    /// A key frame of this track went into the ring.
+    pub(super) key: Option<TrackId>,
     /// Only a key frame helps this track on.
-    pub(super) wants_key: bool,
+    pub(super) wants_key: Option<TrackId>,
     pub(super) notice: Option<Notice>,
     /// A track of pictures went over to this codec.
     pub(super) other_codec: Option<Codec>,
@@ -101,8 +129,8 @@ impl Default for Taken {
         Taken {
             frame: false,
             kind: FrameKind::Data,
-            key: false,
-            wants_key: false,
+            key: None,
+            wants_key: None,
             notice: None,
             other_codec: None,
         }
@@ -130,7 +158,10 @@ pub(super) struct Stream {
     pub(super) audiences: BTreeMap<CodecSet, usize>,
     /// Subscribers that have taken everything and are to be told of the next frame.
     pub(super) drained: Drained,
-    pub(super) key_requests: KeyRequests,
+    /// By track where there are several of pictures.
+    pub(super) key_requests: BTreeMap<Option<TrackId>, KeyRequests>,
+    /// There are several tracks of pictures, or of sound.
+    pub(super) grouped: bool,
     pub(super) notices: Vec<Notice>,
     pub(super) not_delivered: Drops,
     clock: StreamClock,
@@ -152,7 +183,8 @@ impl Stream {
             subscribers: BTreeSet::new(),
             audiences: BTreeMap::new(),
             drained: Drained::default(),
-            key_requests: KeyRequests::default(),
+            key_requests: BTreeMap::new(),
+            grouped: false,
             notices: Vec::new(),
             not_delivered: Drops::new(),
             clock: StreamClock::default(),
@@ -177,7 +209,7 @@ impl Stream {
             t.order.forget();
         }
         self.notices.clear();
-        self.key_requests.pending = false;
+        self.key_requests.values_mut().for_each(|k| k.pending = false);
     }
 
     /// `seq` is the frame's number where another node has given it one.
@@ -206,7 +238,7 @@ impl Stream {
             Ingest::Frame(frame) => {
                 self.offered += 1;
                 if !current {
-                    return self.refuse("displaced_source", false);
+                    return self.refuse("displaced_source", None);
                 }
                 self.heard = now;
                 self.frame(frame, seq, now, limits)
@@ -214,7 +246,7 @@ impl Stream {
         }
     }
 
-    fn refuse(&mut self, reason: &'static str, wants_key: bool) -> Taken {
+    fn refuse(&mut self, reason: &'static str, wants_key: Option<TrackId>) -> Taken {
         *self.dropped.entry(reason).or_default() += 1;
         Taken { wants_key, ..Taken::default() }
     }
@@ -239,6 +271,9 @@ impl Stream {
             needs_key: true,
             order: OrderWatch::default(),
             derived: None,
+            heard: Time::ZERO,
+            rate: Rate::default(),
+            since: Time::ZERO,
         });
         Some(self.tracks.len() - 1)
     }
@@ -266,6 +301,11 @@ impl Stream {
             track.config = Some(Arc::new(CodecConfig { version, params, origin: Origin::Ingest }));
             track.needs_key = true;
         }
+        let published = |video: bool| {
+            let all = self.tracks.iter().filter(|t| t.derived.is_none() && t.config.is_some());
+            all.filter(|t| t.is_video() == video).count()
+        };
+        self.grouped = published(true) > 1 || published(false) > 1;
     }
 
     /// A bridge says what it makes out of the track `from`.
@@ -294,10 +334,17 @@ impl Stream {
     }
 
     /// Takes a packet or picture that a bridge made; its time is on the stream's clock already.
-    pub(super) fn derived(&mut self, id: TrackId, pts: i64, payload: Bytes, limits: &Limits) -> Taken {
+    pub(super) fn derived(
+        &mut self,
+        id: TrackId,
+        pts: i64,
+        payload: Bytes,
+        now: Time,
+        limits: &Limits,
+    ) -> Taken {
         self.offered += 1;
         let Some(slot) = self.tracks.iter().position(|t| t.id == id) else {
-            return self.refuse("no_config", false);
+            return self.refuse("no_config", None);
         };
         let source = self.tracks.get(slot).and_then(|t| t.derived);
         // What it was made of may have ended, or become something else, while the bridge worked.
@@ -307,13 +354,13 @@ impl Stream {
             let same = source.is_some_and(|c| c.params.codec() == of);
             same && (!of.is_video() || self.reordering_of(from) == Reordering::Referenced)
         });
-        let Some(track) = self.tracks.get_mut(slot) else { return self.refuse("no_config", false) };
+        let Some(track) = self.tracks.get_mut(slot) else { return self.refuse("no_config", None) };
         let config = track.config.clone().filter(|_| goes_on);
         if config.is_none() {
-            return self.refuse("derived_too_late", false);
+            return self.refuse("derived_too_late", None);
         }
         if track.clock.last.is_some_and(|last| pts <= last) {
-            return self.refuse("derived_not_rising", false);
+            return self.refuse("derived_not_rising", None);
         }
         let video = config.as_ref().is_some_and(|c| c.params.codec().is_video());
         let idr = |nal| NalType::of(nal) == NalType::IDR;
@@ -324,10 +371,10 @@ impl Stream {
         };
         if payload.is_empty() || payload.len() > limits.frame_bytes {
             track.needs_key |= video;
-            return self.refuse("frame_too_large", video);
+            return self.refuse("frame_too_large", video.then_some(id));
         }
         match kind {
-            FrameKind::Delta if track.needs_key => return self.refuse("waiting_for_key", true),
+            FrameKind::Delta if track.needs_key => return self.refuse("waiting_for_key", Some(id)),
             FrameKind::Key => {
                 track.needs_key = false;
                 track.last_key = Some(self.ring.end());
@@ -337,8 +384,7 @@ impl Stream {
         track.active = true;
         track.clock.last = Some(pts);
         let nth = track.count;
-        track.count += 1;
-        track.input.add(payload.len());
+        track.came(payload.len(), now);
         track.used.clone_from(&config);
         let place = self.ring.end();
         let media = NewFrame {
@@ -363,6 +409,12 @@ impl Stream {
         Taken { frame: true, kind, ..Taken::default() }
     }
 
+    /// The track that the source sends, of which this one may be made.
+    pub(super) fn source_of(&self, id: TrackId) -> TrackId {
+        let derived = self.tracks.iter().find(|t| t.id == id).and_then(|t| t.derived);
+        derived.map_or(id, |(from, _)| from)
+    }
+
     pub(super) fn reordering_of(&self, id: TrackId) -> Reordering {
         self.tracks.iter().find(|t| t.id == id).map_or(Reordering::None, Track::reordering)
     }
@@ -378,16 +430,17 @@ impl Stream {
     fn frame(&mut self, mut media: NewFrame, seq: Option<u64>, now: Time, limits: &Limits) -> Taken {
         let is_data = media.kind == FrameKind::Data;
         let is_video = media.is_video();
-        let Some(slot) = self.slot(media.track, limits) else { return self.refuse("too_many_tracks", false) };
-        let Some(track) = self.tracks.get_mut(slot) else { return self.refuse("too_many_tracks", false) };
+        let id = media.track;
+        let Some(slot) = self.slot(media.track, limits) else { return self.refuse("too_many_tracks", None) };
+        let Some(track) = self.tracks.get_mut(slot) else { return self.refuse("too_many_tracks", None) };
         let config = if is_data { None } else { track.config.clone().filter(|_| track.active) };
         match &config {
-            None if !is_data => return self.refuse("no_config", false),
-            Some(c) if c.params.codec().is_video() != is_video => return self.refuse("wrong_kind", false),
+            None if !is_data => return self.refuse("no_config", None),
+            Some(c) if c.params.codec().is_video() != is_video => return self.refuse("wrong_kind", None),
             _ => {}
         }
         if media.payload.is_empty() {
-            return self.refuse("empty_frame", false);
+            return self.refuse("empty_frame", None);
         }
         let extra = match &config {
             Some(c) if track.used.as_ref().is_none_or(|u| u.version != c.version) => params_bytes(&c.params),
@@ -399,10 +452,10 @@ impl Stream {
             // What refers to this picture cannot be decoded.
             let breaks = is_video && !media.discardable;
             track.needs_key |= breaks;
-            return self.refuse("frame_too_large", breaks);
+            return self.refuse("frame_too_large", breaks.then_some(id));
         }
         match media.kind {
-            FrameKind::Delta if track.needs_key => return self.refuse("waiting_for_key", true),
+            FrameKind::Delta if track.needs_key => return self.refuse("waiting_for_key", Some(id)),
             FrameKind::Key => track.needs_key = false,
             _ => {}
         }
@@ -414,8 +467,7 @@ impl Stream {
         (media.dts, media.pts) = (placed.dts, placed.pts);
         let place = self.ring.end();
         let nth = track.count;
-        track.count += 1;
-        track.input.add(media.payload.len());
+        track.came(media.payload.len(), now);
         let kind = media.kind;
         let key = kind == FrameKind::Key;
         if key {
@@ -442,7 +494,7 @@ impl Stream {
             }
             Some(Reordering::None) | None => None,
         };
-        Taken { frame: true, kind, key, notice, ..Taken::default() }
+        Taken { frame: true, kind, key: key.then_some(id), notice, ..Taken::default() }
     }
 
     /// S6, asserted after each frame: the ring kept its limits.
@@ -462,13 +514,15 @@ impl Stream {
         self.tracks.iter().filter(|t| t.active).filter_map(Track::codec).filter(|c| c.is_video())
     }
 
-    /// The number at which a newcomer starts: the latest key frame of the picture tracks that it wants (the oldest
+    /// The number at which a newcomer starts: the latest key frame of the picture tracks that it is given (the oldest
     /// of them where there are several), or the live edge where there is none.
-    pub(super) fn start_for(&self, accepts: CodecSet) -> u64 {
-        self.tracks
-            .iter()
-            .filter(|t| t.used.as_ref().is_some_and(|c| t.wanted(c.params.codec(), accepts)))
-            .filter_map(|t| t.last_key)
+    pub(super) fn start_for(&self, accepts: CodecSet, choice: &Choice) -> u64 {
+        let given = self.tracks.iter().enumerate().filter(|(slot, t)| {
+            t.used.as_ref().is_some_and(|c| t.wanted(c.params.codec(), accepts))
+                && choice.plays(self, *slot, accepts)
+        });
+        given
+            .filter_map(|(_, t)| t.last_key)
             .filter(|k| *k >= self.ring.first())
             .min()
             .unwrap_or(self.ring.end())
@@ -485,7 +539,7 @@ impl Stream {
             state: if self.source.is_some() { StreamState::Live } else { StreamState::Held },
             source: self.source,
             epoch: self.epoch,
-            tracks: self.tracks.iter().map(track_stats).collect(),
+            tracks: self.tracks.iter().map(|t| track_stats(t, now)).collect(),
             offered: self.offered,
             dropped: self.dropped.clone(),
             corrected: self.corrected.clone(),
@@ -503,7 +557,7 @@ impl Stream {
     }
 }
 
-fn track_stats(t: &Track) -> TrackStats {
+fn track_stats(t: &Track, now: Time) -> TrackStats {
     TrackStats {
         track: t.id,
         derived: t.derived.map(|(from, _)| from),
@@ -511,6 +565,7 @@ fn track_stats(t: &Track) -> TrackStats {
         size: t.config.as_ref().and_then(|c| c.params.size()),
         input: t.input,
         output: t.output,
+        bits_per_s: if t.active { t.bits_per_s(now) } else { 0 },
     }
 }
 

@@ -4,6 +4,7 @@
 use super::clock::MIN_STEP;
 use super::delivery::Delivery;
 use super::pace::Pace;
+use super::rendition::{Choice, Picks, Shown};
 use super::ring::{Entry, Ring, nanos};
 use super::stats::{Count, Drops, SubscriberStats};
 use super::stream::Stream;
@@ -43,6 +44,10 @@ const NOT_WANTED: &str = "not_wanted";
 const B_FRAME: &str = "b_frame";
 /// As before, but others refer to such pictures: without them there is nothing to show.
 const REFERENCED: &str = "b_frame_referenced";
+/// Another rendition of what the subscriber is shown, or further sound.
+const OTHER: &str = "other_rendition";
+/// The subscriber's link carries key frames and sound only.
+const THIN: &str = "thin_link";
 /// Sound or data of a newcomer's cached group, older than the squeezed pictures.
 const CACHED: &str = "cached_sound";
 /// A picture of a newcomer's cached group that a newer key frame made useless.
@@ -62,13 +67,14 @@ struct Squeeze {
 }
 
 impl Squeeze {
-    fn new(stream: &Stream, from: u64, accepts: CodecSet) -> Option<Box<Squeeze>> {
+    fn new(stream: &Stream, from: u64, accepts: CodecSet, choice: &Choice) -> Option<Box<Squeeze>> {
         let until = stream.ring.end();
         let (mut start, mut tracks) = (i64::MAX, Vec::new());
-        for t in &stream.tracks {
+        for (slot, t) in stream.tracks.iter().enumerate() {
             let key = t.last_key.filter(|k| *k >= from);
             let entry = key.and_then(|k| stream.ring.get(k));
-            let wanted = t.used.as_ref().is_some_and(|c| t.wanted(c.params.codec(), accepts));
+            let wanted = t.used.as_ref().is_some_and(|c| t.wanted(c.params.codec(), accepts))
+                && choice.plays(stream, slot, accepts);
             let newest = match (entry, t.clock.last) {
                 (Some(first), Some(last)) if wanted => {
                     let nth = t.count.saturating_sub(1);
@@ -120,12 +126,18 @@ fn squeezed(nth: u64, (newest, dts): (u64, i64)) -> i64 {
 }
 
 /// The configurations of all tracks that a newcomer wants: those that the frames it gets first need.
-fn greeting(stream: &Stream, accepts: CodecSet, bridge: bool) -> Vec<(usize, TrackId, Arc<CodecConfig>)> {
+fn greeting(
+    stream: &Stream,
+    accepts: CodecSet,
+    choice: &Choice,
+    bridge: bool,
+) -> Vec<(usize, TrackId, Arc<CodecConfig>)> {
     let active =
         stream.tracks.iter().enumerate().filter(|(_, t)| t.active && !(bridge && t.derived.is_some()));
     let config = active.filter_map(|(slot, t)| {
         let config = t.used.clone().or(t.config.clone())?;
-        t.wanted(config.params.codec(), accepts).then_some((slot, t.id, config))
+        let wanted = t.wanted(config.params.codec(), accepts) && choice.plays(stream, slot, accepts);
+        wanted.then_some((slot, t.id, config))
     });
     config.rev().collect()
 }
@@ -146,6 +158,7 @@ pub(super) struct Subscriber {
     /// It feeds a bridge, and must not get what bridges make.
     pub(super) bridge: bool,
     pub(super) pace: Pace,
+    pub(super) choice: Choice,
     /// The ring number where it began.
     from: u64,
     cursor: u64,
@@ -184,10 +197,11 @@ impl Subscriber {
         stream_id: StreamId,
         stream: &Stream,
         accepts: CodecSet,
-        bridge: bool,
+        (picks, bridge): (Picks, bool),
         now: Time,
     ) -> Subscriber {
-        let from = stream.start_for(accepts);
+        let choice = Choice::new(picks, stream, accepts);
+        let from = stream.start_for(accepts, &choice);
         Subscriber {
             id,
             stream: stream_id,
@@ -198,9 +212,10 @@ impl Subscriber {
             cursor: from,
             needs_key: u64::MAX,
             skips: WAITING,
-            greeting: greeting(stream, accepts, bridge),
+            greeting: greeting(stream, accepts, &choice, bridge),
             sent: Vec::new(),
-            squeeze: Squeeze::new(stream, from, accepts),
+            squeeze: Squeeze::new(stream, from, accepts, &choice),
+            choice,
             mark: (stream.ring.total(), stream.ring.edge()),
             joined: now,
             drained: false,
@@ -239,13 +254,18 @@ impl Subscriber {
         self.cursor += frames;
     }
 
-    /// Takes the next item. `wants_key` is set where only a key frame would help a newcomer.
+    /// What it is shown of several renditions, if that is news.
+    pub(super) fn shown(&mut self, stream: &Stream) -> Option<Shown> {
+        self.choice.news(stream, self.accepts)
+    }
+
+    /// Takes the next item. `wants_key` becomes the slot of a track of which only a key frame helps the subscriber on.
     pub(super) fn next(
         &mut self,
         stream: &mut Stream,
         now: Time,
         limits: &Limits,
-        wants_key: &mut bool,
+        wants_key: &mut Option<usize>,
     ) -> Next {
         self.blocked = None;
         if let Some((slot, track, config)) = self.greeting.pop() {
@@ -263,15 +283,27 @@ impl Subscriber {
                 self.busy = None;
                 return Next::Drained;
             };
+            let media = &entry.frame.media;
+            if media.is_video() && self.squeeze.as_deref().is_none_or(|s| s.until <= self.cursor) {
+                let key = media.kind == FrameKind::Key;
+                *wants_key = self.choice.aim(stream, self.accepts, key, now).or(*wants_key);
+            }
             if let Err(reason) = self.judge(stream, entry, now, limits) {
+                if reason == LAGGING && self.skips != LAGGING {
+                    self.choice.fell_behind(stream, now);
+                }
                 let kind = entry.frame.media.kind;
                 let bit = 1u64.checked_shl(entry.slot as u32).unwrap_or(0);
                 let missed = reason != NOT_WANTED && reason != B_FRAME;
                 if matches!(kind, FrameKind::Key | FrameKind::Delta) && missed {
                     // What follows up to the next key frame refers to this one.
                     self.needs_key |= bit;
-                    self.skips = reason;
-                    *wants_key |= reason == WAITING;
+                    if reason != OTHER {
+                        self.skips = reason;
+                    }
+                    if reason == WAITING {
+                        wants_key.get_or_insert(entry.slot);
+                    }
                 }
                 if limits.simulation.planted(Bug::DropNotCounted) {
                     self.cursor += 1;
@@ -281,6 +313,16 @@ impl Subscriber {
                 continue;
             }
             let slot = entry.slot;
+            if media.is_video()
+                && let Some(before) = self.choice.given(stream, slot)
+            {
+                // Whoever renders it is told anew what it is, and of the one before nothing fits any more.
+                let of = |slot: usize| 1u64.checked_shl(slot as u32).unwrap_or(0);
+                self.needs_key |= before.map_or(0, of);
+                if let Some(sent) = self.sent.get_mut(slot) {
+                    *sent = 0;
+                }
+            }
             if let Some(config) = entry.config.clone()
                 && self.is_news(slot, &config)
             {
@@ -293,6 +335,8 @@ impl Subscriber {
                 Some(s) if media.is_video() => s.times(&stream.ring, self.cursor, entry),
                 _ => (media.dts, media.pts),
             };
+            let (dts, pts) =
+                if media.is_video() { self.choice.rising(stream, (dts, pts)) } else { (dts, pts) };
             let item =
                 Delivery::Frame { frame: Arc::clone(&entry.frame), dts, pts, cached: cached.is_some() };
             if cached.is_none() {
@@ -347,6 +391,9 @@ impl Subscriber {
         if !wanted {
             return Err(NOT_WANTED);
         }
+        if !self.choice.lets(stream, entry.slot, entry.frame.media.kind, self.accepts) {
+            return Err(OTHER);
+        }
         let cached = self.squeeze.as_deref().filter(|s| self.cursor < s.until);
         let newcomer = now < self.joined + Duration::from_millis(limits.viewer_newcomer_ms);
         let (bytes, behind) = stream.ring.lag(entry, newcomer.then_some(self.mark));
@@ -379,6 +426,9 @@ impl Subscriber {
                 if missing && !key && !limits.simulation.planted(Bug::GopTailKept) {
                     return Err(self.skips);
                 }
+                if self.choice.is_thin() && !key && cached.is_none() {
+                    return Err(THIN);
+                }
                 if cached.is_some() && newer {
                     return Err(SUPERSEDED);
                 }
@@ -400,7 +450,8 @@ impl Subscriber {
 
     pub(super) fn state(&self, stream: &Stream) -> SubscriberState {
         let waits = stream.tracks.iter().enumerate().any(|(slot, t)| {
-            let wanted = t.config.as_ref().is_some_and(|c| t.wanted(c.params.codec(), self.accepts));
+            let wanted = t.config.as_ref().is_some_and(|c| t.wanted(c.params.codec(), self.accepts))
+                && self.choice.plays(stream, slot, self.accepts);
             t.is_video() && wanted && self.needs_key & 1u64.checked_shl(slot as u32).unwrap_or(0) != 0
         });
         match (waits, self.skips == LAGGING) {
@@ -431,7 +482,8 @@ impl Subscriber {
 
     /// When it is to be let go if nothing changes until then.
     pub(super) fn look_again(&self, limits: &Limits) -> Option<Time> {
-        if limits.simulation.planted(Bug::SlowViewerKept) {
+        // Whoever feeds a bridge sees to it that it answers.
+        if self.bridge || limits.simulation.planted(Bug::SlowViewerKept) {
             return None;
         }
         match (self.stuck_at(limits), self.starved_at(limits)) {
@@ -442,7 +494,7 @@ impl Subscriber {
 
     /// Why it is to be let go now, if it is.
     pub(super) fn verdict(&self, now: Time, limits: &Limits) -> Option<Reason> {
-        if limits.simulation.planted(Bug::SlowViewerKept) {
+        if self.bridge || limits.simulation.planted(Bug::SlowViewerKept) {
             return None;
         }
         if self.stuck_at(limits).is_some_and(|at| at <= now) {
@@ -480,6 +532,7 @@ impl Subscriber {
             delivered: self.delivered,
             dropped: self.dropped.clone(),
             pending: stream.ring.end() - self.cursor,
+            shown: self.choice.shown(stream, self.accepts),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod pictures;
 mod properties;
+mod renditions;
 
 use super::*;
 use crate::media::frame::{FrameKind, NewFrame, Rotation};
@@ -450,7 +451,7 @@ fn key_frame_requests_are_coalesced_and_forgotten_when_one_comes() {
     let wanted =
         |w: &mut World| w.events().iter().filter(|e| matches!(e, HubEvent::KeyFrameWanted { .. })).count();
     for _ in 0..100 {
-        w.hub.request_key_frame(w.stream, at(0));
+        w.hub.request_key_frame(w.stream, None, at(0));
         w.put(frame(FrameKind::Delta, 0, 0, 9));
     }
     assert_eq!(wanted(&mut w), 1);
@@ -485,7 +486,7 @@ fn a_browser_gets_no_aac_but_what_a_bridge_makes_of_it_and_others_get_aac_alone(
     let mut w = World::video(&Limits::default());
     w.put(config(TrackId::AUDIO, aac()));
     let (browser, player) = (w.join(BROWSER), w.join(ALL));
-    let bridge = w.hub.subscribe_bridge(w.stream, Codec::Aac, at(w.now)).unwrap();
+    let bridge = w.hub.subscribe_bridge(w.stream, TrackId::AUDIO, Codec::Aac, at(w.now)).unwrap();
     w.play(80, 25, 9, true);
     assert_eq!(w.take(browser, 9), [C(0, 1), K(0, 0), D(40, 40)]);
     assert_eq!(w.dropped(browser), [("not_wanted", 4)]);
@@ -671,7 +672,7 @@ fn viewers_who_come_and_go_leave_nothing_behind() {
     }
     let s = &w.hub.streams[&w.stream];
     assert!(s.drained.len() <= 16 && s.subscribers.is_empty() && w.hub.subscribers.is_empty());
-    assert_eq!(w.hub.timers.len(), w.hub.streams[&w.stream].key_requests.pending as usize);
+    assert_eq!(w.hub.timers.len(), w.hub.streams[&w.stream].key_requests[&None].pending as usize);
 }
 
 #[test]

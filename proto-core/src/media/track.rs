@@ -138,12 +138,33 @@ impl CodecSet {
 pub struct TrackId(pub u8);
 
 impl TrackId {
-    /// The track that carries pictures, until streams have several.
+    /// The track that carries pictures; of several, the first.
     pub const VIDEO: TrackId = TrackId(0);
-    /// The track that carries sound, until streams have several.
+    /// The track that carries sound; of several, the first, which players get that take one.
     pub const AUDIO: TrackId = TrackId(1);
     /// The track that carries data messages (kind `Data`); it has no codec configuration.
     pub const DATA: TrackId = TrackId(2);
+    /// Tracks of pictures that a publisher can have, and of sound: their ids stay below 32, so that [`TrackId::derived`]
+    /// tells them apart.
+    pub const MOST: u8 = 15;
+
+    /// The `nth` track of pictures of a publisher, from 0. `None` past [`TrackId::MOST`].
+    pub const fn video(nth: u8) -> Option<TrackId> {
+        match nth {
+            0 => Some(TrackId::VIDEO),
+            nth if nth < TrackId::MOST => Some(TrackId(1 + 2 * nth)),
+            _ => None,
+        }
+    }
+
+    /// The `nth` track of sound of a publisher, from 0. `None` past [`TrackId::MOST`].
+    pub const fn audio(nth: u8) -> Option<TrackId> {
+        match nth {
+            0 => Some(TrackId::AUDIO),
+            nth if nth < TrackId::MOST => Some(TrackId(2 + 2 * nth)),
+            _ => None,
+        }
+    }
 
     /// The track that a bridge makes out of this one. Ids from 128 on are this node's own; no publisher has them.
     pub const fn derived(self, to: Codec) -> TrackId {

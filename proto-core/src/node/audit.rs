@@ -566,7 +566,7 @@ impl Node {
                 Alarm::Settle(key) => self.hub.find(key).is_some(),
                 Alarm::Expires(session) => self.sessions.get(*session).is_some(),
                 Alarm::Warm(key) => self.warm.contains(key),
-                Alarm::Bridge(id) => self.bridges.has(*id),
+                Alarm::Bridge(id) | Alarm::Bridged(id) => self.bridges.has(*id),
                 Alarm::Remote(id) => self.remotes.has(id),
                 Alarm::DrainEnds => self.draining,
                 Alarm::Signal(id) => self.signals.contains(*id),

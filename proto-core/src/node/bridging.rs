@@ -6,19 +6,24 @@
 //! derives for its own viewers; what it derived is never relayed.
 
 use super::{Alarm, Node};
-use crate::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged, Sound};
-use crate::error::{Broken, Reason};
+use crate::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged, Packet};
+use crate::error::Broken;
 use crate::hub::delivery::Delivery;
 use crate::hub::{CodecSet, Notice, StreamId, SubscriberId};
 use crate::io::{AskId, Level, Output, Work};
 use crate::media::track::{Codec, CodecConfig, CodecParams, Origin, TrackId};
-use crate::time::Deadline;
+use crate::time::{Deadline, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Packets that go out in one piece of work at most: a backlog must not hold up the bridges of other streams.
 const PACKETS_A_JOB: usize = 32;
+
+/// The pause before a failed bridge is tried again doubles so often.
+const MOST_DOUBLINGS: u32 = 6;
+/// How late a timer may ring before it is taken for a machine that slept, in which no answer could come either.
+const SLEPT: Duration = Duration::from_secs(1);
 
 /// What a bridge is for: a track of a stream, and the codec that is made of it.
 pub(super) type Wish = (StreamId, TrackId, Codec);
@@ -31,8 +36,16 @@ pub(super) struct Bridge {
     subscriber: Option<SubscriberId>,
     /// Works that were asked for and not answered.
     under_way: usize,
+    /// The last answer, or the first question that waits.
+    answered: Time,
     /// Its end is set: nobody needs it at present, or it failed.
     lingers: bool,
+    /// How often it failed since it last made anything.
+    failures: u32,
+    /// The configuration that the track had when it failed: what fails with one may work with another.
+    failed_with: u32,
+    /// It hung and was given up: there is nothing at the driver that could be closed.
+    abandoned: bool,
 }
 
 /// The bridges of a node.
@@ -93,10 +106,10 @@ impl Bridges {
     pub(super) fn verify(&self) -> Result<(), Broken> {
         let cursors = self.by_id.values().filter(|b| b.subscriber.is_some()).count();
         let under_way: usize = self.by_id.values().map(|b| b.under_way).sum();
-        let open = self.asks.values().filter(|id| self.by_id.contains_key(id)).count();
         let fits = self.by_wish.len() == self.by_id.len()
             && self.by_subscriber.len() == cursors
-            && under_way == open
+            && under_way == self.asks.len()
+            && self.asks.values().all(|id| self.by_id.contains_key(id))
             && self.by_wish.iter().all(|(w, id)| self.by_id.get(id).is_some_and(|b| b.wish == *w))
             && self
                 .by_subscriber
@@ -205,11 +218,7 @@ impl Node {
         let mut any = false;
         while let Some(stream) = self.bridges.dirty.pop_first() {
             any = true;
-            let audiences: Vec<CodecSet> = self.hub.audiences(stream).collect();
-            let mut wanted: BTreeSet<Wish> = BTreeSet::new();
-            for accepts in audiences {
-                wanted.extend(self.wishes(stream, accepts));
-            }
+            let wanted = self.wanted(stream);
             for wish in &wanted {
                 self.begin_bridge(*wish);
             }
@@ -228,15 +237,28 @@ impl Node {
         any
     }
 
+    /// What the viewers of a stream need.
+    fn wanted(&self, stream: StreamId) -> BTreeSet<Wish> {
+        self.hub.audiences(stream).flat_map(|accepts| self.wishes(stream, accepts)).collect()
+    }
+
     fn begin_bridge(&mut self, wish: Wish) {
-        if self.bridges.by_wish.contains_key(&wish) {
-            return;
-        }
         let (stream, track, to) = wish;
         let Some((_, config)) = self.hub.tracks(stream).into_iter().find(|(id, _)| *id == track) else {
             return;
         };
         let source = config.params.codec();
+        let mut failures = 0;
+        if let Some(id) = self.bridges.by_wish.get(&wish).copied() {
+            let Some(old) = self.bridges.by_id.get(&id) else { return };
+            let failed = old.subscriber.is_none();
+            let same = old.source == source && (!failed || old.failed_with == config.version);
+            if same && (!failed || self.timers.has(&Alarm::Bridge(id))) {
+                return;
+            }
+            failures = if same { old.failures } else { 0 };
+            self.end_bridge(id);
+        }
         let name = self.stream_name(stream);
         let (on, most, notice) = self.bridge_rules(to);
         if !on {
@@ -254,32 +276,93 @@ impl Node {
             self.log_stream(Level::Warn, name, "too_many_bridges", text);
             return self.hub.note(stream, notice);
         }
-        let Ok(subscriber) = self.hub.subscribe_bridge(stream, source, self.now) else { return };
+        let Ok(subscriber) = self.hub.subscribe_bridge(stream, track, source, self.now) else { return };
         self.bridges.next += 1;
         let id = BridgeId(self.bridges.next);
-        let bridge = Bridge { wish, source, subscriber: Some(subscriber), under_way: 0, lingers: false };
+        let bridge = Bridge {
+            wish,
+            source,
+            subscriber: Some(subscriber),
+            under_way: 0,
+            answered: self.now,
+            lingers: false,
+            failures,
+            failed_with: 0,
+            abandoned: false,
+        };
         self.bridges.by_id.insert(id, bridge);
         self.bridges.by_wish.insert(wish, id);
         self.bridges.by_subscriber.insert(subscriber, id);
         self.bridges.touch(stream);
-        self.hub.take_back(stream, notice);
+        if failures == 0 {
+            self.hub.take_back(stream, notice);
+        }
         let text = match to.is_video() {
             true => {
                 format!("{} without B-frames is made of the {} for WebRTC viewers", to.name(), source.name())
             }
             false => format!("{} is made of the {} for viewers who need it", to.name(), source.name()),
         };
-        self.log_stream(Level::Info, name, "bridge", text);
+        let level = if failures == 0 { Level::Info } else { Level::Debug };
+        self.log_stream(level, name, "bridge", text);
     }
 
     fn ask_bridge(&mut self, id: BridgeId, job: BridgeJob) {
         self.next_ask += 1;
         let ask = AskId(self.next_ask);
         if let Some(bridge) = self.bridges.by_id.get_mut(&id) {
+            if bridge.under_way == 0 {
+                bridge.answered = self.now;
+            }
             bridge.under_way += 1;
+            self.bridges.asks.insert(ask, id);
         }
-        self.bridges.asks.insert(ask, id);
         self.out.push_back(Output::Ask { ask, work: Work::Bridge(BridgeWork { bridge: id, job }) });
+        if !self.timers.has(&Alarm::Bridged(id)) {
+            self.await_bridge(id, self.now);
+        }
+    }
+
+    /// Looks again when a bridge that was heard at `since` should have answered.
+    fn await_bridge(&mut self, id: BridgeId, since: Time) {
+        let at = since + Duration::from_millis(self.limits.bridge_answer_ms);
+        self.timers.set(Alarm::Bridged(id), Deadline::new(at, "a bridge should have answered"));
+    }
+
+    /// A bridge may have been silent for too long: then its codec hangs, and nobody waits for it any more.
+    pub(super) fn bridge_answer_due(&mut self, id: BridgeId) {
+        let Some(bridge) = self.bridges.by_id.get_mut(&id) else { return };
+        if bridge.under_way == 0 {
+            return;
+        }
+        let most = Duration::from_millis(self.limits.bridge_answer_ms);
+        let answered = bridge.answered;
+        let due = answered + most;
+        if due > self.now {
+            return self.await_bridge(id, answered);
+        }
+        if self.now.since(due) > SLEPT {
+            bridge.answered = self.now;
+            return self.await_bridge(id, self.now);
+        }
+        (bridge.under_way, bridge.abandoned) = (0, true);
+        let what = if bridge.wish.2.is_video() { "picture" } else { "sound" };
+        self.bridges.asks.retain(|_, of| *of != id);
+        self.counters.drop(what, "bridge_hung", 1);
+        self.tell_bridge(id, BridgeJob::Abandon);
+        let seconds = most.as_secs_f64();
+        let why = format!(
+            "the codec has not answered for {seconds} s (limits.bridge_answer_ms) and is given up; its thread is left behind \
+             until the node is restarted: report it as a defect, with the stream if you can"
+        );
+        self.bridge_failed(id, &why);
+    }
+
+    /// Gives a bridge work that nobody waits for.
+    fn tell_bridge(&mut self, bridge: BridgeId, job: BridgeJob) {
+        self.next_ask += 1;
+        let work = Work::Bridge(BridgeWork { bridge, job });
+        self.out.push_back(Output::Ask { ask: AskId(self.next_ask), work });
     }
 
     /// Viewers of a stream need a key frame: those of what a bridge makes get one from there.
@@ -323,7 +406,7 @@ impl Node {
             while sound.len() < PACKETS_A_JOB && open.is_none() {
                 match self.hub.next(subscriber, self.now) {
                     Some(Delivery::Frame { frame, pts, .. }) => {
-                        sound.push(Sound { pts, data: frame.media.payload.clone() });
+                        sound.push(Packet { pts, data: frame.media.payload.clone() });
                     }
                     Some(Delivery::Config { config, .. }) => {
                         open = Some(BridgeJob::Open { from: config.params.clone(), to });
@@ -348,15 +431,21 @@ impl Node {
         let Some(id) = self.bridges.asks.remove(&ask) else { return };
         let Some(bridge) = self.bridges.by_id.get_mut(&id) else { return };
         bridge.under_way = bridge.under_way.saturating_sub(1);
+        bridge.answered = self.now;
+        let worked = !done.packets.is_empty() && std::mem::take(&mut bridge.failures) > 0;
         let ((stream, from, to), subscriber) = (bridge.wish, bridge.subscriber);
         let Some(subscriber) = subscriber else { return };
         self.hub.progress(subscriber, 1, self.now);
         let what = if to.is_video() { "picture" } else { "sound" };
         self.counters.drop(what, "undecodable", done.undecodable);
+        if worked {
+            let (.., notice) = self.bridge_rules(to);
+            self.hub.take_back(stream, notice);
+        }
         if let Some(params) = done.made.as_ref().and_then(|m| m.params(to)) {
             self.hub.derive(stream, from, params);
         }
-        for Sound { pts, data } in done.sound {
+        for Packet { pts, data } in done.packets {
             self.hub.derived(stream, from.derived(to), pts, data, self.now);
         }
         match done.failed {
@@ -365,33 +454,41 @@ impl Node {
         }
     }
 
-    /// A bridge cannot go on. It stays as a memory of that until its stream's sound changes or its time is over, so that
-    /// it is not tried again with every viewer.
+    /// A bridge cannot go on. It stays as a memory of that until its track's configuration changes or its time is over, so
+    /// that it is not tried again with every viewer; that time is longer after each failure. The log says it once.
     fn bridge_failed(&mut self, id: BridgeId, why: &str) {
         let Some(bridge) = self.bridges.by_id.get_mut(&id) else { return };
         let ((stream, track, to), source) = (bridge.wish, bridge.source);
+        let (again, doublings) = (bridge.failures > 0, bridge.failures.min(MOST_DOUBLINGS));
+        bridge.failures += 1;
+        self.timers.cancel(&Alarm::Bridged(id));
+        let tracks = self.hub.tracks(stream);
+        bridge.failed_with = tracks.iter().find(|(id, _)| *id == track).map_or(0, |(_, c)| c.version);
         if let Some(subscriber) = bridge.subscriber.take() {
             self.bridges.by_subscriber.remove(&subscriber);
             self.hub.unsubscribe(subscriber);
         }
         self.hub.derived_is_over(stream, track.derived(to));
         bridge.lingers = true;
-        let at = self.now + Duration::from_millis(self.limits.bridge_linger_ms);
+        let pause = Duration::from_millis(self.limits.bridge_linger_ms) * (1 << doublings);
+        let at = self.now + pause;
         self.timers.set(Alarm::Bridge(id), Deadline::new(at, "a bridge that failed is tried again"));
         let name = self.stream_name(stream);
-        let text = format!("no {} can be made of the {}: {why}", to.name(), source.name());
-        self.log_stream(Level::Warn, name, "bridge_failed", text);
+        let seconds = pause.as_secs_f64();
+        let text = format!(
+            "no {} can be made of the {}: {why}; tried again in {seconds} s",
+            to.name(),
+            source.name()
+        );
+        let level = if again { Level::Debug } else { Level::Warn };
+        self.log_stream(level, name, "bridge_failed", text);
         let (.., notice) = self.bridge_rules(to);
         self.hub.note(stream, notice);
     }
 
     /// A bridge's cursor was let go.
-    pub(super) fn bridge_evicted(&mut self, subscriber: SubscriberId, reason: &Reason) {
-        let Some(id) = self.bridges.of_subscriber(subscriber) else { return };
-        let Some(bridge) = self.bridges.by_id.get(&id) else { return };
-        if self.hub.key(bridge.wish.0).is_some() && reason.code.starts_with("viewer_") {
-            self.bridge_failed(id, "the conversion does not keep up with the stream");
-        } else {
+    pub(super) fn bridge_evicted(&mut self, subscriber: SubscriberId) {
+        if let Some(id) = self.bridges.of_subscriber(subscriber) {
             self.end_bridge(id);
         }
     }
@@ -399,8 +496,11 @@ impl Node {
     /// A bridge's time is over: nobody needed it, or it failed and may be tried again.
     pub(super) fn bridge_due(&mut self, id: BridgeId) {
         let Some(bridge) = self.bridges.by_id.get(&id) else { return };
-        let (stream, _, to) = bridge.wish;
-        let (source, failed) = (bridge.source, bridge.subscriber.is_none());
+        let (wish @ (stream, _, to), source) = (bridge.wish, bridge.source);
+        let failed = bridge.subscriber.is_none();
+        if failed && self.wanted(stream).contains(&wish) {
+            return self.begin_bridge(wish);
+        }
         self.end_bridge(id);
         self.bridges.touch(stream);
         if !failed {
@@ -414,16 +514,16 @@ impl Node {
         let Some(bridge) = self.bridges.by_id.remove(&id) else { return };
         self.bridges.by_wish.remove(&bridge.wish);
         self.timers.cancel(&Alarm::Bridge(id));
+        self.timers.cancel(&Alarm::Bridged(id));
+        self.bridges.asks.retain(|_, of| *of != id);
         if let Some(subscriber) = bridge.subscriber {
             self.bridges.by_subscriber.remove(&subscriber);
             self.hub.unsubscribe(subscriber);
         }
         let (stream, track, to) = bridge.wish;
         self.hub.derived_is_over(stream, track.derived(to));
-        self.next_ask += 1;
-        let ask = AskId(self.next_ask);
-        let work = Work::Bridge(BridgeWork { bridge: id, job: BridgeJob::Close });
-        self.bridges.asks.insert(ask, id);
-        self.out.push_back(Output::Ask { ask, work });
+        if !bridge.abandoned {
+            self.tell_bridge(id, BridgeJob::Close);
+        }
     }
 }

@@ -9,7 +9,6 @@ use crate::error::Reason;
 use crate::guard::{guard, strike};
 use crate::http;
 use crate::http::websocket::{self, code};
-use crate::hub::delivery::Delivery;
 use crate::io::{ConnId, Level, Output, Service};
 use crate::machine::Machine;
 use crate::rtc;
@@ -386,37 +385,53 @@ impl Node {
         }
     }
 
-    /// Hands a message stream of an RTMP connection the next item of what it plays. Answers the bytes that became of it.
-    pub(super) fn deliver_rtmp(&mut self, id: ConnId, stream: u32, delivery: &Delivery) -> usize {
-        let waits = |node: &Node| match node.conns.get(&id).map(|c| &c.proto) {
-            Some(Proto::Rtmp(m)) => m.backlog(),
-            _ => 0,
-        };
-        let before = waits(self);
-        self.tell_rtmp(id, rtmp::server::Input::Deliver(stream, delivery));
-        waits(self).saturating_sub(before)
-    }
-
     /// Takes out what a connection's machine says until it has nothing more to say.
     pub(super) fn drain_conn(&mut self, id: ConnId) {
         loop {
             let Some(conn) = self.conns.get_mut(&id) else { return };
-            let said = guard(|| match &mut conn.proto {
-                Proto::Http(m) => m.poll().map(Said::Http),
-                Proto::Rtmp(m) => m.poll().map(Said::Rtmp),
-                Proto::Rtsp(m) => m.poll().map(Said::Rtsp),
-                Proto::Link { machine: Some(m), .. } => m.poll().map(Said::Link),
-                Proto::Socket { machine: Some(m), .. } => m.poll().map(Said::Socket),
-                Proto::Request { machine: Some(m), .. } => m.poll().map(Said::Request),
-                Proto::Ice(m) => m.poll().map(Said::Ice),
-                Proto::Remote { machine: Some(m), .. } => m.poll().map(Said::Remote),
-                Proto::Link { machine: None, .. }
-                | Proto::Socket { machine: None, .. }
-                | Proto::Request { machine: None, .. }
-                | Proto::Remote { machine: None, .. } => None,
-                #[cfg(test)]
-                Proto::Broken => None,
+            let (out, mut sent) = (&mut self.out, 0);
+            let plain = matches!(conn.transport, Transport::Plain);
+            let mut media = |bytes: bytes::Bytes| {
+                sent += bytes.len();
+                out.push_back(Output::Send { conn: id, bytes });
+            };
+            let said = guard(|| {
+                loop {
+                    return match &mut conn.proto {
+                        Proto::Http(m) => m.poll().map(Said::Http),
+                        // The way of most of what players get: handed on at once, and accounted for together.
+                        Proto::Rtmp(m) => match m.poll() {
+                            Some(rtmp::server::Output::Send(bytes)) if plain => {
+                                media(bytes);
+                                continue;
+                            }
+                            said => said.map(Said::Rtmp),
+                        },
+                        Proto::Rtsp(m) => match m.poll() {
+                            Some(rtsp::server::Output::Send(bytes)) if plain => {
+                                media(bytes);
+                                continue;
+                            }
+                            said => said.map(Said::Rtsp),
+                        },
+                        Proto::Link { machine: Some(m), .. } => m.poll().map(Said::Link),
+                        Proto::Socket { machine: Some(m), .. } => m.poll().map(Said::Socket),
+                        Proto::Request { machine: Some(m), .. } => m.poll().map(Said::Request),
+                        Proto::Ice(m) => m.poll().map(Said::Ice),
+                        Proto::Remote { machine: Some(m), .. } => m.poll().map(Said::Remote),
+                        Proto::Link { machine: None, .. }
+                        | Proto::Socket { machine: None, .. }
+                        | Proto::Request { machine: None, .. }
+                        | Proto::Remote { machine: None, .. } => None,
+                        #[cfg(test)]
+                        Proto::Broken => None,
+                    };
+                }
             });
+            if sent > 0 {
+                self.sent(id, sent);
+                self.took(id, sent);
+            }
             match said {
                 Ok(Some(Said::Http(o))) => self.http_said(id, o),
                 Ok(Some(Said::Rtmp(o))) => self.rtmp_said(id, o),
@@ -459,10 +474,30 @@ impl Node {
 
     /// Sends bytes as they are.
     pub(super) fn send_raw(&mut self, conn: ConnId, bytes: bytes::Bytes) {
-        if let Some(c) = self.conns.get_mut(&conn) {
-            c.free = c.free.map(|free| free.saturating_sub(bytes.len()));
-            self.counters.sent(c.service, bytes.len());
+        if self.conns.contains_key(&conn) {
+            self.sent(conn, bytes.len());
             self.out.push_back(Output::Send { conn, bytes });
+        }
+    }
+
+    /// Accounts for bytes that were handed to the driver.
+    fn sent(&mut self, conn: ConnId, bytes: usize) {
+        if let Some(c) = self.conns.get_mut(&conn) {
+            c.free = c.free.map(|free| free.saturating_sub(bytes));
+            self.counters.sent(c.service, bytes);
+        }
+    }
+
+    /// What an RTMP or RTSP connection takes is progress of all that is played on it.
+    pub(super) fn took(&mut self, conn: ConnId, bytes: usize) {
+        for session in self.sessions.of_conn(conn) {
+            let Some(s) = self.sessions.get_mut(session) else { continue };
+            if s.carrier == Carrier::Conn(conn) {
+                s.bytes_out += bytes as u64;
+            }
+            if let Part::Plays { subscriber, .. } = s.part {
+                self.hub.progress(subscriber, bytes, self.now);
+            }
         }
     }
 
@@ -524,10 +559,7 @@ impl Node {
         use rtmp::server::Output as O;
         match said {
             O::Send(bytes) => {
-                // What the connection takes is progress of all that is played on it.
-                for session in self.sessions.of_conn(id) {
-                    self.viewer_progress(session, bytes.len());
-                }
+                self.took(id, bytes.len());
                 self.send(id, bytes);
             }
             O::PublishRequested { stream, key, query } => {

@@ -172,7 +172,7 @@ impl Node {
             LinkUse::Origin(_) => self.pulled(conn, message),
             LinkUse::Accepted => match message {
                 Message::Pull { pull, key, hops } => self.asked_to_serve(conn, pull, key, hops),
-                Message::KeyRequest { pull } => self.served_key_request(conn, pull),
+                Message::KeyRequest { pull, track } => self.served_key_request(conn, pull, track),
                 Message::CancelPull { pull } => self.served_cancel(conn, pull),
                 other => match &mut self.manager {
                     Some(manager) => {

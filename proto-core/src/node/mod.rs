@@ -88,8 +88,10 @@ enum Alarm {
     Pump(SubscriberId),
     /// A prewarmed stream has been here for long enough.
     Warm(StreamKey),
-    /// A sound bridge that nobody needs ends, or one that failed is tried again.
+    /// A bridge that nobody needs ends, or one that failed is tried again.
     Bridge(BridgeId),
+    /// A bridge should have answered by now.
+    Bridged(BridgeId),
     /// Load is measured and reported.
     Report,
     /// Certificate files are to be looked at.

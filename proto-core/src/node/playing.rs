@@ -6,18 +6,19 @@ use super::session::{Carrier, Part, Protocol, SessionId};
 use super::web::Answered;
 use super::{Alarm, Node};
 use crate::error::Reason;
-use crate::guard::must;
+use crate::guard::{guard, must};
 use crate::hub::delivery::Delivery;
-use crate::hub::{CodecSet, Pace, StreamId, SubscriberId};
-use crate::io::Level;
+use crate::hub::{CodecSet, Pace, Shown, StreamId, SubscriberId};
+use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::frame::FrameKind;
 use crate::media::key::StreamKey;
 use crate::media::track::{Codec, Origin};
 use crate::rtc;
 use crate::rtmp;
+use crate::rtsp;
 use crate::simulation::{Bug, Site};
-use crate::time::Deadline;
+use crate::time::{Deadline, Time};
 use std::time::Duration;
 
 /// Bytes that may wait in an RTMP machine before its viewer takes no more frames: enough for one turn, little
@@ -34,6 +35,40 @@ const SETTLE_PICTURES: Duration = Duration::from_millis(1_500);
 const BURST_BYTES: usize = 48 << 10;
 /// … and the pause between bursts (about 75 Mbit/s).
 const BURST_PAUSE: Duration = Duration::from_millis(5);
+
+/// The machine that plays on a connection of ours, of either protocol.
+enum Player<'a> {
+    Rtmp(&'a mut rtmp::server::Server, u32),
+    Rtsp(&'a mut rtsp::Server),
+}
+
+impl<'a> Player<'a> {
+    fn of(proto: &'a mut Proto, carrier: Carrier) -> Option<Player<'a>> {
+        match (proto, carrier) {
+            (Proto::Rtmp(m), Carrier::Message(_, stream)) => Some(Player::Rtmp(m, stream)),
+            (Proto::Rtsp(m), _) => Some(Player::Rtsp(m)),
+            _ => None,
+        }
+    }
+
+    fn backlog(&self) -> usize {
+        match self {
+            Player::Rtmp(m, _) => m.backlog(),
+            Player::Rtsp(m) => m.backlog(),
+        }
+    }
+
+    fn is_udp(&self) -> bool {
+        matches!(self, Player::Rtsp(m) if m.is_udp())
+    }
+
+    fn deliver(&mut self, delivery: &Delivery, now: Time) {
+        match self {
+            Player::Rtmp(m, stream) => m.handle(rtmp::server::Input::Deliver(*stream, delivery), now),
+            Player::Rtsp(m) => m.handle(rtsp::server::Input::Deliver(delivery), now),
+        }
+    }
+}
 
 impl Node {
     /// A client of a protocol whose connection is the session, or carries it, asked to play.
@@ -306,19 +341,19 @@ impl Node {
         if let Err(broken) = self.plays_its_own(part, subscriber) {
             return self.end_session(id, &broken);
         }
-        if let Carrier::Rtc(session) = carrier {
-            return self.pump_rtc(id, subscriber, session);
+        match carrier {
+            Carrier::Rtc(session) => return self.pump_rtc(id, subscriber, session),
+            Carrier::Message(conn, _) => return self.pump_player(id, subscriber, carrier, conn),
+            Carrier::Conn(conn) if self.is_rtsp(conn) => {
+                return self.pump_player(id, subscriber, carrier, conn);
+            }
+            _ => {}
         }
         let mut burst = 0;
         let mut udp = false;
         for turns in 0..ITEMS_A_TURN {
             let room = match carrier {
-                Carrier::Conn(conn) | Carrier::Message(conn, _) => match self.conns.get(&conn) {
-                    Some(Conn { proto: Proto::Rtmp(m), .. }) => m.backlog() < BACKLOG,
-                    Some(Conn { proto: Proto::Rtsp(m), .. }) => {
-                        udp = m.is_udp();
-                        m.backlog() < BACKLOG && burst < BURST_BYTES
-                    }
+                Carrier::Conn(conn) => match self.conns.get(&conn) {
                     Some(Conn { proto: Proto::Remote { machine: Some(m), .. }, .. }) => {
                         udp = m.is_udp();
                         m.backlog() < BACKLOG && burst < BURST_BYTES
@@ -331,7 +366,7 @@ impl Node {
                 },
                 // A slow link is the pull's own business: it leaves out whole groups.
                 Carrier::Pull(..) => true,
-                Carrier::Rtc(_) | Carrier::Request(_) | Carrier::Signal(_) => return,
+                Carrier::Message(..) | Carrier::Rtc(_) | Carrier::Request(_) | Carrier::Signal(_) => return,
             };
             let turn = self.now.as_nanos() ^ id.0;
             if room && turns > 0 && self.limits.simulation.happens(Site::ShortTurn, turn) {
@@ -362,14 +397,8 @@ impl Node {
                     }
                     self.tell_delivery(conn, &delivery);
                 }
-                Carrier::Message(conn, stream) => {
-                    let bytes = self.deliver_rtmp(conn, stream, &delivery);
-                    if let Some(s) = self.sessions.get_mut(id) {
-                        s.bytes_out += bytes as u64;
-                    }
-                }
                 Carrier::Pull(conn, pull) => self.serve(conn, pull, &delivery),
-                Carrier::Rtc(_) | Carrier::Request(_) | Carrier::Signal(_) => {}
+                Carrier::Message(..) | Carrier::Rtc(_) | Carrier::Request(_) | Carrier::Signal(_) => {}
             }
         }
         // More may wait: the turn goes to the others first.
@@ -383,6 +412,63 @@ impl Node {
         must(self.limits.simulation, own, "S3", || {
             format!("frames of {from:?} for a session that does this: {part:?}")
         })
+    }
+
+    /// Hands an RTMP or RTSP player what it can take now. As with WebRTC, what is done for each player is done once a call.
+    fn pump_player(&mut self, id: SessionId, subscriber: SubscriberId, carrier: Carrier, conn: ConnId) {
+        let now = self.now;
+        let proto = self.conns.get_mut(&conn).map(|c| &mut c.proto);
+        let Some(mut player) = proto.and_then(|p| Player::of(p, carrier)) else { return };
+        let udp = player.is_udp();
+        let (mut burst, mut bytes, mut frames) = (0, 0, false);
+        let mut waits = Some((now, "a viewer has more to take"));
+        let mut broken = None;
+        for turns in 0..ITEMS_A_TURN {
+            let room = player.backlog() < BACKLOG && burst < BURST_BYTES;
+            if room && turns > 0 && self.limits.simulation.happens(Site::ShortTurn, now.as_nanos() ^ id.0) {
+                break;
+            }
+            if !room {
+                waits = udp.then(|| (now + BURST_PAUSE, "the next burst for a newcomer"));
+                if !udp {
+                    self.hub.blocked(subscriber, now);
+                }
+                break;
+            }
+            let Some(delivery) = self.hub.next(subscriber, now) else {
+                waits = None;
+                break;
+            };
+            if let Delivery::Frame { frame, cached, .. } = &delivery {
+                frames = true;
+                if udp {
+                    burst += if *cached { frame.len() } else { 0 };
+                    self.hub.progress(subscriber, frame.len(), now);
+                }
+            }
+            let before = player.backlog();
+            if let Err(reason) = guard(|| player.deliver(&delivery, now)) {
+                broken = Some(reason);
+                break;
+            }
+            bytes += player.backlog().saturating_sub(before);
+        }
+        if let Some(reason) = broken {
+            return self.end_conn(conn, reason, Some(true));
+        }
+        self.dirty_conns.insert(conn);
+        if frames {
+            self.first_frame(id);
+        }
+        // What an RTSP player gets is counted as it leaves, with what is no media.
+        if let Carrier::Message(..) = carrier
+            && let Some(s) = self.sessions.get_mut(id)
+        {
+            s.bytes_out += bytes as u64;
+        }
+        if let Some((at, why)) = waits {
+            self.timers.set(Alarm::Pump(subscriber), Deadline::new(at, why));
+        }
     }
 
     /// Hands a viewer by WebRTC what it can take now. The way of most frames of a busy node: what is done for each viewer is
@@ -422,6 +508,21 @@ impl Node {
         if let Some((at, why)) = waits {
             self.timers.set(Alarm::Pump(subscriber), Deadline::new(at, why));
         }
+    }
+
+    /// A viewer of a stream with several renditions goes over to another, or its link turned out too thin for any.
+    pub(super) fn shown(&mut self, subscriber: SubscriberId, shown: Shown) {
+        let Some(session) = self.sessions.of_subscriber(subscriber) else { return };
+        let size = shown.size.map_or("pictures of unknown size".to_owned(), |(w, h)| format!("{w}x{h}"));
+        if shown.thin {
+            let text = format!(
+                "the viewer's link is too thin for the least of the stream's renditions ({size}): it gets key frames and sound; \
+                 publish a rendition of a lower bit rate"
+            );
+            return self.log_session(Level::Warn, session, "thin_link", text);
+        }
+        let text = format!("shown {size}, one of {} renditions", shown.of);
+        self.log_session(Level::Debug, session, "rendition", text);
     }
 
     fn first_frame(&mut self, session: SessionId) {

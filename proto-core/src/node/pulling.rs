@@ -15,6 +15,7 @@ use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::frame::{FrameKind, Ingest};
 use crate::media::key::StreamKey;
+use crate::media::track::TrackId;
 use crate::simulation::Bug;
 use crate::wire::link::Message;
 use std::collections::{BTreeMap, BTreeSet};
@@ -245,10 +246,10 @@ impl Node {
     }
 
     /// A viewer needs a key frame of a pulled stream. Answers whether the source is a pull.
-    pub(super) fn pull_key_wanted(&mut self, source: SourceId) -> bool {
+    pub(super) fn pull_key_wanted(&mut self, source: SourceId, track: Option<TrackId>) -> bool {
         match self.pulls.by_source.get(&source).cloned() {
             Some(key) => {
-                self.tell_pull(&key, Input::KeyWanted);
+                self.tell_pull(&key, Input::KeyWanted(track));
                 true
             }
             None => false,

@@ -19,12 +19,14 @@ use crate::hub::delivery::Delivery;
 use crate::hub::{CodecSet, Pace, StreamId};
 use crate::io::{Batch, ConnId, Level, Output, SocketId};
 use crate::machine::Machine;
-use crate::media::track::Origin;
+use crate::media::track::{CodecConfig, Origin};
 use crate::rtsp;
+use crate::rtsp::Burst;
 use crate::rtsp::digest::{self, Authorization, DigestAnswer};
 use crate::rtsp::server::{Input, Output as Said, Shown};
 use crate::time::Time;
 use bytes::Bytes;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -180,12 +182,18 @@ impl Udp {
         alone.then_some(key)
     }
 
-    fn put(&mut self, conn: ConnId, lane: usize, rtcp: bool, bytes: &Bytes) -> bool {
-        let Some((halves, local)) = self.lanes.get(&(conn, lane)) else { return false };
-        let Some(half) = halves.get(usize::from(rtcp)) else { return false };
+    /// Has `write` append datagrams for one half of a lane: each in parts, to be handed to the function that it is given.
+    /// Answers the bytes appended; `None`: there is no such lane.
+    fn put(
+        &mut self,
+        (conn, lane, rtcp): (ConnId, usize, bool),
+        write: impl FnOnce(&mut dyn FnMut(&[&[u8]])),
+    ) -> Option<usize> {
+        let (halves, local) = self.lanes.get(&(conn, lane))?;
+        let half = halves.get(usize::from(rtcp))?;
         if half.peer.port() == 0 {
             // A server has not said yet where it takes them.
-            return true;
+            return Some(0);
         }
         let max_segments = self.sockets.get(&half.socket).map_or(1, |s| s.max_segments);
         let spare = &mut self.spare;
@@ -196,8 +204,13 @@ impl Udp {
             }
             None => Box::new(Batch::new(half.socket)),
         });
-        batch.push(*local, half.peer, bytes, max_segments);
-        true
+        let before = batch.buf.len();
+        write(&mut |parts| {
+            let start = batch.buf.len();
+            parts.iter().for_each(|part| batch.buf.extend_from_slice(part));
+            batch.commit(*local, half.peer, start, max_segments);
+        });
+        Some(batch.buf.len() - before)
     }
 }
 
@@ -269,11 +282,22 @@ impl Node {
 
     /// Sends a datagram of a lane.
     pub(super) fn put_rtsp_datagram(&mut self, id: ConnId, lane: usize, rtcp: bool, bytes: &Bytes) {
-        let session = self.sessions.on(Carrier::Conn(id));
-        if !self.rtsp_udp.put(id, lane, rtcp, bytes) {
-            self.counters.drop("datagram", "rtsp_no_lane", 1);
-        } else if let Some(s) = session.and_then(|s| self.sessions.get_mut(s)) {
-            s.bytes_out += bytes.len() as u64;
+        let put = self.rtsp_udp.put((id, lane, rtcp), |put| put(&[bytes]));
+        self.put_rtsp(id, put, 1);
+    }
+
+    /// Sends the packets of a frame.
+    pub(super) fn put_rtsp_burst(&mut self, id: ConnId, lane: usize, burst: &Burst) {
+        let put = self.rtsp_udp.put((id, lane, false), |put| {
+            burst.packets().for_each(|(head, payload)| put(&[&head, payload]));
+        });
+        self.put_rtsp(id, put, burst.count() as u64);
+    }
+
+    fn put_rtsp(&mut self, id: ConnId, put: Option<usize>, datagrams: u64) {
+        let Some(bytes) = put else { return self.counters.drop("datagram", "rtsp_no_lane", datagrams) };
+        if let Some(s) = self.sessions.on(Carrier::Conn(id)).and_then(|s| self.sessions.get_mut(s)) {
+            s.bytes_out += bytes as u64;
         }
     }
 
@@ -370,15 +394,11 @@ impl Node {
         let session = self.sessions.on(Carrier::Conn(id));
         match said {
             Said::Send(bytes) => {
-                if let Some(session) = session {
-                    if let Some(s) = self.sessions.get_mut(session) {
-                        s.bytes_out += bytes.len() as u64;
-                    }
-                    self.viewer_progress(session, bytes.len());
-                }
+                self.took(id, bytes.len());
                 self.send(id, bytes);
             }
             Said::Datagram { lane, rtcp, bytes } => self.put_rtsp_datagram(id, lane, rtcp, &bytes),
+            Said::Burst { lane, burst } => self.put_rtsp_burst(id, lane, &burst),
             Said::Reading(on) => self.out.push_back(Output::Reading { conn: id, on }),
             Said::PublishRequested { key, query, shown } => {
                 let asker = self.rtsp_asker(id, &query, &shown);
@@ -408,7 +428,7 @@ impl Node {
             }
             Said::KeyFrameWanted => {
                 if let Some(stream) = session.and_then(|s| self.stream_of(s)) {
-                    self.hub.request_key_frame(stream, self.now);
+                    self.hub.request_key_frame(stream, None, self.now);
                 }
             }
             Said::Unpublished | Said::Stopped => {
@@ -439,7 +459,13 @@ impl Node {
         };
         // What was made for players that lack a codec is of no use beside what it was made from.
         let all = self.hub.tracks(stream).into_iter();
-        let tracks: Vec<_> = all.filter(|(_, c)| c.origin == Origin::Ingest).collect();
+        let published = all.filter(|(_, c)| c.origin == Origin::Ingest);
+        // There is one description, and one picture and one sound in it: of renditions the largest.
+        let (pictures, sounds): (Vec<_>, Vec<_>) = published.partition(|(_, c)| c.params.codec().is_video());
+        let area = |c: &CodecConfig| c.params.size().map_or(0, |(w, h)| u64::from(w) * u64::from(h));
+        let picture = pictures.into_iter().max_by_key(|(id, c)| (area(c), Reverse(*id)));
+        let tracks: Vec<_> =
+            picture.into_iter().chain(sounds.into_iter().min_by_key(|(id, _)| *id)).collect();
         let takes = tracks.iter().fold(CodecSet::NONE, |set, (_, c)| set.with(c.params.codec()));
         self.joining.insert(session, (key, takes));
         self.tell_rtsp(conn, Input::Described(tracks));

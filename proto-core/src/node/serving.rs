@@ -8,10 +8,11 @@ use crate::cluster::relay::PullServer;
 use crate::error::Reason;
 use crate::guard::guard;
 use crate::hub::delivery::Delivery;
-use crate::hub::{CodecSet, Pace, SourceId, StreamId};
+use crate::hub::{CodecSet, Pace, Picks, SourceId, StreamId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
+use crate::media::track::TrackId;
 use crate::rtc;
 use crate::rtmp;
 use crate::rtsp;
@@ -55,7 +56,7 @@ impl Node {
             Ok(server) => server,
             Err(answer) => return self.send_link(conn, answer),
         };
-        let subscriber = match self.hub.subscribe(stream, CodecSet::ALL, self.now) {
+        let subscriber = match self.hub.subscribe_to(stream, CodecSet::ALL, Picks::All, self.now) {
             Ok(subscriber) => subscriber,
             Err(reason) => return refuse(self, reason.code, reason.text.into_owned()),
         };
@@ -95,7 +96,7 @@ impl Node {
                 self.viewer_progress(session, bytes);
             }
             if wants_key && let Some(stream) = self.stream_of(session) {
-                self.hub.request_key_frame(stream, self.now);
+                self.hub.request_key_frame(stream, None, self.now);
             }
         }
         if let Some(message) = message {
@@ -103,12 +104,12 @@ impl Node {
         }
     }
 
-    pub(super) fn served_key_request(&mut self, conn: ConnId, pull: u64) {
+    pub(super) fn served_key_request(&mut self, conn: ConnId, pull: u64, track: Option<TrackId>) {
         let now = self.now;
-        let due = self.serving.by_pull.get_mut(&(conn, pull)).is_some_and(|s| s.key_request(now));
+        let due = self.serving.by_pull.get_mut(&(conn, pull)).is_some_and(|s| s.key_request(track, now));
         let session = self.sessions.on(Carrier::Pull(conn, pull));
         if due && let Some(stream) = session.and_then(|s| self.stream_of(s)) {
-            self.hub.request_key_frame(stream, now);
+            self.hub.request_key_frame(stream, track, now);
         }
     }
 
@@ -165,14 +166,14 @@ impl Node {
         }
     }
 
-    /// The hub wants a key frame from a source.
-    pub(super) fn key_frame_wanted(&mut self, source: SourceId) {
-        if self.pull_key_wanted(source) {
+    /// The hub wants a key frame from a source, of one of its tracks or of each.
+    pub(super) fn key_frame_wanted(&mut self, source: SourceId, track: Option<TrackId>) {
+        if self.pull_key_wanted(source, track) {
             return;
         }
         match self.sessions.get(SessionId(source.0)).map(|s| s.carrier) {
             Some(Carrier::Rtc(session)) => {
-                self.rtc.handle(rtc::endpoint::Input::RequestKeyFrame { session }, self.now);
+                self.rtc.handle(rtc::endpoint::Input::RequestKeyFrame { session, track }, self.now);
             }
             Some(Carrier::Conn(conn)) if conn.is_dialled() => {
                 self.tell_remote(conn, remote::Input::KeyFrameWanted);

@@ -734,7 +734,7 @@ impl Node {
     pub(super) fn key_frame_due(&mut self, session: SessionId) {
         let Some(s) = self.sessions.get(session) else { return };
         let (Carrier::Rtc(rtc), Some(every)) = (s.carrier, s.key_frames) else { return };
-        self.rtc.handle(rtc::Input::RequestKeyFrame { session: rtc }, self.now);
+        self.rtc.handle(rtc::Input::RequestKeyFrame { session: rtc, track: None }, self.now);
         self.key_frames_every(session, every);
     }
 }

@@ -191,6 +191,7 @@ impl Node {
                 Alarm::Pull(key) => self.tick_pull(&key),
                 Alarm::Warm(key) => self.not_warm(&key),
                 Alarm::Bridge(id) => self.bridge_due(id),
+                Alarm::Bridged(id) => self.bridge_answer_due(id),
                 Alarm::Report => self.report(),
                 Alarm::Certificates => self.look_at_certificates(),
                 Alarm::KeySet => self.read_key_set(),
@@ -310,8 +311,10 @@ impl Node {
             }
             E::Media(ingest) => self.ingest(session, ingest),
             E::KeyFrameWanted => {
-                if let Some(stream) = self.stream_of(session) {
-                    self.hub.request_key_frame(stream, self.now);
+                if let Some(super::session::Part::Plays { subscriber, .. }) =
+                    self.sessions.get(session).map(|s| s.part)
+                {
+                    self.hub.subscriber_wants_key(subscriber, self.now);
                 }
             }
             E::ChannelOpened | E::ChannelText(_) | E::ChannelClosed => self.signal_channel(session, &event),
@@ -341,17 +344,23 @@ impl Node {
         match event {
             HubEvent::Ready(subscriber) => match self.bridges.of_subscriber(subscriber) {
                 Some(bridge) => self.pump_bridge(bridge),
-                None => self.pump(subscriber),
+                None => {
+                    self.pump(subscriber);
+                    // At once, as long as what it touched is in the processor's caches.
+                    while let Some(conn) = self.dirty_conns.pop_first() {
+                        self.drain_conn(conn);
+                    }
+                }
             },
-            HubEvent::KeyFrameWanted { stream, source } => {
+            HubEvent::KeyFrameWanted { stream, source, track } => {
                 self.bridge_key_frames(stream);
-                self.key_frame_wanted(source);
+                self.key_frame_wanted(source, track);
             }
             HubEvent::Evict(subscriber, reason) => {
                 if let Some(session) = self.sessions.of_subscriber(subscriber) {
                     self.end_session(session, &reason);
                 } else {
-                    self.bridge_evicted(subscriber, &reason);
+                    self.bridge_evicted(subscriber);
                 }
             }
             HubEvent::Slow(subscriber, reason) => {
@@ -361,6 +370,7 @@ impl Node {
                     self.bridge_is_slow(subscriber);
                 }
             }
+            HubEvent::Shown(subscriber, shown) => self.shown(subscriber, shown),
             HubEvent::SourceDisplaced { source, reason, .. } => self.source_displaced(source, &reason),
             HubEvent::SourceAway(stream) => {
                 let key = self.stream_name(stream);

@@ -1,7 +1,7 @@
 //! How a recording is read.
 
 use super::{BLOCK_MAX, CODES, End, FORMAT, HEADER_MAX, Header, MAGIC};
-use crate::bridge::{Bridged, Made, Sound};
+use crate::bridge::{Bridged, Made, Packet};
 use crate::error::{Fault, Reason, quote};
 use crate::io::{Answer, AskId, Batch, ConnId, Input, Service, SocketId, Transmit};
 use crate::time::{Time, WallTime};
@@ -454,7 +454,7 @@ impl Cursor {
             done.made = Some(Made { config: self.blob()?, rate: self.small()?, channels: self.byte()? });
         }
         for _ in 0..self.number()? {
-            done.sound.push(Sound { pts: i64::from_be_bytes(self.array()?), data: self.blob()? });
+            done.packets.push(Packet { pts: i64::from_be_bytes(self.array()?), data: self.blob()? });
         }
         done.undecodable = self.number()?;
         if self.byte()? == 1 {

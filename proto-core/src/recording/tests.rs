@@ -1,7 +1,7 @@
 //! Recordings: what is written is read back, what is damaged is seen, and a replay sees the first difference.
 
 use super::*;
-use crate::bridge::{Bridged, Made, Sound};
+use crate::bridge::{Bridged, Made, Packet};
 use crate::error::Reason;
 use crate::io::{Answer, AskId, Batch, ConnId, Service, SocketId};
 use crate::machine::Machine;
@@ -172,9 +172,9 @@ fn bridged() -> impl Strategy<Value = Bridged> {
         rate,
         channels,
     });
-    let sound = (any::<i64>(), bytes()).prop_map(|(pts, data)| Sound { pts, data });
-    (proptest::option::of(made), vec(sound, 0..4), any::<u64>(), proptest::option::of(".*"))
-        .prop_map(|(made, sound, undecodable, failed)| Bridged { made, sound, undecodable, failed })
+    let packet = (any::<i64>(), bytes()).prop_map(|(pts, data)| Packet { pts, data });
+    (proptest::option::of(made), vec(packet, 0..4), any::<u64>(), proptest::option::of(".*"))
+        .prop_map(|(made, packets, undecodable, failed)| Bridged { made, packets, undecodable, failed })
 }
 
 fn recorded() -> impl Strategy<Value = Recorded> {

@@ -341,17 +341,17 @@ fn address(out: &mut Vec<u8>, address: SocketAddr) {
 }
 
 fn bridged(out: &mut Vec<u8>, done: &Bridged) {
-    let Bridged { made, sound, undecodable, failed } = done;
+    let Bridged { made, packets, undecodable, failed } = done;
     out.push(u8::from(made.is_some()));
     if let Some(made) = made {
         blob(out, &made.config);
         number(out, u64::from(made.rate));
         out.push(made.channels);
     }
-    number(out, sound.len() as u64);
-    for s in sound {
-        out.extend(s.pts.to_be_bytes());
-        blob(out, &s.data);
+    number(out, packets.len() as u64);
+    for p in packets {
+        out.extend(p.pts.to_be_bytes());
+        blob(out, &p.data);
     }
     number(out, *undecodable);
     out.push(u8::from(failed.is_some()));

@@ -1,13 +1,14 @@
 //! Which codecs of an offer are taken, and how they are written down.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use super::sdp::{Prepared, Section};
+use super::sdp::{Prepared, Section, Wish};
 use crate::error::Reason;
 use crate::media::payload::Format;
 use crate::media::track::{Codec, CodecParams, CodecSet};
 use crate::wire::av1::{Obu, SequenceHeader};
 use str0m::format::{CodecConfig, FormatParams};
 use str0m::media::{Frequency, Pt};
+use str0m::rtp::{Extension, ExtensionMap};
 
 /// A payload type for pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -341,4 +342,20 @@ fn parameter<'a>(fmtp: &'a str, name: &str) -> Option<&'a str> {
         let (n, v) = p.trim().split_once('=')?;
         n.trim().eq_ignore_ascii_case(name).then(|| v.trim())
     })
+}
+
+/// The header extensions that are taken of an offer. Transport-wide feedback is for publishers, who adapt to it; a
+/// viewer of a broadcast would only cost work by it.
+pub(super) fn extensions(wish: Wish, simulcast: bool) -> ExtensionMap {
+    let mut map = ExtensionMap::empty();
+    map.set(4, Extension::RtpMid);
+    if wish == Wish::Publish {
+        map.set(2, Extension::AbsoluteSendTime);
+        map.set(3, Extension::TransportSequenceNumber);
+    }
+    if simulcast {
+        map.set(10, Extension::RtpStreamId);
+        map.set(11, Extension::RepairedRtpStreamId);
+    }
+    map
 }

@@ -2,7 +2,7 @@
 
 use crate::media::frame::{Frame, FrameKind, RtpPayloads};
 use crate::media::payload::{Format, PAYLOAD_BYTES, marks, packetise};
-use crate::media::track::{Codec, CodecConfig, Origin, TrackId};
+use crate::media::track::{Codec, CodecConfig, TrackId};
 use crate::rand::Rng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -150,16 +150,9 @@ impl Egress {
             }
             return false;
         }
-        // The first track of a kind is the one that plays; but a session goes over from what a bridge made to what the
-        // publisher sends, and back, when another publisher brings another codec or order of pictures.
-        let derived = |c: &Arc<CodecConfig>| matches!(c.origin, Origin::Derived { .. });
-        if sender.config.as_ref().is_some_and(|c| derived(c) != derived(&config)) {
-            sender.track = Some(track);
-        }
-        if sender.track.get_or_insert(track) != &track {
-            return false;
-        }
-        sender.config = Some(config);
+        // The hub chooses one track of a kind and says what it is before its first frame: another rendition, or what a bridge
+        // makes of what the publisher sends.
+        (sender.track, sender.config) = (Some(track), Some(config));
         true
     }
 

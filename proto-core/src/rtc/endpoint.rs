@@ -156,6 +156,8 @@ pub enum Input<'a> {
     RequestKeyFrame {
         /// The publisher.
         session: SessionId,
+        /// Of this track of pictures; `None`: of each.
+        track: Option<TrackId>,
     },
     /// Say something on a session's data channel for signalling.
     Say {
@@ -572,30 +574,6 @@ impl Endpoint {
         Some(result)
     }
 
-    /// How many segments one message may have.
-    fn segments(&self, most: usize) -> usize {
-        if self.limits.simulation.happens(Site::OneSegment, self.now.as_nanos()) { 1 } else { most }
-    }
-
-    fn stage(&mut self, sent: VecDeque<super::peer::Sent>) {
-        for (path, bytes) in sent {
-            if let Some(conn) = path.conn() {
-                self.stage_framed(conn, &bytes);
-                continue;
-            }
-            let Some((socket, max_segments)) = self.socket else {
-                self.drops.no_socket += 1;
-                continue;
-            };
-            let max_segments = self.segments(max_segments);
-            let batch = self
-                .batch
-                .get_or_insert_with(|| self.pool.pop().unwrap_or_else(|| Box::new(Batch::new(socket))));
-            batch.socket = socket;
-            batch.push(Some(path.local().ip()), path.remote(), &bytes, max_segments);
-        }
-    }
-
     fn handshake_over(&mut self, from: IpAddr) {
         self.handshaking = self.handshaking.saturating_sub(1);
         if let Some(count) = self.handshakes.get_mut(&from) {
@@ -758,8 +736,8 @@ impl Machine for Endpoint {
             Input::Room { conn, free } => self.stream_room(conn, free),
             Input::Gone { conn } => self.stream_gone(conn),
             Input::Deliver { session, delivery } => self.deliver(session, delivery, now),
-            Input::RequestKeyFrame { session } => {
-                self.with(session, now, Talk::request_key_frame);
+            Input::RequestKeyFrame { session, track } => {
+                self.with(session, now, |t| t.request_key_frame(track));
             }
             Input::Say { session, text } => {
                 self.with(session, now, |p| p.say(text, now));

@@ -30,7 +30,6 @@ use str0m::channel::{ChannelData, ChannelId};
 use str0m::config::CryptoProvider;
 use str0m::media::Mid;
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 
 /// How often a session's numbers are reported.
@@ -219,7 +218,7 @@ impl Peer {
             .set_ice_lite(true)
             .set_rtp_mode(true)
             .clear_codecs()
-            .set_extension_map(extensions(wish))
+            .set_extension_map(codecs::extensions(wish, !prepared.layers.is_empty()))
             .set_sctp_max_buffered_amount(limits.rtc_channel_bytes)
             .set_stats_interval(Some(STATS_INTERVAL));
         codecs::configure(config.codec_config(), prepared);
@@ -550,10 +549,10 @@ impl Peer {
         }
     }
 
-    /// Asks a publisher for a key frame, as soon as the limit on such requests allows.
-    pub(super) fn request_key_frame(&mut self) {
+    /// Asks a publisher for a key frame of this track or of all, as soon as the limit on such requests allows.
+    pub(super) fn request_key_frame(&mut self, track: Option<media::TrackId>) {
         if let Role::Publisher(publisher) = &mut self.role {
-            publisher.want_key();
+            publisher.want_key(track);
         }
     }
 
@@ -783,17 +782,4 @@ pub(super) fn silent(limits: &Limits) -> Reason {
 
 pub(super) fn peer_closed() -> Reason {
     Reason::peer("peer_closed", "the peer ended the WebRTC session")
-}
-
-/// The header extensions that are taken of an offer. Transport-wide feedback is for publishers, who adapt to it; a
-/// viewer of a broadcast would only cost work by it.
-fn extensions(wish: Wish) -> ExtensionMap {
-    let mut map = ExtensionMap::empty();
-    map.set(4, Extension::RtpMid);
-    if wish == Wish::Publish {
-        map.set(2, Extension::AbsoluteSendTime);
-        map.set(3, Extension::TransportSequenceNumber);
-        map.set(13, Extension::VideoOrientation);
-    }
-    map
 }

@@ -21,14 +21,13 @@ use std::time::Duration;
 /// A second SSRC on a section is followed once the first has been silent for so long.
 const SSRC_SILENCE: Duration = Duration::from_secs(2);
 
-/// Pictures wait for so many round trips at least: a request, its answer, and both once more, twice.
+/// Layer wait for so many round trips at least: a request, its answer, and both once more, twice.
 const WAIT_ROUND_TRIPS: u32 = 5;
 
 #[derive(Debug)]
 struct Held {
     timestamp: u32,
     marker: bool,
-    rotation: Option<Rotation>,
     payload: Arc<[u8]>,
 }
 
@@ -62,17 +61,32 @@ impl Lane {
     }
 }
 
+/// One encoding of the pictures: a layer of a simulcast, or all there is.
+#[derive(Debug)]
+struct Layer {
+    track: TrackId,
+    lane: Lane,
+    depay: Depay,
+    key_wanted: bool,
+    key_asked: Option<Time>,
+}
+
+impl Layer {
+    fn key_due_at(&self, every: Duration) -> Option<Time> {
+        self.key_wanted.then(|| self.key_asked.map_or(Time::ZERO, |t| t + every))
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Publisher {
     pub(super) intake: Intake,
-    video: Option<(Lane, Depay, Rotation)>,
+    video: Vec<Layer>,
     audio: Option<(Lane, Depay)>,
     shared: SharedClock,
     /// How long pictures wait for a lost packet, at least and at most.
     video_wait: (Duration, Duration),
+    /// Key frames of one track are asked for no more often.
     key_interval: Duration,
-    key_wanted: bool,
-    key_asked: Option<Time>,
 }
 
 impl Publisher {
@@ -86,16 +100,18 @@ impl Publisher {
             let format = payload_format(codec)?;
             Some((Depay::new(&format, limits.frame_bytes, limits.frame_packets), format.clock_rate()))
         };
-        let video = p.video.first().and_then(|first| {
-            let (depay, rate) = depay(first.codec)?;
+        let pictures = |layer: usize| {
+            let (depay, rate) = depay(p.video.first()?.codec)?;
             let lane = Lane {
                 payload_types: p.video.iter().map(|f| f.pt).collect(),
                 ssrc: None,
                 reorder: Reorder::new(video_wait, limits.frame_packets),
                 clock: TrackClock::new(rate, jump),
             };
-            Some((lane, depay, Rotation::R0))
-        });
+            let track = TrackId::video(u8::try_from(layer).ok()?)?;
+            Some(Layer { track, lane, depay, key_wanted: false, key_asked: None })
+        };
+        let video = (0..p.layers.len().max(1)).filter_map(pictures).collect();
         let audio = p.audio.and_then(|format| {
             let (depay, rate) = depay(format.codec)?;
             let lane = Lane {
@@ -113,8 +129,6 @@ impl Publisher {
             shared: SharedClock::default(),
             video_wait: (video_wait, jitter),
             key_interval: Duration::from_millis(1000 / u64::from(limits.key_requests_per_s.max(1))),
-            key_wanted: false,
-            key_asked: None,
         }
     }
 
@@ -136,9 +150,10 @@ impl Publisher {
 
     fn packet(&mut self, packet: Received, now: Time, stats: &mut SessionStats) {
         let pt = packet.payload_type;
-        let is_video = self.video.as_ref().is_some_and(|(lane, ..)| lane.takes(pt));
-        let lane = match (&mut self.video, &mut self.audio) {
-            (Some((lane, ..)), _) if is_video => lane,
+        let mut pictures = self.video.get_mut(packet.layer).filter(|p| p.lane.takes(pt));
+        let is_video = pictures.is_some();
+        let lane = match (&mut pictures, &mut self.audio) {
+            (Some(pictures), _) => &mut pictures.lane,
             (_, Some((lane, _))) if lane.takes(pt) => lane,
             _ => return,
         };
@@ -152,64 +167,58 @@ impl Publisher {
         if changed {
             stats.packets_lost += lane.reorder.reset() as u64;
         }
-        let held = Held {
-            timestamp: packet.timestamp,
-            marker: packet.marker,
-            rotation: packet.rotation,
-            payload: packet.payload,
-        };
+        let held = Held { timestamp: packet.timestamp, marker: packet.marker, payload: packet.payload };
         if lane.reorder.insert(packet.seq, held, now) == Inserted::Late {
             stats.packets_late += 1;
         }
-        if changed
-            && is_video
-            && let Some((_, depay, _)) = &mut self.video
-        {
-            depay.lost();
-            self.key_wanted = true;
+        if let Some(pictures) = pictures.filter(|_| changed) {
+            pictures.depay.lost();
+            pictures.key_wanted = true;
         }
     }
 
+    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        self.video.iter().map(|p| &p.lane).chain(self.audio.iter().map(|(lane, _)| lane))
+    }
+
     fn sender_report(&mut self, ssrc: u32, ntp: u64, timestamp: u32) {
-        let lanes = [self.video.as_mut().map(|(lane, ..)| lane), self.audio.as_mut().map(|(lane, _)| lane)];
-        for lane in
-            lanes.into_iter().flatten().filter(|lane| lane.ssrc.is_some_and(|(known, _)| known == ssrc))
-        {
+        let lanes =
+            self.video.iter_mut().map(|p| &mut p.lane).chain(self.audio.iter_mut().map(|(lane, _)| lane));
+        for lane in lanes.filter(|lane| lane.ssrc.is_some_and(|(known, _)| known == ssrc)) {
             lane.clock.sender_report(timestamp, nanos_of(ntp), &mut self.shared);
         }
     }
 
     /// Turns what is in order by now into media.
     pub(super) fn run(&mut self, now: Time, stats: &mut SessionStats, out: &mut VecDeque<PeerEvent>) {
-        if let Some((lane, depay, turned)) = &mut self.video {
+        for (layer, pictures) in self.video.iter_mut().enumerate() {
+            let Layer { track, lane, depay, key_wanted, .. } = pictures;
             let before = depay.drops();
             // On a long way what is lost needs longer to come again than on a short one.
             let round_trips = self.intake.rtt().unwrap_or_default() * WAIT_ROUND_TRIPS;
             lane.reorder.wait(self.video_wait.0.max(round_trips).min(self.video_wait.1));
-            if self.intake.overflowed() {
-                self.key_wanted = true;
+            if self.intake.overflowed(layer) {
+                *key_wanted = true;
             }
             while let Some(popped) = lane.reorder.pop(now) {
                 match popped {
                     Popped::Lost(n) => {
                         stats.packets_lost += n;
                         depay.lost();
-                        self.key_wanted = true;
-                        lane.reorder.next().into_iter().for_each(|next| self.intake.given_up(next));
+                        *key_wanted = true;
+                        lane.reorder.next().into_iter().for_each(|next| self.intake.given_up(layer, next));
                     }
                     Popped::Packet(held) => {
-                        // The orientation stands in the last packet of a frame (3GPP TS 26.114, 7.4.5).
-                        *turned = held.rotation.unwrap_or(*turned);
-                        let (clock, turned) = (&mut lane.clock, *turned);
+                        let (clock, track) = (&mut lane.clock, *track);
                         depay.push(&held.payload, held.timestamp, held.marker, |unit| {
-                            take(unit, TrackId::VIDEO, clock, turned, now, out);
+                            take(unit, track, clock, now, out);
                         });
                     }
                 }
             }
             let drops = depay.drops();
             if drops != before && depay.needs_key() {
-                self.key_wanted = true;
+                *key_wanted = true;
             }
         }
         if let Some((lane, depay)) = &mut self.audio {
@@ -222,48 +231,48 @@ impl Publisher {
                     Popped::Packet(held) => {
                         let clock = &mut lane.clock;
                         depay.push(&held.payload, held.timestamp, held.marker, |unit| {
-                            take(unit, TrackId::AUDIO, clock, Rotation::R0, now, out);
+                            take(unit, TrackId::AUDIO, clock, now, out);
                         });
                     }
                 }
             }
         }
-        let video = self.video.as_ref().map(|(_, depay, _)| depay.drops()).unwrap_or_default();
         let audio = self.audio.as_ref().map(|(_, depay)| depay.drops()).unwrap_or_default();
-        stats.frames_damaged = video.damaged + audio.damaged;
-        stats.frames_undecodable = video.undecodable;
-        stats.frames_too_large = video.too_large + audio.too_large;
-        let lanes = [self.video.as_ref().map(|(lane, ..)| lane), self.audio.as_ref().map(|(lane, _)| lane)];
-        stats.discontinuities = lanes.into_iter().flatten().map(|l| l.clock.discontinuities()).sum();
+        (stats.frames_damaged, stats.frames_undecodable) = (audio.damaged, 0);
+        stats.frames_too_large = audio.too_large;
+        for drops in self.video.iter().map(|p| p.depay.drops()) {
+            stats.frames_damaged += drops.damaged;
+            stats.frames_undecodable += drops.undecodable;
+            stats.frames_too_large += drops.too_large;
+        }
+        stats.discontinuities = self.lanes().map(|l| l.clock.discontinuities()).sum();
     }
 
-    pub(super) fn want_key(&mut self) {
-        self.key_wanted = true;
-    }
-
-    fn key_due_at(&self) -> Option<Time> {
-        self.key_wanted.then(|| self.key_asked.map_or(Time::ZERO, |t| t + self.key_interval))
+    /// A key frame of this track is wanted, or of all.
+    pub(super) fn want_key(&mut self, track: Option<TrackId>) {
+        let wanted = |p: &&mut Layer| track.is_none_or(|t| t == p.track);
+        self.video.iter_mut().filter(wanted).for_each(|p| p.key_wanted = true);
     }
 
     /// Tells the sender what it is to know by now.
     pub(super) fn tell(&mut self, now: Time) {
         // Before the first packet there is nobody to ask, and the first picture is a key frame.
-        let source = self.video.as_ref().and_then(|(lane, ..)| lane.ssrc);
-        if let Some((ssrc, _)) = source
-            && self.key_due_at().is_some_and(|at| at <= now)
-        {
-            self.key_wanted = false;
-            self.key_asked = Some(now);
-            self.intake.request_key_frame(ssrc);
+        for pictures in &mut self.video {
+            if let Some((ssrc, _)) = pictures.lane.ssrc
+                && pictures.key_due_at(self.key_interval).is_some_and(|at| at <= now)
+            {
+                pictures.key_wanted = false;
+                pictures.key_asked = Some(now);
+                self.intake.request_key_frame(ssrc);
+            }
         }
         self.intake.run(now);
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
-        let lanes = [self.video.as_ref().map(|(lane, ..)| lane), self.audio.as_ref().map(|(lane, _)| lane)];
-        let reorder = lanes.into_iter().flatten().filter_map(|l| l.reorder.deadline()).min();
-        let started = self.video.as_ref().is_some_and(|(lane, ..)| lane.ssrc.is_some());
-        let key = self.key_due_at().filter(|at| started && *at > Time::ZERO);
+        let reorder = self.lanes().filter_map(|l| l.reorder.deadline()).min();
+        let started = self.video.iter().filter(|p| p.lane.ssrc.is_some());
+        let key = started.filter_map(|p| p.key_due_at(self.key_interval)).filter(|at| *at > Time::ZERO).min();
         let next = Deadline::earliest(
             reorder.map(|at| Deadline::new(at, "missing packets")),
             key.map(|at| Deadline::new(at, "key frame request")),
@@ -273,14 +282,7 @@ impl Publisher {
 }
 
 /// Gives a frame its time and hands it on, its track's parameters first where they changed.
-fn take(
-    unit: Unit,
-    track: TrackId,
-    clock: &mut TrackClock,
-    rotation: Rotation,
-    now: Time,
-    out: &mut VecDeque<PeerEvent>,
-) {
+fn take(unit: Unit, track: TrackId, clock: &mut TrackClock, now: Time, out: &mut VecDeque<PeerEvent>) {
     if let Some(params) = unit.params {
         out.push_back(PeerEvent::Media(Ingest::Config { track, params }));
     }
@@ -292,7 +294,7 @@ fn take(
         kind: unit.kind,
         discardable: unit.discardable,
         temporal_layer: unit.temporal_layer,
-        rotation,
+        rotation: Rotation::R0,
         capture: None,
         payload: unit.payload,
     };

@@ -44,6 +44,9 @@ pub struct Prepared {
     pub audio_mid: Option<String>,
     /// `a=mid` of the section with data channels (RFC 8841), if there is one.
     pub channel_mid: Option<String>,
+    /// The simulcast layers of the pictures that are taken (RFC 8853), by the names that their packets carry (RFC 8852).
+    /// Empty: there is one encoding.
+    pub layers: Vec<String>,
     sections: Vec<Answered>,
 }
 
@@ -209,6 +212,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
         video_mid: None,
         audio_mid: None,
         channel_mid: None,
+        layers: Vec::new(),
         sections: Vec::new(),
     };
     let (mut seen_video, mut seen_audio) = (false, false);
@@ -246,7 +250,11 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
                 if !prepared.video.is_empty() {
                     taken = true;
                     prepared.video_mid = Some(mid.to_owned());
-                    write_section(&mut body, s, &session, mid, (&prepared.video, None), wish)?;
+                    if wish == Wish::Publish {
+                        prepared.layers = layers(s, limits);
+                    }
+                    let simulcast = !prepared.layers.is_empty();
+                    write_section(&mut body, s, &session, mid, (&prepared.video, None), (wish, simulcast))?;
                 }
             } else if s.media == "audio" && want_audio && prepared.audio_mid.is_none() {
                 seen_audio = true;
@@ -258,7 +266,7 @@ pub fn prepare(sdp: &str, wish: Wish, limits: &Limits) -> Result<Prepared, Reaso
                     taken = true;
                     prepared.audio = Some(format);
                     prepared.audio_mid = Some(mid.to_owned());
-                    write_section(&mut body, s, &session, mid, (&[], Some(format)), wish)?;
+                    write_section(&mut body, s, &session, mid, (&[], Some(format)), (wish, false))?;
                 }
             }
             if taken {
@@ -359,13 +367,17 @@ fn refuse_useless(
     })
 }
 
+/// How the camera was held (3GPP TS 26.114, 7.4.5). Whoever is not asked for it turns the pictures before coding them, so that
+/// they stand upright at every player; neither RTMP nor RTSP could carry it on.
+const ORIENTATION: &str = "urn:3gpp:video-orientation";
+
 fn write_section(
     out: &mut String,
     s: &Section<'_>,
     session: &[(&str, &str)],
     mid: &str,
     (video, audio): (&[VideoFormat], Option<AudioFormat>),
-    wish: Wish,
+    (wish, simulcast): (Wish, bool),
 ) -> Result<(), Reason> {
     let Transport { ufrag, pwd, print, setup } = Transport::of(s, session)?;
     let setup = role(setup, wish);
@@ -383,7 +395,8 @@ fn write_section(
         let mut words = extmap.split(' ');
         if let (Some(id), Some(uri)) = (words.next(), words.next()) {
             let id = id.split('/').next().and_then(|n| n.parse::<u8>().ok()).filter(|n| (1..=14).contains(n));
-            if let Some(id) = id.filter(|_| uri.bytes().all(|b| b.is_ascii_graphic())) {
+            let useless = uri == ORIENTATION || (!simulcast && LAYER_NAMES.contains(&uri));
+            if let Some(id) = id.filter(|_| !useless && uri.bytes().all(|b| b.is_ascii_graphic())) {
                 let _ = write!(out, "a=extmap:{id} {uri}\r\n");
             }
         }
@@ -409,6 +422,45 @@ fn write_section(
         }
     }
     Ok(())
+}
+
+/// The header extensions that name a packet's layer, and the layer that a packet repairs (RFC 8852).
+pub(super) const LAYER_NAMES: [&str; 2] = [
+    "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
+    "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
+];
+
+/// The layers that a section offers to send (RFC 8853, 5.1), as many as a session has sources for: each may come with
+/// packets that are sent again. Of alternatives the first is taken; one layer alone is none.
+fn layers(s: &Section<'_>, limits: &Limits) -> Vec<String> {
+    let most = (limits.rtp_ssrcs / 2).saturating_sub(1);
+    let named = s.all("extmap").any(|e| e.split(' ').nth(1) == Some(LAYER_NAMES[0]));
+    let simulcast = s.first("simulcast").unwrap_or_default();
+    let mut words = simulcast.split(' ').filter(|w| !w.is_empty());
+    let Some(list) = words.by_ref().find(|w| *w == "send").and_then(|_| words.next()).filter(|_| named)
+    else {
+        return Vec::new();
+    };
+    let sends = |id: &&str| {
+        let is = |rid: &str| rid.strip_prefix(id).is_some_and(|r| r == " send" || r.starts_with(" send "));
+        s.all("rid").any(is)
+    };
+    let name = |id: &&str| {
+        // RFC 8851, 10; a header extension of one byte carries 16 of them.
+        (1..=16).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let first = |choice: &'_ str| choice.split(',').next().map(|id| id.trim_start_matches('~').to_owned());
+    let mut out: Vec<String> = Vec::new();
+    for id in list.split(';').filter_map(first) {
+        if name(&id.as_str()) && sends(&id.as_str()) && !out.contains(&id) && out.len() < most {
+            out.push(id);
+        }
+    }
+    if out.len() < 2 {
+        out.clear();
+    }
+    out
 }
 
 /// Whether a section offers data channels (RFC 8841).
@@ -612,6 +664,13 @@ impl Prepared {
                 Answered::Taken => {
                     if let Some((n, text)) = taken.next() {
                         out.push_str(&text);
+                        let mid = text.lines().find_map(|l| l.strip_prefix("a=mid:"));
+                        if !self.layers.is_empty() && mid == self.video_mid.as_deref() {
+                            for layer in &self.layers {
+                                let _ = write!(out, "a=rid:{layer} recv\r\n");
+                            }
+                            let _ = write!(out, "a=simulcast:recv {}\r\n", self.layers.join(";"));
+                        }
                         if n == 0 {
                             out.push_str("a=end-of-candidates\r\n");
                         }

@@ -395,3 +395,54 @@ fn collected_offers_never_panic() {
     }
     assert!(seen > 0);
 }
+
+/// As Chromium offers a camera in three sizes.
+fn simulcast(list: &str) -> String {
+    let rids = "a=rid:l send\r\na=rid:m send\r\na=rid:h send\r\n";
+    let names = "a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
+                 a=extmap:11 urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id\r\n";
+    let section = format!("a=mid:1\r\n{names}{rids}a=simulcast:{list}\r\n");
+    chromium().replace("a=mid:1\r\n", &section)
+}
+
+#[test]
+fn layers_of_a_simulcast_are_taken_and_answered() {
+    let p = publish(&simulcast("send l;m;h")).unwrap();
+    assert_eq!(p.layers, ["l", "m", "h"]);
+    assert!(p.offer.contains("sdes:rtp-stream-id") && p.offer.contains("sdes:repaired-rtp-stream-id"));
+    let answered = answer(&p, Wish::Publish);
+    let video = &answered[answered.find("m=video").unwrap()..answered.find("m=application").unwrap()];
+    for line in [
+        "a=rid:l recv\r\na=rid:m recv\r\na=rid:h recv\r\na=simulcast:recv l;m;h\r\n",
+        "a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n",
+        "a=extmap:11 urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id\r\n",
+    ] {
+        assert!(video.contains(line), "{line} is not in\n{video}");
+    }
+    assert_eq!(answered.matches("a=simulcast").count(), 1);
+    // Alternatives, layers that begin paused, and the other direction (RFC 8853, 5.1).
+    assert_eq!(publish(&simulcast("recv x send l,x;~m;h,l")).unwrap().layers, ["l", "m", "h"]);
+    // What is no list of layers that are sent, or of one only, is as if it were not there.
+    for none in ["send l", "recv l;m;h", "send", "", "send x;y", "send l;l;l", "send ;;", "send l;m\u{e9}"] {
+        let p = publish(&simulcast(none)).unwrap();
+        assert_eq!((p.layers.len(), p.offer.contains("rtp-stream-id")), (0, false), "{none}");
+    }
+    let nameless = simulcast("send l;m;h").replace("rtp-hdrext:sdes:rtp-stream-id", "else");
+    assert!(publish(&nameless).unwrap().layers.is_empty(), "without names nobody could tell them apart");
+    let few = Limits { rtp_ssrcs: 6, ..Limits::default() };
+    assert_eq!(prepare(&simulcast("send l;m;h"), Wish::Publish, &few).unwrap().layers, ["l", "m"]);
+    assert!(play(&simulcast("send l;m;h").replace("sendonly", "recvonly"), true).unwrap().layers.is_empty());
+}
+
+proptest! {
+    #[test]
+    fn any_list_of_layers_is_answered_with_layers_that_are_sent(list in "[a-z;,~ ]{0,40}|send [lmhx;,~]{0,30}") {
+        if let Ok(p) = publish(&simulcast(&list)) {
+            prop_assert!(p.layers.len() != 1 && p.layers.iter().all(|l| ["l", "m", "h"].contains(&l.as_str())));
+            let mut all = p.layers.clone();
+            all.sort();
+            all.dedup();
+            prop_assert_eq!(all.len(), p.layers.len());
+        }
+    }
+}

@@ -105,9 +105,9 @@ impl Talk {
         }
     }
 
-    pub(super) fn request_key_frame(&mut self) {
+    pub(super) fn request_key_frame(&mut self, track: Option<TrackId>) {
         match self {
-            Talk::Whole(p) => p.request_key_frame(),
+            Talk::Whole(p) => p.request_key_frame(track),
             Talk::Lean(_) => {}
         }
     }

@@ -223,6 +223,10 @@ impl Player {
                         .configs
                         .retain(|_, c| !matches!(c.origin, Origin::Derived { from } if from == *track)),
                 }
+                if config.params.codec().is_video() {
+                    // Of several renditions the hub chooses one, and says so before its first picture.
+                    self.configs.retain(|_, c| !c.params.codec().is_video());
+                }
                 self.configs.insert(*track, config.clone());
                 Rendered::default()
             }

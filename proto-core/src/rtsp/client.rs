@@ -1,7 +1,7 @@
 //! The client's side of one RTSP connection: it plays what a server has, or sends a stream there.
 
 use super::digest::Challenge;
-use super::egress::Egress;
+use super::egress::{Burst, Egress};
 use super::formats::Offered;
 use super::ingest::{Ingester, Stats};
 use super::server::Track;
@@ -119,6 +119,13 @@ pub enum Output {
         rtcp: bool,
         /// The datagram.
         bytes: Bytes,
+    },
+    /// The packets of a frame for the server's port of a lane.
+    Burst {
+        /// The lane.
+        lane: usize,
+        /// They.
+        burst: Burst,
     },
     /// A lane wants to go over datagrams. Answered with `UdpGranted` or `UdpRefused`.
     UdpWanted {

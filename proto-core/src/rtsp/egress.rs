@@ -2,14 +2,15 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use crate::hub::delivery::Delivery;
-use crate::media::frame::{FrameKind, RtpPayloads};
+use crate::media::frame::{Frame, FrameKind, RtpPayloads};
 use crate::media::payload::{Format, PAYLOAD_BYTES, marks, packetise};
 use crate::media::track::{Codec, CodecConfig, CodecParams, TrackId};
 use crate::rand::Rng;
 use crate::time::{Time, WallAnchor};
 use crate::wire::rtcp_reports as rtcp;
 use crate::wire::rtp::{HEADER_BYTES, Packet};
-use bytes::Bytes;
+use crate::wire::rtsp::{FRAME_HEAD_BYTES, put_frame_head};
+use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,19 +18,85 @@ use std::time::Duration;
 /// GStreamer takes no report that is a second ahead of the packets.
 const LINE_OFF: i64 = 500_000_000;
 
+/// The RTP packets of one frame for one peer. The numbers are the peer's own, the payloads are the stream's, shared by all.
+#[derive(Clone, Debug)]
+pub struct Burst {
+    frame: Arc<Frame>,
+    payload_type: u8,
+    first: u16,
+    timestamp: u32,
+    ssrc: u32,
+    /// The last packet is marked.
+    marks: bool,
+}
+
+impl Burst {
+    fn payloads(&self) -> &[Bytes] {
+        self.frame.renderings.rtp.get().map_or(&[], |made| &made.0)
+    }
+
+    /// How many packets.
+    pub fn count(&self) -> usize {
+        self.payloads().len()
+    }
+
+    /// The packets: header and payload, in the order of their numbers.
+    pub fn packets(&self) -> impl Iterator<Item = ([u8; HEADER_BYTES], &Bytes)> {
+        let payloads = self.payloads();
+        payloads.iter().zip(0u16..).map(move |(payload, nth)| {
+            let header = Packet {
+                payload_type: self.payload_type,
+                marker: self.marks && usize::from(nth) + 1 == payloads.len(),
+                seq: self.first.wrapping_add(nth),
+                timestamp: self.timestamp,
+                ssrc: self.ssrc,
+                payload,
+            };
+            (header.header(), payload)
+        })
+    }
+
+    /// The packets as frames of an interleaved channel (RFC 2326, 10.12).
+    pub(super) fn interleaved(&self, channel: u8) -> BytesMut {
+        let each = FRAME_HEAD_BYTES + HEADER_BYTES;
+        let mut out = BytesMut::with_capacity(self.payloads().iter().map(|p| each + p.len()).sum());
+        for (head, payload) in self.packets() {
+            put_frame_head(&mut out, channel, head.len() + payload.len());
+            out.extend_from_slice(&head);
+            out.extend_from_slice(payload);
+        }
+        out
+    }
+}
+
+impl PartialEq for Burst {
+    fn eq(&self, other: &Burst) -> bool {
+        self.packets().eq(other.packets())
+    }
+}
+
+impl Eq for Burst {}
+
 /// What became of a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Written {
-    /// So many packets.
-    Packets(usize),
+    /// Packets of a lane.
+    Packets {
+        /// The lane.
+        lane: usize,
+        /// They.
+        burst: Burst,
+        /// They are the lane's first since the start or a pause.
+        first: bool,
+    },
     /// A configuration was learnt.
     Config,
     /// Left out: its track is not set up.
     NotSetUp,
     /// Left out: a picture that cannot be decoded without a key frame.
     BeforeKey,
-    /// Left out: the publisher changed what the description said, and RTSP has no way to say so.
-    Changed,
+    /// The publisher changed what the description said of this codec, and RTSP has no way to say so.
+    Changed(Codec),
 }
 
 #[derive(Debug)]
@@ -94,33 +161,31 @@ impl Egress {
         self.lanes.iter_mut().for_each(|l| l.started = false);
     }
 
-    /// Gives the packets of a delivery to `put`: lane, header, payload. Answers what became of it, and the lane if this
-    /// was its first frame since the start or a pause.
-    pub(super) fn write(
-        &mut self,
-        delivery: &Delivery,
-        now: Time,
-        mut put: impl FnMut(usize, &[u8; HEADER_BYTES], &Bytes),
-    ) -> (Written, Option<usize>) {
+    /// What is to be sent of a delivery, or why nothing is.
+    pub(super) fn write(&mut self, delivery: &Delivery, now: Time) -> Written {
         let (frame, pts) = match delivery {
             Delivery::Config { track, config } => {
-                for lane in self.lanes.iter_mut().filter(|l| l.track == *track) {
+                // Of several renditions the hub chooses one, and says so before its first picture; what a bridge makes of a
+                // track stands in for it the same way.
+                let video = config.params.codec().is_video();
+                for lane in self.lanes.iter_mut().filter(|l| l.described.codec().is_video() == video) {
+                    lane.track = *track;
                     lane.changed = !compatible(&lane.described, &config.params);
                     lane.config = config.clone();
                 }
-                return (Written::Config, None);
+                return Written::Config;
             }
             Delivery::Frame { frame, pts, .. } => (frame, *pts),
         };
         let track = frame.media.track;
         let Some((n, lane)) = self.lanes.iter_mut().enumerate().find(|(_, l)| l.track == track) else {
-            return (Written::NotSetUp, None);
+            return Written::NotSetUp;
         };
         if lane.changed {
-            return (Written::Changed, None);
+            return Written::Changed(lane.described.codec());
         }
         if frame.is_video() && !lane.started && frame.media.kind != FrameKind::Key {
-            return (Written::BeforeKey, None);
+            return Written::BeforeKey;
         }
         let first = !std::mem::replace(&mut lane.started, true);
         let base = *self.base.get_or_insert(pts);
@@ -128,27 +193,23 @@ impl Egress {
         self.newest = (now, pts);
         let params = &lane.config.params;
         let format = Format::of(params);
-        let timestamp = lane.offset.wrapping_add(ticks(pts - base, format.clock_rate()));
         let payloads = &frame
             .renderings
             .rtp
             .get_or_init(|| RtpPayloads(packetise(&format, params, &frame.media, PAYLOAD_BYTES)))
             .0;
-        for (i, payload) in payloads.iter().enumerate() {
-            let header = Packet {
-                payload_type: lane.payload_type,
-                marker: i + 1 == payloads.len() && marks(params.codec()),
-                seq: lane.seq,
-                timestamp,
-                ssrc: lane.ssrc,
-                payload,
-            };
-            put(n, &header.header(), payload);
-            lane.seq = lane.seq.wrapping_add(1);
-            lane.packets = lane.packets.wrapping_add(1);
-            lane.octets = lane.octets.wrapping_add(payload.len() as u32);
-        }
-        (Written::Packets(payloads.len()), first.then_some(n))
+        let burst = Burst {
+            frame: frame.clone(),
+            payload_type: lane.payload_type,
+            first: lane.seq,
+            timestamp: lane.offset.wrapping_add(ticks(pts - base, format.clock_rate())),
+            ssrc: lane.ssrc,
+            marks: marks(params.codec()),
+        };
+        lane.seq = lane.seq.wrapping_add(payloads.len() as u16);
+        lane.packets = lane.packets.wrapping_add(payloads.len() as u32);
+        lane.octets = lane.octets.wrapping_add(payloads.iter().map(Bytes::len).sum::<usize>() as u32);
+        Written::Packets { lane: n, burst, first }
     }
 
     /// The reports of all lanes that have begun; `bye`: and their end. While nothing is sent they say only that we are there

@@ -10,6 +10,7 @@ mod egress;
 mod ingest;
 
 pub use client::Client;
+pub use egress::Burst;
 pub use server::Server;
 
 /// The code of a client's end when it had agreed on datagrams and none came.

@@ -1,6 +1,6 @@
 //! The server's side of one RTSP connection: a publisher or a player, its packets interleaved or as datagrams.
 
-use super::egress::Egress;
+use super::egress::{Burst, Egress};
 use super::formats::Offered;
 use super::ingest::{Ingester, Stats};
 use super::order::State;
@@ -116,6 +116,13 @@ pub enum Output {
         rtcp: bool,
         /// The datagram.
         bytes: Bytes,
+    },
+    /// The packets of a frame for the peer's port of a lane.
+    Burst {
+        /// The lane.
+        lane: usize,
+        /// They.
+        burst: Burst,
     },
     /// Read no more (`false`) or go on reading (`true`): nothing is looked at while the node thinks about a request. A
     /// driver may ignore it; up to `limits.conn_read_per_turn` bytes are held.

@@ -409,6 +409,8 @@ pub enum Message {
     KeyRequest {
         /// The pull.
         pull: u64,
+        /// Of which track; `None`: of each track of pictures (as nodes that know no renditions ask).
+        track: Option<TrackId>,
     },
     /// Relay: the publisher is away, the stream is held.
     SourceAway {

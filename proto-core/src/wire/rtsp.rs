@@ -554,6 +554,9 @@ impl Response {
     }
 }
 
+/// Bytes of what stands before an interleaved packet.
+pub const FRAME_HEAD_BYTES: usize = 4;
+
 /// Appends a packet of `len` bytes' interleaved head (section 10.12). Packets are shorter than 64 KiB.
 pub fn put_frame_head(out: &mut BytesMut, channel: u8, len: usize) {
     let len = u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes();

@@ -5,7 +5,7 @@ mod faults;
 pub use faults::Resolver;
 
 use super::event::Event;
-use super::sound::{CONVERTS, Workshop};
+use super::sound::{CONVERTS, Codecs, Workshop};
 use super::{HostId, Owner, Party, World};
 use determinism::{crypto, os};
 use faults::{Clock, Faults};
@@ -209,6 +209,18 @@ impl World {
         self.forget_waiting(id);
     }
 
+    /// How the codecs of a host's running node are from now on.
+    pub fn codecs(&mut self, id: HostId, codecs: Codecs) {
+        if let Some(run) = &mut self.hosts[id.0].run {
+            run.workshop.codecs = codecs;
+        }
+    }
+
+    /// How many bridges a host's running node has begun, each new try counted.
+    pub fn bridges_begun(&self, id: HostId) -> u64 {
+        self.hosts[id.0].run.as_ref().map_or(0, |r| r.workshop.begun)
+    }
+
     /// Sends a node the operator's wish for an orderly end.
     pub fn drain(&mut self, id: HostId) {
         if let Some(number) = self.hosts[id.0].run.as_ref().map(|r| r.number) {
@@ -366,8 +378,9 @@ impl World {
                 self.at(self.now + Duration::from_millis(30), Event::Answer(id.0, run, ask, answer));
             }
             Output::Ask { ask, work: Work::Bridge(work) } => {
-                let answer = r.workshop.work(work);
-                self.at(self.now + CONVERTS, Event::Answer(id.0, run, ask, Answer::Bridged(answer)));
+                if let Some(answer) = r.workshop.work(work) {
+                    self.at(self.now + CONVERTS, Event::Answer(id.0, run, ask, Answer::Bridged(answer)));
+                }
             }
             Output::Log(line) => {
                 let about: Vec<String> = line.session.into_iter().chain(line.stream).collect();

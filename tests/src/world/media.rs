@@ -3,6 +3,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use proto_core::media::frame::{FrameKind, Ingest, NewFrame, Rotation};
+use proto_core::media::h264::h264_params;
 use proto_core::media::track::{CodecParams, TrackId};
 use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
@@ -11,6 +12,28 @@ use std::time::Duration;
 pub const SPS: [u8; 8] = [0x67, 0x42, 0xc0, 0x1e, 0xda, 0x05, 0x06, 0x64];
 /// The parameter set that goes with it.
 pub const PPS: [u8; 4] = [0x68, 0xce, 0x3c, 0x80];
+/// How many sets of parameters a publisher can go over to.
+pub const DRESSES: u8 = 3;
+
+/// Sequence and picture parameter set by number: 0 is [`SPS`] and [`PPS`], 1 is 320 by 208, 2 has another picture parameter set
+/// than 0.
+pub const fn sets(dress: u8) -> ([u8; 8], [u8; 4]) {
+    let (mut sps, mut pps) = (SPS, PPS);
+    if dress == 1 {
+        sps[7] = 0xe4;
+    }
+    if dress == 2 {
+        pps[2] = 0x3e;
+    }
+    (sps, pps)
+}
+
+/// The number of these parameter sets.
+pub fn dress_of(sps: &[u8], pps: &[u8]) -> Option<u8> {
+    (0..DRESSES)
+        .find(|d| sets(*d) == (sps.try_into().unwrap_or_default(), pps.try_into().unwrap_or_default()))
+}
+
 /// AAC-LC, 48 kHz, stereo.
 pub const ASC: [u8; 2] = [0x11, 0x90];
 /// Time between pictures, nanoseconds (25 a second).
@@ -34,14 +57,17 @@ pub struct Label {
     pub seq: u64,
     /// Whether it is a key frame (never for sound).
     pub key: bool,
+    /// The parameter sets under which it is coded: see [`sets`].
+    pub dress: u8,
 }
 
 impl Label {
     /// The label in `len` bytes or a few more, none of them zero (so that no NAL unit needs emulation prevention),
     /// the hash of all of it last.
     pub fn write(&self, len: usize) -> Vec<u8> {
-        let Label { stream, session, track, seq, key } = self;
-        let mut out = format!("HW|{stream}|{session}|{track}|{seq}|{}|", u8::from(*key)).into_bytes();
+        let Label { stream, session, track, seq, key, dress } = self;
+        let coded = u8::from(*key) | dress << 1;
+        let mut out = format!("HW|{stream}|{session}|{track}|{seq}|{coded}|").into_bytes();
         let mut state = session.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seq;
         while out.len() + 16 < len {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -67,19 +93,24 @@ impl Label {
         if next()? != "HW" {
             return Err("not one of ours".to_owned());
         }
-        Ok(Label {
-            stream: next()?,
-            session: number(next()?)?,
-            track: next()?.chars().next().ok_or("no track")?,
-            seq: number(next()?)?,
-            key: number(next()?)? == 1,
-        })
+        let (stream, session) = (next()?, number(next()?)?);
+        let (track, seq) = (next()?.chars().next().ok_or("no track")?, number(next()?)?);
+        let coded = number(next()?)? as u8;
+        Ok(Label { stream, session, track, seq, key: coded & 1 == 1, dress: coded >> 1 })
     }
 
-    /// The frame that carries this label, `len` bytes or a few more, at `time` nanoseconds.
-    pub fn frame(&self, len: usize, time: i64) -> Ingest {
+    /// The frame that carries this label, `len` bytes or a few more, at `time` nanoseconds; with `sets` its parameter sets stand
+    /// in front of it, in the band.
+    pub fn frame(&self, len: usize, time: i64, with_sets: bool) -> Ingest {
         let label = self.write(len);
         let mut payload = BytesMut::new();
+        if with_sets && self.track == 'v' {
+            let (sps, pps) = sets(self.dress);
+            for set in [&sps[..], &pps[..]] {
+                payload.put_u32(set.len() as u32);
+                payload.put_slice(set);
+            }
+        }
         let kind = match (self.track, self.key) {
             ('v', key) => {
                 // A slice header: first macroblock 0, slice type 7 (I) or 5 (P), then bits without meaning.
@@ -148,6 +179,8 @@ pub struct Mark {
     pub seq: u64,
     /// Whether it is a key frame.
     pub key: bool,
+    /// The parameter sets under which it is coded: see [`sets`].
+    pub dress: u8,
 }
 
 impl Mark {
@@ -174,39 +207,29 @@ impl Mark {
         if of != stream.as_bytes() {
             return Err(format!("a frame of another stream: {}", String::from_utf8_lossy(of)));
         }
-        Ok(Mark {
-            session: number(next()?)?,
-            track: next()?.first().copied().map(char::from).ok_or("no track")?,
-            seq: number(next()?)?,
-            key: number(next()?)? == 1,
-        })
+        let session = number(next()?)?;
+        let track = next()?.first().copied().map(char::from).ok_or("no track")?;
+        let (seq, coded) = (number(next()?)?, number(next()?)? as u8);
+        Ok(Mark { session, track, seq, key: coded & 1 == 1, dress: coded >> 1 })
     }
 }
 
-/// What each publisher announces.
-pub fn configs() -> [Ingest; 2] {
-    [
-        Ingest::Config {
-            track: TrackId::VIDEO,
-            params: CodecParams::H264 {
-                sps: vec![Bytes::from_static(&SPS)],
-                pps: vec![Bytes::from_static(&PPS)],
-                size: Some((320, 192)),
-                reorders: false,
-            },
-        },
-        Ingest::Config {
-            track: TrackId::AUDIO,
-            params: CodecParams::Aac { asc: Bytes::from_static(&ASC), rate: 48_000, channels: 2 },
-        },
-    ]
+/// What a publisher announces of a track, of its pictures under these parameter sets.
+pub fn config(track: char, dress: u8) -> Ingest {
+    if track != 'v' {
+        let params = CodecParams::Aac { asc: Bytes::from_static(&ASC), rate: 48_000, channels: 2 };
+        return Ingest::Config { track: TrackId::AUDIO, params };
+    }
+    let (sps, pps) = sets(dress);
+    let [sps, pps] = [&sps[..], &pps[..]].map(|set| vec![Bytes::copy_from_slice(set)]);
+    Ingest::Config { track: TrackId::VIDEO, params: h264_params(sps, pps) }
 }
 
 /// What an FLV video tag of a player holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tag {
-    /// Parameter sets (pictures) or AudioSpecificConfig (sound).
-    Config,
+    /// Parameter sets (pictures) or AudioSpecificConfig (sound), and which.
+    Config(u8),
     /// A frame.
     Frame(Label),
 }
@@ -220,7 +243,8 @@ pub fn read_video(tag: &[u8]) -> Result<Tag, String> {
     match (kind & 0x0f, packet) {
         (7, 0) => {
             let holds = |set: &[u8]| rest.windows(set.len()).any(|w| w == set);
-            if holds(&SPS) && holds(&PPS) { Ok(Tag::Config) } else { Err("other parameter sets".to_owned()) }
+            let dress = (0..DRESSES).find(|d| holds(&sets(*d).0) && holds(&sets(*d).1));
+            dress.map(Tag::Config).ok_or_else(|| "other parameter sets".to_owned())
         }
         (7, 1) => {
             let (mut rest, mut label) = (rest, None);
@@ -249,7 +273,7 @@ pub fn read_video(tag: &[u8]) -> Result<Tag, String> {
 /// What is wrong with it.
 pub fn read_audio(tag: &[u8]) -> Result<Tag, String> {
     match tag {
-        [0xaf, 0, asc @ ..] if asc == ASC => Ok(Tag::Config),
+        [0xaf, 0, asc @ ..] if asc == ASC => Ok(Tag::Config(0)),
         [0xaf, 1, raw @ ..] => Ok(Tag::Frame(Label::read(raw)?)),
         other => Err(format!("an audio tag that begins {:?}", other.get(..2))),
     }
@@ -268,7 +292,7 @@ mod tests {
 
     #[test]
     fn labels_come_back_and_a_changed_byte_is_seen() {
-        let label = Label { stream: "live/a".into(), session: 7, track: 'v', seq: 12, key: true };
+        let label = Label { stream: "live/a".into(), session: 7, track: 'v', seq: 12, key: true, dress: 2 };
         let mut bytes = label.write(300);
         assert_eq!(Label::read(&bytes), Ok(label));
         assert!(bytes.len() >= 300 && bytes.iter().all(|b| *b != 0));
@@ -279,10 +303,10 @@ mod tests {
 
     #[test]
     fn a_mark_is_its_label_without_the_stream() {
-        let label = Label { stream: "live/a".into(), session: 7, track: 'v', seq: 12, key: true };
+        let label = Label { stream: "live/a".into(), session: 7, track: 'v', seq: 12, key: true, dress: 1 };
         let slice = label.slice(900);
         assert_eq!((slice.len(), slice[0]), (900, 0x65));
-        let mark = Mark { session: 7, track: 'v', seq: 12, key: true };
+        let mark = Mark { session: 7, track: 'v', seq: 12, key: true, dress: 1 };
         assert_eq!(Mark::read(&slice[3..], "live/a"), Ok(mark));
         assert!(Mark::read(&slice[3..], "live/b").unwrap_err().contains("another stream"));
         let sound = Label { track: 'a', key: false, ..label }.opus(60, opus_toc(Duration::from_millis(20)));
@@ -298,7 +322,11 @@ mod tests {
 
     #[test]
     fn the_parameter_sets_are_valid() {
-        let sps = inspect(&SPS).unwrap();
-        assert_eq!((sps.width, sps.height, sps.profile, sps.pic_order_cnt_type), (320, 192, 66, 2));
+        for (dress, height) in [(0, 192), (1, 208), (2, 192)] {
+            let (sps, pps) = sets(dress);
+            assert_eq!(dress_of(&sps, &pps), Some(dress));
+            let sps = inspect(&sps).unwrap();
+            assert_eq!((sps.width, sps.height, sps.profile, sps.pic_order_cnt_type), (320, height, 66, 2));
+        }
     }
 }

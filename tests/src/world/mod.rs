@@ -27,6 +27,8 @@ pub mod media;
 pub mod net;
 pub mod scenario;
 mod sound;
+
+pub use sound::Codecs;
 mod tls;
 
 use actors::{Conn, In};

@@ -3,7 +3,7 @@
 
 use super::media::{ASC, MADE_OF_AAC};
 use bytes::{BufMut, Bytes, BytesMut};
-use proto_core::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged, Made, Sound};
+use proto_core::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged, Made, Packet};
 use proto_core::media::track::Codec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,12 +11,29 @@ use std::time::Duration;
 /// How long the work of a bridge takes, decoding and encoding included.
 pub(super) const CONVERTS: Duration = Duration::from_millis(2);
 
+/// How the codecs of a node are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Codecs {
+    /// They do what they are asked.
+    #[default]
+    Work,
+    /// They refuse everything.
+    Fail,
+    /// They do not answer.
+    Hang,
+}
+
 /// The bridges of one node.
 pub(super) struct Workshop {
     sound: Sounds,
     /// Pictures are always converted by the codecs that nodes run with.
     pictures: video_bridge::Workshop,
     of_pictures: BTreeSet<BridgeId>,
+    pub(super) codecs: Codecs,
+    /// Bridges that were begun.
+    pub(super) begun: u64,
+    /// What an abandoned bridge was asked before, and never answered.
+    hung: BTreeSet<BridgeId>,
 }
 
 enum Sounds {
@@ -32,10 +49,34 @@ impl Workshop {
             true => Sounds::Real(audio_bridge::Workshop::default()),
             false => Sounds::Labels(BTreeMap::new()),
         };
-        Workshop { sound, pictures: video_bridge::Workshop::default(), of_pictures: BTreeSet::new() }
+        Workshop {
+            sound,
+            pictures: video_bridge::Workshop::default(),
+            of_pictures: BTreeSet::new(),
+            codecs: Codecs::default(),
+            begun: 0,
+            hung: BTreeSet::new(),
+        }
     }
 
-    pub(super) fn work(&mut self, work: BridgeWork) -> Bridged {
+    /// Does a piece of work. `None`: no answer comes.
+    pub(super) fn work(&mut self, work: BridgeWork) -> Option<Bridged> {
+        self.begun += u64::from(matches!(work.job, BridgeJob::Open { .. }));
+        match (&work.job, self.codecs) {
+            (BridgeJob::Close | BridgeJob::Abandon, _) | (_, Codecs::Work) => {}
+            (_, Codecs::Fail) => {
+                let why = "this codec does not work today".to_owned();
+                return Some(Bridged { failed: Some(why), ..Bridged::default() });
+            }
+            (_, Codecs::Hang) => {
+                self.hung.insert(work.bridge);
+            }
+        }
+        // What hangs once hangs for good.
+        (!self.hung.contains(&work.bridge)).then(|| self.convert(work))
+    }
+
+    fn convert(&mut self, work: BridgeWork) -> Bridged {
         if matches!(work.job, BridgeJob::Open { to: Codec::H264, .. }) {
             self.of_pictures.insert(work.bridge);
         }
@@ -53,12 +94,12 @@ impl Workshop {
                 let config = if to == Codec::Aac { Bytes::from_static(&ASC) } else { Bytes::new() };
                 done.made = Some(Made { config, rate: 48_000, channels: 2 });
             }
-            BridgeJob::Convert(sound) => match bridges.get(&work.bridge) {
-                Some(to) => done.sound = sound.into_iter().map(|s| rewrap(*to, s)).collect(),
+            BridgeJob::Convert(packets) => match bridges.get(&work.bridge) {
+                Some(to) => done.packets = packets.into_iter().map(|p| rewrap(*to, p)).collect(),
                 None => done.failed = Some("there is no such bridge".to_owned()),
             },
             BridgeJob::KeyFrame => done.failed = Some("sound has no key frames".to_owned()),
-            BridgeJob::Close => {
+            BridgeJob::Close | BridgeJob::Abandon => {
                 bridges.remove(&work.bridge);
             }
         }
@@ -66,17 +107,17 @@ impl Workshop {
     }
 }
 
-fn rewrap(to: Codec, sound: Sound) -> Sound {
+fn rewrap(to: Codec, packet: Packet) -> Packet {
     let data = match to {
         Codec::Opus => {
-            let mut data = BytesMut::with_capacity(sound.data.len() + 1);
+            let mut data = BytesMut::with_capacity(packet.data.len() + 1);
             data.put_u8(MADE_OF_AAC);
-            data.put_slice(&sound.data);
+            data.put_slice(&packet.data);
             data.freeze()
         }
         // Some publishers send labels without the first byte of Opus.
-        _ if sound.data.starts_with(b"HW|") => sound.data.clone(),
-        _ => sound.data.slice(1.min(sound.data.len())..),
+        _ if packet.data.starts_with(b"HW|") => packet.data.clone(),
+        _ => packet.data.slice(1.min(packet.data.len())..),
     };
-    Sound { data, ..sound }
+    Packet { data, ..packet }
 }

@@ -18,7 +18,7 @@ use crate::rand::Rng;
 use crate::simulation::{Bug, Site};
 use crate::time::{Deadline, Time};
 use crate::wire::link::{Message, RelayFrame, TrackConfig};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,8 +38,8 @@ pub enum Input {
     LinkDown(Reason),
     /// The source said this about the current pull (see [`PullClient::is_for`]).
     Message(Message),
-    /// A viewer needs a key frame.
-    KeyWanted,
+    /// A viewer needs a key frame of this track; `None`: of each.
+    KeyWanted(Option<TrackId>),
     /// Time passed.
     Tick,
 }
@@ -124,8 +124,9 @@ pub struct PullClient {
     /// Since when a relay, not the origin, has had nothing.
     relay_dry: Option<Time>,
     unwanted_since: Option<Time>,
-    key_asked: Option<Time>,
-    key_due: bool,
+    /// When key frames of which track were asked for last, and which are to be asked for.
+    key_asked: BTreeMap<Option<TrackId>, Time>,
+    key_due: BTreeSet<Option<TrackId>>,
     taken: Taken,
     out: VecDeque<Output>,
 }
@@ -181,8 +182,8 @@ impl PullClient {
             dry_since: Some(now),
             relay_dry: None,
             unwanted_since: None,
-            key_asked: None,
-            key_due: false,
+            key_asked: BTreeMap::new(),
+            key_due: BTreeSet::new(),
             taken: Taken::default(),
             out: VecDeque::from([Output::Locate]),
         }
@@ -481,20 +482,24 @@ impl PullClient {
         self.out.push_back(Output::Ingest { epoch, seq, ingest: Ingest::Frame(media) });
     }
 
-    fn key_wanted(&mut self, now: Time) {
-        self.key_due = true;
+    fn key_wanted(&mut self, track: Option<TrackId>, now: Time) {
+        self.key_due.insert(track);
         self.send_key_request(now);
     }
 
-    fn key_request_at(&self) -> Option<Time> {
+    /// The next request for a key frame: of what, and when it may leave.
+    fn key_request_at(&self) -> Option<(Option<TrackId>, Time)> {
         let every = Self::ms(1_000 / u64::from(self.limits.key_requests_per_s.max(1)));
-        (self.key_due && self.is_pulling()).then(|| self.key_asked.map_or(Time::ZERO, |at| at + every))
+        let due = self.key_due.iter().filter(|_| self.is_pulling());
+        due.map(|t| (*t, self.key_asked.get(t).map_or(Time::ZERO, |at| *at + every)))
+            .min_by_key(|(_, at)| *at)
     }
 
     fn send_key_request(&mut self, now: Time) {
-        if self.key_request_at().is_some_and(|at| at <= now) {
-            (self.key_due, self.key_asked) = (false, Some(now));
-            self.out.push_back(Output::Send(Message::KeyRequest { pull: self.pull() }));
+        while let Some((track, _)) = self.key_request_at().filter(|(_, at)| *at <= now) {
+            self.key_due.remove(&track);
+            self.key_asked.insert(track, now);
+            self.out.push_back(Output::Send(Message::KeyRequest { pull: self.pull(), track }));
         }
     }
 
@@ -577,7 +582,7 @@ impl Machine for PullClient {
                 }
             }
             Input::Message(message) => self.message(message, now),
-            Input::KeyWanted => self.key_wanted(now),
+            Input::KeyWanted(track) => self.key_wanted(track, now),
             Input::Tick => self.tick(now),
         }
     }
@@ -594,7 +599,7 @@ impl Machine for PullClient {
             self.linger_end().map(|at| Deadline::new(at, "no viewers")),
             self.dry_end().map(|at| Deadline::new(at, "nothing comes")),
             self.relay_end().map(|at| Deadline::new(at, "the relay has nothing")),
-            self.key_request_at().map(|at| Deadline::new(at, "key request")),
+            self.key_request_at().map(|(_, at)| Deadline::new(at, "key request")),
         ];
         timed.into_iter().fold(self.step(), Deadline::earliest)
     }

@@ -8,9 +8,11 @@ use crate::hub::delivery::Delivery;
 use crate::limits::Limits;
 use crate::media::frame::{Frame, NewFrame};
 use crate::media::key::StreamKey;
+use crate::media::track::TrackId;
 use crate::simulation::Bug;
 use crate::time::Time;
 use crate::wire::link::{Message, RelayFrame, TrackConfig};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +38,7 @@ pub struct PullServer {
     limits: Arc<Limits>,
     /// Pictures are left out until a key frame comes while the link has room.
     skipping: bool,
-    key_asked: Option<Time>,
+    key_asked: BTreeMap<Option<TrackId>, Time>,
     counters: RelayCounters,
 }
 
@@ -72,7 +74,7 @@ impl PullServer {
             path,
             limits,
             skipping: false,
-            key_asked: None,
+            key_asked: BTreeMap::new(),
             counters: RelayCounters::default(),
         })
     }
@@ -146,13 +148,15 @@ impl PullServer {
         self.skipping && backlog <= self.limits.link_queue_bytes / 4
     }
 
-    /// The puller asked for a key frame. Whether to pass that on: not more often than `key_requests_per_s`.
-    pub fn key_request(&mut self, now: Time) -> bool {
+    /// The puller asked for a key frame of this track, or of each. Whether to pass that on: not more often than
+    /// `key_requests_per_s`.
+    pub fn key_request(&mut self, track: Option<TrackId>, now: Time) -> bool {
         let every = Duration::from_millis(1_000 / u64::from(self.limits.key_requests_per_s.max(1)));
-        if self.key_asked.is_some_and(|at| now < at + every) {
+        if self.key_asked.get(&track).is_some_and(|at| now < *at + every) {
             return false;
         }
-        self.key_asked = Some(now);
+        // A track is one of 256, so this does not grow.
+        self.key_asked.insert(track, now);
         true
     }
 

@@ -262,7 +262,7 @@ fn key_requests_are_coalesced_to_two_a_second() {
     let mut sent = 0;
     for ms in 0..1_000 {
         let now = Time::from_millis(ms);
-        c.handle(Input::KeyWanted, now);
+        c.handle(Input::KeyWanted(None), now);
         c.handle(Input::Tick, now);
         sent += drain(&mut c).len();
     }
@@ -273,7 +273,10 @@ fn key_requests_are_coalesced_to_two_a_second() {
     assert_eq!(drain(&mut c).len(), 0);
     let mut s = server(1);
     assert!(
-        s.key_request(T) && !s.key_request(Time::from_millis(499)) && s.key_request(Time::from_millis(500))
+        s.key_request(None, T)
+            && !s.key_request(None, Time::from_millis(499))
+            && s.key_request(Some(TrackId(3)), Time::from_millis(499))
+            && s.key_request(None, Time::from_millis(500))
     );
 }
 

@@ -25,6 +25,7 @@
 //   ice       an RTCConfiguration's iceServers; none are needed, nodes have public addresses
 //   data      true: a data channel, for send() and "data" (default: with "ws" only)
 // Of publish():   bitrate  the most bits a second of the picture (default 3,000,000)
+//                 simulcast  send the picture in three sizes, so that each viewer gets one that fits its link (by default one)
 // Of subscribe(): video    a <video> that shows the stream; delay  milliseconds to buffer (default 0)
 //
 // Why WHIP and WHEP are the default: one request and its answer are all that passes before media does, nothing stays open
@@ -49,11 +50,13 @@ const HOME = new URL(import.meta.url).origin;
 
 export const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** An answer that is no success, in words. */
+/** An answer that is no success, in words. What programs go by, `(not_live)` at the end of the words, is in `code`. */
 export class Refused extends Error {
   constructor(status, text) {
-    super(text);
+    const [, words, code] = /^(.*?)(?: \(([a-z0-9_]+)\))?$/s.exec(text);
+    super(words || text);
     this.status = status;
+    this.code = code;
   }
 }
 
@@ -245,6 +248,12 @@ function preferH264(transceiver) {
   return true;
 }
 
+/** The encodings of a picture: one, or three whose sizes and rates halve and more. */
+function encodings({ bitrate = 3_000_000, simulcast = false }) {
+  const layer = (rid, scaleResolutionDownBy, share) => ({ rid, scaleResolutionDownBy, maxBitrate: Math.round(bitrate * share) });
+  return simulcast ? [layer("l", 4, 0.08), layer("m", 2, 0.3), layer("h", 1, 1)] : [{ maxBitrate: bitrate }];
+}
+
 /** Numbers of a connection; read once a second. */
 class Numbers {
   constructor(pc, kind) {
@@ -277,9 +286,11 @@ class Numbers {
         const codec = report.get(s.codecId)?.mimeType?.split("/")[1];
         if (codec && total > 0) n[s.kind] = codec;
         if (s.kind !== "video") continue;
-        if (s.frameWidth) [n.width, n.height] = [s.frameWidth, s.frameHeight];
-        if (s.framesPerSecond !== undefined) n.fps = s.framesPerSecond;
-        n.frames = s.framesDecoded ?? s.framesEncoded ?? 0;
+        // Of the layers of a simulcast the largest that is sent.
+        if (s.frameWidth && s.framesPerSecond !== 0) n.layers = (n.layers ?? 0) + 1;
+        if (s.frameWidth > (n.width ?? 0)) [n.width, n.height] = [s.frameWidth, s.frameHeight];
+        if (s.framesPerSecond !== undefined) n.fps = Math.max(n.fps ?? 0, s.framesPerSecond);
+        n.frames = Math.max(n.frames, s.framesDecoded ?? s.framesEncoded ?? 0);
         const out = this.delta("emitted", s.jitterBufferEmittedCount ?? 0);
         const held = this.delta("held", s.jitterBufferDelay ?? 0);
         if (out > 0) n.buffer_ms = (1000 * held) / out;
@@ -451,7 +462,7 @@ export class Session extends EventTarget {
   #send(pc) {
     for (const track of this.stream.getTracks()) {
       const options = { direction: "sendonly", streams: [this.stream] };
-      if (track.kind === "video") options.sendEncodings = [{ maxBitrate: this.options.bitrate ?? 3_000_000 }];
+      if (track.kind === "video") options.sendEncodings = encodings(this.options);
       const transceiver = pc.addTransceiver(track, options);
       if (track.kind === "video" && !preferH264(transceiver)) {
         this.#note(["This browser cannot encode H.264, so the node may refuse the picture."]);

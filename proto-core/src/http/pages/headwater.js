@@ -24,7 +24,7 @@ function rows({ numbers: n, node, sound, via, publishes }) {
   const rate = n.kbps >= 1000 ? `${(n.kbps / 1000).toFixed(2)} Mbit/s` : `${Math.round(n.kbps ?? 0)} kbit/s`;
   const ms = (x) => x !== undefined && `${Math.round(x)} ms`;
   return [
-    ["Picture", n.width && `${n.width}×${n.height}`],
+    ["Picture", n.width && `${n.width}×${n.height}${n.layers > 1 ? ` and ${n.layers - 1} smaller` : ""}`],
     ["Frames", n.fps !== undefined && `${Math.round(n.fps)} / s`],
     ["Bit rate", n.kbps !== undefined && rate],
     ["Video", codec(n.video)],

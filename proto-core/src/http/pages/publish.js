@@ -6,6 +6,8 @@ const video = el("video");
 const query = new URLSearchParams(location.search);
 const canCapture = window.isSecureContext && !!navigator.mediaDevices?.getUserMedia;
 let live = null;
+// ?simulcast=1: each viewer gets the size that fits its link.
+el("simulcast").checked = query.get("simulcast") === "1";
 
 document.title = `Publish ${key} · Headwater`;
 el("title").textContent = key;
@@ -105,7 +107,8 @@ async function start() {
     el("go").disabled = false;
     return;
   }
-  const session = publish(key, media, { via: query.get("via"), query: shown() });
+  const simulcast = el("simulcast").checked;
+  const session = publish(key, media, { via: query.get("via"), query: shown(), simulcast });
   const run = { media, session };
   live = run;
   session.addEventListener("state", () => {
@@ -126,7 +129,7 @@ async function start() {
   video.srcObject = media;
   el("cover").hidden = true;
   el("screen").classList.toggle("mirror", el("source").value === "camera");
-  el("source").disabled = true;
+  el("source").disabled = el("simulcast").disabled = true;
   el("go").disabled = false;
   el("go").textContent = "Stop";
   el("go").classList.add("stop");
@@ -144,7 +147,7 @@ function stop() {
   video.srcObject = null;
   el("cover").hidden = false;
   el("stats").hidden = true;
-  el("source").disabled = false;
+  el("source").disabled = el("simulcast").disabled = false;
   el("go").textContent = "Go live";
   el("go").classList.remove("stop");
   tell("idle", "Not live");

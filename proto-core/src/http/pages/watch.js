@@ -16,7 +16,8 @@ function tell() {
   const { state, text } = session;
   const pictures = (session.numbers?.bytes.video ?? 0) > 0;
   el("state").dataset.state = state === "refused" ? "error" : state;
-  el("state").textContent = text;
+  // What is long to read stands in the cover alone.
+  el("state").textContent = state === "refused" ? "Not playing" : text;
   el("cover").hidden = state === "live" && pictures;
   el("covertext").textContent = state === "live" ? "Sound only" : text;
   el("spinner").hidden = state === "refused" || state === "live";

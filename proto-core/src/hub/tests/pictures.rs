@@ -113,7 +113,7 @@ fn what_a_bridge_makes_of_referenced_b_frames_goes_to_who_shows_pictures_as_they
         coded(&mut w, dts, pts, referenced);
     }
     let made = TrackId::VIDEO.derived(Codec::H264);
-    let bridge = w.hub.subscribe_bridge(w.stream, Codec::H264, at(w.now)).unwrap();
+    let bridge = w.hub.subscribe_bridge(w.stream, TrackId::VIDEO, Codec::H264, at(w.now)).unwrap();
     assert_eq!(w.take(bridge, 99).len(), 5, "it gets all of them");
     w.hub.derive(w.stream, TrackId::VIDEO, h264(9));
     let picture = |header: u8| Bytes::copy_from_slice(&[0, 0, 0, 2, header, 0x88]);

@@ -249,7 +249,7 @@ impl Model {
             }
             Op::Ask => {
                 if let Some(s) = self.stream {
-                    self.hub.request_key_frame(s, at(self.now));
+                    self.hub.request_key_frame(s, None, at(self.now));
                 }
             }
             Op::Wait(ms) => {

@@ -255,6 +255,7 @@ impl Node {
                 self.send(conn, bytes);
             }
             Output::Datagram { lane, rtcp, bytes } => self.put_rtsp_datagram(conn, lane, rtcp, &bytes),
+            Output::Burst { lane, burst } => self.put_rtsp_burst(conn, lane, &burst),
             Output::UdpWanted { lane } => {
                 let granted = self.take_rtsp_ports(conn, lane);
                 self.tell_remote(conn, Input::UdpAnswered(granted));
@@ -269,7 +270,7 @@ impl Node {
             }
             Output::KeyFrameWanted => {
                 if let Some(stream) = session.and_then(|s| self.stream_of(s)) {
-                    self.hub.request_key_frame(stream, self.now);
+                    self.hub.request_key_frame(stream, None, self.now);
                 }
             }
             Output::Moved(url) => self.remote_moved(&id, Target::of_rtsp(&url)),

@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::media::frame::Ingest;
 use crate::media::track::{Codec, CodecSet};
 use crate::rtmp;
-use crate::rtsp;
+use crate::rtsp::{self, Burst};
 use crate::time::{Deadline, Time};
 use crate::wire::rtsp::url::Url;
 use bytes::Bytes;
@@ -31,6 +31,7 @@ pub(in crate::node) enum Input<'a> {
 pub(in crate::node) enum Output {
     Send(Bytes),
     Datagram { lane: usize, rtcp: bool, bytes: Bytes },
+    Burst { lane: usize, burst: Burst },
     UdpWanted { lane: usize },
     UdpPeer { lane: usize, ports: (u16, u16) },
     UdpDone,
@@ -133,6 +134,7 @@ impl Session {
                 match m.poll()? {
                     O::Send(bytes) => Output::Send(bytes),
                     O::Datagram { lane, rtcp, bytes } => Output::Datagram { lane, rtcp, bytes },
+                    O::Burst { lane, burst } => Output::Burst { lane, burst },
                     O::UdpWanted { lane } => Output::UdpWanted { lane },
                     O::UdpPeer { lane, ports } => Output::UdpPeer { lane, ports },
                     O::UdpDone => Output::UdpDone,

@@ -10,6 +10,7 @@ use crate::io::{Batch, ConnId, SocketId};
 use crate::rtc::peer::PeerEvent;
 use crate::rtc::talk::Talk;
 use crate::rtc::viewer::Turn;
+use crate::simulation::Site;
 use crate::time::{Deadline, Time};
 use std::collections::VecDeque;
 
@@ -183,6 +184,31 @@ impl Endpoint {
         batch.clear();
         if self.pool.len() < POOL {
             self.pool.push(batch);
+        }
+    }
+
+    /// How many segments one message may have.
+    pub(super) fn segments(&self, most: usize) -> usize {
+        if self.limits.simulation.happens(Site::OneSegment, self.now.as_nanos()) { 1 } else { most }
+    }
+
+    /// Puts what sessions say into batches.
+    pub(super) fn stage(&mut self, sent: VecDeque<crate::rtc::peer::Sent>) {
+        for (path, bytes) in sent {
+            if let Some(conn) = path.conn() {
+                self.stage_framed(conn, &bytes);
+                continue;
+            }
+            let Some((socket, max_segments)) = self.socket else {
+                self.drops.no_socket += 1;
+                continue;
+            };
+            let max_segments = self.segments(max_segments);
+            let batch = self
+                .batch
+                .get_or_insert_with(|| self.pool.pop().unwrap_or_else(|| Box::new(Batch::new(socket))));
+            batch.socket = socket;
+            batch.push(Some(path.local().ip()), path.remote(), &bytes, max_segments);
         }
     }
 }

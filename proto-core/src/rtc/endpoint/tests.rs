@@ -520,7 +520,7 @@ fn key_frames_are_asked_for_at_most_as_often_as_the_limit_says() {
     w.connect();
     w.publish(5, 100);
     for _ in 0..100 {
-        w.endpoint.handle(Input::RequestKeyFrame { session: id }, w.now);
+        w.endpoint.handle(Input::RequestKeyFrame { session: id, track: None }, w.now);
         w.run(Duration::from_millis(20));
     }
     assert!((3..=5).contains(&w.browser.key_requests), "{} in 2 s", w.browser.key_requests);

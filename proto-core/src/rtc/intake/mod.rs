@@ -15,7 +15,6 @@ use super::srtp::receive::{self, Receiver};
 use super::srtp::{Opener, Refused, Sealer};
 use crate::error::Reason;
 use crate::limits::Limits;
-use crate::media::frame::Rotation;
 use crate::media::reception::Counts;
 use crate::rand::Rng;
 use crate::time::{Deadline, Time};
@@ -43,11 +42,12 @@ const NACK_ENTRIES: usize = 200;
 pub(super) struct Received {
     pub(super) payload_type: u8,
     pub(super) ssrc: u32,
+    /// Which of the layers of the pictures it is of; 0 where there is one, and of sound.
+    pub(super) layer: usize,
     /// The sequence number, with its wraps above.
     pub(super) seq: u64,
     pub(super) timestamp: u32,
     pub(super) marker: bool,
-    pub(super) rotation: Option<Rotation>,
     /// It was sent again.
     pub(super) again: bool,
     pub(super) payload: Arc<[u8]>,
@@ -79,8 +79,18 @@ struct Source {
     counts: Counts,
     /// Its packets are those of others, sent again.
     repairs: bool,
+    /// The layer of the pictures that it named, or repairs.
+    layer: Option<usize>,
     /// Bytes since the report before.
     bytes: u64,
+}
+
+/// One encoding of the pictures: a layer of a simulcast, or all there is.
+#[derive(Debug)]
+struct Encoding {
+    /// The source whose packets are asked for again.
+    source: Option<u32>,
+    missing: Missing,
 }
 
 /// The receiving side of a session.
@@ -90,9 +100,7 @@ pub(super) struct Intake {
     own: u32,
     keys: Option<Keys>,
     sources: BTreeMap<u32, Source>,
-    /// The source of pictures whose packets are asked for again.
-    pictures: Option<u32>,
-    missing: Missing,
+    pictures: Vec<Encoding>,
     arrivals: Arrivals,
     estimate: Option<Estimate>,
     next_report: Time,
@@ -118,13 +126,13 @@ impl std::fmt::Debug for Intake {
 impl Intake {
     pub(super) fn new(wanted: Wanted, limits: &Limits, rng: &mut Rng) -> Intake {
         let estimate = wanted.rate.then(Estimate::default);
+        let encoding = |_| Encoding { source: None, missing: Missing::new(limits.rtc_missing_packets) };
         Intake {
+            pictures: (0..wanted.layers.len().max(1)).map(encoding).collect(),
             wanted,
             own: rng.u32() | 1,
             keys: None,
             sources: BTreeMap::new(),
-            pictures: None,
-            missing: Missing::new(limits.rtc_missing_packets),
             arrivals: Arrivals::default(),
             estimate,
             next_report: Time::ZERO,
@@ -187,8 +195,18 @@ impl Intake {
             .find(|f| f.pt == header.payload_type || f.rtx == Some(header.payload_type));
         let Some(format) = format.cloned() else { return Opened::Nothing };
         let repairs = format.rtx == Some(header.payload_type);
-        let source =
-            self.sources.entry(ssrc).or_insert(Source { counts: Counts::default(), repairs, bytes: 0 });
+        let new = Source { counts: Counts::default(), repairs, layer: None, bytes: 0 };
+        let source = self.sources.entry(ssrc).or_insert(new);
+        let [names, repaired] = self.wanted.layer_names;
+        let layer = if !format.video || self.wanted.layers.is_empty() {
+            Some(0)
+        } else {
+            // Senders stop naming the layer once they know that it was heard (RFC 8852, 3.3).
+            let name = rtp::extension(packet, (if repairs { repaired } else { names }).unwrap_or(0));
+            let said = name.and_then(|n| self.wanted.layers.iter().position(|l| l.as_bytes() == n));
+            source.layer = said.or(source.layer);
+            source.layer
+        };
         source.counts.packet(index, header.timestamp, format.rate, now);
         source.bytes += packet.len() as u64;
         let padding = if header.padded { plain.last().map_or(0, |n| usize::from(*n)) } else { 0 };
@@ -197,8 +215,8 @@ impl Intake {
         };
         let (ssrc, seq, payload) = if repairs {
             // RFC 4588, 4: its own number first. What only pads, for the sake of bandwidth estimation, has none.
-            let (Some((original, payload)), Some(main)) = (payload.split_first_chunk::<2>(), self.pictures)
-            else {
+            let main = layer.and_then(|l| self.pictures.get(l)?.source);
+            let (Some((original, payload)), Some(main)) = (payload.split_first_chunk::<2>(), main) else {
                 return Opened::Nothing;
             };
             let newest = self.keys.as_ref().and_then(|k| k.receiver.newest(main));
@@ -209,15 +227,15 @@ impl Intake {
         } else {
             (ssrc, index, payload)
         };
+        let Some(layer) = layer else { return Opened::Nothing };
         // Padding takes a number, and a place in the order.
-        let turned = self.wanted.orientation.and_then(|id| rtp::extension(packet, id)?.first().copied());
         Opened::Media(Received {
             payload_type: format.pt,
             ssrc,
+            layer,
             seq,
             timestamp: header.timestamp,
             marker: header.marker,
-            rotation: turned.map(rotation),
             again: repairs,
             payload: payload.into(),
         })
@@ -225,11 +243,12 @@ impl Intake {
 
     /// A packet of the pictures was taken; who sends it is asked for what is missing.
     pub(super) fn picture(&mut self, packet: &Received, now: Time) {
-        if self.pictures != Some(packet.ssrc) {
-            self.pictures = Some(packet.ssrc);
-            self.missing.afresh();
+        let Some(encoding) = self.pictures.get_mut(packet.layer) else { return };
+        if encoding.source != Some(packet.ssrc) {
+            encoding.source = Some(packet.ssrc);
+            encoding.missing.afresh();
         }
-        self.missing.came(packet.seq, packet.again, now);
+        encoding.missing.came(packet.seq, packet.again, now);
     }
 
     fn rtcp(&mut self, plain: &[u8], now: Time) -> Opened {
@@ -247,9 +266,10 @@ impl Intake {
                         if let rtcp::Block::Delay { ssrc, last, since } = block
                             && ssrc == self.own
                         {
-                            rtcp::round_trip(ntp_of(now.as_nanos()), last, since)
-                                .into_iter()
-                                .for_each(|rtt| self.missing.measured(rtt));
+                            let rtt = rtcp::round_trip(ntp_of(now.as_nanos()), last, since);
+                            for encoding in &mut self.pictures {
+                                rtt.into_iter().for_each(|rtt| encoding.missing.measured(rtt));
+                            }
                         }
                     }
                 }
@@ -262,17 +282,19 @@ impl Intake {
 
     /// The round trip, where something is known of it.
     pub(super) fn rtt(&self) -> Option<Duration> {
-        self.missing.rtt()
+        self.pictures.iter().find_map(|e| e.missing.rtt())
     }
 
-    /// Nobody waits any more for packets of the pictures before this one.
-    pub(super) fn given_up(&mut self, before: u64) {
-        self.missing.given_up(before);
+    /// Nobody waits any more for packets of a layer of the pictures before this one.
+    pub(super) fn given_up(&mut self, layer: usize, before: u64) {
+        if let Some(encoding) = self.pictures.get_mut(layer) {
+            encoding.missing.given_up(before);
+        }
     }
 
-    /// More packets are missing than may be asked for; only a key frame helps. Says so once.
-    pub(super) fn overflowed(&mut self) -> bool {
-        self.missing.overflowed()
+    /// More packets of a layer are missing than may be asked for; only a key frame helps. Says so once.
+    pub(super) fn overflowed(&mut self, layer: usize) -> bool {
+        self.pictures.get_mut(layer).is_some_and(|e| e.missing.overflowed())
     }
 
     /// Asks for a key frame of this source, if the sender knows how.
@@ -299,10 +321,13 @@ impl Intake {
         if self.next_report <= now && !self.sources.is_empty() {
             self.report(now);
         }
-        if self.wanted.nack
-            && let Some(ssrc) = self.pictures
-        {
-            let lost: Vec<u16> = self.missing.ask(now).into_iter().map(|n| n as u16).collect();
+        let mut all = Vec::new();
+        for encoding in self.pictures.iter_mut().filter(|_| self.wanted.nack) {
+            if let Some(ssrc) = encoding.source {
+                all.push((ssrc, encoding.missing.ask(now).into_iter().map(|n| n as u16).collect::<Vec<_>>()));
+            }
+        }
+        for (ssrc, lost) in all {
             let mut rest = lost.as_slice();
             while !rest.is_empty() {
                 let mut plain = self.opening(&[]);
@@ -312,7 +337,8 @@ impl Intake {
                 self.send(&plain);
             }
         }
-        let media = self.pictures.or(self.sources.keys().next().copied()).unwrap_or(0);
+        let media = self.pictures.iter().find_map(|e| e.source).or(self.sources.keys().next().copied());
+        let media = media.unwrap_or(0);
         loop {
             let mut plain = self.opening(&[]);
             if !self.arrivals.feedback(self.own, media, now, &mut plain) {
@@ -377,21 +403,11 @@ impl Intake {
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
         let report = (self.keys.is_some() && !self.sources.is_empty()).then_some(self.next_report);
-        let asking = self.missing.deadline().filter(|_| self.wanted.nack);
+        let asking = self.pictures.iter().filter_map(|e| e.missing.deadline()).min();
+        let asking = asking.filter(|_| self.wanted.nack);
         let mut next = report.map(|at| Deadline::new(at, "receiver reports"));
         next = Deadline::earliest(next, asking.map(|at| Deadline::new(at, "requests for lost packets")));
         next = Deadline::earliest(next, self.pressing().map(|at| Deadline::new(at, "answers to requests")));
         Deadline::earliest(next, self.arrivals.deadline().map(|at| Deadline::new(at, "transport feedback")))
-    }
-}
-
-/// The bits count quarter turns counter-clockwise that undo the camera's; the media model counts clockwise turns that a
-/// player must make (3GPP TS 26.114, 7.4.5).
-fn rotation(bits: u8) -> Rotation {
-    match bits & 3 {
-        0 => Rotation::R0,
-        1 => Rotation::R90,
-        2 => Rotation::R180,
-        _ => Rotation::R270,
     }
 }

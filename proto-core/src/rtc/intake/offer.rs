@@ -1,12 +1,11 @@
 //! What a publisher's offer says of its media, and what it wants to hear of it, in the plain form that `rtc/sdp.rs` writes.
 
 use crate::rtc::codecs;
-use crate::rtc::sdp::Prepared;
+use crate::rtc::sdp::{LAYER_NAMES, Prepared};
 
 /// The extension with a number that all packets of a session share.
 pub(in crate::rtc) const TRANSPORT: &str =
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
-const ORIENTATION: &str = "urn:3gpp:video-orientation";
 
 /// A payload type that is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +15,8 @@ pub(super) struct Format {
     pub(super) rtx: Option<u8>,
     /// Ticks of its clock a second.
     pub(super) rate: u32,
+    /// It carries pictures.
+    pub(super) video: bool,
 }
 
 /// What is taken, and what is told.
@@ -24,8 +25,10 @@ pub(in crate::rtc) struct Wanted {
     pub(super) formats: Vec<Format>,
     /// The extension with a number that all packets of the session share.
     pub(super) transport: Option<u8>,
-    /// The extension that says how the camera was held.
-    pub(super) orientation: Option<u8>,
+    /// The simulcast layers of the pictures; empty: there is one encoding.
+    pub(super) layers: Vec<String>,
+    /// The extension that names a packet's layer, and that of packets that are sent again.
+    pub(super) layer_names: [Option<u8>; 2],
     pub(super) nack: bool,
     pub(super) picture_loss: bool,
     pub(super) full_intra: bool,
@@ -39,16 +42,19 @@ impl Wanted {
         let video = prepared.video.iter().map(|f| (f.codec, f.pt, f.rtx));
         let audio = prepared.audio.iter().map(|f| (f.codec, f.pt, None));
         let formats = video.chain(audio).filter_map(|(codec, pt, rtx)| {
-            Some(Format { pt, rtx, rate: codecs::payload_format(codec)?.clock_rate() })
+            let rate = codecs::payload_format(codec)?.clock_rate();
+            Some(Format { pt, rtx, rate, video: codec.is_video() })
         });
-        let mut wanted = Wanted { formats: formats.collect(), ..Wanted::default() };
+        let mut wanted =
+            Wanted { formats: formats.collect(), layers: prepared.layers.clone(), ..Wanted::default() };
         let pictures = |pt: &str| prepared.video.iter().any(|f| pt.parse() == Ok(f.pt));
         for line in prepared.offer.lines() {
             if let Some((id, uri)) = line.strip_prefix("a=extmap:").and_then(|e| e.split_once(' ')) {
                 let id = id.parse().ok();
                 match uri {
                     TRANSPORT => wanted.transport = wanted.transport.or(id),
-                    ORIENTATION => wanted.orientation = wanted.orientation.or(id),
+                    _ if Some(&uri) == LAYER_NAMES.first() => wanted.layer_names[0] = id,
+                    _ if Some(&uri) == LAYER_NAMES.last() => wanted.layer_names[1] = id,
                     _ => {}
                 }
             } else if let Some((_, what)) =
@@ -88,22 +94,23 @@ mod tests {
 
     #[test]
     fn a_publisher_is_told_what_it_offers_to_hear() {
-        let formats = vec![Format { pt: 96, rtx: Some(97), rate: 90_000 }];
+        let formats = vec![Format { pt: 96, rtx: Some(97), rate: 90_000, video: true }];
         assert_eq!(wanted(""), Wanted { formats: formats.clone(), ..Wanted::default() });
-        let all = format!("a=extmap:3 {TRANSPORT}\r\na=extmap:4 {ORIENTATION}\r\n");
+        let all = format!("a=extmap:3 {TRANSPORT}\r\na=extmap:4 urn:3gpp:video-orientation\r\n");
         let feedback =
             "a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 ccm fir\r\na=rtcp-fb:* goog-remb\r\n";
         let told = Wanted {
             formats,
-            orientation: None,
             transport: None,
             nack: true,
             picture_loss: true,
             full_intra: true,
             rate: true,
+            ..Wanted::default()
         };
         assert_eq!(wanted(feedback), told);
-        let adapts = Wanted { orientation: Some(4), transport: Some(3), rate: false, ..told };
+        // How the camera was held is not asked for, so that the publisher turns its pictures itself.
+        let adapts = Wanted { transport: Some(3), rate: false, ..told };
         assert_eq!(wanted(&(all + feedback)), adapts);
     }
 }

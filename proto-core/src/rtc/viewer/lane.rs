@@ -6,7 +6,7 @@
 use super::receipts::Receipts;
 use crate::media::frame::{Frame, FrameKind};
 use crate::media::payload::marks;
-use crate::media::track::{Codec, CodecConfig, Origin, TrackId};
+use crate::media::track::{Codec, CodecConfig, TrackId};
 use crate::rand::Rng;
 use crate::rtc::srtp::{RTP_HEADER, Refused, Sealer};
 use crate::time::Time;
@@ -144,15 +144,9 @@ impl Lane {
             }
             return;
         }
-        // The first track of a kind is the one that plays; but a lane goes over from what the publisher sends to what a bridge
-        // makes of it, and back.
-        let derived = |c: &CodecConfig| matches!(c.origin, Origin::Derived { .. });
-        if self.config.as_ref().is_some_and(|c| derived(c) != derived(config)) {
-            self.track = Some(track);
-        }
-        if *self.track.get_or_insert(track) == track {
-            self.config = Some(config.clone());
-        }
+        // The hub chooses one track of a kind and says what it is before its first frame: another rendition, or what a bridge
+        // makes of what the publisher sends.
+        (self.track, self.config) = (Some(track), Some(config.clone()));
     }
 
     pub(super) fn fits(&self, frame: &Frame) -> Fits<'_> {

@@ -80,40 +80,32 @@ impl Client {
     pub(super) fn deliver(&mut self, delivery: &Delivery, now: Time) {
         if !self.active || self.plays() {
             if matches!(delivery, Delivery::Config { .. }) {
-                self.egress.write(delivery, now, |_, _, _| {});
+                let _ = self.egress.write(delivery, now);
             }
             return;
         }
-        let mut tcp = BytesMut::new();
-        let (lanes, events) = (&self.lanes, &mut self.events);
-        let (written, first) =
-            self.egress.write(delivery, now, |lane, head, payload| match lanes.get(lane) {
-                Some(Way::Channels(rtp, _)) => {
-                    put_frame_head(&mut tcp, *rtp, head.len() + payload.len());
-                    tcp.extend_from_slice(head);
-                    tcp.extend_from_slice(payload);
+        match self.egress.write(delivery, now) {
+            Written::Packets { lane, burst, first } => {
+                match self.lanes.get(lane).copied() {
+                    Some(Way::Channels(rtp, _)) => self.outbox.push(burst.interleaved(rtp)),
+                    Some(Way::Datagrams) => self.events.push_back(Output::Burst { lane, burst }),
+                    None => {}
                 }
-                Some(Way::Datagrams) => {
-                    let bytes = [&head[..], payload].concat().into();
-                    events.push_back(Output::Datagram { lane, rtcp: false, bytes });
+                if first {
+                    // A receiver puts sound and picture side by side from the first report on.
+                    self.report(now);
                 }
-                None => {}
-            });
-        self.outbox.push(tcp);
-        match written {
-            Written::Packets(_) | Written::Config => {}
+            }
+            Written::Config => {}
             Written::NotSetUp => self.drop_some("not_set_up", 1),
             Written::BeforeKey => self.drop_some("before_key", 1),
-            Written::Changed => {
+            Written::Changed(_) => {
                 self.drop_some("config_changed", 1);
                 // RTSP cannot tell a server; a new session can.
                 let text = "the publisher's codec changed; the server is told anew";
                 self.log(Level::Info, text);
                 self.close(Reason::local("config_changed", text), now);
             }
-        }
-        if first.is_some() {
-            self.report(now);
         }
     }
 }

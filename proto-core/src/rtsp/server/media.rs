@@ -1,8 +1,8 @@
 //! Media of a session, both ways: packets of a publisher or of a player's reports, frames to a player.
 
 use super::{Output, REPORT_EVERY, Server, Told, Way};
+use crate::error::Reason;
 use crate::hub::delivery::Delivery;
-use crate::io::Level;
 use crate::rtsp::egress::Written;
 use crate::rtsp::ingest::Ingester;
 use crate::rtsp::order::State;
@@ -79,43 +79,35 @@ impl Server {
     pub(super) fn deliver(&mut self, delivery: &Delivery, now: Time) {
         if self.state != State::Playing {
             if matches!(delivery, Delivery::Config { .. }) {
-                self.egress.write(delivery, now, |_, _, _| {});
+                let _ = self.egress.write(delivery, now);
             } else if self.told == Told::Plays {
                 self.drop_some("player_asked", 1);
             }
             return;
         }
-        let mut tcp = BytesMut::new();
-        let (lanes, events) = (&self.lanes, &mut self.events);
-        let (written, first) =
-            self.egress.write(delivery, now, |lane, head, payload| match lanes.get(lane).map(|l| l.way) {
-                Some(Way::Channels(rtp, _)) => {
-                    put_frame_head(&mut tcp, rtp, head.len() + payload.len());
-                    tcp.extend_from_slice(head);
-                    tcp.extend_from_slice(payload);
+        match self.egress.write(delivery, now) {
+            Written::Packets { lane, burst, first } => {
+                match self.lanes.get(lane).map(|l| l.way) {
+                    Some(Way::Channels(rtp, _)) => self.outbox.push(burst.interleaved(rtp)),
+                    Some(Way::Datagrams) => self.events.push_back(Output::Burst { lane, burst }),
+                    None => {}
                 }
-                Some(Way::Datagrams) => {
-                    let bytes = [&head[..], payload].concat().into();
-                    events.push_back(Output::Datagram { lane, rtcp: false, bytes });
-                }
-                None => {}
-            });
-        self.outbox.push(tcp);
-        match written {
-            Written::Packets(_) | Written::Config => {}
-            Written::NotSetUp => self.drop_some("not_set_up", 1),
-            Written::BeforeKey => self.drop_some("before_key", 1),
-            Written::Changed => {
-                self.drop_some("config_changed", 1);
-                if self.drops.get("config_changed") == Some(&1) {
-                    let text = "left out: the publisher's codec changed, and RTSP cannot tell a player; it must ask again";
-                    self.log(Level::Warn, text);
+                if first {
+                    // A receiver puts sound and picture side by side from the first report on.
+                    self.report(now);
                 }
             }
-        }
-        if first.is_some() {
-            // A receiver puts sound and picture side by side from the first report on.
-            self.report(now);
+            Written::Config => {}
+            Written::NotSetUp => self.drop_some("not_set_up", 1),
+            Written::BeforeKey => self.drop_some("before_key", 1),
+            Written::Changed(codec) => {
+                self.drop_some("config_changed", 1);
+                let text = format!(
+                    "the publisher's {} is not what this player was told any more, and RTSP cannot tell it: it is to ask again",
+                    codec.name()
+                );
+                self.close(Reason::local("config_changed", text), now);
+            }
         }
     }
 }

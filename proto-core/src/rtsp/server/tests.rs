@@ -1,6 +1,6 @@
 use super::*;
 use crate::media::frame::{Frame, FrameKind, NewFrame, Rotation};
-use crate::media::track::{CodecParams, Origin};
+use crate::media::track::{Codec, CodecParams, Origin};
 use crate::time::WallTime;
 use crate::wire::rtcp_reports::{self as rtcp, Report};
 use crate::wire::rtp::Packet;
@@ -233,11 +233,35 @@ fn a_player_gets_packets_and_reports_on_its_channels() {
 }
 
 #[test]
+fn what_a_bridge_makes_stands_in_and_what_cannot_be_told_ends_the_session() {
+    let mut b = Bench::player("tcp");
+    let config = |params, origin| Arc::new(CodecConfig { version: 2, params, origin });
+    let aac = CodecParams::Aac { asc: Bytes::from_static(&[0x11, 0x90]), rate: 48_000, channels: 2 };
+    let from = TrackId::AUDIO;
+    let sound = |track| frame(track, FrameKind::Audio, 1_000_000_000);
+    // Another publisher sends something else, and a bridge makes what was described of it.
+    let made = from.derived(Codec::Opus);
+    let opus = config(CodecParams::Opus { channels: 1 }, Origin::Derived { from });
+    b.tell(Input::Deliver(&Delivery::Config { track: made, config: opus }));
+    assert_eq!(frames(&b.tell(Input::Deliver(&sound(made))))[0].0, 2);
+    let opus = config(CodecParams::Opus { channels: 2 }, Origin::Ingest);
+    b.tell(Input::Deliver(&Delivery::Config { track: from, config: opus }));
+    assert_eq!(frames(&b.tell(Input::Deliver(&sound(from))))[0].0, 2, "and back");
+    assert!(frames(&b.tell(Input::Deliver(&sound(made)))).is_empty());
+    b.tell(Input::Deliver(&Delivery::Config { track: from, config: config(aac, Origin::Ingest) }));
+    b.take();
+    let ending = frames(&b.tell(Input::Deliver(&sound(from))));
+    assert!(ending.iter().any(|(_, p)| rtcp::parse(p).iter().any(|r| matches!(r, Report::Bye { .. }))));
+    assert_eq!(b.closed(), Some("config_changed"));
+    assert!(b.take().iter().any(|o| matches!(o, Output::Stopped)), "the node is told");
+}
+
+#[test]
 fn a_player_over_datagrams_pauses_and_goes_on_at_a_key_frame() {
     let mut b = Bench::player("udp");
     b.tell(Input::Deliver(&frame(TrackId::VIDEO, FrameKind::Key, 1_000)));
     let sent = b.take();
-    assert!(matches!(&sent[0], Output::Datagram { lane: 0, rtcp: false, .. }), "{sent:?}");
+    assert!(matches!(&sent[0], Output::Burst { lane: 0, .. }), "{sent:?}");
     assert!(b.ask("PAUSE", URL, "", "").contains("200"));
     b.tell(Input::Deliver(&frame(TrackId::VIDEO, FrameKind::Delta, 2_000)));
     assert_eq!(b.take(), []);

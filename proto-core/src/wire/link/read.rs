@@ -283,7 +283,7 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
         30 => read_pull(rest)?,
         31 => read_tracks(rest)?,
         32 => return Ok(read_frame(rest)?.map(|f| Message::Frame(Box::new(f)))),
-        33 => Message::KeyRequest { pull: parts(rest, &[Id])?.id },
+        33 => read_key_request(rest)?,
         34 => Message::SourceAway { pull: parts(rest, &[Id])?.id },
         35 => Message::SourceBack { pull: parts(rest, &[Id])?.id },
         36 => {
@@ -293,6 +293,18 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
         37 => Message::CancelPull { pull: parts(rest, &[Id])?.id },
         _ => return Ok(None),
     }))
+}
+
+fn read_key_request(mut rest: Bytes) -> Result<Message, Malformed> {
+    let (mut pull, mut track) = (0, None);
+    while let Some((tag, value)) = next_field(&mut rest)? {
+        match tag {
+            1 => pull = number(value)?,
+            2 => track = Some(TrackId(small(value)?)),
+            _ => {}
+        }
+    }
+    Ok(Message::KeyRequest { pull, track })
 }
 
 fn read_drain(mut rest: Bytes) -> Result<Message, Malformed> {

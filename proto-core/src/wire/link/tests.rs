@@ -202,7 +202,8 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
             configs
         }),
         frame().prop_map(|f| Message::Frame(Box::new(f))),
-        n().prop_map(|pull| Message::KeyRequest { pull }),
+        (n(), proptest::option::of(any::<u8>().prop_map(TrackId)))
+            .prop_map(|(pull, track)| Message::KeyRequest { pull, track }),
         n().prop_map(|pull| Message::SourceAway { pull }),
         n().prop_map(|pull| Message::SourceBack { pull }),
         (n(), word(), word()).prop_map(|(pull, code, text)| Message::End { pull, code, text }),

@@ -323,8 +323,11 @@ pub fn encode(message: &Message) -> Encoded {
             tail = f.media.payload.clone();
             32
         }
-        Message::KeyRequest { pull } => {
+        Message::KeyRequest { pull, track } => {
             w.number(1, *pull);
+            if let Some(track) = track {
+                w.number(2, u64::from(track.0));
+            }
             33
         }
         Message::SourceAway { pull } => {

@@ -58,8 +58,8 @@ pub enum Heard {
     Playing,
     /// The node said something: a status code, an HTTP status.
     Status(String),
-    /// The configuration of a track came.
-    Config(char),
+    /// The configuration of a track came, and which (see `media::sets`).
+    Config(char, u8),
     /// A whole frame came that can be decoded: its track, its timestamp as in [`Seen::stamp`], its label.
     Frame(char, u64, Label),
     /// It was sent to another server, where times and tracks begin anew.
@@ -89,7 +89,7 @@ pub trait Source: Sized + 'static {
 /// What a player knows of a track in its present connection.
 #[derive(Clone, Copy, Debug, Default)]
 struct Track {
-    configured: bool,
+    configured: Option<u8>,
     last: Option<(Mark, u64)>,
 }
 
@@ -264,7 +264,7 @@ impl<S: Source> PlayerBy<S> {
                     self.notes.add(|| format!("player of {stream} is told {code}"));
                     self.statuses.push(code);
                 }
-                Heard::Config(track) => self.track(track).configured = true,
+                Heard::Config(track, dress) => self.track(track).configured = Some(dress),
                 Heard::Frame(track, stamp, label) => self.frame(track, stamp, &label, now),
                 Heard::Anew => self.tracks = Default::default(),
                 Heard::Wrong(invariant, text) => self.fault(invariant, text),
@@ -301,8 +301,10 @@ impl<S: Source> PlayerBy<S> {
         if label.track != track {
             is("S3", "a frame of another track");
         }
-        if !configured {
-            is("S4", "a frame before its configuration");
+        match configured {
+            None => is("S4", "a frame before its configuration"),
+            Some(dress) if dress != label.dress => is("S4", "a frame under another configuration"),
+            Some(_) => {}
         }
         if last.is_some_and(|(_, at)| stamp < at) {
             is("S4", "time goes back");

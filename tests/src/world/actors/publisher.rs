@@ -2,7 +2,7 @@
 //! node is their [`Wire`]; the one here is the project's own RTMP client.
 
 use super::{Client, In, Notes, Out, Standing, name_of};
-use crate::world::media::{Label, PICTURE, configs, sound_at};
+use crate::world::media::{Label, PICTURE, config, sound_at};
 use proto_core::limits::Limits;
 use proto_core::machine::Machine;
 use proto_core::rand::Rng;
@@ -10,6 +10,7 @@ use proto_core::rtmp::client::{Client as Rtmp, Input, Output};
 use proto_core::time::Time;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::Duration;
 
 /// How a publisher behaves.
@@ -31,7 +32,26 @@ pub struct PublisherConfig {
     pub sound_ppm: i32,
     /// The first timestamp: by RTMP milliseconds, by RTSP of both tracks in place of a random one.
     pub stamp: Option<u32>,
+    /// At which picture it goes over to which parameter sets (see `media::sets`), with a key frame.
+    pub dresses: Vec<(u64, u8)>,
+    /// By RTMP: other parameter sets come in front of their picture alone, not in a message of their own.
+    pub in_band: bool,
+    /// When it sends pictures, milliseconds from its start.
+    pub pictures: Range<u64>,
+    /// When it sends sound, milliseconds from its start.
+    pub sounds: Range<u64>,
 }
+
+impl PublisherConfig {
+    /// The parameter sets of a picture, and whether they are others than before.
+    fn dress(&self, seq: u64) -> (u8, bool) {
+        let last = self.dresses.iter().rev().find(|(at, _)| *at <= seq);
+        last.map_or((0, false), |(at, dress)| (*dress, *at == seq))
+    }
+}
+
+/// A publisher's whole life.
+const ALWAYS: Range<u64> = 0..u64::MAX;
 
 impl Default for PublisherConfig {
     fn default() -> Self {
@@ -44,6 +64,10 @@ impl Default for PublisherConfig {
             stubborn: false,
             sound_ppm: 0,
             stamp: None,
+            dresses: Vec::new(),
+            in_band: false,
+            pictures: ALWAYS,
+            sounds: ALWAYS,
         }
     }
 }
@@ -320,15 +344,24 @@ impl<W: Wire> PublisherBy<W> {
             let count = if picture { &mut sent.pictures } else { &mut sent.sounds };
             let seq = *count;
             *count += 1;
-            if self.silent {
-                self.key_due = true;
+            let sends = if picture { &self.config.pictures } else { &self.config.sounds };
+            let away = !sends.contains(&(time as u64 / 1_000_000));
+            if self.silent || away {
+                self.key_due |= self.silent || picture;
                 continue;
             }
-            let regular = seq % self.config.gop == 0;
+            let (dress, changes) = if picture { self.config.dress(seq) } else { (0, false) };
+            let regular = seq % self.config.gop == 0 || changes;
             let key = picture && (regular | wire.wants_key() | std::mem::take(&mut self.key_due));
             let track = if picture { 'v' } else { 'a' };
-            let label =
-                Label { stream: name_of(&self.stream).to_owned(), session: sent.session, track, seq, key };
+            let label = Label {
+                stream: name_of(&self.stream).to_owned(),
+                session: sent.session,
+                track,
+                seq,
+                key,
+                dress,
+            };
             let len = match (picture, key) {
                 (true, true) => self.config.key_bytes,
                 (true, false) => self.config.delta_bytes,
@@ -399,6 +432,9 @@ impl<W: Wire> Client for PublisherBy<W> {
 /// A connection of the project's own RTMP client.
 pub struct OwnRtmp {
     attempt: Attempt,
+    in_band: bool,
+    /// What it said of its tracks: sound, pictures.
+    told: [Option<u8>; 2],
     rtmp: Option<Rtmp>,
     said: VecDeque<Said>,
 }
@@ -411,11 +447,6 @@ impl OwnRtmp {
             match said {
                 Output::Send(bytes) => self.said.push_back(Said::Do(Out::Send(0, bytes))),
                 Output::Ready => {
-                    for config in configs() {
-                        if let Some(rtmp) = &mut self.rtmp {
-                            rtmp.handle(Input::Media(&config), now);
-                        }
-                    }
                     self.said.push_back(Said::Ready);
                 }
                 Output::Log(..) | Output::Media(_) => {}
@@ -430,9 +461,9 @@ impl OwnRtmp {
 }
 
 impl Wire for OwnRtmp {
-    fn begin(attempt: Attempt, _: &PublisherConfig, _now: Time) -> OwnRtmp {
+    fn begin(attempt: Attempt, config: &PublisherConfig, _now: Time) -> OwnRtmp {
         let said = VecDeque::from([Said::Do(Out::Dial(0, attempt.to))]);
-        OwnRtmp { attempt, rtmp: None, said }
+        OwnRtmp { attempt, in_band: config.in_band, told: [None; 2], rtmp: None, said }
     }
 
     fn on(&mut self, input: &In<'_>, now: Time) {
@@ -454,7 +485,14 @@ impl Wire for OwnRtmp {
     }
 
     fn send(&mut self, due: &Due, now: Time) {
-        self.handle(Input::Media(&due.label.frame(due.len, due.time)), now);
+        let Label { track, dress, .. } = due.label;
+        let told = &mut self.told[usize::from(track == 'v')];
+        let news = told.replace(dress) != Some(dress);
+        let first = news && self.in_band && dress == 0;
+        if news && (!self.in_band || first) {
+            self.handle(Input::Media(&config(track, dress)), now);
+        }
+        self.handle(Input::Media(&due.label.frame(due.len, due.time, news && self.in_band)), now);
     }
 
     fn finish(&mut self, now: Time) {

@@ -69,7 +69,7 @@ impl RmlPlay {
     fn media(&mut self, track: char, stamp: u32, tag: Result<Tag, String>) {
         match tag {
             Err(e) => self.wrong(format!("{track} at {stamp}: {e}")),
-            Ok(Tag::Config) => self.heard.push_back(Heard::Config(track)),
+            Ok(Tag::Config(dress)) => self.heard.push_back(Heard::Config(track, dress)),
             Ok(Tag::Frame(label)) => self.heard.push_back(Heard::Frame(track, stamp.into(), label)),
         }
     }
@@ -85,7 +85,7 @@ fn read_opus(tag: &[u8]) -> Result<Tag, String> {
                 [b'O', b'p', b'u', b's', b'H', b'e', b'a', b'd', 1, 1 | 2, rest @ ..]
                     if rest.len() == 9 && rest.last() == Some(&0) =>
                 {
-                    Ok(Tag::Config)
+                    Ok(Tag::Config(0))
                 }
                 other => Err(format!("an Opus head of {} bytes: {other:?}", other.len())),
             }

@@ -3,7 +3,7 @@
 use super::publisher::{Attempt, Due, PublisherBy, PublisherConfig, Said, Wire};
 use super::rml::{Happened, Session};
 use super::{In, Out};
-use crate::world::media::{ASC, PPS, SPS};
+use crate::world::media::{ASC, sets};
 use bytes::{BufMut, Bytes, BytesMut};
 use proto_core::time::Time;
 use rml_rtmp::sessions::{ClientSessionEvent, PublishRequestType};
@@ -59,7 +59,7 @@ impl RmlRtmp {
             }
             ClientSessionEvent::PublishRequestAccepted => {
                 self.ready = true;
-                self.tag('v', 0, video_config());
+                self.tag('v', 0, video_config(0));
                 self.tag('a', 0, Bytes::from([&[0xaf, 0][..], &ASC].concat()));
                 self.said.push_back(Said::Ready);
             }
@@ -83,15 +83,16 @@ impl RmlRtmp {
 }
 
 /// The video tag with an AVCDecoderConfigurationRecord (ISO 14496-15, 5.3.3.1.2).
-fn video_config() -> Bytes {
+fn video_config(dress: u8) -> Bytes {
+    let (sps, pps) = sets(dress);
     let mut out = BytesMut::new();
     out.put_slice(&[0x17, 0, 0, 0, 0]);
-    out.put_slice(&[1, SPS[1], SPS[2], SPS[3], 0xff, 0xe1]);
-    out.put_u16(SPS.len() as u16);
-    out.put_slice(&SPS);
+    out.put_slice(&[1, sps[1], sps[2], sps[3], 0xff, 0xe1]);
+    out.put_u16(sps.len() as u16);
+    out.put_slice(&sps);
     out.put_u8(1);
-    out.put_u16(PPS.len() as u16);
-    out.put_slice(&PPS);
+    out.put_u16(pps.len() as u16);
+    out.put_slice(&pps);
     out.freeze()
 }
 

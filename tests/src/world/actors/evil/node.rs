@@ -285,7 +285,8 @@ impl FalseNode {
         let hops = vec![NodeId(self.target.own.clone())];
         // The first eight turns bring new pulls; later ones come again under numbers that are in use.
         let pull = turn % 8;
-        let mut all = vec![Message::KeyRequest { pull }, Message::KeyRequest { pull }];
+        let mut all =
+            vec![Message::KeyRequest { pull, track: None }, Message::KeyRequest { pull, track: None }];
         if turn < 24 {
             all.insert(0, Message::Pull { pull, key, hops });
         }

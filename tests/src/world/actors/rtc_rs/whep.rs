@@ -5,7 +5,7 @@ use super::reorder::Reorder;
 use crate::world::actors::In;
 use crate::world::actors::player::{Heard, PlayerBy, PlayerConfig, Source};
 use crate::world::actors::publisher::Attempt;
-use crate::world::media::{Label, PPS, SPS};
+use crate::world::media::{Label, dress_of};
 use proto_core::time::Time;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtp::Packet;
@@ -98,7 +98,7 @@ impl Whep {
             match Label::read(packet.payload.get(usize::from(made)..).unwrap_or_default()) {
                 Ok(label) => {
                     // Its configuration is in the answer.
-                    self.heard.push_back(Heard::Config('a'));
+                    self.heard.push_back(Heard::Config('a', 0));
                     self.heard.push_back(Heard::Frame('a', stamp, label));
                 }
                 Err(e) => self.wrong(format!("sound at {stamp}: {e}")),
@@ -169,14 +169,14 @@ impl Whep {
 
     /// An access unit is whole: NAL units behind their lengths.
     fn whole(&mut self, unit: &Unit) {
-        let (mut rest, mut sets, mut label) = (&unit.nals[..], [false; 2], None);
+        let (mut rest, mut sets, mut label) = (&unit.nals[..], [&[][..]; 2], None);
         while let Some((size, tail)) = rest.split_first_chunk::<4>() {
             let size = u32::from_be_bytes(*size) as usize;
             let Some((nal, tail)) = tail.split_at_checked(size) else { break };
             rest = tail;
             match nal.first().map(|b| b & 0x1f) {
-                Some(7) => sets[0] = nal == SPS,
-                Some(8) => sets[1] = nal == PPS,
+                Some(7) => sets[0] = nal,
+                Some(8) => sets[1] = nal,
                 Some(kind @ (1 | 5)) => {
                     let read = nal.get(3..).ok_or("a short slice".to_owned()).and_then(Label::read);
                     label = Some(read.and_then(|l| {
@@ -189,9 +189,9 @@ impl Whep {
         }
         match label {
             Some(Ok(label)) => {
-                if sets == [true; 2] {
+                if let Some(dress) = dress_of(sets[0], sets[1]) {
                     self.configured = true;
-                    self.heard.push_back(Heard::Config('v'));
+                    self.heard.push_back(Heard::Config('v', dress));
                 }
                 self.broken &= !(label.key && self.configured);
                 if !self.broken {

@@ -4,7 +4,7 @@ use super::opus_at;
 use super::peer::{Did, Peer, h264, opus};
 use crate::world::actors::In;
 use crate::world::actors::publisher::{Attempt, Due, PublisherBy, PublisherConfig, Said, Wire};
-use crate::world::media::{PPS, SPS};
+use crate::world::media::sets;
 use bytes::{BufMut, Bytes, BytesMut};
 use proto_core::time::Time;
 use rtc::media_stream::MediaStreamTrack;
@@ -85,7 +85,8 @@ fn access_unit(due: &Due) -> Bytes {
     const START: [u8; 4] = [0, 0, 0, 1];
     let mut out = BytesMut::with_capacity(due.len + 64);
     if due.label.key {
-        for set in [&SPS[..], &PPS[..]] {
+        let (sps, pps) = sets(due.label.dress);
+        for set in [&sps[..], &pps[..]] {
             out.put_slice(&START);
             out.put_slice(set);
         }

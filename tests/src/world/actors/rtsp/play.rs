@@ -231,7 +231,7 @@ impl RtspPlay {
                 "opus/48000/2" => (Codec::Opus, 48_000, Duration::from_millis(20)),
                 _ => return Err(format!("a track {head:?} of {map:?} with {fmtp:?}")),
             };
-            self.heard.push_back(Heard::Config(if codec == Codec::H264 { 'v' } else { 'a' }));
+            self.heard.push_back(Heard::Config(if codec == Codec::H264 { 'v' } else { 'a' }, 0));
             self.lanes.push(Lane {
                 codec,
                 kind,
@@ -408,7 +408,10 @@ impl RtspPlay {
         if label.key != picture.key {
             self.fault("S3", format!("{label:?} comes in a slice of the other kind"));
         }
-        if picture.key && !picture.sets && (picture.follows || !self.is_udp()) {
+        if picture.sets.is_some_and(|dress| dress != label.dress) {
+            self.fault("S4", format!("a picture under other parameter sets ({:?}): {label:?}", picture.sets));
+        }
+        if picture.key && picture.sets.is_none() && (picture.follows || !self.is_udp()) {
             self.fault("S4", format!("a key frame without parameter sets in front: {label:?}"));
         }
         if self.needs_key && !picture.key {
@@ -420,6 +423,9 @@ impl RtspPlay {
         }
         self.needs_key = false;
         self.lanes[lane].lost = false;
+        if let Some(dress) = picture.sets {
+            self.heard.push_back(Heard::Config('v', dress));
+        }
         self.frame(lane, 'v', picture.stamp, label);
     }
 

@@ -297,7 +297,7 @@ impl Wire for RtspRecord {
             self.behind = false;
         }
         let (lane, payloads) = if picture {
-            (0, packetise(&due.label.slice(due.len), due.label.key))
+            (0, packetise(&due.label.slice(due.len), due.label.key, due.label.dress))
         } else {
             (1, vec![aac(&due.label.write(due.len))])
         };

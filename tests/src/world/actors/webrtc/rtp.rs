@@ -1,7 +1,7 @@
 //! H.264 in RTP (RFC 6184, packetization mode 1), written anew for the clients: what the servers make and read is
 //! checked by other code than theirs.
 
-use crate::world::media::{PPS, SPS};
+use crate::world::media::{dress_of, sets};
 
 /// Bytes of one payload at most.
 const PAYLOAD: usize = 1_100;
@@ -11,11 +11,12 @@ const STAP_A: u8 = 24;
 const FU_A: u8 = 28;
 
 /// Cuts one picture into payloads: a key frame's parameter sets in one STAP-A, then the slice as it is or in FU-A.
-pub(in crate::world::actors) fn packetise(slice: &[u8], key: bool) -> Vec<Vec<u8>> {
+pub(in crate::world::actors) fn packetise(slice: &[u8], key: bool, dress: u8) -> Vec<Vec<u8>> {
     let mut out = Vec::with_capacity(slice.len() / PAYLOAD + 2);
     if key {
         let mut stap = vec![0x60 | STAP_A];
-        for set in [&SPS[..], &PPS[..]] {
+        let (sps, pps) = sets(dress);
+        for set in [&sps[..], &pps[..]] {
             stap.extend((set.len() as u16).to_be_bytes());
             stap.extend(set);
         }
@@ -44,8 +45,8 @@ pub(in crate::world::actors) fn packetise(slice: &[u8], key: bool) -> Vec<Vec<u8
 pub(in crate::world::actors) struct Picture {
     /// Whether its slice is of an IDR picture.
     pub(in crate::world::actors) key: bool,
-    /// Whether both parameter sets, as published, stood in front of the slice.
-    pub(in crate::world::actors) sets: bool,
+    /// Which parameter sets stood in front of the slice; none, if they were not both there.
+    pub(in crate::world::actors) sets: Option<u8>,
     /// The slice, with its NAL header.
     pub(in crate::world::actors) slice: Vec<u8>,
     /// RTP timestamp.
@@ -57,8 +58,8 @@ pub(in crate::world::actors) struct Picture {
 #[derive(Debug, Default)]
 struct Partial {
     picture: Picture,
-    sps: bool,
-    pps: bool,
+    sps: Vec<u8>,
+    pps: Vec<u8>,
     fragment: bool,
     damaged: Option<String>,
 }
@@ -174,12 +175,12 @@ impl Partial {
             Some(1 | IDR) if !before_slice => return Err("a second slice".to_owned()),
             Some(kind @ (1 | IDR)) => {
                 self.picture.key = kind == IDR;
-                self.picture.sets = self.sps && self.pps;
+                self.picture.sets = dress_of(&self.sps, &self.pps);
                 self.picture.slice = nal.to_vec();
             }
-            Some(7) if nal == SPS => self.sps |= before_slice,
-            Some(8) if nal == PPS => self.pps |= before_slice,
-            Some(7 | 8) => return Err("other parameter sets than were published".to_owned()),
+            Some(7) if before_slice => self.sps = nal.to_vec(),
+            Some(8) if before_slice => self.pps = nal.to_vec(),
+            Some(7 | 8) => return Err("parameter sets behind a slice".to_owned()),
             // Supplemental information and delimiters mean nothing here.
             Some(6 | 9) => {}
             other => return Err(format!("a NAL unit of type {other:?}")),
@@ -204,7 +205,7 @@ mod tests {
         for (n, (key, len)) in [(true, 10_000), (false, 700), (true, 900), (false, 2_500)].iter().enumerate()
         {
             let sent = slice(*key, *len);
-            let payloads = packetise(&sent, *key);
+            let payloads = packetise(&sent, *key, 1);
             assert!(payloads.iter().all(|p| p.len() <= PAYLOAD));
             let mut reads: Vec<Read> = payloads
                 .iter()
@@ -212,7 +213,7 @@ mod tests {
                 .map(|(i, p)| d.push(p, n as u32 * 3_600, i + 1 == payloads.len()))
                 .collect();
             let stamp = n as u32 * 3_600;
-            let whole = Picture { key: *key, sets: *key, slice: sent, stamp, follows: n > 0 };
+            let whole = Picture { key: *key, sets: key.then_some(1), slice: sent, stamp, follows: n > 0 };
             assert_eq!(reads.pop(), Some(Read::Whole(whole)));
             assert!(reads.iter().all(|r| *r == Read::More));
         }
@@ -220,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_is_lost_or_wrong_is_told_apart() {
-        let payloads = packetise(&slice(true, 5_000), true);
+        let payloads = packetise(&slice(true, 5_000), true, 0);
         for missing in 0..payloads.len() {
             let mut d = Depacketiser::default();
             d.push(&slice(false, 20), 1, true);
@@ -233,7 +234,7 @@ mod tests {
             }
             match missing {
                 // Only the sets are missing, and that may be a loss.
-                0 => assert!(matches!(last, Read::Whole(Picture { sets: false, follows: false, .. }))),
+                0 => assert!(matches!(last, Read::Whole(Picture { sets: None, follows: false, .. }))),
                 n if n + 1 == payloads.len() => {
                     assert_eq!(last, Read::More);
                     assert!(matches!(d.push(&slice(false, 20), 3, true), Read::Broken { lost: true, .. }));

@@ -397,7 +397,11 @@ impl Whep {
             self.caller.fault("S3", format!("{mark:?} comes in a slice of the other kind"));
         }
         let first = self.picture.last.is_none();
-        if picture.key && !picture.sets {
+        if picture.sets.is_some_and(|dress| dress != mark.dress) {
+            self.caller
+                .fault("S4", format!("a picture under other parameter sets ({:?}): {mark:?}", picture.sets));
+        }
+        if picture.key && picture.sets.is_none() {
             if picture.follows || first && self.is_strict() {
                 self.caller.fault("S4", format!("a key frame without parameter sets in front: {mark:?}"));
             }

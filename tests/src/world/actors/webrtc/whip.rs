@@ -26,6 +26,8 @@ pub struct WhipConfig {
     pub sound: Duration,
     /// Its clock of sound runs so many parts in a million too fast beside that of its pictures.
     pub sound_ppm: i32,
+    /// At which picture it goes over to which parameter sets (see `media::sets`), with a key frame.
+    pub dresses: Vec<(u64, u8)>,
     /// The first RTP timestamp of both tracks, in place of a random one.
     pub stamp: Option<u32>,
     /// How its calls are signalled.
@@ -47,6 +49,7 @@ impl Default for WhipConfig {
             picture: Duration::from_millis(40),
             sound: Duration::from_millis(20),
             sound_ppm: 0,
+            dresses: Vec::new(),
             stamp: None,
             by: Signalling::Http,
             tcp: false,
@@ -231,12 +234,15 @@ impl Whip {
     }
 
     fn frame(&mut self, picture: bool, session: u64, seq: u64, due: Time, now: Time) {
-        let key = picture && (std::mem::take(&mut self.key_wanted) | seq.is_multiple_of(self.config.gop));
+        let last = self.config.dresses.iter().rev().find(|(at, _)| picture && *at <= seq);
+        let (dress, changes) = last.map_or((0, false), |(at, dress)| (*dress, *at == seq));
+        let regular = seq.is_multiple_of(self.config.gop) || changes;
+        let key = picture && (std::mem::take(&mut self.key_wanted) | regular);
         let stream = name_of(&self.caller.seat.stream).to_owned();
-        let label = Label { stream, session, track: if picture { 'v' } else { 'a' }, seq, key };
+        let label = Label { stream, session, track: if picture { 'v' } else { 'a' }, seq, key, dress };
         let (payloads, rate) = if picture {
             let len = if key { self.config.key_bytes } else { self.config.delta_bytes };
-            (packetise(&label.slice(len), key), 90_000)
+            (packetise(&label.slice(len), key, dress), 90_000)
         } else {
             (vec![label.opus(60, opus_toc(self.config.sound))], 48_000)
         };

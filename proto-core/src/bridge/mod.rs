@@ -1,6 +1,10 @@
 //! What the node asks its driver to do for a bridge of sound or pictures: decode one codec, encode another, keep the times.
 //! The codecs themselves are not part of the core; the driver answers with [`crate::io::Answer::Bridged`].
 
+mod workshop;
+
+pub use workshop::{Convert, Workshop};
+
 use crate::media::h264::h264_of_record;
 use crate::media::track::{Codec, CodecParams};
 use bytes::Bytes;
@@ -11,7 +15,7 @@ pub struct BridgeId(pub u64);
 
 /// One packet of sound, or one coded picture, with its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sound {
+pub struct Packet {
     /// Presentation time of it, or of its first sample, on the stream's clock, nanoseconds.
     pub pts: i64,
     /// The coded bytes, in the form that its codec says.
@@ -38,11 +42,14 @@ pub enum BridgeJob {
         to: Codec,
     },
     /// Convert packets. Times may have gaps, jump and drift; see the driver's bridge for how they are followed.
-    Convert(Vec<Sound>),
+    Convert(Vec<Packet>),
     /// Of pictures: the next one that comes out is to be a key frame.
     KeyFrame,
     /// Forget the bridge.
     Close,
+    /// Forget the bridge, and the thread that it is on: it has not answered for too long and is not waited for any more.
+    /// Nobody waits for an answer to this either.
+    Abandon,
 }
 
 /// What a decoder of a bridge's packets must know.
@@ -79,7 +86,7 @@ pub struct Bridged {
     /// The configuration of what comes out: after `Open` where it is sound, with the first picture (and where it changes) else.
     pub made: Option<Made>,
     /// Converted packets, times rising.
-    pub sound: Vec<Sound>,
+    pub packets: Vec<Packet>,
     /// Packets or pictures that could not be decoded; silence stands in for the former, the latter are missing.
     pub undecodable: u64,
     /// Why the bridge cannot go on; it is gone.
