@@ -357,7 +357,8 @@ impl Intake {
 
     /// When something is to be said although there is nothing to say.
     fn pressing(&self) -> Option<Time> {
-        self.missing.press(self.said).filter(|_| self.wanted.nack)
+        let press = |e: &Encoding| e.missing.press(self.said);
+        self.pictures.iter().filter(|_| self.wanted.nack).filter_map(press).min()
     }
 
     /// A compound packet begins with a report and who sends it (RFC 3550, 6.1).
