@@ -297,6 +297,14 @@ limits! {
     link_dial_max_ms: u64 = 1_500;
     /// An attempt to reach a manager or an origin that did not end by itself is given up after this, milliseconds.
     link_dial_timeout_ms: u64 = 5_000;
+    /// A node that does not answer by QUIC within this time is dialled by TCP, milliseconds; so is an older one.
+    link_quic_wait_ms: u64 = 1_000;
+    /// QUIC connections of other nodes that have not proved the shared key yet; more are refused.
+    link_quic_handshakes: usize = 64;
+    /// Groups of pictures or sound that may be on their way to a node at once, over one QUIC link.
+    link_quic_streams: u32 = 4_096;
+    /// Frames of a group that a newer one has overtaken on a QUIC link are waited for this long, milliseconds, then left out.
+    relay_late_ms: u64 = 1_000;
     /// The first wait before a broken pull is tried again, milliseconds; doubles with each failure.
     relay_retry_min_ms: u64 = 100;
     /// The longest wait before a broken pull is tried again, milliseconds.
@@ -340,6 +348,27 @@ limits! {
     auth_checks_per_ip: usize = 4;
     /// A right password is remembered, as a code, for this long, milliseconds.
     auth_remember_ms: u64 = 600_000;
+    /// Milliseconds for a question to `auth.callback` or the key set at `auth.jwks`, from looking up the name to the whole answer.
+    auth_callback_ms: u64 = 3_000;
+    /// Questions to `auth.callback` at a time; beyond that, it is said to try again.
+    auth_callbacks: usize = 256;
+    /// Of them, those about one address.
+    auth_callbacks_per_ip: usize = 16;
+    /// A yes of `auth.callback` without `expires_s` is remembered for this long, milliseconds.
+    auth_callback_allowed_ms: u64 = 10_000;
+    /// A no of it without `expires_s` is remembered for this long, milliseconds.
+    auth_callback_refused_ms: u64 = 5_000;
+    /// Answers of it that are remembered.
+    auth_callback_answers: usize = 10_000;
+    /// What runs by an answer of `auth.callback` whose `expires_s` are over goes on for this long while it cannot be asked
+    /// again, milliseconds.
+    auth_callback_grace_ms: u64 = 60_000;
+    /// A key set at an address is fetched this often, milliseconds.
+    auth_jwks_ms: u64 = 300_000;
+    /// For a token whose key is not known it is fetched again, but no more often than this, milliseconds; so it is after a failure.
+    auth_jwks_again_ms: u64 = 10_000;
+    /// Addresses and authorities of servers that the node asks by HTTP are looked up this often, milliseconds.
+    fetch_known_ms: u64 = 30_000;
     /// Names that may be revoked while a node runs.
     auth_revoked: usize = 10_000;
     /// A20: the token in the addresses that a manager gives out is good for this long, milliseconds; who came with it stays.

@@ -5,8 +5,13 @@
 // A test drives real processes, sockets and clocks; the bans of clippy.toml are for the core.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub mod fanout;
+pub mod faults;
 pub mod harness;
 pub mod interop;
+pub mod live;
+pub mod sbom;
 pub mod sim;
 pub mod tidy;
 pub mod world;

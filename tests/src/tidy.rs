@@ -9,6 +9,7 @@ pub mod text;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A rule that is broken, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,17 @@ pub struct File {
 /// The root of the repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
+}
+
+/// The target triple of this machine's compiler.
+///
+/// # Errors
+/// If there is no rustc that says so.
+pub fn host_triple() -> Result<String, String> {
+    let ran = Command::new("rustc").arg("-vV").output().map_err(|e| format!("rustc does not run: {e}"))?;
+    let text = String::from_utf8_lossy(&ran.stdout).into_owned();
+    let host = text.lines().find_map(|l| l.strip_prefix("host: ")).map(str::to_owned);
+    host.ok_or_else(|| "rustc does not name its host".to_owned())
 }
 
 /// Every text file below `root` that is not built or fetched, in order of path.

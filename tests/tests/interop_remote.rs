@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use headwater_tests::interop::camera::Camera;
+use headwater_tests::interop::certificate::Certificate;
 use headwater_tests::interop::cluster::{Net, Node, turn};
 use headwater_tests::interop::ffmpeg::{Clip, Ffmpeg, Sound};
 use headwater_tests::interop::http;
@@ -106,41 +107,14 @@ fn rtmps_is_spoken_to_servers_that_are_trusted_and_to_no_others() {
     let _turn = turn();
     let net = Net::fresh();
     let dir = std::env::temp_dir().join(format!("headwater-remote-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).expect("there is room for files");
-    let file = dir.join("cert.pem").display().to_string();
-    let made = std::process::Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "30",
-        ])
-        .args(["-subj", "/CN=far", "-addext", &format!("subjectAltName=IP:{}", net.host(2))])
-        .args([
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-            "-keyout",
-            &file,
-            "-out",
-            &format!("{file}.crt"),
-        ])
-        .output()
-        .expect("openssl is not installed; run ./check");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let certificate = std::fs::read_to_string(format!("{file}.crt")).expect("it was written");
-    let key = std::fs::read_to_string(&file).expect("it was written");
-    std::fs::write(&file, format!("{certificate}{key}")).expect("there is room");
+    let made = Certificate::of(net.host(2), &dir);
+    let (file, alone) = (made.whole.display(), made.alone.display());
 
     let certificates = format!("tls.certificates={file}");
     let mut far = Node::start("far", "manager,origin,edge", net.host(2), None, &["--set", &certificates]);
     let push =
         format!(r#"destinations=[{{stream="live/*", url="rtmps://{}:1936/{{stream}}"}}]"#, net.host(2));
-    let trusts = format!("tls.authorities={file}.crt");
+    let trusts = format!("tls.authorities={alone}");
     let all = "manager,origin,edge";
     let mut node = Node::start("n", all, net.host(1), None, &["--set", &push, "--set", &trusts]);
     let mut other = Node::start("o", all, net.host(3), None, &["--set", &push]);

@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use headwater_tests::tidy::{File, Problem, files, imports, licence, repository, root, source, text};
+use headwater_tests::sbom;
+use headwater_tests::tidy::{
+    File, Problem, files, host_triple, imports, licence, repository, root, source, text,
+};
 use std::process::Command;
 
 fn hold(problems: &[Problem]) {
@@ -67,6 +70,28 @@ fn unsafe_stands_in_its_places_alone() {
 }
 
 #[test]
+fn every_unsafe_has_its_proof() {
+    hold_files(rust, source::unsafe_proofs);
+}
+
+#[test]
+fn the_bill_of_materials_names_all_that_is_in_the_binary() {
+    let bill = sbom::of(&root(), &host_triple().expect("rustc names its host")).expect("there is a bill");
+    let all = bill["components"].as_array().expect("components");
+    for ours in ["proto-core", "runtime-mio"] {
+        assert!(all.iter().any(|c| c["name"] == ours), "{ours} is not in it");
+    }
+    for tests in ["headwater-tests", "proptest", "rml_rtmp", "tokio"] {
+        assert!(!all.iter().any(|c| c["name"] == tests), "{tests} is in it");
+    }
+    // What is not ours is told by the hash of its source, and all is under some licence.
+    let ours = |c: &&serde_json::Value| c["hashes"].is_null();
+    let path: Vec<_> = all.iter().filter(ours).filter_map(|c| c["name"].as_str()).collect();
+    assert_eq!(path, ["audio-bridge", "determinism", "proto-core", "runtime-mio", "video-bridge"]);
+    assert!(all.iter().all(|c| c["licenses"].is_array()));
+}
+
+#[test]
 fn crate_roots_have_words_and_bans() {
     let test_root = |p: &str| p.strip_prefix("tests/tests/").is_some_and(|p| !p.contains('/'));
     let root = |p: &str| p.ends_with("/src/lib.rs") || p.ends_with("/src/main.rs") || test_root(p);
@@ -112,10 +137,7 @@ fn every_dependency_has_an_allowed_licence() {
     let mut got = run(&[]);
     if !got.status.success() {
         // Packages for other systems may never have been fetched here; those of this one have been.
-        let rustc = Command::new("rustc").arg("-vV").output().expect("rustc runs");
-        let text = String::from_utf8_lossy(&rustc.stdout).into_owned();
-        let host =
-            text.lines().find_map(|l| l.strip_prefix("host: ")).expect("rustc names its host").to_owned();
+        let host = host_triple().expect("rustc names its host");
         got = run(&["--filter-platform", &host]);
     }
     assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));

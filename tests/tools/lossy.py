@@ -6,6 +6,9 @@
 makes the device `lossy` in both namespaces, 10.77.0.1 in the left and 10.77.0.2 in the right, and passes packets on:
 each so many ms later, in order; lost in bursts of so many packets on average (Gilbert); at most so many kbit/s with a
 queue of 200 ms. Both directions are alike, or `--left-loss` and `--right-loss` say the loss of what leaves each side.
+
+With `--control`, each line on standard input changes both directions: `delay MS`, `loss PERCENT`, `corrupt PERCENT` (a bit of
+so many packets is turned over), `cut` and `join`.
 Prints what it passed and lost in the end (Ctrl-C). Needs the right to make devices (root, or CAP_NET_ADMIN) and the
 namespaces (`ip netns add ns-a`); namespaces of your own need no rights: `unshare -Urn`.
 """
@@ -51,10 +54,33 @@ class Way:
         self.loss, self.leave = loss / 100, 1 / max(args.burst, 1)
         self.random = random.Random(seed)
         self.bad, self.busy = False, 0.0
+        self.corrupt, self.cut = 0.0, False
         self.passed = self.lost = 0
+
+    def damaged(self, packet):
+        """A packet as it arrives."""
+        if self.corrupt == 0 or self.random.random() >= self.corrupt:
+            return packet
+        at = self.random.randrange(len(packet) * 8)
+        turned = bytearray(packet)
+        turned[at // 8] ^= 1 << at % 8
+        return bytes(turned)
+
+    def change(self, line):
+        """A line of standard input."""
+        word, _, value = line.strip().partition(" ")
+        if word == "delay":
+            self.delay = float(value) / 1000
+        elif word in ("loss", "corrupt"):
+            setattr(self, word, float(value) / 100)
+        elif word in ("cut", "join"):
+            self.cut = word == "cut"
 
     def when(self, size, now):
         """When a packet that leaves now arrives; None: it is lost."""
+        if self.cut:
+            self.lost += 1
+            return None
         if self.loss > 0:
             enter = self.leave * self.loss / (1 - self.loss)
             turn = self.random.random()
@@ -84,6 +110,7 @@ def main():
     parser.add_argument("--burst", type=float, default=4, help="packets that a burst loses on average")
     parser.add_argument("--rate", type=float, default=0, help="kbit/s; 0: any")
     parser.add_argument("--seed", type=int, default=1, help="of what is lost")
+    parser.add_argument("--control", action="store_true", help="read changes from standard input")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     left = device(args.left, "10.77.0.1", "10.77.0.2")
@@ -102,7 +129,14 @@ def main():
                 except OSError:
                     pass
             wait = min(max(flying[0][0] - now, 0), 1) if flying else 1
-            for fd in select.select([left, right], [], [], wait)[0]:
+            watched = [left, right, *([sys.stdin] if args.control else [])]
+            for fd in select.select(watched, [], [], wait)[0]:
+                if fd is sys.stdin:
+                    line = sys.stdin.readline()
+                    args.control = line != ""
+                    for _, way in ways.values():
+                        way.change(line)
+                    continue
                 to, way = ways[fd]
                 try:
                     while True:
@@ -110,7 +144,7 @@ def main():
                         number += 1
                         at = way.when(len(packet), time.monotonic())
                         if at is not None:
-                            heapq.heappush(flying, (at, number, to, packet))
+                            heapq.heappush(flying, (at, number, to, way.damaged(packet)))
                 except BlockingIOError:
                     pass
     except KeyboardInterrupt:

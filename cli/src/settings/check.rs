@@ -1,6 +1,7 @@
 //! What a configuration must satisfy beyond the types of its values.
 
 use proto_core::auth::token::TokenKeys;
+use proto_core::http::url::HttpUrl;
 use proto_core::node::config::{Config, Role};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -187,7 +188,7 @@ fn auth(config: &Config, found: &mut Findings) {
         found.0.push(Finding { key: problem.key.to_owned(), text: problem.text, harmless: problem.harmless });
     }
     let auth = &config.auth;
-    if !auth.jwks.is_empty() {
+    if !auth.jwks.is_empty() && !HttpUrl::is_meant(&auth.jwks) {
         let read = runtime_mio::read_file(&auth.jwks);
         let usable = read.and_then(|json| {
             let mut keys = TokenKeys::default();

@@ -133,7 +133,7 @@ const KEYS: &[(&str, &str, &str)] = &[
          opens one more connection to try it.",
         "true or false",
     ),
-    ("cluster.port", "TCP port on which other nodes reach this one.", PORT),
+    ("cluster.port", "TCP port, and UDP port for QUIC, on which other nodes reach this one.", PORT),
     (
         "cluster.manager",
         "The manager that this node registers with, HOST or HOST:PORT (port 5090 if left out). Empty: this node's \
@@ -146,10 +146,16 @@ const KEYS: &[(&str, &str, &str)] = &[
         "a text, at best 16 characters or more",
     ),
     (
+        "cluster.transport",
+        "What links to other nodes use: quic (encrypted; UDP on the port number of cluster.port, and TCP with nodes that do \
+         not speak it) or tcp (not encrypted).",
+        "quic or tcp",
+    ),
+    (
         "auth.rules",
         "Who may publish, play, and use the API: the first rule for an action and a stream decides, and what no rule lets \
          is refused. Empty: publishing and playing are open. Each has action (publish, play or api), streams (patterns: * \
-         is any characters of a part, ** any parts; left out: all) and who (anyone, loopback, users, user:NAME, tokens, keys). \
+         is any characters of a part, ** any parts; left out: all) and who (anyone, loopback, users, user:NAME, tokens, keys, callback). \
          Without a rule for it, the API is for this host only.",
         "a list of rules, such as { action = \"publish\", streams = [\"live/*\"], who = [\"users\", \"tokens\"] }",
     ),
@@ -172,9 +178,10 @@ const KEYS: &[(&str, &str, &str)] = &[
     ),
     (
         "auth.jwks",
-        "A file with a JSON web key set whose keys (RS256, ES256, EdDSA) sign tokens too. It is read again when it \
-         changes. Empty: none.",
-        "a file name",
+        "A file with a JSON web key set whose keys (RS256, ES256, EdDSA) sign tokens too, or the http:// or https:// address \
+         of one. The file is read again when it changes, the address every five minutes and for a token whose key is not \
+         known; until there are new keys the old ones stay. Empty: none.",
+        "a file name or an address",
     ),
     (
         "auth.issuer",
@@ -192,6 +199,23 @@ const KEYS: &[(&str, &str, &str)] = &[
         "auth.clear_passwords",
         "Take passwords from other hosts over connections without TLS too, where they can be read on the way.",
         "true or false",
+    ),
+    (
+        "auth.callback",
+        "The http:// or https:// address of a program of yours that is asked about those whom a rule leaves to `callback`: a \
+         POST with JSON for each question, answered by 200 (yes), 401 or 403 (no). Empty: none.",
+        "an address, such as https://login.example/headwater",
+    ),
+    (
+        "auth.callback_token",
+        "What that program is shown as `Authorization: Bearer`, so that it knows who asks. Empty: nothing.",
+        "a text of printable ASCII characters without spaces",
+    ),
+    (
+        "auth.callback_fallback",
+        "What becomes of those about whom it could not be asked, because it is down, slow, or answers something else: they \
+         are refused, or let in.",
+        "refuse or allow",
     ),
     ("auth.realm", "The realm of RTSP authentication. ha1 of users is made for it.", "a text without quotes"),
     (

@@ -16,7 +16,7 @@ pub struct AuthConfig {
     pub keys: Vec<KeyConfig>,
     /// The secret under which stream tokens are signed (HS256); empty: derived from `cluster.key`.
     pub secret: Secret,
-    /// A file with a JSON web key set, whose keys sign tokens too; empty: none.
+    /// A file with a JSON web key set, whose keys sign tokens too, or its `http://` or `https://` address; empty: none.
     pub jwks: String,
     /// What the claim `iss` of tokens under keys of that set must be; empty: anything.
     pub issuer: String,
@@ -28,6 +28,23 @@ pub struct AuthConfig {
     pub clear_passwords: bool,
     /// The realm of RTSP authentication.
     pub realm: String,
+    /// The `http://` or `https://` address of a program that is asked about those whom rules leave to `callback`; empty: none.
+    pub callback: String,
+    /// What it is shown as `Authorization: Bearer`, so that it knows who asks; empty: nothing.
+    pub callback_token: Secret,
+    /// What becomes of those about whom it could not be asked.
+    pub callback_fallback: Fallback,
+}
+
+/// What becomes of those about whom the callback has no answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fallback {
+    /// They are refused.
+    #[default]
+    Refuse,
+    /// They are let in.
+    Allow,
 }
 
 impl Default for AuthConfig {
@@ -43,6 +60,9 @@ impl Default for AuthConfig {
             revoked: Vec::new(),
             clear_passwords: false,
             realm: "Headwater".to_owned(),
+            callback: String::new(),
+            callback_token: Secret::default(),
+            callback_fallback: Fallback::Refuse,
         }
     }
 }
@@ -56,7 +76,7 @@ pub struct RuleConfig {
     /// The streams that it is about, such as `live/*`; left out: all. No stream is part of what `api` is about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<String>,
-    /// Who may: `anyone`, `loopback`, `users`, `user:NAME`, `tokens`, `keys`. Empty: nobody.
+    /// Who may: `anyone`, `loopback`, `users`, `user:NAME`, `tokens`, `keys`, `callback`. Empty: nobody.
     pub who: Vec<String>,
 }
 

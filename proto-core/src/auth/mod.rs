@@ -2,15 +2,18 @@
 //!
 //! A protocol hands in what its client shows ([`Credentials`]) and what it wants ([`Ask`]); [`Policy::decide`] answers from
 //! the rules, the users, the publish keys and the tokens of the configuration. The first rule for the action and the
-//! stream decides. A password needs slow work: then the answer is [`Decision::Pending`], the node has the driver do it,
-//! says the result ([`Policy::checked`]) and asks again.
+//! stream decides. A password needs slow work, and the callback of the operator has to be asked: then the answer is
+//! [`Decision::Pending`], the node sees to it, says the result ([`Policy::checked`], [`Policy::callback`]) and asks again.
 //!
 //! Pure like the rest of the core, and there is no secret in anything that it says.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod attempts;
+pub mod callback;
+mod check;
 pub mod config;
 pub mod credentials;
+mod identity;
 pub mod password;
 pub mod pattern;
 pub mod rules;
@@ -19,10 +22,15 @@ pub mod secret;
 mod tests;
 pub mod token;
 
+pub use check::{Problem, check};
+pub use identity::{Grant, Identity};
+
 use crate::error::{Reason, quote};
+use crate::http::url::HttpUrl;
 use crate::media::key::StreamKey;
 use crate::time::Time;
 use attempts::{Attempts, Print};
+use callback::{Callback, Heard, Known, Question, Verdict};
 use config::AuthConfig;
 use credentials::Credentials;
 use hmac::{Hmac, KeyInit, Mac};
@@ -63,98 +71,6 @@ impl Action {
     }
 }
 
-/// Who somebody turned out to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Identity {
-    /// Nobody in particular.
-    #[default]
-    Nobody,
-    /// A user.
-    User(String),
-    /// The bearer of a token: its subject and its id; either may be empty.
-    Token {
-        /// The subject.
-        subject: String,
-        /// The id.
-        id: String,
-    },
-    /// Whoever knows a publish key, by the key's name.
-    Key(String),
-}
-
-impl Identity {
-    /// The name by which a publisher is known when it comes again (A24), and which can be revoked. Empty: not known.
-    pub fn name(&self) -> String {
-        match self {
-            Identity::Nobody => String::new(),
-            Identity::User(name) => format!("user:{name}"),
-            Identity::Token { subject, id } if subject.is_empty() && id.is_empty() => String::new(),
-            Identity::Token { subject, id } if subject.is_empty() => format!("token-id:{id}"),
-            Identity::Token { subject, .. } => format!("token:{subject}"),
-            Identity::Key(name) => format!("key:{name}"),
-        }
-    }
-
-    /// The identity of a name ([`Identity::name`]); `None`: nobody's.
-    pub fn named(name: &str) -> Option<Identity> {
-        let (kind, rest) = name.split_once(':')?;
-        let rest = rest.to_owned();
-        Some(match kind {
-            "user" => Identity::User(rest),
-            "key" => Identity::Key(rest),
-            "token" => Identity::Token { subject: rest, id: String::new() },
-            "token-id" => Identity::Token { subject: String::new(), id: rest },
-            _ => return None,
-        })
-    }
-
-    /// Whether a revoked name is one of this identity's.
-    pub fn is_named(&self, revoked: &str) -> bool {
-        let by_id = matches!(self, Identity::Token { id, .. } if !id.is_empty() && id == revoked);
-        by_id || (self.name() == revoked && !revoked.is_empty())
-    }
-}
-
-/// The right to do something.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grant {
-    /// Whose.
-    pub identity: Identity,
-    /// When it ends, seconds since 1970, if it does.
-    pub ends_s: Option<u64>,
-    /// The rule that gave it, in words. Empty: nothing is asked of anybody.
-    pub rule: String,
-}
-
-impl Grant {
-    /// How it came about, for people; never with what. `now_s` is the wall clock, seconds since 1970.
-    pub fn words(&self, now_s: u64) -> String {
-        let who = match &self.identity {
-            Identity::Nobody => "nothing was asked of it".to_owned(),
-            Identity::User(name) => format!("it is the user {}", quote(name)),
-            Identity::Token { subject, id } => {
-                let of = if subject.is_empty() {
-                    "a token".to_owned()
-                } else {
-                    format!("the token of {}", quote(subject))
-                };
-                let id = if id.is_empty() { String::new() } else { format!(" with id {}", quote(id)) };
-                format!("it has {of}{id}")
-            }
-            Identity::Key(name) => format!("it has the publish key {}", quote(name)),
-        };
-        if self.rule.is_empty() {
-            return "everybody has it: auth.rules is empty".to_owned();
-        }
-        let until = match self.ends_s {
-            Some(end) if end > now_s => format!(", for {} s more", end - now_s),
-            Some(_) => ", which is over".to_owned(),
-            None => String::new(),
-        };
-        format!("{who}, by {}{until}", self.rule)
-    }
-}
-
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct From {
@@ -179,6 +95,10 @@ pub struct Ask<'a> {
     pub key: Option<&'a str>,
     /// Where it comes from.
     pub from: From,
+    /// How it comes, for the callback: `rtmp`, `rtsp`, `whip` and so on.
+    pub protocol: &'a str,
+    /// The query of what was asked for, as it came, for the callback.
+    pub query: &'a str,
 }
 
 /// A refusal.
@@ -186,7 +106,7 @@ pub struct Ask<'a> {
 pub struct Refusal {
     /// Showing something else may help (HTTP 401); else it is known who it is, and he may not (403).
     pub challenge: bool,
-    /// Code `unauthorized`, `forbidden` or `auth_wait`, and words for the client.
+    /// Code `unauthorized`, `forbidden`, `auth_wait` or `auth_callback`, and words for the client.
     pub reason: Reason,
 }
 
@@ -198,6 +118,13 @@ impl Refusal {
     fn forbidden(text: impl Into<String>) -> Refusal {
         Refusal { challenge: false, reason: Reason::peer("forbidden", text.into()) }
     }
+
+    fn in_the_clear() -> Refusal {
+        Refusal::forbidden(
+            "passwords are taken over TLS only (rtmps, https), or by RTSP digest; show a token, or let the operator set \
+             auth.clear_passwords",
+        )
+    }
 }
 
 /// The answer.
@@ -207,8 +134,24 @@ pub enum Decision {
     Allow(Grant),
     /// No.
     Refuse(Refusal),
-    /// A password has to be verified first: do this work, say its result ([`Policy::checked`]) and ask again.
-    Pending(Pending),
+    /// Something has to be seen to first; then ask again.
+    Pending(Wait),
+}
+
+/// What has to be seen to before a question has an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// A password has to be verified: do this work and say its result ([`Policy::checked`]).
+    Password(Pending),
+    /// The callback has to be asked, or is being asked (then wait for that answer): say it ([`Policy::callback`]).
+    Callback {
+        /// What.
+        question: Box<Question>,
+        /// It is being asked already.
+        under_way: bool,
+    },
+    /// The key set may have the key of a token by now: fetch it, say that it was ([`Policy::keys_fetched`]).
+    Keys,
 }
 
 /// A password that has to be verified.
@@ -248,6 +191,9 @@ pub struct Policy {
     clear_passwords: bool,
     under_way: BTreeMap<IpAddr, usize>,
     checks: (usize, usize),
+    callback: Callback,
+    /// Where the key set has an address: whether it is being fetched, and from when on it may be.
+    fetched_keys: Option<(bool, Time)>,
     wrong: Option<String>,
 }
 
@@ -262,6 +208,8 @@ pub struct Bounds {
     pub remember: Duration,
     /// Names that can be revoked while the node runs.
     pub revoked: usize,
+    /// What bounds the callback.
+    pub callback: callback::Bounds,
 }
 
 impl Policy {
@@ -300,6 +248,8 @@ impl Policy {
             clear_passwords: config.clear_passwords,
             under_way: BTreeMap::new(),
             checks: (bounds.checks, bounds.checks_per_ip),
+            callback: Callback::new(config, bounds.callback),
+            fetched_keys: HttpUrl::is_meant(&config.jwks).then_some((false, Time::ZERO)),
             wrong,
         }
     }
@@ -316,19 +266,55 @@ impl Policy {
 
     /// Whether publish keys are in use, so that a name that is no known stream may be a secret.
     pub fn has_keys(&self) -> bool {
-        self.is_on() && !self.keys.is_empty()
+        self.is_on() && (!self.keys.is_empty() || self.asks_outside(Action::Publish))
+    }
+
+    /// Whether the callback decides about some of those who want to do something.
+    pub fn asks_outside(&self, action: Action) -> bool {
+        self.rules.ask_outside(action)
+    }
+
+    /// The callback.
+    pub fn callback(&mut self) -> &mut Callback {
+        &mut self.callback
+    }
+
+    /// The key set at an address is being fetched.
+    pub fn fetching_keys(&mut self) {
+        if let Some((under_way, _)) = &mut self.fetched_keys {
+            *under_way = true;
+        }
+    }
+
+    /// It was fetched, or could not be; for a token whose key is not known it is not fetched again before `next`.
+    pub fn keys_fetched(&mut self, next: Time) {
+        if self.fetched_keys.is_some() {
+            self.fetched_keys = Some((false, next));
+        }
+    }
+
+    /// Whether the key set may have the key of a token by now.
+    fn keys_may_help(&self, token: &Secret, now: Time) -> bool {
+        let may = self.fetched_keys.is_some_and(|(under_way, next)| under_way || next <= now);
+        may && self.tokens.lacks_key_of(token.reveal())
     }
 
     /// The stream that a publisher means by a name, and the name of the publish key if that is what he gave. The app of what
     /// he gave must be the stream's.
     pub fn public(&self, given: &StreamKey) -> (StreamKey, Option<String>) {
-        if !self.has_keys() {
+        if !self.is_on() || self.keys.is_empty() {
             return (given.clone(), None);
         }
         match self.keys.get(&self.attempts.print(&["key", given.name()])) {
             Some((stream, name)) if stream.app() == given.app() => (stream.clone(), Some(name.clone())),
             _ => (given.clone(), None),
         }
+    }
+
+    /// As [`Policy::public`], and by what the callback said of that name last: where a publisher is to be sent, never what
+    /// he may.
+    pub fn likely(&self, given: &StreamKey) -> StreamKey {
+        self.callback.public(given).cloned().unwrap_or_else(|| self.public(given).0)
     }
 
     /// A secret that is stored for RTSP digest: the HA1 of a user for an algorithm, in lower-case hexadecimal.
@@ -396,7 +382,13 @@ impl Policy {
             return Decision::Refuse(Refusal::forbidden(text));
         };
         let (rule, who) = (rule.to_owned(), who.to_vec());
-        let grant = |identity, ends_s| Grant { identity, ends_s, rule: rule.clone() };
+        let grant = |identity, ends_s| Grant { identity, ends_s, rule: rule.clone(), ..Grant::default() };
+        if let Some(token) = &ask.credentials.token
+            && who.contains(&Who::Tokens)
+            && self.keys_may_help(token, now)
+        {
+            return Decision::Pending(Wait::Keys);
+        }
         let mut refusal = None;
         let tried = [self.by_token(ask, now_s), self.by_key(ask, now), self.by_digest(ask)];
         for found in tried.into_iter().flatten() {
@@ -417,7 +409,10 @@ impl Policy {
         if who.contains(&Who::Anyone) || (who.contains(&Who::Loopback) && ask.from.local) {
             return Decision::Allow(grant(Identity::Nobody, None));
         }
-        if ask.credentials.password.is_some() && who.iter().any(Who::has_password) {
+        // A user who is not one of ours may be one of the callback's, which is asked anyway.
+        let outside = who.contains(&Who::Callback);
+        let ours = |(user, _): &(String, Secret)| !outside || self.users.contains_key(user);
+        if ask.credentials.password.as_ref().is_some_and(ours) && who.iter().any(Who::has_password) {
             match self.by_password(ask, now) {
                 Ok(Some(name)) => {
                     let identity = Identity::User(name);
@@ -432,8 +427,21 @@ impl Policy {
                 }
                 Ok(None) => refusal = Some(Refusal::unauthorized("the user or the password is wrong")),
                 Err(Unready::No(why)) => refusal = Some(why),
-                Err(Unready::Work(pending)) => return Decision::Pending(*pending),
+                Err(Unready::Work(pending)) => return Decision::Pending(Wait::Password(*pending)),
             }
+        }
+        if outside {
+            return match self.by_callback(ask, now) {
+                Ok((identity, _, _)) if self.is_revoked(&identity) => {
+                    Decision::Refuse(Refusal::forbidden("this user was revoked"))
+                }
+                Ok((identity, ends, stream)) => {
+                    let again = ends.map(|_| Box::new(self.question(ask)));
+                    Decision::Allow(Grant { stream, again, ..grant(identity, ends) })
+                }
+                Err(Asked::No(why)) => Decision::Refuse(why),
+                Err(Asked::Wait(wait)) => Decision::Pending(wait),
+            };
         }
         Decision::Refuse(refusal.unwrap_or_else(|| {
             let ways: Vec<&str> = who.iter().filter_map(|w| w.shows()).collect();
@@ -459,7 +467,7 @@ impl Policy {
         }))
     }
 
-    fn by_token(&self, ask: &Ask<'_>, now_s: u64) -> Option<Known> {
+    fn by_token(&self, ask: &Ask<'_>, now_s: u64) -> Option<Shown> {
         let token = ask.credentials.token.as_ref()?;
         let claims = match self.tokens.verify(token.reveal(), now_s) {
             Ok(claims) => claims,
@@ -483,7 +491,7 @@ impl Policy {
         Some(Ok((identity, claims.ends().map(|end| end.saturating_add(LEEWAY_S)))))
     }
 
-    fn by_key(&mut self, ask: &Ask<'_>, now: Time) -> Option<Known> {
+    fn by_key(&mut self, ask: &Ask<'_>, now: Time) -> Option<Shown> {
         if ask.action != Action::Publish {
             return None;
         }
@@ -512,7 +520,7 @@ impl Policy {
         Some(Ok((identity, None)))
     }
 
-    fn by_digest(&self, ask: &Ask<'_>) -> Option<Known> {
+    fn by_digest(&self, ask: &Ask<'_>) -> Option<Shown> {
         let identity = Identity::User(ask.credentials.proven.clone()?);
         if self.is_revoked(&identity) {
             return Some(Err(Refusal::forbidden("this user was revoked")));
@@ -523,10 +531,7 @@ impl Policy {
     fn by_password(&mut self, ask: &Ask<'_>, now: Time) -> Result<Option<String>, Unready> {
         let Some((user, password)) = &ask.credentials.password else { return Ok(None) };
         if !ask.from.secure && !self.clear_passwords {
-            return Err(Unready::No(Refusal::forbidden(
-                "passwords are taken over TLS only (rtmps, https), or by RTSP digest; show a token, or let the operator set \
-                 auth.clear_passwords",
-            )));
+            return Err(Unready::No(Refusal::in_the_clear()));
         }
         if password.reveal().len() > PASSWORD_MAX {
             return Ok(None);
@@ -557,6 +562,63 @@ impl Policy {
         Err(Unready::Work(Box::new(Pending { check, print, vain, ip })))
     }
 
+    fn question(&self, ask: &Ask<'_>) -> Question {
+        Question::of(ask, |texts| self.attempts.print(texts))
+    }
+
+    fn by_callback(
+        &mut self,
+        ask: &Ask<'_>,
+        now: Time,
+    ) -> Result<(Identity, Option<u64>, Option<StreamKey>), Asked> {
+        if ask.credentials.password.is_some() && !ask.from.secure && !self.clear_passwords {
+            return Err(Asked::No(Refusal::in_the_clear()));
+        }
+        let question = self.question(ask);
+        let Some(waits) = self.must_wait(ask.from.ip, now) else {
+            return match self.callback.ask(&question, now) {
+                Known::Verdict(Verdict::Allow { user, stream, ends_s }) => {
+                    Ok((Identity::Callback(user), ends_s, stream))
+                }
+                Known::Verdict(Verdict::Failed(_)) if self.callback.lets_in_unasked() => {
+                    Ok((Identity::Callback(String::new()), None, None))
+                }
+                Known::Verdict(Verdict::Refuse(why) | Verdict::Failed(why)) => Err(Asked::No(why)),
+                Known::TooMany => {
+                    let text = "too many questions to auth.callback are open; try again in a second";
+                    let reason = Reason::limit("auth_wait", text);
+                    Err(Asked::No(Refusal { challenge: false, reason }))
+                }
+                known => {
+                    let under_way = known == Known::UnderWay;
+                    Err(Asked::Wait(Wait::Callback { question: Box::new(question), under_way }))
+                }
+            };
+        };
+        // What is known costs nothing, and whoever was let in before is no guesser.
+        match self.callback.known(&question, now) {
+            Some(Verdict::Allow { user, stream, ends_s }) => Ok((Identity::Callback(user), ends_s, stream)),
+            _ => Err(Asked::No(waits)),
+        }
+    }
+
+    /// The callback answered a question, or could not be asked (why). Answers what is known of it now.
+    pub fn answered(
+        &mut self,
+        question: &Question,
+        answer: Result<Heard<'_>, &Reason>,
+        now: Time,
+        now_s: u64,
+    ) -> Verdict {
+        let verdict = self.callback.answered(question, answer, now, now_s);
+        if let Verdict::Refuse(refusal) = &verdict
+            && question.is_wrong(refusal)
+        {
+            self.attempts.failed(question.ip, now);
+        }
+        verdict
+    }
+
     /// Why an address that failed too often is not heard now.
     pub fn must_wait(&self, ip: IpAddr, now: Time) -> Option<Refusal> {
         let wait = self.attempts.wait(ip, now)?;
@@ -584,6 +646,11 @@ impl Policy {
         }
     }
 
+    /// Questions that the callback is being asked.
+    pub fn questions_under_way(&self) -> usize {
+        self.callback.under_way()
+    }
+
     /// Passwords that are being verified.
     pub fn under_way(&self) -> usize {
         self.under_way.values().sum()
@@ -591,7 +658,13 @@ impl Policy {
 }
 
 /// Who somebody is and when that ends, or why it is not believed.
-type Known = Result<(Identity, Option<u64>), Refusal>;
+type Shown = Result<(Identity, Option<u64>), Refusal>;
+
+/// Why the callback has no answer yet.
+enum Asked {
+    No(Refusal),
+    Wait(Wait),
+}
 
 /// Why a password has no answer yet.
 enum Unready {
@@ -605,6 +678,7 @@ fn shown(identity: &Identity) -> String {
         Identity::User(name) => format!("the user {}", quote(name)),
         Identity::Token { .. } => "the bearer of this token".to_owned(),
         Identity::Key(_) => "who has this publish key".to_owned(),
+        Identity::Callback(name) => format!("whom auth.callback calls {}", quote(name)),
     }
 }
 
@@ -616,105 +690,6 @@ fn derive(key: &[u8], label: &[u8]) -> Vec<u8> {
         }
         Err(_) => Vec::new(),
     }
-}
-
-/// Something wrong or doubtful in the section `auth`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The key, such as `auth.users`.
-    pub key: &'static str,
-    /// What is wrong and what to do, without any secret.
-    pub text: String,
-    /// The node works all the same.
-    pub harmless: bool,
-}
-
-/// Everything that is wrong with the section `auth`.
-pub fn check(config: &AuthConfig) -> Vec<Problem> {
-    let mut found = Vec::new();
-    let mut say = |key, text: String, harmless| found.push(Problem { key, text, harmless });
-    if let Err(text) = Rules::read(&config.rules) {
-        say("auth.rules", text, false);
-    }
-    let mut names = BTreeSet::new();
-    for user in &config.users {
-        let named = quote(&user.name);
-        if user.name.is_empty()
-            || user.name.len() > 64
-            || user.name.contains(':')
-            || user.name.chars().any(char::is_control)
-        {
-            let text = format!("the name {named} must have 1 to 64 characters and no colon");
-            say("auth.users", text, false);
-        } else if !names.insert(&user.name) {
-            say("auth.users", format!("there are two users {named}; give each a name of his own"), false);
-        }
-        if let Err(why) = password::check_hash(user.password.reveal()) {
-            say("auth.users", format!("the password of {named} {why}"), false);
-        }
-        for ha1 in &user.ha1 {
-            let digits = ha1.reveal().split_once(':').map(|(algorithm, hash)| {
-                let want = if algorithm.eq_ignore_ascii_case("md5") { 32 } else { 64 };
-                let known = HA1_ALGORITHMS.iter().any(|a| a.eq_ignore_ascii_case(algorithm));
-                known && hash.len() == want && hash.bytes().all(|b| b.is_ascii_hexdigit())
-            });
-            if digits != Some(true) {
-                let text = format!(
-                    "ha1 of {named} must be MD5: with 32 or SHA-256: with 64 hexadecimal digits; `headwater ctl passwd --rtsp` \
-                     makes them"
-                );
-                say("auth.users", text, false);
-            }
-        }
-    }
-    let mut secrets = BTreeSet::new();
-    for (n, key) in config.keys.iter().enumerate() {
-        let named = if key.name.is_empty() { format!("number {}", n + 1) } else { quote(&key.name) };
-        let text = key.key.reveal();
-        if StreamKey::join("a", text).is_err() || text.contains('/') || text.len() < 16 {
-            let text = format!("the key {named} must have 16 to 128 of the characters A-Z a-z 0-9 . _ ~ -");
-            say("auth.keys", text, false);
-        } else if !secrets.insert(text) {
-            say("auth.keys", format!("the key {named} is there twice"), false);
-        }
-        if let Err(why) = StreamKey::parse(&key.stream) {
-            say("auth.keys", format!("the stream of key {named}: {why}"), false);
-        }
-    }
-    let length = config.secret.reveal().len();
-    if (1..32).contains(&length) {
-        let text = format!(
-            "has {length} bytes and can be guessed from a token; take 32 or more, the same on all nodes"
-        );
-        say("auth.secret", text, length >= 16);
-    }
-    if config.realm.is_empty()
-        || config.realm.chars().any(|c| c.is_control() || c == '"' || c == '\\' || !c.is_ascii())
-    {
-        say("auth.realm", "must be a text in ASCII without quotes".to_owned(), false);
-    }
-    if config.rules.is_empty()
-        && (!config.users.is_empty() || !config.keys.is_empty() || !config.secret.is_empty())
-    {
-        let text = "is empty, so everybody may publish and play, and users, keys and tokens are of no use; say who may what";
-        say("auth.rules", text.to_owned(), false);
-    }
-    for (who, there) in [("users", !config.users.is_empty()), ("keys", !config.keys.is_empty())] {
-        if !there && config.rules.iter().any(|r| r.who.iter().any(|w| w == who)) {
-            let text = format!("names {who}, but auth.{who} is empty");
-            say("auth.rules", text, true);
-        }
-    }
-    for name in config.rules.iter().flat_map(|r| &r.who).filter_map(|w| w.strip_prefix("user:")) {
-        if !config.users.iter().any(|u| u.name == name) {
-            say(
-                "auth.rules",
-                format!("names the user {}, whom auth.users does not have", quote(name)),
-                false,
-            );
-        }
-    }
-    found
 }
 
 impl fmt::Display for Action {

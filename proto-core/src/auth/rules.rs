@@ -21,6 +21,8 @@ pub enum Who {
     Tokens,
     /// Whoever has a publish key of the stream.
     Keys,
+    /// Whom the callback lets.
+    Callback,
 }
 
 impl Who {
@@ -31,11 +33,12 @@ impl Who {
             "users" => Who::Users,
             "tokens" => Who::Tokens,
             "keys" => Who::Keys,
+            "callback" => Who::Callback,
             _ => match text.strip_prefix("user:") {
                 Some(name) if !name.is_empty() => Who::User(name.to_owned()),
                 _ => {
                     return Err(format!(
-                        "{} is nobody; who holds anyone, loopback, users, user:NAME, tokens and keys",
+                        "{} is nobody; who holds anyone, loopback, users, user:NAME, tokens, keys and callback",
                         quote(text)
                     ));
                 }
@@ -49,7 +52,9 @@ impl Who {
             (Who::Anyone, _) | (Who::Users, Identity::User(_)) => true,
             (Who::Loopback, _) => local,
             (Who::User(name), Identity::User(is)) => name == is,
-            (Who::Tokens, Identity::Token { .. }) | (Who::Keys, Identity::Key(_)) => true,
+            (Who::Tokens, Identity::Token { .. })
+            | (Who::Keys, Identity::Key(_))
+            | (Who::Callback, Identity::Callback(_)) => true,
             _ => false,
         }
     }
@@ -66,6 +71,7 @@ impl Who {
             Who::Users | Who::User(_) => Some("user and password"),
             Who::Tokens => Some("a token"),
             Who::Keys => Some("a publish key"),
+            Who::Callback => Some("what auth.callback takes"),
         }
     }
 }
@@ -118,6 +124,11 @@ impl Rules {
             });
         }
         Ok(Rules(rules))
+    }
+
+    /// Whether the callback decides about some of those who want to do something.
+    pub fn ask_outside(&self, action: Action) -> bool {
+        self.0.iter().any(|r| r.action == action && r.who.contains(&Who::Callback))
     }
 
     /// Whether there is none.

@@ -46,7 +46,14 @@ fn config() -> AuthConfig {
 }
 
 fn bounds() -> Bounds {
-    Bounds { checks: 8, checks_per_ip: 2, remember: Duration::from_secs(600), revoked: 3 }
+    let callback = callback::Bounds {
+        questions: 8,
+        questions_per_ip: 4,
+        remembered: 100,
+        allowed_for: Duration::from_secs(10),
+        refused_for: Duration::from_secs(5),
+    };
+    Bounds { checks: 8, checks_per_ip: 2, remember: Duration::from_secs(600), revoked: 3, callback }
 }
 
 fn policy() -> Policy {
@@ -59,7 +66,15 @@ fn from(ip: &str) -> From {
 }
 
 fn ask<'a>(action: Action, stream: &'a StreamKey, credentials: &'a Credentials) -> Ask<'a> {
-    Ask { action, stream: Some(stream), credentials, key: None, from: from("192.0.2.1") }
+    Ask {
+        action,
+        stream: Some(stream),
+        credentials,
+        key: None,
+        from: from("192.0.2.1"),
+        protocol: "rtmp",
+        query: "",
+    }
 }
 
 fn password(user: &str, password: &str) -> Credentials {
@@ -69,7 +84,7 @@ fn password(user: &str, password: &str) -> Credentials {
 /// The answer, passwords verified at once.
 fn settle(p: &mut Policy, ask: &Ask<'_>, now: Time) -> Decision {
     match p.decide(ask, now, NOW_S) {
-        Decision::Pending(pending) => {
+        Decision::Pending(Wait::Password(pending)) => {
             let right = pending.check.run();
             p.checked(&pending, Some(right), now);
             let again = p.decide(ask, now, NOW_S);
@@ -124,8 +139,8 @@ fn without_rules_everything_is_open_and_the_first_rule_decides() {
     assert_eq!(refused(&mut p, &ask(Action::Play, &key("live/vip/b"), &nothing)), "unauthorized");
     assert_eq!(refused(&mut p, &ask(Action::Publish, &key("live/a"), &nothing)), "unauthorized");
     assert_eq!(refused(&mut p, &ask(Action::Publish, &key("other/a"), &nothing)), "forbidden", "no rule");
-    let api =
-        |ip| Ask { action: Action::Api, stream: None, credentials: &nothing, key: None, from: from(ip) };
+    let none = key("a/b");
+    let api = |ip| Ask { stream: None, from: from(ip), ..ask(Action::Api, &none, &nothing) };
     assert_eq!(granted(&mut p, &api("127.0.0.1")), Identity::Nobody);
     assert_eq!(refused(&mut p, &api("192.0.2.1")), "forbidden");
     let test = key("test/a");
@@ -200,7 +215,7 @@ fn the_slow_hash_is_paid_once_and_a_flood_is_held_off() {
     let mut under_way = Vec::new();
     for n in 0..8 {
         match flood(&mut p, n) {
-            Decision::Pending(pending) => under_way.push(pending),
+            Decision::Pending(Wait::Password(pending)) => under_way.push(pending),
             other => panic!("{n}: {other:?}"),
         }
     }
@@ -228,7 +243,9 @@ fn work_for_a_user_who_does_not_exist_is_in_vain() {
     // The password of the user whose hash stands in.
     let stranger = password("nobody", "wonder");
     let asked = ask(Action::Publish, &live, &stranger);
-    let Decision::Pending(pending) = p.decide(&asked, at(0), NOW_S) else { panic!("no work") };
+    let Decision::Pending(Wait::Password(pending)) = p.decide(&asked, at(0), NOW_S) else {
+        panic!("no work")
+    };
     assert!(pending.check.run() && pending.vain);
     p.checked(&pending, Some(true), at(0));
     assert_eq!(refused(&mut p, &asked), "unauthorized");

@@ -148,6 +148,19 @@ impl TokenKeys {
         Ok(self.foreign.len())
     }
 
+    /// Whether a token is signed by a key of others that is not among those known here, by what it says of itself.
+    pub fn lacks_key_of(&self, token: &str) -> bool {
+        if token.len() > TOKEN_MAX {
+            return false;
+        }
+        let Ok(header) = jsonwebtoken::decode_header(token) else { return false };
+        let takes = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA].contains(&header.alg);
+        let fits = |f: &Foreign| {
+            f.algorithm == header.alg && (f.id.is_none() || header.kid.is_none() || f.id == header.kid)
+        };
+        takes && !self.foreign.iter().any(fits)
+    }
+
     /// Whether tokens can be made here.
     pub fn can_mint(&self) -> bool {
         self.own.is_some()

@@ -1,4 +1,5 @@
-//! One HTTP/1.1 request to another node and its answer: what the manager's proxy carries for WHIP and WHEP.
+//! One HTTP/1.1 request on a connection of its own, and its answer: what the manager's proxy carries to nodes for WHIP and
+//! WHEP, and what the node asks of servers that its operator named.
 
 use super::message::{Method, Response};
 use crate::buf::{Inbox, Outbox};
@@ -65,11 +66,25 @@ pub enum Output {
 #[derive(Debug)]
 enum Phase {
     Waiting,
-    Body { response: Response, length: usize },
+    Body { response: Response, body: Body },
     Answered(Response),
     Failed(Reason),
     Closed,
 }
+
+/// How the end of a body is told (RFC 9112, section 6.3).
+#[derive(Debug)]
+enum Body {
+    /// By its length.
+    Length(usize),
+    /// It comes in chunks, the last of which is empty; what came of it.
+    Chunks(BytesMut),
+    /// By the end of the connection; what came of it.
+    UntilClosed(BytesMut),
+}
+
+/// The most bytes of the line before a chunk, extensions included.
+const CHUNK_LINE: usize = 1_024;
 
 /// One request on a connection of its own.
 #[derive(Debug)]
@@ -114,33 +129,90 @@ impl Client {
         self.phase = Phase::Failed(reason);
     }
 
-    fn received(&mut self, bytes: &[u8]) {
-        if !matches!(self.phase, Phase::Waiting | Phase::Body { .. }) {
-            return;
-        }
-        let taken = self.inbox.fill(bytes);
-        if let Phase::Waiting = self.phase {
-            match self.head() {
-                Ok(Some((response, length))) => self.phase = Phase::Body { response, length },
-                Ok(None) if taken < bytes.len() || self.inbox.len() > self.head_bytes => {
-                    let text = format!("the head of the answer is larger than {} bytes", self.head_bytes);
+    fn received(&mut self, mut bytes: &[u8]) {
+        while matches!(self.phase, Phase::Waiting | Phase::Body { .. }) {
+            let taken = self.inbox.fill(bytes);
+            bytes = bytes.get(taken..).unwrap_or_default();
+            if let Phase::Waiting = self.phase {
+                match self.head() {
+                    Ok(Some((response, body))) => self.phase = Phase::Body { response, body },
+                    Ok(None) if !bytes.is_empty() || self.inbox.len() > self.head_bytes => {
+                        let text = format!("the head of the answer is larger than {} bytes", self.head_bytes);
+                        return self.fail(Reason::limit("proxy_answer_too_large", text));
+                    }
+                    Ok(None) => return,
+                    Err(text) => return self.fail(Reason::peer("proxy_bad_answer", text)),
+                }
+            }
+            match self.body() {
+                Ok(Some(whole)) => self.answered(whole),
+                Ok(None) if bytes.is_empty() => return,
+                Ok(None) if taken > 0 => {}
+                Ok(None) => {
+                    let text =
+                        format!("the answer has more than the {} bytes that are taken", self.body_bytes);
                     return self.fail(Reason::limit("proxy_answer_too_large", text));
                 }
-                Ok(None) => return,
-                Err(text) => return self.fail(Reason::peer("proxy_bad_answer", text)),
+                Err(reason) => return self.fail(reason),
             }
         }
-        if let Phase::Body { response, length } = &mut self.phase
-            && self.inbox.len() >= *length
-        {
+    }
+
+    fn answered(&mut self, whole: Bytes) {
+        if let Phase::Body { response, .. } = &mut self.phase {
             let mut response = std::mem::replace(response, Response::new(500));
-            response.body = self.inbox.take(*length);
+            response.body = whole;
             self.phase = Phase::Answered(response);
         }
     }
 
-    /// The head of the answer, once it is whole, and the length of its body.
-    fn head(&mut self) -> Result<Option<(Response, usize)>, String> {
+    /// The body, once it is whole.
+    fn body(&mut self) -> Result<Option<Bytes>, Reason> {
+        let (inbox, most) = (&mut self.inbox, self.body_bytes);
+        let large = || {
+            let text = format!("the answer has more than the {most} bytes that are taken");
+            Reason::limit("proxy_answer_too_large", text)
+        };
+        let Phase::Body { body, .. } = &mut self.phase else { return Ok(None) };
+        match body {
+            Body::Length(length) if inbox.len() >= *length => Ok(Some(inbox.take(*length))),
+            Body::Length(_) => Ok(None),
+            Body::UntilClosed(came) => {
+                if came.len() + inbox.len() > most {
+                    return Err(large());
+                }
+                came.put(inbox.take(inbox.len()));
+                Ok(None)
+            }
+            Body::Chunks(came) => loop {
+                let bad = |text: &'static str| Reason::peer("proxy_bad_answer", text);
+                let (line, size) = match httparse::parse_chunk_size(inbox.peek()) {
+                    Ok(httparse::Status::Complete((line, size))) => (line, size),
+                    Ok(httparse::Status::Partial) if inbox.len() <= CHUNK_LINE => return Ok(None),
+                    _ => return Err(bad("a chunk of the answer has no size that can be read")),
+                };
+                let size = usize::try_from(size).map_err(|_| large())?;
+                if came.len().saturating_add(size) > most {
+                    return Err(large());
+                }
+                // Nothing follows on this connection, so what may stand behind the last chunk is of no interest.
+                if size == 0 {
+                    return Ok(Some(std::mem::take(came).freeze()));
+                }
+                match inbox.peek().get(line + size..line + size + 2) {
+                    None => return Ok(None),
+                    Some(b"\r\n") => {}
+                    Some(_) => return Err(bad("a chunk of the answer is longer than it says")),
+                }
+                inbox.consume(line);
+                came.put(inbox.take(size));
+                inbox.consume(2);
+            },
+        }
+    }
+
+    /// The head of the answer, once it is whole, and how its body ends.
+    fn head(&mut self) -> Result<Option<(Response, Body)>, String> {
         let mut slots = vec![httparse::EMPTY_HEADER; self.headers];
         let mut head = httparse::Response::new(&mut slots);
         let len = match head.parse(self.inbox.peek()) {
@@ -153,25 +225,37 @@ impl Client {
             return Err(format!("the answer has the status {status}, which answers nothing"));
         }
         let mut response = Response::new(status);
-        let mut length = None;
+        let (mut length, mut chunked) = (None, false);
         for header in head.headers.iter() {
             let name = header.name.to_ascii_lowercase();
             let value = String::from_utf8_lossy(header.value).trim().to_owned();
-            if name == "transfer-encoding" || (name == "content-length" && length.is_some()) {
-                return Err("the answer's length is not told by one Content-Length".to_owned());
-            } else if name == "content-length" {
-                length =
-                    Some(value.parse::<usize>().map_err(|_| "the answer's length is no number".to_owned())?);
+            if name == "content-length" {
+                let said =
+                    value.parse::<usize>().map_err(|_| "the answer's length is no number".to_owned())?;
+                if length.replace(said).is_some() {
+                    return Err("the answer tells its length twice".to_owned());
+                }
+            } else if name == "transfer-encoding" {
+                if chunked || !value.eq_ignore_ascii_case("chunked") {
+                    return Err("the answer comes in another transfer encoding than chunks".to_owned());
+                }
+                chunked = true;
             } else if let Some(known) = CARRIED.iter().find(|c| **c == name) {
                 response.set(*known, value);
             }
         }
-        let length = length.filter(|_| response.may_have_body()).unwrap_or(0);
-        if length > self.body_bytes {
-            return Err(format!("the answer has {length} bytes, {} are taken", self.body_bytes));
-        }
+        let body = match length {
+            _ if !response.may_have_body() => Body::Length(0),
+            Some(_) if chunked => return Err("the answer tells its length in two ways".to_owned()),
+            Some(length) if length > self.body_bytes => {
+                return Err(format!("the answer has {length} bytes, {} are taken", self.body_bytes));
+            }
+            Some(length) => Body::Length(length),
+            None if chunked => Body::Chunks(BytesMut::new()),
+            None => Body::UntilClosed(BytesMut::new()),
+        };
         self.inbox.consume(len);
-        Ok(Some((response, length)))
+        Ok(Some((response, body)))
     }
 }
 
@@ -188,6 +272,10 @@ impl Machine for Client {
             Input::Received(bytes) => self.received(bytes),
             Input::Writable(free) => self.outbox.set_credit(free),
             Input::PeerFinished => {
+                if let Phase::Body { body: Body::UntilClosed(came), .. } = &mut self.phase {
+                    let whole = std::mem::take(came).freeze();
+                    self.answered(whole);
+                }
                 if matches!(self.phase, Phase::Waiting | Phase::Body { .. }) {
                     let text = "the connection was closed before the answer was whole";
                     self.fail(Reason::peer("proxy_bad_answer", text));
@@ -216,7 +304,7 @@ impl Machine for Client {
 
     fn deadline(&self) -> Option<Deadline> {
         matches!(self.phase, Phase::Waiting | Phase::Body { .. })
-            .then(|| Deadline::new(self.until, "the answer to a proxied request"))
+            .then(|| Deadline::new(self.until, "the answer to a request"))
     }
 }
 
@@ -275,12 +363,54 @@ mod tests {
     }
 
     #[test]
+    fn servers_that_tell_no_length_are_understood_too() {
+        let chunks =
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
+            5;name=x\r\n{\"a\":\r\n2\r\n1}\r\n0\r\nTrailer: x\r\n\r\n";
+        let closed = b"HTTP/1.0 200 OK\r\n\r\n{\"a\":1}";
+        for (answer, ends) in [(&chunks[..], false), (closed, true)] {
+            for cut in [1, 3, 1_000] {
+                let mut client = client();
+                for piece in answer.chunks(cut) {
+                    client.handle(Input::Received(piece), Time::ZERO);
+                }
+                if ends {
+                    assert_eq!(client.poll(), None, "its end is the connection's");
+                    client.handle(Input::PeerFinished, Time::ZERO);
+                }
+                let Some(Output::Answer(response)) = client.poll() else { panic!("no answer") };
+                assert_eq!(&response.body[..], b"{\"a\":1}");
+            }
+        }
+        // However it is cut, no more is taken than there is room for.
+        let most = Limits::default().http_sdp_bytes;
+        for head in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"] {
+            let mut client = client();
+            client.handle(Input::Received(head.as_bytes()), Time::ZERO);
+            let chunk = format!("1000\r\n{}\r\n", "x".repeat(4_096));
+            for _ in 0..=most / 4_096 {
+                client.handle(Input::Received(chunk.as_bytes()), Time::ZERO);
+            }
+            assert!(matches!(client.poll(), Some(Output::Closed(r)) if r.code == "proxy_answer_too_large"));
+        }
+    }
+
+    #[test]
     fn what_is_no_answer_is_said() {
         let large = format!("HTTP/1.1 200 OK\r\nX: {}", "y".repeat(20_000));
         for (bytes, code) in [
             (&b"SSH-2.0-x\r\n\r\n"[..], "proxy_bad_answer"),
             (b"HTTP/1.1 101 x\r\n\r\n", "proxy_bad_answer"),
             (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "proxy_bad_answer"),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "proxy_bad_answer"),
+            (
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\nx",
+                "proxy_bad_answer",
+            ),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabc\r\n", "proxy_bad_answer"),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", "proxy_bad_answer"),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n", "proxy_answer_too_large"),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n", "proxy_bad_answer"),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", "proxy_bad_answer"),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n", "proxy_bad_answer"),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", "proxy_bad_answer"),

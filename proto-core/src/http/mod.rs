@@ -16,5 +16,6 @@ pub mod server;
 pub mod sm1;
 pub mod sm2;
 pub mod token;
+pub mod url;
 pub mod websocket;
 pub mod whip;

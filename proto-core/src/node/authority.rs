@@ -2,16 +2,22 @@
 //! driver, and what a session may do ends when its right does. Who decides is `auth`; in which shape a refusal is told,
 //! its protocol.
 
+mod callback;
+mod key_set;
+
 use super::elsewhere::Wish;
 use super::session::{Carrier, Part, SessionId};
 use super::signals::SignalId;
 use super::{Alarm, Node};
+use crate::auth::attempts::Print;
+use crate::auth::callback::{self as outside, Question};
 use crate::auth::credentials::Credentials;
-use crate::auth::{Action, Ask, Bounds, Decision, From, Grant, Pending, Policy, Refusal};
+use crate::auth::secret::Secret;
+use crate::auth::{Action, Ask, Bounds, Decision, From, Grant, Pending, Policy, Refusal, Wait};
 use crate::error::{Broken, Reason};
 use crate::http::message::Request;
 use crate::http::token;
-use crate::io::{AskId, ConnId, Level, Output, Work};
+use crate::io::{AskId, ConnId, Level, Output, Service, Work};
 use crate::limits::Limits;
 use crate::media::key::StreamKey;
 use crate::node::config::Config;
@@ -31,13 +37,17 @@ pub(super) struct Asker {
     /// The name of the publish key that he gave in place of the stream's name.
     pub(super) key: Option<String>,
     pub(super) from: From,
+    /// How it comes, for the callback.
+    pub(super) protocol: &'static str,
+    /// The query of what was asked for. May hold secrets.
+    pub(super) query: Secret,
 }
 
-/// What goes on once a password was verified.
+/// What goes on once a password was verified, the callback asked, or the keys of tokens fetched.
 #[derive(Debug)]
 pub(super) enum Then {
-    /// A session that asks to publish or play.
-    Session(SessionId, Asker),
+    /// A session that asks to publish or play, by the name that it gave.
+    Session(SessionId, StreamKey, Asker),
     /// An HTTP request.
     Request(ConnId, Request),
     /// A websocket that is asked for.
@@ -48,13 +58,20 @@ pub(super) enum Then {
     Announced(ConnId, StreamKey, Asker),
     /// A viewer by RTSP who is better served elsewhere.
     Elsewhere(ConnId, Box<Wish>),
+    /// A session that runs, about which the callback is asked again.
+    Again(SessionId),
 }
 
 /// The policy, and what waits for it.
 #[derive(Debug)]
 pub(super) struct Authority {
     pub(super) policy: Policy,
+    /// Passwords that are being verified.
     waiting: BTreeMap<AskId, (Pending, Then)>,
+    /// Questions that the callback is being asked, and who waits for the answer.
+    asking: BTreeMap<Print, (Question, Vec<Then>)>,
+    /// Who waits for the key set.
+    for_keys: Vec<Then>,
     /// RTSP connections whose announcement was allowed.
     announced: BTreeMap<ConnId, (StreamKey, Grant)>,
     /// What `auth.jwks` held when it was read last.
@@ -70,11 +87,20 @@ impl Authority {
             checks_per_ip: limits.auth_checks_per_ip,
             remember: Duration::from_millis(limits.auth_remember_ms),
             revoked: limits.auth_revoked,
+            callback: outside::Bounds {
+                questions: limits.auth_callbacks,
+                questions_per_ip: limits.auth_callbacks_per_ip,
+                remembered: limits.auth_callback_answers,
+                allowed_for: Duration::from_millis(limits.auth_callback_allowed_ms),
+                refused_for: Duration::from_millis(limits.auth_callback_refused_ms),
+            },
         };
         let run_key = rng.fork("authority", 0).bytes();
         Authority {
             policy: Policy::new(&config.auth, &config.cluster.key, run_key, bounds),
             waiting: BTreeMap::new(),
+            asking: BTreeMap::new(),
+            for_keys: Vec::new(),
             announced: BTreeMap::new(),
             key_set: None,
             reading_key_set: None,
@@ -82,9 +108,14 @@ impl Authority {
         }
     }
 
-    /// Whether a session waits for its password to be verified.
+    /// Whether it is being seen to what a session may.
     pub(super) fn waits_for(&self, session: SessionId) -> bool {
-        self.waiting.values().any(|(_, then)| matches!(then, Then::Session(id, _) if *id == session))
+        let verified = self.waiting.values().map(|(_, then)| then);
+        let asked = self.asking.values().flat_map(|(_, thens)| thens);
+        verified
+            .chain(asked)
+            .chain(&self.for_keys)
+            .any(|then| matches!(then, Then::Session(id, ..) if *id == session))
     }
 
     /// The nonce of RTSP digest on a connection: nobody can guess it, and it is good there alone.
@@ -108,22 +139,41 @@ impl Node {
             shown.token = None;
             shown.proven.get_or_insert(claims.sub);
         }
-        let ask = Ask { action, stream, credentials: &shown, key: asker.key.as_deref(), from: asker.from };
+        let (key, query) = (asker.key.as_deref(), asker.query.reveal());
+        let (from, protocol) = (asker.from, asker.protocol);
+        let ask = Ask { action, stream, credentials: &shown, key, from, protocol, query };
         let decision = self.authority.policy.decide(&ask, now, now_s);
         match &decision {
             Decision::Allow(_) => {}
             Decision::Refuse(refusal) => self.counters.drop("auth", refusal.reason.code, 1),
-            Decision::Pending(_) => self.counters.drop("auth", "verified_password", 1),
+            Decision::Pending(Wait::Password(_)) => self.counters.drop("auth", "verified_password", 1),
+            Decision::Pending(Wait::Callback { .. } | Wait::Keys) => {}
         }
         decision
     }
 
-    /// Has a password verified; then the rest goes on.
-    pub(super) fn verify_then(&mut self, pending: Pending, then: Then) {
-        self.next_ask += 1;
-        let ask = AskId(self.next_ask);
-        self.out.push_back(Output::Ask { ask, work: Work::Check(pending.check.clone()) });
-        self.authority.waiting.insert(ask, (pending, then));
+    /// Sees to what a question waits for; then the rest goes on.
+    pub(super) fn verify_then(&mut self, wait: Wait, then: Then) {
+        match wait {
+            Wait::Password(pending) => {
+                self.next_ask += 1;
+                let ask = AskId(self.next_ask);
+                self.out.push_back(Output::Ask { ask, work: Work::Check(pending.check.clone()) });
+                self.authority.waiting.insert(ask, (pending, then));
+            }
+            Wait::Callback { question, under_way } => self.ask_callback(*question, under_way, Some(then)),
+            Wait::Keys => self.keys_for(Some(then)),
+        }
+    }
+
+    /// Sees to what a question waits for, of somebody who is told to come again.
+    pub(super) fn verify_for_later(&mut self, wait: Wait) {
+        match wait {
+            // The work is for who waits for it.
+            Wait::Password(pending) => self.authority.policy.checked(&pending, None, self.now),
+            Wait::Callback { question, under_way } => self.ask_callback(*question, under_way, None),
+            Wait::Keys => self.keys_for(None),
+        }
     }
 
     /// A password was verified, or could not be.
@@ -137,11 +187,17 @@ impl Node {
             self.log(Level::Warn, "auth", "auth_wait", format!("a password was not verified: {why}"));
             return self.not_now(then, &Refusal { challenge: false, reason });
         }
+        self.go_on(then);
+    }
+
+    /// What somebody waited for has been seen to.
+    fn go_on(&mut self, then: Then) {
         match then {
-            Then::Session(session, asker) => self.permit(session, asker),
+            Then::Session(session, key, asker) => self.permit_as(session, key, asker),
             Then::Request(conn, request) if self.conns.contains_key(&conn) => self.request(conn, request),
             Then::Socket(conn, request) if self.conns.contains_key(&conn) => self.socket_asked(conn, request),
-            Then::Request(..) | Then::Socket(..) => {}
+            // What runs has other ways to go on.
+            Then::Request(..) | Then::Socket(..) | Then::Again(_) => {}
             Then::Signal(id, said) => self.signal_again(id, said),
             Then::Announced(conn, key, asker) => self.permit_announced(conn, key, asker),
             Then::Elsewhere(conn, wish) => self.rtsp_asked(conn, *wish),
@@ -150,7 +206,8 @@ impl Node {
 
     fn not_now(&mut self, then: Then, refusal: &Refusal) {
         match then {
-            Then::Session(session, _) => self.not_permitted(session, refusal),
+            Then::Session(session, ..) => self.not_permitted(session, refusal),
+            Then::Again(_) => {}
             Then::Request(conn, request) | Then::Socket(conn, request) => {
                 let response = super::gate::refused(&request, refusal, self.wall.wall(self.now));
                 self.respond_crossing(conn, response);
@@ -162,14 +219,24 @@ impl Node {
 
     /// Asks whether a session that was just added may publish or play, and goes on with it.
     pub(super) fn permit(&mut self, session: SessionId, asker: Asker) {
+        if let Some(key) = self.sessions.get(session).map(|s| s.key.clone()) {
+            self.permit_as(session, key, asker);
+        }
+    }
+
+    /// As [`Node::permit`], for what the client named so.
+    fn permit_as(&mut self, session: SessionId, key: StreamKey, asker: Asker) {
         let Some(s) = self.sessions.get(session) else { return };
         let action = match s.part {
             Part::AsksToPublish => Action::Publish,
             Part::AsksToPlay => Action::Play,
             Part::Publishes { .. } | Part::Plays { .. } => return,
         };
-        let key = s.key.clone();
-        match self.decide(action, Some(&key), &asker) {
+        let decision = self.decide(action, Some(&key), &asker);
+        if let Some(s) = self.sessions.get_mut(session) {
+            s.key = key.clone();
+        }
+        match decision {
             Decision::Allow(grant) => self.permitted(session, grant),
             Decision::Refuse(refusal) => {
                 if action == Action::Publish && asker.key.is_none() && asker.credentials.is_empty() {
@@ -177,13 +244,22 @@ impl Node {
                 }
                 self.not_permitted(session, &refusal);
             }
-            Decision::Pending(pending) => self.verify_then(pending, Then::Session(session, asker)),
+            Decision::Pending(wait) => {
+                // The callback may know it as a key.
+                if action == Action::Publish && matches!(wait, Wait::Callback { .. }) {
+                    self.hide_name(session);
+                }
+                self.verify_then(wait, Then::Session(session, key, asker));
+            }
         }
     }
 
     /// A session has the right that it asked for.
     fn permitted(&mut self, session: SessionId, grant: Grant) {
-        let Some(s) = self.sessions.get(session) else { return };
+        let Some(s) = self.sessions.get_mut(session) else { return };
+        if let Some(public) = &grant.stream {
+            s.key = public.clone();
+        }
         let (publishes, key) = (s.is_publisher(), s.key.clone());
         let identity = grant.identity.name();
         self.grant(session, grant);
@@ -243,6 +319,9 @@ impl Node {
 
     /// The right of a session has ended.
     pub(super) fn right_ends(&mut self, session: SessionId) {
+        if let Some(question) = self.sessions.get(session).and_then(|s| s.grant.again.clone()) {
+            return self.ask_again(session, *question);
+        }
         let reason = Reason::peer(
             "auth_expired",
             "the token by which this session came has expired; come again with another",
@@ -307,7 +386,12 @@ impl Node {
             credentials.add_header(header);
         }
         credentials.add_query(query);
-        Asker { credentials, key: None, from: self.conn_from(conn) }
+        let protocol = match self.conns.get(&conn).map(|c| c.service) {
+            Some(Service::Rtmp | Service::Rtmps) => "rtmp",
+            Some(Service::Rtsp | Service::Rtsps) => "rtsp",
+            _ => "http",
+        };
+        Asker { credentials, key: None, from: self.conn_from(conn), protocol, query: Secret::new(query) }
     }
 
     /// The stream that a publisher means, which he may have named by a publish key.
@@ -379,46 +463,6 @@ impl Node {
         self.tell_rtsp(conn, rtsp::server::Input::Unauthorized { challenges, reason });
     }
 
-    /// Asks for the file with the keys of others.
-    pub(super) fn read_key_set(&mut self) {
-        let path = self.config.auth.jwks.clone();
-        if path.is_empty() {
-            return;
-        }
-        self.next_ask += 1;
-        let ask = AskId(self.next_ask);
-        self.authority.reading_key_set = Some(ask);
-        self.asks.insert(ask, super::links::Asked::KeySet);
-        self.out.push_back(Output::Ask { ask, work: Work::ReadFile { path } });
-        let next = self.now + Duration::from_millis(self.limits.tls_reload_ms);
-        self.timers.set(Alarm::KeySet, Deadline::new(next, "the key set of tokens is looked at"));
-    }
-
-    /// The file with the keys of others was read.
-    pub(super) fn key_set_read(&mut self, found: Result<bytes::Bytes, String>) {
-        if self.authority.key_set.as_ref() == Some(&found) {
-            return;
-        }
-        let path = &self.config.auth.jwks;
-        let done = match &found {
-            Ok(json) => self.authority.policy.set_key_set(json).map_err(|why| format!("{path} {why}")),
-            Err(why) => Err(why.clone()),
-        };
-        self.authority.key_set = Some(found);
-        match done {
-            Ok(n) => self.log(
-                Level::Info,
-                "auth",
-                "key_set",
-                format!("{n} keys of others sign tokens (auth.jwks)"),
-            ),
-            Err(text) => {
-                let text = format!("{text}; the keys from before, if there were any, stay in use");
-                self.log(Level::Error, "auth", "key_set", text);
-            }
-        }
-    }
-
     /// A connection is gone.
     pub(super) fn authority_conn_gone(&mut self, conn: ConnId) {
         self.authority.announced.remove(&conn);
@@ -430,6 +474,14 @@ impl Node {
         let (waiting, under_way) = (a.waiting.len(), a.policy.under_way());
         Broken::unless(waiting == under_way, "S7", || {
             format!("{waiting} wait for passwords to be verified, {under_way} are being verified")
+        })?;
+        let (asking, asked, fetched) =
+            (a.asking.len(), a.policy.questions_under_way(), self.fetches.callbacks());
+        Broken::unless(asking == asked && asked == fetched, "S7", || {
+            format!("{asking} questions to the callback, {asked} count as asked, {fetched} are on their way")
+        })?;
+        Broken::unless(a.for_keys.is_empty() || self.fetches.key_set(), "S7", || {
+            format!("{} wait for a key set that nobody fetches", a.for_keys.len())
         })?;
         let gone = a.announced.keys().find(|c| !self.conns.contains_key(c));
         Broken::unless(gone.is_none(), "S7", || format!("an announcement of {gone:?}, which is gone"))?;

@@ -5,6 +5,7 @@ use super::remote::{self, RemoteId};
 use super::session::{Carrier, Part, Protocol};
 use super::{Alarm, Node};
 use crate::cluster::link::{self, Link};
+use crate::cluster::quic;
 use crate::error::Reason;
 use crate::guard::{guard, strike};
 use crate::http;
@@ -38,6 +39,8 @@ pub(super) enum Transport {
     Plain,
     /// TLS.
     Tls(Box<tls::Session>),
+    /// A stream of a QUIC connection, which the driver does not know.
+    Quic,
 }
 
 /// What speaks on a connection.
@@ -99,7 +102,7 @@ pub(super) struct Conn {
     /// The log has said already why it ends.
     pub(super) explained: bool,
     /// How often its machine was told something by the driver.
-    told: u64,
+    pub(super) told: u64,
 }
 
 impl Conn {
@@ -114,8 +117,8 @@ impl Conn {
     }
 
     /// A connection that the node dials for a request.
-    pub(super) fn dialling_request(to: SocketAddr, ask: http::client::Ask) -> Conn {
-        Conn::outgoing(to, Proto::Request { machine: None, ask }, Service::Http)
+    pub(super) fn dialling_request(to: SocketAddr, ask: http::client::Ask, transport: Transport) -> Conn {
+        Conn { transport, ..Conn::outgoing(to, Proto::Request { machine: None, ask }, Service::Http) }
     }
 
     /// A connection that the node dials for a source or destination.
@@ -165,8 +168,8 @@ enum Said {
 }
 
 impl Node {
-    pub(super) fn accepted(&mut self, id: ConnId, service: Service, local: SocketAddr, remote: SocketAddr) {
-        let now = self.now;
+    /// Whether there is room for another connection of that address. If not, the log says so.
+    pub(super) fn may_accept(&mut self, service: Service, remote: SocketAddr) -> bool {
         let ip = remote.ip();
         let of_ip = self.conns_per_ip.get(&ip).copied().unwrap_or(0);
         let refusal = if self.conns.len() + self.tls.leaving.len() >= self.limits.conns {
@@ -184,6 +187,14 @@ impl Node {
                 code,
                 format!("connection of {remote} refused: {key} is reached ({of_ip} idle connections of this address)"),
             );
+            return false;
+        }
+        true
+    }
+
+    pub(super) fn accepted(&mut self, id: ConnId, service: Service, local: SocketAddr, remote: SocketAddr) {
+        let (now, ip) = (self.now, remote.ip());
+        if !self.may_accept(service, remote) {
             self.out.push_back(Output::Close { conn: id, now: true });
             return;
         }
@@ -265,7 +276,7 @@ impl Node {
             _ => {}
         }
         match conn.transport {
-            Transport::Plain => self.machine(id, input),
+            Transport::Plain | Transport::Quic => self.machine(id, input),
             Transport::Tls(_) => self.wire_tls(id, input),
         }
     }
@@ -468,6 +479,7 @@ impl Node {
         match self.conns.get_mut(&conn).map(|c| &mut c.transport) {
             Some(Transport::Tls(session)) => session.send(bytes),
             Some(Transport::Plain) => self.send_raw(conn, bytes),
+            Some(Transport::Quic) => self.tell_quic(quic::Input::Send { conn, bytes }),
             None => {}
         }
     }
@@ -642,13 +654,19 @@ impl Node {
         if conn.idle {
             self.forget_idle(conn.remote.ip());
         }
+        let by_quic = super::quic::is_quic(&conn);
         let transport = std::mem::replace(&mut conn.transport, Transport::Plain);
         let close = match close {
             Some(false) => self.leave(id, transport).then_some(false),
             other => other,
         };
-        if let Some(now) = close {
-            self.out.push_back(Output::Close { conn: id, now });
+        match close {
+            Some(now) if by_quic => {
+                self.timers.cancel(&Alarm::QuicWait(id));
+                self.tell_quic(quic::Input::Close { conn: id, now });
+            }
+            Some(now) => self.out.push_back(Output::Close { conn: id, now }),
+            None => {}
         }
         self.counters.ended(conn.service, &reason);
         self.authority_conn_gone(id);
@@ -687,7 +705,12 @@ impl Node {
             Proto::Rtsp(m) => self.rtsp_gone(id, &m),
             #[cfg(test)]
             Proto::Broken => {}
-            Proto::Link { used, .. } => self.link_gone(id, conn.remote, used, reason),
+            Proto::Link { used, machine } => {
+                if machine.is_none() && !by_quic {
+                    self.not_there(conn.remote);
+                }
+                self.link_gone(id, conn.remote, used, reason);
+            }
         }
     }
 

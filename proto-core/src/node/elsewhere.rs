@@ -46,7 +46,7 @@ impl Node {
             return;
         }
         // What the client calls it may be a publish key; the manager knows the stream.
-        let (key, action) = (self.authority.policy.public(&wish.key).0, wish.action);
+        let (key, action) = (self.authority.policy.likely(&wish.key), wish.action);
         let refuses = self.no_room().is_some();
         let misplaced = action == Action::Subscribe
             && !self.config.has_role(Role::Edge)
@@ -103,7 +103,8 @@ impl Node {
     /// Sends a client on to a server, for what it asked for as it asked for it.
     fn rtsp_sent(&mut self, conn: ConnId, base: &str, wish: &Wish) {
         let Wish { key, query, .. } = wish;
-        let (public, named) = self.authority.policy.public(key);
+        let (_, named) = self.authority.policy.public(key);
+        let public = self.authority.policy.likely(key);
         let by = named.map(|name| format!(" (by the key {name:?})")).unwrap_or_default();
         self.log_conn(conn, Level::Info, format!("sent on to {base}/{public}{by}"));
         let mark = if query.is_empty() { "" } else { "?" };
@@ -122,7 +123,7 @@ impl Node {
                         Action::Broadcast => event::Action::Broadcast,
                         Action::Subscribe => event::Action::Subscribe,
                     };
-                    let public = self.authority.policy.public(&wish.key).0;
+                    let public = self.authority.policy.likely(&wish.key);
                     self.gave_out(asked, &public, p);
                     self.rtsp_sent(conn, &base, &wish);
                 }

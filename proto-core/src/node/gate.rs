@@ -27,6 +27,7 @@ pub(super) fn refused(request: &Request, refusal: &Refusal, wall: WallTime) -> R
     let reason = &refusal.reason;
     let status = match reason.code {
         "auth_wait" => 429,
+        "auth_callback" => 503,
         _ if refusal.challenge => 401,
         _ => 403,
     };
@@ -46,7 +47,7 @@ pub(super) fn refused(request: &Request, refusal: &Refusal, wall: WallTime) -> R
     match status {
         // Basic is taken too, and not asked for: browsers would ask people for a password that they have not.
         401 => response.set("WWW-Authenticate", "Bearer realm=\"Headwater\""),
-        429 => response.set("Retry-After", "1"),
+        429 | 503 => response.set("Retry-After", "1"),
         _ => {}
     }
     response
@@ -56,6 +57,18 @@ fn action_of(action: event::Action) -> Action {
     match action {
         event::Action::Broadcast => Action::Publish,
         event::Action::Subscribe => Action::Play,
+    }
+}
+
+/// How a request comes, for the callback.
+fn protocol_of(route: &Route) -> &'static str {
+    match route {
+        Route::Whip(_) | Route::ProxyEndpoint { protocol: Protocol::Whip, .. } => "whip",
+        Route::Whep(_) | Route::WhepOffer(_) | Route::ProxyEndpoint { protocol: Protocol::Whep, .. } => {
+            "whep"
+        }
+        Route::Flv(_) => "flv",
+        _ => "http",
     }
 }
 
@@ -94,15 +107,20 @@ impl Node {
         if matches!(route, Route::Sm2(sm2::Call::Login)) {
             return self.gate_login(conn, request);
         }
+        let protocol = protocol_of(route);
         let Some((action, stream)) = wanted(route) else { return Gate::Open(Grant::default()) };
-        let mut asker = self.asker_of(conn, request);
+        let mut asker = Asker { protocol, ..self.asker_of(conn, request) };
         let decision = match stream {
             Some(key) => {
                 if action == Action::Publish {
                     *key = self.named_by(key.clone(), &mut asker);
                 }
-                let key = key.clone();
-                self.decide(action, Some(&key), &asker)
+                let given = key.clone();
+                let decision = self.decide(action, Some(&given), &asker);
+                if let Decision::Allow(Grant { stream: Some(public), .. }) = &decision {
+                    *key = public.clone();
+                }
+                decision
             }
             None => self.decide_api(conn, request, &mut asker),
         };
@@ -160,11 +178,8 @@ impl Node {
             && let Ok(claims) = token::verify(&self.token_key(), token.reveal(), self.wall_s())
         {
             let identity = Identity::User(claims.sub);
-            return Decision::Allow(Grant {
-                identity,
-                ends_s: Some(claims.exp),
-                rule: "a login at this manager".to_owned(),
-            });
+            let rule = "a login at this manager".to_owned();
+            return Decision::Allow(Grant { identity, ends_s: Some(claims.exp), rule, ..Grant::default() });
         }
         let remote = self.conns.get(&conn).map(|c| c.remote.ip());
         asker.from.local &= remote.is_some_and(|ip| api::may_change(request, ip).is_ok());
@@ -177,10 +192,10 @@ impl Node {
         match self.decide_api(conn, request, &mut asker) {
             Decision::Allow(_) => Ok(()),
             Decision::Refuse(refusal) => Err(Box::new(refused(request, &refusal, self.wall.wall(self.now)))),
-            // The door has had the password verified a moment ago; what is forgotten since is asked for again.
-            Decision::Pending(pending) => {
-                self.authority.policy.checked(&pending, None, self.now);
-                Err(Box::new(api::error(503, "the password is no longer remembered; try again")))
+            // The door has seen to it a moment ago; what is forgotten since is asked for again.
+            Decision::Pending(wait) => {
+                self.verify_for_later(wait);
+                Err(Box::new(api::error(503, "what you showed is no longer remembered; try again")))
             }
         }
     }
@@ -191,6 +206,13 @@ impl Node {
         let app = rest.strip_prefix("/as/v1/proxy/whip/")?;
         let (_, name) = self.authority.policy.public(&StreamKey::join(app, last).ok()?);
         name.map(|_| last.to_owned())
+    }
+
+    /// What a publisher called its stream in a request to the proxy, where the callback gave it another name.
+    pub(super) fn given_in_path(&self, request: &Request) -> Option<StreamKey> {
+        let given = StreamKey::parse(request.path.strip_prefix("/as/v1/proxy/whip/")?).ok()?;
+        let policy = &self.authority.policy;
+        (policy.likely(&given) != policy.public(&given).0).then_some(given)
     }
 
     /// A path as logs may show it: without what may be a publish key.

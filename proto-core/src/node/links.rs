@@ -4,6 +4,7 @@ use super::conns::Proto;
 use super::session::{Part, Protocol};
 use super::{Alarm, Node};
 use crate::cluster::link::{self, Link};
+use crate::cluster::quic;
 use crate::cluster::{LinkId, manager, member};
 use crate::error::Reason;
 use crate::guard::guard;
@@ -15,7 +16,7 @@ use crate::node::config::Config;
 use crate::rtmp;
 use crate::simulation::Bug;
 use crate::time::Deadline;
-use crate::wire::link::{Advertised, Message, NodeInfo, RelayedReport, Report, StreamReport};
+use crate::wire::link::{Advertised, FEATURE_QUIC, Message, NodeInfo, RelayedReport, Report, StreamReport};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub(super) enum Asked {
     File,
     /// What the key set of tokens holds.
     KeySet,
+    /// Something that a request to another server needs.
+    Fetch,
     /// The address of a source or destination, or the authorities that its server is trusted by.
     Remote,
 }
@@ -103,7 +106,9 @@ pub(super) fn node_info(
 
 impl Node {
     pub(super) fn new_link(&self, side: link::Side, conn: ConnId, remote: SocketAddr) -> Link {
-        let config = link::Config::new(self.id.clone(), self.config.cluster.key.clone(), self.limits.clone());
+        let mut config =
+            link::Config::new(self.id.clone(), self.config.cluster.key.clone(), self.limits.clone());
+        config.features = if self.quic.is_on() { FEATURE_QUIC } else { 0 };
         Link::new(config, side, remote, self.rng.fork("link", conn.0), self.now)
     }
 
@@ -115,8 +120,19 @@ impl Node {
         }
     }
 
-    /// Hands a message to a link's machine.
+    /// Sends a message over a link.
     pub(super) fn send_link(&mut self, conn: ConnId, message: Message) {
+        if !self.link_is_quic(conn) {
+            self.say_on_link(conn, message);
+        } else if self.link_up(conn).is_some() {
+            for message in self.relay_by_quic(conn, message) {
+                self.say_on_link(conn, message);
+            }
+        }
+    }
+
+    /// Hands a message to a link's machine.
+    fn say_on_link(&mut self, conn: ConnId, message: Message) {
         let now = self.now;
         let Some(super::conns::Conn { proto: Proto::Link { machine: Some(m), .. }, .. }) =
             self.conns.get_mut(&conn)
@@ -133,7 +149,9 @@ impl Node {
 
     pub(super) fn link_backlog(&self, conn: ConnId) -> Option<usize> {
         match self.conns.get(&conn).map(|c| &c.proto) {
-            Some(Proto::Link { machine: Some(m), .. }) => Some(m.backlog()),
+            Some(Proto::Link { machine: Some(m), .. }) => {
+                Some(m.backlog() + self.quic.endpoint().map_or(0, |e| e.backlog(conn)))
+            }
             _ => None,
         }
     }
@@ -149,7 +167,14 @@ impl Node {
                 self.conn_is_used(conn);
                 // Who dialled says so; the other side says what the link is used for.
                 let level = if used == LinkUse::Accepted { Level::Debug } else { Level::Info };
-                self.log(level, "link", "link_up", format!("link {conn} to node {} stands", peer.node));
+                let over = if self.link_is_quic(conn) { "QUIC" } else { "TCP" };
+                let text = format!("link {conn} to node {} stands, over {over}", peer.node);
+                self.log(level, "link", "link_up", text);
+                if self.link_is_quic(conn) {
+                    self.tell_quic(quic::Input::Proven { conn });
+                } else if peer.features & FEATURE_QUIC != 0 && self.dial_again_by_quic(conn, &used) {
+                    return;
+                }
                 match used {
                     LinkUse::Manager => {
                         self.member.handle(member::Input::ManagerUp(LinkId::Conn(conn)), self.now)
@@ -169,6 +194,7 @@ impl Node {
     fn heard(&mut self, conn: ConnId, used: &LinkUse, message: Message) {
         match used {
             LinkUse::Manager => self.member.handle(member::Input::Message(message), self.now),
+            LinkUse::Origin(_) if self.link_is_quic(conn) => self.pulled_by_quic(conn, message),
             LinkUse::Origin(_) => self.pulled(conn, message),
             LinkUse::Accepted => match message {
                 Message::Pull { pull, key, hops } => self.asked_to_serve(conn, pull, key, hops),
@@ -285,6 +311,7 @@ impl Node {
             (Some(Asked::Manager), Answer::Resolved(result)) => result,
             (Some(Asked::File), Answer::File(found)) => return self.file_read(ask, found),
             (Some(Asked::KeySet), Answer::File(found)) => return self.key_set_read(found),
+            (Some(Asked::Fetch), answer) => return self.fetch_told(ask, answer),
             (Some(Asked::Remote), Answer::Resolved(found)) => return self.remote_resolved(ask, found),
             (Some(Asked::Remote), Answer::File(found)) => return self.remote_authorities(ask, found),
             _ => return,
@@ -293,7 +320,7 @@ impl Node {
         match result.map_err(failed).and_then(|list| {
             list.first().copied().ok_or_else(|| failed("the manager's name has no address".to_owned()))
         }) {
-            Ok(addr) => self.manager_conn = Some(self.next_dialled(addr, LinkUse::Manager)),
+            Ok(addr) => self.manager_conn = Some(self.dial_link(addr, LinkUse::Manager)),
             Err(reason) => self.member.handle(member::Input::ManagerDown(reason), self.now),
         }
     }

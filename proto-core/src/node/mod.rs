@@ -19,6 +19,7 @@ mod authority;
 mod bridging;
 mod conns;
 mod dialect;
+mod fetch;
 mod flv;
 mod gate;
 mod links;
@@ -32,6 +33,7 @@ mod playing;
 mod proxy;
 mod publishing;
 mod pulling;
+mod quic;
 mod remote;
 mod rtsp;
 mod secure;
@@ -102,8 +104,12 @@ enum Alarm {
     Expires(SessionId),
     /// It is to be looked whether nodes that are proxied to live.
     Proxy,
+    /// A node that is dialled by QUIC does not answer.
+    QuicWait(ConnId),
     /// A source or destination is tried again, or is given up.
     Remote(remote::RemoteId),
+    /// A request to another server took too long.
+    Fetch(u64),
     /// The time to finish what runs is over.
     DrainEnds,
 }
@@ -129,6 +135,7 @@ pub struct Node {
     asks: BTreeMap<AskId, links::Asked>,
     tls: secure::Tls,
     authority: authority::Authority,
+    fetches: fetch::Fetches,
 
     rtc: Endpoint,
     rtsp_udp: rtsp::Udp,
@@ -161,6 +168,7 @@ pub struct Node {
     manager: Option<Manager>,
     /// The connection that was dialled to the manager last.
     manager_conn: Option<ConnId>,
+    quic: quic::Quic,
     logins: operators::Logins,
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
     proxy: proxy::Proxy,
@@ -245,6 +253,7 @@ impl Node {
         let info = links::node_info(&config, &id, instance, &advertised);
         let target = config.cluster.manager.clone();
         let member = Member::new(limits.clone(), info, target, rng.fork("member", 0), Time::ZERO);
+        let quic = quic::Quic::new(&config, &id.0, &limits, &rng, start, identity.tls.as_ref())?;
         let authority = authority::Authority::new(&config, &limits, &rng);
         Ok(Node {
             hub,
@@ -266,6 +275,7 @@ impl Node {
             asks: BTreeMap::new(),
             tls: secure::Tls::new(identity.tls),
             authority,
+            fetches: fetch::Fetches::default(),
             rtc,
             rtsp_udp: rtsp::Udp::default(),
             elsewhere: elsewhere::Asking::default(),
@@ -284,6 +294,7 @@ impl Node {
             member,
             manager,
             manager_conn: None,
+            quic,
             logins: operators::Logins::default(),
             pair_waiting: BTreeMap::new(),
             proxy: proxy::Proxy::default(),

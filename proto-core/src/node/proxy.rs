@@ -181,13 +181,13 @@ impl Node {
             None => None,
         };
         let (action, key) = match &ask.wish {
-            Wish::Known(action, key) => (*action, self.authority.policy.public(key).0),
+            Wish::Known(action, key) => (*action, self.authority.policy.likely(key)),
             Wish::Either(key) if chosen.is_none() && key.name().starts_with("subscriber-") => {
                 let text = "a subscriber's websocket needs host=…, the serverAddress that the manager answered for its \
                             stream";
                 return Err(refuse(400, text.to_owned()));
             }
-            Wish::Either(key) => (Action::Broadcast, self.authority.policy.public(key).0),
+            Wish::Either(key) => (Action::Broadcast, self.authority.policy.likely(key)),
         };
         if chosen.as_ref() == Some(&self.id) {
             self.proxy_here(conn, request.clone(), ask.path);

@@ -185,6 +185,8 @@ impl Node {
                 credentials: Credentials::default(),
                 key: None,
                 from: From { ip: remote.ip(), local: false, secure: true },
+                protocol: "ws",
+                query: Secret::default(),
             },
             asked: remote.ip(),
             session: Some(session),
@@ -327,13 +329,14 @@ impl Node {
             (found, _) => found,
         };
         let grant = match &key {
-            Ok(key) => match self.decide(action, Some(key), &asker) {
+            Ok(given) => match self.decide(action, Some(given), &asker) {
                 Decision::Allow(grant) => grant,
                 Decision::Refuse(refusal) => return self.signal_not_permitted(id, &refusal.reason),
                 Decision::Pending(pending) => return self.verify_then(pending, Then::Signal(id, said)),
             },
             Err(_) => Grant::default(),
         };
+        let key = key.map(|given| grant.stream.clone().unwrap_or(given));
         match said {
             Output::AskName(_) => {
                 let identity = grant.identity.name();
@@ -391,6 +394,12 @@ impl Node {
         asker: &Asker,
     ) -> bool {
         let Ok(key) = StreamKey::join(app, id) else { return true };
+        // The callback is asked for what is done, not for what might be.
+        if self.authority.policy.asks_outside(Action::Publish)
+            || self.authority.policy.asks_outside(Action::Play)
+        {
+            return true;
+        }
         if !self.authority.policy.is_on() || asker.credentials.is_empty() || id.starts_with("subscriber-") {
             return true;
         }

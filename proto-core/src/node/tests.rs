@@ -1,6 +1,7 @@
 //! The node as a whole, driven by hand: what no single machine can show.
 
 mod auth;
+mod callback;
 mod dialect;
 mod flv;
 mod proxy;

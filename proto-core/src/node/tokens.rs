@@ -39,7 +39,7 @@ impl Node {
             jti: String::new(),
             action: OneOrMany::One(action),
             stream: OneOrMany::One(query.key.to_string()),
-            of: grant.identity.name(),
+            of: grant.identity.in_token(),
             ip: None,
         };
         self.authority.policy.mint(&claims).unwrap_or_default()

@@ -6,6 +6,7 @@
 use clap::{Parser, Subcommand, ValueEnum};
 use headwater_tests::sim::clock;
 use headwater_tests::sim::generate::{self, of_seed};
+use headwater_tests::sim::links;
 use headwater_tests::sim::loss::{Lossy, Quality, clean, measure};
 use headwater_tests::sim::plan::Plan;
 use headwater_tests::sim::report::{columns, examine};
@@ -154,6 +155,16 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
+    /// What a link between two nodes does to 50 streams over a way of 100 ms that loses packets: our congestion control, and
+    /// the loss-based one that TCP has too.
+    Links {
+        /// Virtual seconds of each run.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// The seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// The measure: 2,000 seeds of profile `bar`.
     Bench {
         /// Seeds.
@@ -243,6 +254,34 @@ fn each<T: Send>(count: u64, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
     done.into_iter().map(|(_, result)| result).collect()
 }
 
+/// One row for each control, loss and rate.
+fn crossings(seed: u64, time: Duration) {
+    println!(
+        "| control | loss | link | median | p99 | p99 of the worst stream | longest | frames that came | streams held up at \
+         once | sent per byte |\n|---|---|---|---|---|---|---|---|---|---|"
+    );
+    for (loss, mbps) in [(0.0, 1_000), (0.005, 1_000), (0.02, 1_000), (0.0, 130), (0.005, 130)] {
+        for stock in [false, true] {
+            let round_trip = Duration::from_millis(100);
+            let way = links::Way { streams: 50, round_trip, loss, mbps, stock };
+            let c = links::measure(seed, way, time);
+            let control = if stock { "Cubic" } else { "rate" };
+            let ms = |d: Duration| d.as_millis();
+            println!(
+                "| {control} | {} % | {mbps} Mbit/s | {} ms | {} ms | {} ms | {} ms | {:.2} % | {} | {:.3} |",
+                loss * 100.0,
+                ms(c.median),
+                ms(c.p99),
+                ms(c.worst_p99),
+                ms(c.longest),
+                c.came * 100.0,
+                c.together,
+                c.sent
+            );
+        }
+    }
+}
+
 fn range(text: &str) -> Result<Range<u64>, String> {
     let number = |n: &str| n.parse::<u64>().map_err(|e| format!("{n}: {e}"));
     match text.split_once("..") {
@@ -269,6 +308,10 @@ fn main() -> ExitCode {
             Ok(true)
         }
         Command::Clock { seconds, seed } => Ok(clocks(seed, Duration::from_secs(seconds))),
+        Command::Links { seconds, seed } => {
+            crossings(seed, Duration::from_secs(seconds));
+            Ok(true)
+        }
         Command::Bench { seeds, jobs } => sweep(0..seeds, None, jobs, Profile::Bar, false),
     };
     match done {

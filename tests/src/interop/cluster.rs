@@ -4,6 +4,7 @@ use super::http;
 use super::log::{Log, Mark};
 use super::wait;
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -85,6 +86,8 @@ pub struct Node {
     pub ip: Ipv4Addr,
     /// What it wrote, over all its lives.
     pub log: Log,
+    /// The command that runs the binary, such as one that enters a namespace; empty: none.
+    before: Vec<String>,
     args: Vec<String>,
     child: Option<Child>,
 }
@@ -92,6 +95,18 @@ pub struct Node {
 impl Node {
     /// Starts `headwater serve --roles ROLES --bind IP` with more arguments. Does not wait for it.
     pub fn start(name: &str, roles: &str, ip: Ipv4Addr, manager: Option<Ipv4Addr>, more: &[&str]) -> Node {
+        Node::start_by(&[], name, roles, ip, manager, more)
+    }
+
+    /// As [`Node::start`], by a command that ends by becoming the binary with the arguments that follow it.
+    pub fn start_by(
+        before: &[&str],
+        name: &str,
+        roles: &str,
+        ip: Ipv4Addr,
+        manager: Option<Ipv4Addr>,
+        more: &[&str],
+    ) -> Node {
         let mut args = vec!["serve".to_owned(), "--roles".to_owned(), roles.to_owned()];
         args.extend(["--bind".to_owned(), ip.to_string()]);
         args.extend(["--set".to_owned(), format!("node.name={name}")]);
@@ -99,7 +114,8 @@ impl Node {
             args.extend(["--manager".to_owned(), manager.to_string()]);
         }
         args.extend(more.iter().map(|&s| s.to_owned()));
-        let mut node = Node { name: name.to_owned(), ip, log: Log::default(), args, child: None };
+        let before = before.iter().map(|&s| s.to_owned()).collect();
+        let mut node = Node { name: name.to_owned(), ip, log: Log::default(), before, args, child: None };
         node.start_again();
         node
     }
@@ -107,7 +123,9 @@ impl Node {
     /// Starts the process (again, with the same arguments and log).
     pub fn start_again(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
-        let mut child = Command::new(binary())
+        let mut whole = self.before.iter().map(OsStr::new).chain([binary().as_os_str()]);
+        let mut child = Command::new(whole.next().unwrap_or_default())
+            .args(whole)
             .args(&self.args)
             .env_remove("HEADWATER_BIN")
             .stdin(Stdio::null())

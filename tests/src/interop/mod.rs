@@ -3,7 +3,9 @@
 pub mod aiortc;
 pub mod browser;
 pub mod camera;
+pub mod certificate;
 pub mod cluster;
+pub mod doorman;
 pub mod ffmpeg;
 pub mod firefox;
 pub mod gstreamer;

@@ -113,6 +113,33 @@ pub fn unsafe_code(path: &str, text: &str) -> Vec<Problem> {
         .collect()
 }
 
+/// Each `unsafe` has its proof: a comment `SAFETY:` right before its statement or item, or, where a function asks something
+/// of its callers, a section `# Safety`.
+pub fn unsafe_proofs(path: &str, text: &str) -> Vec<Problem> {
+    let lines: Vec<&str> = text.lines().collect();
+    let code = code_only(text);
+    let proved = |at: usize| {
+        // Up to the comment or attribute that stands before the statement.
+        let mut above = lines[..at].iter().rev().take(PROOF_WITHIN);
+        lines[at].contains("SAFETY:") || above.any(|l| l.contains("// SAFETY:") || l.contains("/// # Safety"))
+    };
+    words(&code, "unsafe")
+        .map(|(line, _)| line)
+        .filter(|line| {
+            let rest = code.lines().nth(line - 1).unwrap_or_default();
+            // Attributes and types: `#[unsafe(no_mangle)]`, `as unsafe extern "C" fn(…)`, `#![deny(unsafe_op…)]`.
+            !rest.contains("unsafe(")
+                && !rest.contains("as unsafe ")
+                && !rest.contains("unsafe extern \"C\" fn(")
+        })
+        .filter(|line| !proved(line - 1))
+        .map(|line| Problem::new(path, line, "say why this is sound, in a comment // SAFETY: before it"))
+        .collect()
+}
+
+/// A proof stands at most this many lines above its `unsafe`.
+const PROOF_WITHIN: usize = 8;
+
 /// A crate root says what the crate is and forbids what it must.
 pub fn crate_root(path: &str, text: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -197,6 +224,21 @@ mod tests {
         assert_eq!(lines(&unsafe_code("cli/src/main.rs", "\nunsafe { x() }")), [2]);
         assert_eq!(unsafe_code("runtime-mio/src/lib.rs", "unsafe { x() }"), []);
         assert_eq!(unsafe_code("cli/src/main.rs", "#![forbid(unsafe_code)] // unsafe"), []);
+    }
+
+    #[test]
+    fn an_unsafe_without_its_proof_is_seen() {
+        let good =
+            "// SAFETY: it is ours.\nunsafe { x() }\n#[unsafe(no_mangle)]\nfn y() {}\n// unsafe in words\n";
+        assert_eq!(unsafe_proofs("a.rs", good), []);
+        assert_eq!(
+            unsafe_proofs("a.rs", "/// # Safety\n/// `p` is valid.\nunsafe fn f(p: *const u8) {}\n"),
+            []
+        );
+        assert_eq!(lines(&unsafe_proofs("a.rs", "fn f() {\n    unsafe { x() }\n}\n")), [2]);
+        assert_eq!(lines(&unsafe_proofs("a.rs", "unsafe impl Send for X {}\n")), [1]);
+        let far = format!("// SAFETY: of something else.\n{}unsafe {{ x() }}\n", "y();\n".repeat(8));
+        assert_eq!(lines(&unsafe_proofs("a.rs", &far)), [10]);
     }
 
     #[test]

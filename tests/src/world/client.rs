@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+/// Connections that a client accepts are numbered from here.
+const ACCEPTED: Conn = 1 << 31;
+
 /// A client and where it stands.
 pub(super) struct Slot {
     pub(super) actor: Box<dyn Client>,
@@ -24,6 +27,8 @@ pub(super) struct Slot {
     /// How often it came to another network.
     pub(super) moves: u64,
     pub(super) pipes: BTreeMap<Conn, (u64, usize)>,
+    /// How many connections it accepted.
+    accepted: Conn,
     /// What its TCP connections are wrapped in.
     tls: Option<Layer>,
     wake: Option<Time>,
@@ -57,7 +62,16 @@ impl World {
                 (c.rtsp.port, c.rtsps.port),
             ])
         });
-        self.clients.push(Slot { actor, ip, nat, moves: 0, pipes: BTreeMap::new(), tls, wake: None });
+        self.clients.push(Slot {
+            actor,
+            ip,
+            nat,
+            moves: 0,
+            pipes: BTreeMap::new(),
+            accepted: 0,
+            tls,
+            wake: None,
+        });
         self.client(ClientId(n), In::Address(ip));
         self.client(ClientId(n), In::Tick);
         ClientId(n)
@@ -66,6 +80,11 @@ impl World {
     /// Whether the TCP connections of the clients that are added from now on are TLS, to the ports for that.
     pub fn over_tls(&mut self, on: bool) {
         self.net.secure = on;
+    }
+
+    /// The address of a client.
+    pub fn client_addr(&self, id: ClientId) -> IpAddr {
+        self.clients[id.0].ip
     }
 
     /// The number that the next client will have.
@@ -245,6 +264,21 @@ impl World {
             Out::Vanish => self.cut(Party::Client(id)),
             Out::Violation(invariant, text) => self.violate(invariant, format!("client{}: {text}", id.0)),
         }
+    }
+
+    /// A dial reaches a client. `false`: it does not listen there.
+    pub(super) fn client_accepts(&mut self, id: ClientId, pipe: u64, port: u16) -> bool {
+        let slot = &mut self.clients[id.0];
+        if !slot.actor.listens(port) {
+            return false;
+        }
+        slot.accepted += 1;
+        let conn = ACCEPTED + slot.accepted;
+        slot.pipes.insert(conn, (pipe, 1));
+        self.stand(pipe);
+        self.accepted(pipe, Owner::Client { id, conn });
+        self.client(id, In::Accepted(conn));
+        true
     }
 
     /// Whether this is still the connection that the client knows by that number.

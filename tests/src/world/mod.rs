@@ -137,6 +137,7 @@ pub struct World {
     hash: Digest,
     verbose: bool,
     sites: bool,
+    quic: bool,
     log: Vec<String>,
     violation: Option<Violation>,
     /// Nodes may find that their assertions do not hold; what they said of it.
@@ -170,6 +171,7 @@ impl World {
             hash: Digest::new(),
             verbose: true,
             sites: false,
+            quic: false,
             log: Vec::new(),
             violation: None,
             forgives: false,
@@ -195,6 +197,11 @@ impl World {
     /// from the seed. Panics of sessions are among them.
     pub fn sites(&mut self, on: bool) {
         self.sites = on;
+    }
+
+    /// Whether hosts that are added from now on link by QUIC, as they do by themselves, or by TCP.
+    pub fn quic(&mut self, on: bool) {
+        self.quic = on;
     }
 
     /// The time.

@@ -247,10 +247,7 @@ impl Template {
             }
             None => (None, place),
         };
-        let (host, port) = match host_port.strip_prefix('[').and_then(|r| r.split_once(']')) {
-            Some((host, rest)) => (host, rest.strip_prefix(':')),
-            None => host_port.split_once(':').map_or((host_port, None), |(h, p)| (h, Some(p))),
-        };
+        let (host, port) = url::split_host_port(host_port);
         let port = match port {
             None => scheme.port(),
             Some(p) => p.parse().ok().filter(|n| *n != 0).ok_or("has no valid port; it is 1 to 65535")?,

@@ -14,7 +14,7 @@ use crate::io::{ConnId, Level, Output};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::node::Node;
-use crate::node::conns::{Conn, Proto};
+use crate::node::conns::{Conn, Proto, Transport};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -88,10 +88,12 @@ impl Node {
         };
         // Clients of the dialect say signal=true or name their request; all others speak the standard.
         let dialect = request.query("signal").is_some() || request.query("requestId").is_some();
+        // Whom the callback let in by another name than the stream's comes with that to the node, which asks for itself.
+        let named = self.given_in_path(request).unwrap_or_else(|| key.clone());
         let at = if dialect {
-            format!("/{}/{word}/endpoint/{}", key.app(), key.name())
+            format!("/{}/{word}/endpoint/{}", named.app(), named.name())
         } else {
-            format!("/{word}/{key}")
+            format!("/{word}/{named}")
         };
         let wish = Wish::Known(action, key.clone());
         let chosen = match request.query("host").filter(|h| !h.is_empty()) {
@@ -261,7 +263,7 @@ impl Node {
             body: carry.request.body.clone(),
         };
         carried.by_back.insert(back, id);
-        self.conns.insert(back, Conn::dialling_request(to, ask));
+        self.conns.insert(back, Conn::dialling_request(to, ask, Transport::Plain));
         self.out.push_back(Output::Dial { conn: back, to });
     }
 
@@ -272,6 +274,7 @@ impl Node {
             return;
         };
         *machine = Some(Box::new(Client::new(ask, &self.limits, now)));
+        self.fetches.connected(conn);
         self.dirty_conns.insert(conn);
     }
 
@@ -281,7 +284,9 @@ impl Node {
             client::Output::Send(bytes) => self.send(conn, bytes),
             client::Output::Closed(reason) => self.end_conn(conn, reason, Some(false)),
             client::Output::Answer(mut response) => {
-                let Some(id) = self.proxy.carried.by_back.get(&conn).copied() else { return };
+                let Some(id) = self.proxy.carried.by_back.get(&conn).copied() else {
+                    return self.fetch_answered(conn, response);
+                };
                 let Some(carry) = self.proxy.carried.remove(id) else { return };
                 let node = carry.node.map(|n| n.0).unwrap_or_default();
                 if let Some(at) = response.get("location").map(str::to_owned) {
@@ -301,8 +306,9 @@ impl Node {
 
     /// The connection of a request is gone, answered or not.
     pub(in crate::node) fn carry_back_gone(&mut self, conn: ConnId, reason: &Reason) {
-        if let Some(id) = self.proxy.carried.by_back.get(&conn).copied() {
-            self.carry_failed(id, reason);
+        match self.proxy.carried.by_back.get(&conn).copied() {
+            Some(id) => self.carry_failed(id, reason),
+            None => self.fetch_gone(conn, reason),
         }
     }
 

@@ -10,21 +10,27 @@ use crate::io::{Answer, Work};
 use crate::rtsp::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use std::net::SocketAddr;
 
 /// All that must never be seen.
-const SECRETS: [&str; 4] =
+pub(super) const SECRETS: [&str; 4] =
     ["wonder-password", "s3cr3t-publish-key", "a secret of thirty-two characters", "s3cr3t-publish-kez"];
-const NOW_S: u64 = 1_700_000_000;
+pub(super) const NOW_S: u64 = 1_700_000_000;
+
+/// What the server that the node asks by HTTP answers to a whole request; nothing: it hangs.
+pub(super) type Server = Box<dyn FnMut(&str) -> Option<String>>;
 
 /// A node with rules, and all that its log said.
-struct Guarded {
-    bench: Bench,
-    log: Vec<String>,
+pub(super) struct Guarded {
+    pub(super) bench: Bench,
+    pub(super) log: Vec<String>,
     /// Passwords that it had verified.
     checks: usize,
+    /// Who answers what the node asks by HTTP, if anybody does.
+    pub(super) server: Option<Server>,
 }
 
-fn guarded(change: impl FnOnce(&mut Config)) -> Guarded {
+pub(super) fn guarded(change: impl FnOnce(&mut Config)) -> Guarded {
     let texts = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     let rule = |action, streams: &[&str], who: &[&str]| RuleConfig {
         action,
@@ -57,12 +63,13 @@ fn guarded(change: impl FnOnce(&mut Config)) -> Guarded {
     let (local, max_segments) = ("127.0.0.1:8189".parse().unwrap(), 16);
     bench.tell(Input::UdpOpened { socket: MEDIA_SOCKET, local, max_segments });
     bench.later(Duration::from_millis(2_100));
-    Guarded { bench, log: Vec::new(), checks: 0 }
+    Guarded { bench, log: Vec::new(), checks: 0, server: None }
 }
 
 impl Guarded {
-    /// Tells the node something, verifies the passwords that it asks about, and answers what it says in all.
-    fn tell(&mut self, input: Input<'_>) -> Vec<Output> {
+    /// Tells the node something, verifies the passwords that it asks about, lets the server answer what it is asked, and
+    /// answers what the node says in all.
+    pub(super) fn tell(&mut self, input: Input<'_>) -> Vec<Output> {
         let mut all = self.bench.tell(input);
         let mut at = 0;
         while at < all.len() {
@@ -70,6 +77,10 @@ impl Guarded {
                 let (ask, answer) = (*ask, Answer::Checked(Ok(check.run())));
                 self.checks += 1;
                 let more = self.bench.tell(Input::Answer { ask, answer });
+                all.extend(more);
+            }
+            if let Output::Dial { conn, to } = &all[at] {
+                let more = self.serve(*conn, *to);
                 all.extend(more);
             }
             at += 1;
@@ -89,13 +100,25 @@ impl Guarded {
         all
     }
 
+    /// The server takes a connection, and answers if it does.
+    fn serve(&mut self, conn: ConnId, remote: SocketAddr) -> Vec<Output> {
+        let Some(server) = &mut self.server else { return Vec::new() };
+        let local = "127.0.0.1:40000".parse().unwrap();
+        let mut said = self.bench.tell(Input::Connected { conn, local, remote });
+        said.extend(self.bench.tell(Input::Writable { conn, free: 1 << 20 }));
+        if let Some(answer) = server(&text_of(&said, conn)) {
+            said.extend(self.bench.tell(Input::Received { conn, bytes: answer.as_bytes() }));
+        }
+        said
+    }
+
     fn send(&mut self, conn: ConnId, text: &str) -> String {
         let said = self.tell(Input::Received { conn, bytes: text.as_bytes() });
         text_of(&said, conn)
     }
 
     /// A request on a connection of its own.
-    fn http(&mut self, n: u64, method: &str, path: &str, headers: &str, body: &str) -> String {
+    pub(super) fn http(&mut self, n: u64, method: &str, path: &str, headers: &str, body: &str) -> String {
         let conn = self.bench.accept(n, Service::Http);
         let length = body.len();
         let request =
@@ -103,7 +126,7 @@ impl Guarded {
         self.send(conn, &request)
     }
 
-    fn token(&self, action: Action, stream: &str, ttl: u64) -> String {
+    pub(super) fn token(&self, action: Action, stream: &str, ttl: u64) -> String {
         let claims = Claims {
             sub: "camera".to_owned(),
             iat: NOW_S,
@@ -119,12 +142,12 @@ impl Guarded {
         self.bench.node.authority.policy.mint(&claims).unwrap()
     }
 
-    fn rtsp(&mut self, n: u64) -> Rtsp {
+    pub(super) fn rtsp(&mut self, n: u64) -> Rtsp {
         Rtsp { conn: self.bench.accept(n, Service::Rtsp), cseq: 0 }
     }
 
     /// Publishes by RTSP with a query; answers what the announcement was answered with.
-    fn publish(&mut self, n: u64, stream: &str, query: &str) -> (Rtsp, String) {
+    pub(super) fn publish(&mut self, n: u64, stream: &str, query: &str) -> (Rtsp, String) {
         let mut c = self.rtsp(n);
         let url = format!("rtsp://n/{stream}{query}");
         let announced = c.ask(self, "ANNOUNCE", &url, "Content-Type: application/sdp\r\n", SDP);
@@ -137,7 +160,7 @@ impl Guarded {
         (c, recorded)
     }
 
-    fn publishers(&self) -> Vec<String> {
+    pub(super) fn publishers(&self) -> Vec<String> {
         let publishes = |s: &&session::Session| matches!(s.part, session::Part::Publishes { .. });
         self.bench
             .node
@@ -149,16 +172,23 @@ impl Guarded {
     }
 }
 
-const SDP: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=audio 0 RTP/AVP 96\r\n\
+pub(super) const SDP: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=audio 0 RTP/AVP 96\r\n\
                    a=rtpmap:96 opus/48000/2\r\na=control:streamid=0\r\n";
 
-struct Rtsp {
-    conn: ConnId,
+pub(super) struct Rtsp {
+    pub(super) conn: ConnId,
     cseq: u32,
 }
 
 impl Rtsp {
-    fn ask(&mut self, g: &mut Guarded, method: &str, url: &str, headers: &str, body: &str) -> String {
+    pub(super) fn ask(
+        &mut self,
+        g: &mut Guarded,
+        method: &str,
+        url: &str,
+        headers: &str,
+        body: &str,
+    ) -> String {
         self.cseq += 1;
         let length =
             if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
@@ -167,11 +197,11 @@ impl Rtsp {
     }
 }
 
-fn basic(user: &str, password: &str) -> String {
+pub(super) fn basic(user: &str, password: &str) -> String {
     format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{user}:{password}")))
 }
 
-const OFFER: &str = "Content-Type: application/sdp\r\n";
+pub(super) const OFFER: &str = "Content-Type: application/sdp\r\n";
 
 #[test]
 fn http_refuses_in_the_shape_of_the_interface_that_was_asked() {

@@ -49,13 +49,7 @@ impl Url {
             }
             None => (None, authority),
         };
-        let (host, port) = match host_port.strip_prefix('[').and_then(|r| r.split_once(']')) {
-            Some((host, rest)) => (host, rest.strip_prefix(':')),
-            None => match host_port.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (host_port, None),
-            },
-        };
+        let (host, port) = split_host_port(host_port);
         let port = match port {
             None | Some("") => {
                 if tls {
@@ -101,6 +95,17 @@ impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Passwords do not belong in logs.
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// Host (without brackets) and port of `host`, `host:port`, `[host]` or `[host]:port`.
+pub fn split_host_port(text: &str) -> (&str, Option<&str>) {
+    match text.strip_prefix('[').and_then(|r| r.split_once(']')) {
+        Some((host, rest)) => (host, rest.strip_prefix(':')),
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
     }
 }
 

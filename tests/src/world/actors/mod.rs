@@ -4,6 +4,7 @@
 //! project's own RTMP client), somebody else checks the other end.
 
 pub mod asker;
+pub mod doorman;
 pub mod evil;
 pub mod operator;
 pub mod player;
@@ -34,6 +35,8 @@ pub enum In<'a> {
     Address(IpAddr),
     /// A dial succeeded.
     Connected(Conn),
+    /// Somebody dialled a port on which it listens; the number is one that it did not give.
+    Accepted(Conn),
     /// It may send so many bytes.
     Writable(Conn, usize),
     /// Bytes came.
@@ -102,6 +105,10 @@ pub trait Client: Any {
     fn wake(&self) -> Option<Time>;
     /// Where it writes down what happened to it.
     fn notes(&mut self) -> &mut Notes;
+    /// Whether it listens on a TCP port.
+    fn listens(&self, _port: u16) -> bool {
+        false
+    }
     /// Leaves in an orderly way and does not come back.
     fn leave(&mut self, _now: Time) {}
     /// How it stands, for whoever checks the whole. Cheap.

@@ -480,7 +480,7 @@ impl Wire for OwnRtmp {
             In::Writable(_, free) => self.handle(Input::Writable(*free), now),
             In::Received(_, bytes) => self.handle(Input::Received(bytes), now),
             In::Finished(_) => self.handle(Input::PeerFinished, now),
-            In::Address(_) | In::Datagram { .. } => {}
+            In::Address(_) | In::Accepted(_) | In::Datagram { .. } => {}
         }
     }
 

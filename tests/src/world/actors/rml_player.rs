@@ -111,7 +111,7 @@ impl Source for RmlPlay {
                 self.end("the server closed the connection");
             }
             In::Closed(_, why) => self.end(why),
-            In::Address(_) | In::Writable(..) | In::Datagram { .. } | In::Tick => {}
+            In::Address(_) | In::Accepted(_) | In::Writable(..) | In::Datagram { .. } | In::Tick => {}
         }
         self.run();
     }

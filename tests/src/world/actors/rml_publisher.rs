@@ -130,7 +130,7 @@ impl Wire for RmlRtmp {
                 self.end("the server closed the connection");
             }
             In::Closed(_, why) => self.end(why),
-            In::Address(_) | In::Writable(..) | In::Datagram { .. } | In::Tick => {}
+            In::Address(_) | In::Accepted(_) | In::Writable(..) | In::Datagram { .. } | In::Tick => {}
         }
         self.run();
     }

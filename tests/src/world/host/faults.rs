@@ -281,7 +281,11 @@ impl World {
 
     /// A dial reaches a party. `false`: nothing listens there.
     pub(in crate::world) fn accept(&mut self, party: Party, pipe: u64, to: SocketAddr) -> bool {
-        let Party::Host(id) = party else { return false };
+        let id = match party {
+            Party::Host(id) => id,
+            Party::Client(id) => return self.client_accepts(id, pipe, to.port()),
+            Party::Nowhere => return false,
+        };
         let host = &mut self.hosts[id.0];
         if host.run.is_none() || Self::service(&host.config, to.port()).is_none() {
             return false;

@@ -231,7 +231,7 @@ fn conn_of(input: &In<'_>) -> Option<Conn> {
         In::Connected(c) | In::Writable(c, _) | In::Received(c, _) | In::Finished(c) | In::Closed(c, _) => {
             Some(*c)
         }
-        In::Address(_) | In::Datagram { .. } | In::Tick => None,
+        In::Address(_) | In::Accepted(_) | In::Datagram { .. } | In::Tick => None,
     }
 }
 

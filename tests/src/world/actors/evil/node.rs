@@ -123,7 +123,7 @@ impl FalseNode {
                 self.gone(now);
             }
             In::Closed(..) => self.gone(now),
-            In::Address(_) | In::Datagram { .. } => {}
+            In::Address(_) | In::Accepted(_) | In::Datagram { .. } => {}
         }
         if self.up && self.next <= now {
             self.next = now + EVERY;

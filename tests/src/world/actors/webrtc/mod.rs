@@ -20,8 +20,11 @@ use crate::world::{ClientId, HostId, World};
 use caller::Seat;
 use determinism::crypto;
 use peer::Identity;
+use proto_core::rand::Rng;
 use proto_core::time::Time;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 use str0m::config::CryptoProvider;
 
 fn identity(seed: [u8; 32]) -> Identity {
@@ -34,29 +37,62 @@ fn identity(seed: [u8; 32]) -> Identity {
     Identity { crypto: CRYPTO.get_or_init(make).clone(), certificate }
 }
 
-impl World {
-    fn seat(&self, at: HostId, stream: &str, (by, tcp): (Signalling, bool)) -> Seat {
-        let number = self.next_client();
+/// Where and when a client that is made outside a world is.
+#[derive(Debug)]
+pub struct Outside<'a> {
+    /// The node's HTTP port.
+    pub to: SocketAddr,
+    /// Its stream, `app/name`.
+    pub stream: &'a str,
+    /// Its number, which no other client has.
+    pub number: u64,
+    /// All that is drawn forks from here.
+    pub rng: &'a Rng,
+    /// The moment that [`Time::ZERO`] stands for.
+    pub base: Instant,
+    /// Now.
+    pub now: Time,
+}
+
+impl Outside<'_> {
+    fn seat(&self, (by, tcp): (Signalling, bool)) -> Seat {
         Seat {
-            to: self.http_addr(at),
-            stream: stream.to_owned(),
-            number,
-            rng: self.rng.fork("client", number),
+            to: self.to,
+            stream: self.stream.to_owned(),
+            number: self.number,
+            rng: self.rng.fork("client", self.number),
             base: self.base,
-            identity: identity(self.rng.fork("certificate of a client", number).bytes()),
+            identity: identity(self.rng.fork("certificate of a client", self.number).bytes()),
             by,
             tcp,
         }
     }
 
+    /// A publisher by WHIP.
+    pub fn whip(&self, config: WhipConfig) -> Box<Whip> {
+        Box::new(Whip::new(self.seat((config.by, config.tcp)), config, self.now))
+    }
+
+    /// A player by WHEP.
+    pub fn whep(&self, config: WhepConfig) -> Box<Whep> {
+        Box::new(Whep::new(self.seat((config.by, config.tcp)), config, self.now))
+    }
+}
+
+impl World {
+    fn outside<'a>(&'a self, at: HostId, stream: &'a str) -> Outside<'a> {
+        let (to, number) = (self.http_addr(at), self.next_client());
+        Outside { to, stream, number, rng: &self.rng, base: self.base, now: self.now }
+    }
+
     /// The next client as a publisher of `stream` (`app/name`) by WHIP at a node, to be added.
     pub fn new_whip(&self, at: HostId, stream: &str, config: WhipConfig) -> Box<Whip> {
-        Box::new(Whip::new(self.seat(at, stream, (config.by, config.tcp)), config, self.now))
+        self.outside(at, stream).whip(config)
     }
 
     /// The next client as a player of `stream` (`app/name`) by WHEP at a node, to be added.
     pub fn new_whep(&self, at: HostId, stream: &str, config: WhepConfig) -> Box<Whep> {
-        Box::new(Whep::new(self.seat(at, stream, (config.by, config.tcp)), config, self.now))
+        self.outside(at, stream).whep(config)
     }
 
     /// A publisher of `stream` (`app/name`) by WHIP, or as `config` says, at a node.
