@@ -3,6 +3,7 @@
 //! apart and left alone.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use super::twcc::Feedback;
 use std::time::Duration;
 
 const SENDER_REPORT: u8 = 200;
@@ -18,6 +19,8 @@ const TRANSPORT_FEEDBACK: u8 = 205;
 const PAYLOAD_FEEDBACK: u8 = 206;
 /// The format of a generic NACK (RFC 4585, 6.2.1).
 const NACK: u8 = 1;
+/// The format of transport-wide feedback.
+const ARRIVALS: u8 = 15;
 /// The format of a picture loss indication (RFC 4585, 6.3.1).
 const PLI: u8 = 1;
 /// The format of a full intra request (RFC 5104, 4.3.1).
@@ -57,6 +60,8 @@ pub enum Packet<'a> {
     FullIntra(Sources<'a>),
     /// Sources have gone.
     Goodbye,
+    /// Which packets came, by the numbers that all of a session share.
+    Arrivals(Feedback<'a>),
     /// Anything else.
     Other,
 }
@@ -216,6 +221,7 @@ fn packet(bytes: &[u8]) -> Option<(Packet<'_>, &[u8])> {
         (GOODBYE, _) => Packet::Goodbye,
         (EXTENDED_REPORT, _) => Packet::Extended { ssrc: word(body, 0)?, blocks: Blocks(body.get(4..)?) },
         (TRANSPORT_FEEDBACK, NACK) => Packet::Nack { ssrc: word(body, 4)?, missing: Missing(body.get(8..)?) },
+        (TRANSPORT_FEEDBACK, ARRIVALS) => Packet::Arrivals(Feedback::read(body.get(8..)?)?),
         (PAYLOAD_FEEDBACK, PLI) => Packet::PictureLoss { ssrc: word(body, 4)? },
         (PAYLOAD_FEEDBACK, FIR) => Packet::FullIntra(Sources(body.get(8..)?)),
         _ => Packet::Other,

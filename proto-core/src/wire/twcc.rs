@@ -73,6 +73,42 @@ pub fn put_feedback(
     symbols.len()
 }
 
+/// What a feedback says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feedback<'a> {
+    /// The number of the first packet that it tells of.
+    pub base: u16,
+    count: u16,
+    chunks: &'a [u8],
+}
+
+impl<'a> Feedback<'a> {
+    /// Reads what follows the SSRCs of a packet.
+    pub(super) fn read(body: &'a [u8]) -> Option<Feedback<'a>> {
+        let (&[b0, b1, c0, c1, _, _, _, _], chunks) = body.split_first_chunk::<8>()?;
+        Some(Feedback { base: u16::from_be_bytes([b0, b1]), count: u16::from_be_bytes([c0, c1]), chunks })
+    }
+
+    /// Whether each packet from the first on came. Ends where the bytes do.
+    pub fn came(&self) -> impl Iterator<Item = bool> + use<'a> {
+        let chunks =
+            self.chunks.chunks_exact(2).filter_map(|c| c.first_chunk()).map(|c| u16::from_be_bytes(*c));
+        let symbols = chunks.flat_map(|chunk| {
+            let (count, width) = match chunk >> 14 {
+                0 | 1 => (chunk & 0x1fff, 0),
+                2 => (14, 1),
+                _ => (7, 2),
+            };
+            (0..count).map(move |n| match width {
+                0 => chunk >> 13 & 3 != 0,
+                1 => chunk >> (13 - n) & 1 != 0,
+                _ => chunk >> (12 - 2 * n) & 3 != 0,
+            })
+        });
+        symbols.take(usize::from(self.count))
+    }
+}
+
 /// Runs of one symbol, and vectors of 14 symbols of one bit or 7 of two, whichever tells more.
 fn chunks(mut symbols: &[Symbol]) -> Vec<u16> {
     let mut out = Vec::new();
@@ -101,6 +137,7 @@ fn chunks(mut symbols: &[Symbol]) -> Vec<u16> {
 #[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::wire::rtcp::{Packet, packets};
     use proptest::prelude::*;
 
     /// Reads a feedback as the draft describes it: the first number, and for each packet its time in ticks.
@@ -162,6 +199,9 @@ mod tests {
             let (b, n, read) = read(&out);
             prop_assert!(out.len() <= 1_200);
             prop_assert_eq!((b, n, read.len()), (base, nth, told));
+            let Some(Ok(Packet::Arrivals(feedback))) = packets(&out).next() else { panic!("no feedback") };
+            prop_assert_eq!(feedback.base, base);
+            prop_assert!(feedback.came().eq(read.iter().map(Option::is_some)));
             let ticks: Vec<Option<i64>> = arrivals.iter().map(|a| a.map(|a| (a / TICK_NANOS) as i64)).collect();
             prop_assert_eq!(&read[..], &ticks[..told]);
             let rest = &arrivals[told..arrivals.len().min(PACKETS_MAX)];

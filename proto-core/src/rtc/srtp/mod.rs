@@ -137,25 +137,20 @@ impl fmt::Debug for Sealer {
 }
 
 impl Sealer {
-    /// Appends one sealed RTP packet. `roc` is how often the sequence number of this SSRC has wrapped. The caller sees to
+    /// Appends one sealed RTP packet behind its header, which may have an extension. `roc` is how often the sequence number of this SSRC has wrapped. The caller sees to
     /// it that no two packets of an SSRC have the same number, unless they are the same in every byte.
     ///
     /// # Errors
     /// [`Refused::Broken`]; `out` is as before.
-    pub fn rtp(
-        &mut self,
-        header: &[u8; RTP_HEADER],
-        roc: u32,
-        payload: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), Refused> {
-        let [.., s0, s1, s2, s3] = *header;
-        let [_, _, q0, q1, ..] = *header;
+    pub fn rtp(&mut self, header: &[u8], roc: u32, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Refused> {
+        let fixed: &[u8; RTP_HEADER] = header.first_chunk().ok_or(Refused::Broken)?;
+        let [.., s0, s1, s2, s3] = *fixed;
+        let [_, _, q0, q1, ..] = *fixed;
         let ssrc = u32::from_be_bytes([s0, s1, s2, s3]);
         let index = u64::from(roc) << 16 | u64::from(u16::from_be_bytes([q0, q1]));
         let start = out.len();
         out.extend_from_slice(header);
-        out.resize(start + RTP_HEADER + payload.len() + self.rtp.tag(), 0);
+        out.resize(start + header.len() + payload.len() + self.rtp.tag(), 0);
         let sealed =
             self.rtp_into(header, roc, ssrc, index, payload, out.get_mut(start..).unwrap_or_default());
         sealed.ok_or_else(|| {
@@ -166,7 +161,7 @@ impl Sealer {
 
     fn rtp_into(
         &mut self,
-        header: &[u8; RTP_HEADER],
+        header: &[u8],
         roc: u32,
         ssrc: u32,
         index: u64,

@@ -3,6 +3,7 @@
 use super::lane::{Carried, Lane};
 use crate::error::Reason;
 use crate::rtc::codecs;
+use crate::rtc::intake::TRANSPORT;
 use crate::rtc::sdp::Prepared;
 use std::fmt::Write;
 use str0m::{Candidate, IceCreds};
@@ -39,8 +40,10 @@ fn print(text: &str) -> Option<[u8; 32]> {
     Some(out)
 }
 
+/// Feedback of what came.
+const ARRIVALS: &str = "transport-cc";
 /// What we do with feedback of these kinds is known; nothing else is agreed to.
-const FEEDBACK: [&str; 3] = ["nack", "nack pli", "ccm fir"];
+const FEEDBACK: [&str; 4] = ["nack", "nack pli", "ccm fir", ARRIVALS];
 
 impl Offered {
     /// Reads a prepared offer.
@@ -48,13 +51,15 @@ impl Offered {
     /// # Errors
     /// `bad_sdp` for what the preparation should not have let through.
     pub(super) fn read(prepared: &Prepared) -> Result<Offered, Reason> {
-        let video = prepared.video_mid.as_ref().zip(prepared.video.first()).and_then(|(mid, f)| {
-            let rate = codecs::payload_format(f.codec)?.clock_rate();
-            Some(Carried { mid: mid.clone(), codec: f.codec, pt: f.pt, rtx: f.rtx, rate })
-        });
+        let mut video: Option<Carried> =
+            prepared.video_mid.as_ref().zip(prepared.video.first()).and_then(|(mid, f)| {
+                let rate = codecs::payload_format(f.codec)?.clock_rate();
+                let (codec, pt, rtx) = (f.codec, f.pt, f.rtx);
+                Some(Carried { mid: mid.clone(), codec, pt, rtx, rate, transport: None })
+            });
         let audio = prepared.audio_mid.as_ref().zip(prepared.audio).and_then(|(mid, f)| {
             let rate = codecs::payload_format(f.codec)?.clock_rate();
-            Some(Carried { mid: mid.clone(), codec: f.codec, pt: f.pt, rtx: None, rate })
+            Some(Carried { mid: mid.clone(), codec: f.codec, pt: f.pt, rtx: None, rate, transport: None })
         });
         let (mut fingerprint, mut setup) = (None, "actpass");
         let mut sections: Vec<(String, Vec<Line>)> = Vec::new();
@@ -70,6 +75,12 @@ impl Offered {
                 "mid" => value.clone_into(mid),
                 "fingerprint" => fingerprint = fingerprint.or(print(value)),
                 "setup" => setup = value,
+                "extmap" => {
+                    let id = value.strip_suffix(TRANSPORT).and_then(|id| id.trim_end().parse().ok());
+                    if let Some(carried) = video.as_mut().filter(|v| v.mid == *mid && v.rtx.is_some()) {
+                        carried.transport = carried.transport.or(id);
+                    }
+                }
                 "rtpmap" | "fmtp" => {
                     if let Some(pt) = value.split(' ').next().and_then(|pt| pt.parse().ok()) {
                         lines.push(Line { pt, text: line.to_owned() });
@@ -85,6 +96,14 @@ impl Offered {
                 }
                 _ => {}
             }
+        }
+        // A number without feedback is of no use.
+        let told = |v: &Carried| {
+            let feedback = format!("a=rtcp-fb:{} {ARRIVALS}", v.pt);
+            sections.iter().any(|(mid, lines)| *mid == v.mid && lines.iter().any(|l| l.text == feedback))
+        };
+        if let Some(carried) = video.as_mut().filter(|v| !told(v)) {
+            carried.transport = None;
         }
         let fingerprint = fingerprint.ok_or_else(|| bad("it has no fingerprint"))?;
         if video.is_none() && audio.is_none() {
@@ -127,7 +146,11 @@ impl Offered {
                  a=sendonly\r\na=rtcp-mux\r\n",
                 creds.ufrag, creds.pass
             );
-            for line in lines.iter().filter(|l| formats.contains(&l.pt)) {
+            if let Some(id) = lane.carried.transport {
+                let _ = write!(out, "a=extmap:{id} {TRANSPORT}\r\n");
+            }
+            let told = |l: &&Line| lane.carried.transport.is_some() || !l.text.ends_with(ARRIVALS);
+            for line in lines.iter().filter(|l| formats.contains(&l.pt)).filter(told) {
                 let _ = write!(out, "{}\r\n", line.text);
             }
             let _ = write!(out, "a=msid:{cname} {kind}\r\n");

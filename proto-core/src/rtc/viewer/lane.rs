@@ -3,6 +3,7 @@
 //! A lane is the only one that ever sends on its SSRCs, and its numbers never go back: under GCM that is what keeps the
 //! key secret.
 
+use super::receipts::Receipts;
 use crate::media::frame::{Frame, FrameKind};
 use crate::media::payload::marks;
 use crate::media::track::{Codec, CodecConfig, TrackId};
@@ -22,6 +23,9 @@ pub(super) struct Carried {
     pub(super) rtx: Option<u8>,
     /// Ticks of the RTP clock a second.
     pub(super) rate: u32,
+    /// The extension with a number that the viewer's feedback of what came goes by. Only where there is `rtx`, since a packet
+    /// that comes again as it was cannot have another number.
+    pub(super) transport: Option<u8>,
 }
 
 /// A frame that was sent and may be asked for: its place in the lane, and the frame itself, which the stream's other
@@ -38,6 +42,47 @@ struct Sent {
 
 /// Set in an RTP header whose packet ends with padding (RFC 3550, 5.1).
 const PADDED: u8 = 0x20;
+/// Set in an RTP header with an extension (RFC 3550, 5.1).
+const EXTENDED: u8 = 0x10;
+/// Bytes of an extension with one element of two bytes (RFC 8285, 4.2).
+const EXTENSION: usize = 8;
+
+/// An RTP header.
+#[derive(Clone, Copy)]
+struct Head {
+    bytes: [u8; RTP_HEADER + EXTENSION],
+    len: usize,
+}
+
+impl Head {
+    fn plain(fixed: [u8; RTP_HEADER]) -> Head {
+        let mut bytes = [0; RTP_HEADER + EXTENSION];
+        for (to, from) in bytes.iter_mut().zip(fixed) {
+            *to = from;
+        }
+        Head { bytes, len: RTP_HEADER }
+    }
+
+    fn set(&mut self, flag: u8) {
+        let [first, ..] = &mut self.bytes;
+        *first |= flag;
+    }
+
+    /// Adds the extension `id` with a number.
+    fn extend(&mut self, id: u8, number: u16) {
+        let [n0, n1] = number.to_be_bytes();
+        let element = [0xbe, 0xde, 0, 1, id << 4 | 1, n0, n1, 0];
+        for (to, from) in self.bytes.iter_mut().skip(RTP_HEADER).zip(element) {
+            *to = from;
+        }
+        self.len = RTP_HEADER + EXTENSION;
+        self.set(EXTENDED);
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -54,6 +99,7 @@ pub(super) struct Lane {
     pub(super) packets: u32,
     pub(super) octets: u32,
     sent: VecDeque<Sent>,
+    pub(super) receipts: Option<Receipts>,
 }
 
 /// Why a frame is not for this lane, or the configuration that it needs.
@@ -68,6 +114,7 @@ impl Lane {
     /// session: one for the media, one for packets that are sent again.
     pub(super) fn new(carried: Carried, ssrcs: [u32; 2], rng: &mut Rng) -> Lane {
         let [ssrc, rtx_ssrc] = ssrcs;
+        let receipts = carried.transport.map(|_| Receipts::new(rng.below(0x8000) as u16));
         Lane {
             carried,
             ssrc,
@@ -83,6 +130,7 @@ impl Lane {
             packets: 0,
             octets: 0,
             sent: VecDeque::new(),
+            receipts,
         }
     }
 
@@ -117,11 +165,30 @@ impl Lane {
         self.offset.wrapping_add(ticks as u32)
     }
 
-    fn header(&self, pt: u8, seq: u64, timestamp: u32, ssrc: u32, marked: bool) -> [u8; RTP_HEADER] {
+    fn header(&self, pt: u8, seq: u64, timestamp: u32, ssrc: u32, marked: bool) -> Head {
         let [q0, q1] = (seq as u16).to_be_bytes();
         let [t0, t1, t2, t3] = timestamp.to_be_bytes();
         let [s0, s1, s2, s3] = ssrc.to_be_bytes();
-        [2 << 6, pt & 0x7f | u8::from(marked) << 7, q0, q1, t0, t1, t2, t3, s0, s1, s2, s3]
+        Head::plain([2 << 6, pt & 0x7f | u8::from(marked) << 7, q0, q1, t0, t1, t2, t3, s0, s1, s2, s3])
+    }
+
+    /// Adds the number by which the viewer tells whether the packet `seq` of this lane came.
+    fn number(&mut self, header: &mut Head, seq: u64, now: Time) {
+        if let (Some(id), Some(receipts)) = (self.carried.transport, &mut self.receipts) {
+            header.extend(id, receipts.leaves(seq, now));
+        }
+    }
+
+    /// Whether it is known that the viewer has the packet with these lower bits of its number.
+    pub(super) fn came(&self, seq: u16) -> bool {
+        let seq = self.newest(seq);
+        self.receipts.as_ref().zip(seq).is_some_and(|(receipts, seq)| receipts.came(seq))
+    }
+
+    /// The number, with its wraps, of the newest packet that has left under these lower bits.
+    pub(super) fn newest(&self, seq: u16) -> Option<u64> {
+        let back = (self.next.wrapping_sub(1) as u16).wrapping_sub(seq);
+        self.next.checked_sub(1 + u64::from(back))
     }
 
     /// Appends the `n`th packet of a frame. Packets of a frame must come one after the other, beginning with 0. `pad` bytes
@@ -130,7 +197,7 @@ impl Lane {
         &mut self,
         frame: &Frame,
         (n, pad): (usize, u8),
-        timestamp: u32,
+        (timestamp, now): (u32, Time),
         sealer: &mut Sealer,
         scratch: &mut Vec<u8>,
         out: &mut Vec<u8>,
@@ -141,7 +208,8 @@ impl Lane {
         let seq = self.next;
         // Used up whatever comes of it.
         self.next += 1;
-        let header = self.header(self.carried.pt, seq, timestamp, self.ssrc, marked);
+        let mut header = self.header(self.carried.pt, seq, timestamp, self.ssrc, marked);
+        self.number(&mut header, seq, now);
         seal(header, seq, payload, pad, sealer, scratch, out)?;
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload.len() as u32);
@@ -177,9 +245,7 @@ impl Lane {
         scratch: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<usize, Refused> {
-        // The newest number with these lower bits that has been used.
-        let back = (self.next.wrapping_sub(1) as u16).wrapping_sub(seq);
-        let Some(number) = self.next.checked_sub(1 + u64::from(back)) else { return Ok(0) };
+        let Some(number) = self.newest(seq) else { return Ok(0) };
         let at = self.sent.partition_point(|s| s.first <= number);
         let Some(sent) = at.checked_sub(1).and_then(|at| self.sent.get(at)) else { return Ok(0) };
         let payloads = sent.frame.renderings.rtp.get().map(|r| r.0.as_slice()).unwrap_or_default();
@@ -201,14 +267,15 @@ impl Lane {
         scratch.extend_from_slice(payload);
         let own = self.next_rtx;
         self.next_rtx += 1;
-        let header = self.header(pt, own, timestamp, self.rtx_ssrc, marked);
-        sealer.rtp(&header, (own >> 16) as u32, scratch, out)?;
+        let mut header = self.header(pt, own, timestamp, self.rtx_ssrc, marked);
+        self.number(&mut header, number, now);
+        sealer.rtp(header.as_slice(), (own >> 16) as u32, scratch, out)?;
         Ok(scratch.len())
     }
 }
 
 fn seal(
-    mut header: [u8; RTP_HEADER],
+    mut header: Head,
     number: u64,
     payload: &[u8],
     pad: u8,
@@ -218,15 +285,14 @@ fn seal(
 ) -> Result<(), Refused> {
     let roc = (number >> 16) as u32;
     if pad == 0 {
-        return sealer.rtp(&header, roc, payload, out);
+        return sealer.rtp(header.as_slice(), roc, payload, out);
     }
-    let [first, ..] = &mut header;
-    *first |= PADDED;
+    header.set(PADDED);
     scratch.clear();
     scratch.extend_from_slice(payload);
     scratch.resize(payload.len() + usize::from(pad) - 1, 0);
     scratch.push(pad);
-    sealer.rtp(&header, roc, scratch, out)
+    sealer.rtp(header.as_slice(), roc, scratch, out)
 }
 
 #[cfg(test)]
@@ -266,8 +332,14 @@ mod tests {
             [SrtpProfile::AEAD_AES_128_GCM, SrtpProfile::AEAD_AES_256_GCM, SrtpProfile::AES128_CM_SHA1_80]
         {
             let (mut sealer, _) = srtp::keys(&[9; 88], profile, false, identity.crypto()).unwrap();
-            let carried =
-                Carried { mid: "0".to_owned(), codec: Codec::H264, pt: 96, rtx: None, rate: 90_000 };
+            let carried = Carried {
+                mid: "0".to_owned(),
+                codec: Codec::H264,
+                pt: 96,
+                rtx: None,
+                rate: 90_000,
+                transport: None,
+            };
             let mut lane = Lane::new(carried, [5, 6], &mut Rng::new([3; 32]));
             let (f, mut scratch, now) = (frame(&[900, 900, 890]), Vec::new(), Time::from_millis(1));
             let first = lane.next;
@@ -275,7 +347,7 @@ mod tests {
             for n in 0..3 {
                 let mut out = Vec::new();
                 let pad = if n == 2 { 10 } else { 0 };
-                lane.put(&f, (n, pad), 1, &mut sealer, &mut scratch, &mut out).unwrap();
+                lane.put(&f, (n, pad), (1, now), &mut sealer, &mut scratch, &mut out).unwrap();
                 sent.push(out);
             }
             assert!(sent.iter().all(|p| p.len() == sent[0].len()), "padded to one size");

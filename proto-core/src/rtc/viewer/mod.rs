@@ -7,6 +7,7 @@ mod answer;
 mod feedback;
 mod lane;
 mod path;
+mod receipts;
 
 use super::dtls::Identity;
 use super::egress::render;
@@ -74,6 +75,8 @@ pub(super) struct Viewer {
     /// As [`Viewer::lanes`].
     waiting: [VecDeque<Waiting>; 2],
     again: Again,
+    /// Packets of media sent, those that were sent again included.
+    packets: u64,
     nominated: Option<Nominated>,
     clock: ReportClock,
     /// A receiver's clock that it told: who, the middle 32 bits of its NTP time, when it came.
@@ -131,6 +134,7 @@ impl Viewer {
             sealer: None,
             waiting: [VecDeque::new(), VecDeque::new()],
             again: Again::default(),
+            packets: 0,
             nominated: None,
             clock: ReportClock::default(),
             told: None,
@@ -343,6 +347,7 @@ impl Viewer {
         (segments, most): (usize, usize),
         now: Time,
     ) -> Turn {
+        self.unheard(now);
         let Some(nominated) = &self.nominated else { return Turn::Idle };
         let (source, destination) = (Some(nominated.path.local().ip()), nominated.path.remote());
         let Some(sealer) = &mut self.sealer else { return Turn::Idle };
@@ -368,12 +373,16 @@ impl Viewer {
         let mut left = segments.max(1);
         let age = self.limits.rtc_rtx_ms;
         while left > 0
-            && let Some((kind, seq)) = self.again.next()
+            && let Some((kind, seq)) = self.again.next(self.packets, now)
         {
             let start = batch.buf.len();
             if let Some(Some(lane)) = self.lanes.get_mut(kind) {
+                if lane.came(seq) {
+                    continue;
+                }
                 let put = lane.again(seq, now, age, sealer, scratch, &mut batch.buf);
                 self.again.spent(put.unwrap_or(0));
+                self.packets += 1;
             }
             batch.commit(source, destination, start, most);
             left -= 1;
@@ -404,13 +413,20 @@ impl Viewer {
                     }
                     let start = batch.buf.len();
                     let which = (front.next as usize, pad);
-                    let sealed =
-                        lane.put(&front.frame, which, front.timestamp, sealer, scratch, &mut batch.buf);
+                    let sealed = lane.put(
+                        &front.frame,
+                        which,
+                        (front.timestamp, now),
+                        sealer,
+                        scratch,
+                        &mut batch.buf,
+                    );
                     broken |= sealed.is_err();
                     batch.commit(source, destination, start, most);
                     front.next += 1;
                     put += 1;
                     left -= 1;
+                    self.packets += 1;
                 }
                 if front.next as usize >= payloads.len()
                     && let Some(Waiting { frame, timestamp, .. }) = waiting.pop_front()
