@@ -39,6 +39,8 @@ impl Node {
             self.proxy.len() as f64,
         );
         e.gauge("connections", "TCP connections open now", vec![], self.conns.len() as f64);
+        let help = "Timers of connections, sessions and streams that are set now";
+        e.gauge("timers", help, vec![], self.timers.len() as f64);
         let help = "Bytes that sessions and rings count for against limits.memory_bytes";
         e.gauge("memory_counted_bytes", help, vec![], self.memory() as f64);
         e.gauge(
