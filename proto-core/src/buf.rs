@@ -3,6 +3,16 @@
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 
+/// Appends to a buffer that will hold `whole` bytes at most: it grows with what arrives, as buffers do, and never beyond.
+pub fn extend_up_to(whole: usize, buf: &mut Vec<u8>, bytes: &[u8]) {
+    let needed = buf.len().saturating_add(bytes.len());
+    if needed > buf.capacity() {
+        let roomy = needed.max(buf.capacity().saturating_mul(2).min(whole));
+        buf.reserve_exact(roomy.saturating_sub(buf.len()));
+    }
+    buf.extend_from_slice(bytes);
+}
+
 /// Bytes on their way out, held in the machine until the driver has room for them (the credit of
 /// `Input::Writable`). What happens to a slow reader is therefore decided in the core.
 #[derive(Debug, Default)]
@@ -138,6 +148,17 @@ mod tests {
         o.set_credit(100);
         assert_eq!(o.pop().as_deref(), Some(&b"rld"[..]));
         assert!(o.is_empty());
+    }
+
+    #[test]
+    fn a_buffer_grows_with_what_arrives_and_not_beyond_the_whole() {
+        let mut buf = Vec::new();
+        for n in 1..=1_000 {
+            extend_up_to(1_000, &mut buf, b"x");
+            assert!(buf.len() == n && buf.capacity() <= 1_000.min(8.max(2 * n)), "{}", buf.capacity());
+        }
+        extend_up_to(1_000, &mut buf, b"more");
+        assert_eq!(buf.len(), 1_004);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub struct ConnId(pub u64);
 
 impl ConnId {
     const DIALLED: u64 = 1 << 63;
+    const QUIC: u64 = 1 << 62;
 
     /// The `n`-th connection that the driver accepted.
     pub const fn accepted(n: u64) -> ConnId {
@@ -27,6 +28,11 @@ impl ConnId {
         ConnId(n | Self::DIALLED)
     }
 
+    /// The `n`-th QUIC connection that came to the node. The driver knows nothing of those.
+    pub const fn quic(n: u64) -> ConnId {
+        ConnId(n & !Self::DIALLED | Self::QUIC)
+    }
+
     /// Whether the node dialled it.
     pub const fn is_dialled(self) -> bool {
         self.0 & Self::DIALLED != 0
@@ -35,7 +41,12 @@ impl ConnId {
 
 impl fmt::Debug for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", if self.is_dialled() { 'd' } else { 'a' }, self.0 & !Self::DIALLED)
+        let kind = match (self.is_dialled(), self.0 & Self::QUIC != 0) {
+            (true, _) => 'd',
+            (false, true) => 'q',
+            (false, false) => 'a',
+        };
+        write!(f, "{kind}{}", self.0 & !(Self::DIALLED | Self::QUIC))
     }
 }
 
@@ -249,6 +260,13 @@ pub enum Output {
         conn: ConnId,
         /// Whether to read.
         on: bool,
+    },
+    /// The peer of an accepted connection publishes, plays, is proxied or is another node: the driver may hold as much for it
+    /// as for any (`limits.conn_write_buffer`), where before it held little (`limits.conn_idle_write_bytes`). Once at most. A
+    /// driver that makes no difference may ignore it; one that does answers with [`Input::Writable`].
+    LetIn {
+        /// The connection.
+        conn: ConnId,
     },
     /// Open a UDP socket.
     OpenUdp {

@@ -48,10 +48,12 @@ limits! {
     amf_properties_before: usize = 128;
     /// A5: bytes of one AMF string.
     amf_string_bytes: usize = 64 << 10;
+    /// A5: bytes of one AMF string before publish or play is accepted: a name, or a token.
+    amf_string_bytes_before: usize = 4_608;
     /// A5: bytes of one AMF command.
     amf_command_bytes: usize = 256 << 10;
     /// A5: bytes of one AMF command before publish or play is accepted.
-    amf_command_bytes_before: usize = 16 << 10;
+    amf_command_bytes_before: usize = 8 << 10;
     /// A7: message streams of one RTMP connection.
     rtmp_streams: usize = 8;
     /// A7: commands on an RTMP connection before publish or play is accepted.
@@ -67,7 +69,7 @@ limits! {
     /// A8: headers of one RTSP message.
     rtsp_headers: usize = 64;
     /// A8: bytes of an RTSP head.
-    rtsp_head_bytes: usize = 16 << 10;
+    rtsp_head_bytes: usize = 12 << 10;
     /// A9: bytes of an RTSP message, head and body (an announcement comes before it is known who sends it).
     rtsp_message_bytes: usize = 16 << 10;
     /// A8: whole RTSP message, milliseconds, from its first byte.
@@ -90,6 +92,10 @@ limits! {
     viewer_starved_ms: u64 = 10_000;
     /// A6: a newcomer's cached group does not count against it for this long, milliseconds.
     viewer_newcomer_ms: u64 = 5_000;
+    /// A2, A10: bytes of a connection that are held while the node thinks about its first wish to publish or play.
+    conn_early_bytes: usize = 12 << 10;
+    /// A21: bytes that the driver holds for the sending side of a connection that neither publishes nor plays.
+    conn_idle_write_bytes: usize = 8 << 10;
     /// A8: bytes of one HTTP request or header line.
     http_line_bytes: usize = 8 << 10;
     /// A8: headers of one HTTP request.
@@ -102,26 +108,42 @@ limits! {
     http_idle_ms: u64 = 60_000;
     /// A9: bytes of an SDP body over HTTP.
     http_sdp_bytes: usize = 40 << 10;
+    /// A9: bytes of one HTTP request, head and body.
+    http_message_bytes: usize = 48 << 10;
     /// A9: bytes of a JSON body.
     http_json_bytes: usize = 16 << 10;
     /// A21: bytes a second that an HTTP peer must bring while a body is partly received, once `http_head_ms` has passed.
     http_min_bytes_per_s: u64 = 500;
     /// A22: bytes of further requests that may wait behind an unanswered one.
-    http_pipelined_bytes: usize = 32 << 10;
+    http_pipelined_bytes: usize = 16 << 10;
+    /// A22: an HTTP connection's further requests wait while more bytes of its answers than this are unread.
+    http_unread_bytes: usize = 8 << 10;
     /// HTTP: after a refusal, input is read and dropped for this long, milliseconds, so that the words arrive.
     http_linger_ms: u64 = 1_000;
     /// A18: bytes of one websocket message.
     ws_message_bytes: usize = 64 << 10;
+    /// A18: bytes of one websocket message before its peer publishes, plays or is proxied.
+    ws_message_bytes_before: usize = 24 << 10;
+    /// A18: bytes that may wait for a slow reader of a websocket before it publishes, plays or is proxied.
+    ws_queue_bytes_before: usize = 16 << 10;
     /// A18: bytes that may wait for a slow reader of a websocket before it is closed.
     ws_queue_bytes: usize = 256 << 10;
     /// A18: a websocket that is silent for this long is sent a ping, milliseconds.
     ws_ping_ms: u64 = 20_000;
     /// A18: a websocket without any frame from its peer for this long is closed, milliseconds.
     ws_idle_ms: u64 = 60_000;
+    /// A18: control frames a second that a websocket's peer may send.
+    ws_controls_per_s: u32 = 20;
+    /// A18: messages a second that a websocket's peer may send before it publishes, plays or is proxied.
+    ws_messages_per_s_before: u32 = 100;
+    /// A18: messages a second that a websocket's peer may send.
+    ws_messages_per_s: u32 = 250;
     /// A websocket that we close waits for its peer's close frame for this long, milliseconds.
     ws_close_ms: u64 = 2_000;
     /// Signalling messages a second of one client; candidates come in bursts.
     signalling_messages_per_s: u32 = 200;
+    /// JSON values of one signalling message before its sender publishes or plays: each takes more memory than it takes bytes.
+    signalling_values: usize = 256;
     /// A signalling websocket on which nothing is published or played is closed after this, milliseconds.
     signalling_wait_ms: u64 = 600_000;
     /// A18: websockets that one address may have proxied at a time.
@@ -152,6 +174,8 @@ limits! {
     conns_per_ip: usize = 64;
     /// A21: connections in all.
     conns: usize = 16_000;
+    /// A21: nothing is accepted for this long after the process ran out of descriptors, milliseconds.
+    accept_pause_ms: u64 = 50;
     /// A14: WebRTC sessions in all.
     rtc_sessions: usize = 10_000;
     /// A15: WebRTC sessions whose handshake has not ended, in all.
@@ -241,7 +265,7 @@ limits! {
     /// Sound bridges (AAC to Opus, Opus to AAC) of one node; one costs about 1 % of a core. Beyond that, viewers who need
     /// one get a silent picture and the reason.
     bridges: usize = 64;
-    /// Picture bridges (H.264 with B-frames to H.264 without) of one node; one costs about half a core for 720p30. Beyond that,
+    /// Picture bridges (H.264 with B-frames, or H.265, to H.264 without) of one node; one costs about half a core for 720p30. Beyond that,
     /// viewers who need one get sound only, and the reason.
     video_bridges: usize = 2;
     /// Pieces of work that one bridge may have under way.
@@ -297,6 +321,14 @@ limits! {
     link_dial_max_ms: u64 = 1_500;
     /// An attempt to reach a manager or an origin that did not end by itself is given up after this, milliseconds.
     link_dial_timeout_ms: u64 = 5_000;
+    /// A node that does not answer by QUIC within this time is dialled by TCP, milliseconds; so is an older one.
+    link_quic_wait_ms: u64 = 1_000;
+    /// QUIC connections of other nodes that have not proved the shared key yet; more are refused.
+    link_quic_handshakes: usize = 64;
+    /// Groups of pictures or sound that may be on their way to a node at once, over one QUIC link.
+    link_quic_streams: u32 = 4_096;
+    /// Frames of a group that a newer one has overtaken on a QUIC link are waited for this long, milliseconds, then left out.
+    relay_late_ms: u64 = 1_000;
     /// The first wait before a broken pull is tried again, milliseconds; doubles with each failure.
     relay_retry_min_ms: u64 = 100;
     /// The longest wait before a broken pull is tried again, milliseconds.

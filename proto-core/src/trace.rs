@@ -327,6 +327,10 @@ impl Output {
                 d.conn(*conn);
                 d.u64(u64::from(*on));
             }
+            Output::LetIn { conn } => {
+                d.u64(114);
+                d.conn(*conn);
+            }
             Output::OpenUdp { socket, bind } => {
                 d.u64(104);
                 d.u64(u64::from(socket.0));

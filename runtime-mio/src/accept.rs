@@ -18,8 +18,6 @@ use std::time::Duration;
 const BACKLOG: i32 = 1024;
 /// Connections that one listener takes in one turn.
 const PER_TURN: usize = 64;
-/// How long nothing is accepted after the process ran out of something.
-const PAUSE: Duration = Duration::from_millis(50);
 /// How often the operator is told that descriptors are short.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
@@ -83,14 +81,16 @@ pub(crate) struct Listeners {
     list: Vec<Listener>,
     spare: SpareFd,
     paused: bool,
+    /// How long nothing is accepted after the process ran out of something.
+    pause: Duration,
     /// Connections refused since the operator was told, and when that was.
     refused: usize,
     told: Option<Time>,
 }
 
 impl Listeners {
-    pub(crate) fn new(spare: SpareFd) -> Listeners {
-        Listeners { list: Vec::new(), spare, paused: false, refused: 0, told: None }
+    pub(crate) fn new(spare: SpareFd, pause: Duration) -> Listeners {
+        Listeners { list: Vec::new(), spare, paused: false, pause, refused: 0, told: None }
     }
 
     pub(crate) fn bind(
@@ -192,8 +192,10 @@ impl Listeners {
 
     fn pause(&mut self, now: Time, alarms: &mut Timers<Alarm>) {
         self.paused = true;
-        alarms
-            .set(Alarm::AcceptAgain, Deadline::new(now + PAUSE, "accepting pauses for want of descriptors"));
+        alarms.set(
+            Alarm::AcceptAgain,
+            Deadline::new(now + self.pause, "accepting pauses for want of descriptors"),
+        );
     }
 }
 

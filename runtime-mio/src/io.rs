@@ -90,8 +90,8 @@ impl Io {
         Ok(Io {
             start,
             registry,
-            listeners: Listeners::new(SpareFd::new()?),
-            tcp: Tcp::new(options.write_buffer, control.counters.clone()),
+            listeners: Listeners::new(SpareFd::new()?, options.accept_pause),
+            tcp: Tcp::new(options.write_buffer, options.stranger_buffer, control.counters.clone()),
             udp: Udp::new(control.counters.clone(), options.gso),
             alarms: Timers::default(),
             // A read into an empty buffer would look like the end of the stream.
@@ -159,6 +159,7 @@ impl Io {
                 self.tcp.close(conn, at_once, now, &mut self.alarms);
             }
             Output::Reading { conn, on } => self.tcp.reading(conn, on),
+            Output::LetIn { conn } => self.tcp.let_in(conn, &mut self.reports),
             Output::Dial { conn, to } => {
                 let now = self.now();
                 self.tcp.dial(conn, to, &self.registry, now, &mut self.alarms, &mut self.reports);

@@ -41,7 +41,7 @@ use proto_core::limits::Limits;
 use proto_core::machine::Machine;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a runtime can drive: a machine with the inputs and outputs of a node. Implemented by itself for everything
 /// that has that shape.
@@ -55,6 +55,10 @@ pub struct Options {
     pub read_per_turn: usize,
     /// Bytes held for the sending side of one connection (`limits.conn_write_buffer`).
     pub write_buffer: usize,
+    /// The same for an accepted connection whose peer the node has not let in (`limits.conn_idle_write_bytes`).
+    pub stranger_buffer: usize,
+    /// How long nothing is accepted after the process ran out of descriptors (`limits.accept_pause_ms`).
+    pub accept_pause: Duration,
     /// Whether the kernel is handed several datagrams as one message where it can take them (`webrtc.gso`).
     pub gso: bool,
     /// Where the node's log lines go. Called on the loop's thread, so it must not block for long.
@@ -67,6 +71,8 @@ impl Options {
         Options {
             read_per_turn: limits.conn_read_per_turn,
             write_buffer: limits.conn_write_buffer,
+            stranger_buffer: limits.conn_idle_write_bytes,
+            accept_pause: Duration::from_millis(limits.accept_pause_ms),
             gso: true,
             log: Box::new(log),
         }

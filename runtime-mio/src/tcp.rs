@@ -59,6 +59,8 @@ struct Conn {
     queue: VecDeque<Bytes>,
     /// Bytes in `queue`.
     held: usize,
+    /// Bytes that `queue` may hold.
+    cap: usize,
     /// What the node may still send, as far as it knows.
     granted: usize,
     readable: bool,
@@ -117,13 +119,15 @@ pub(crate) struct Tcp {
     closing: usize,
     /// Bytes held for each connection at most.
     cap: usize,
+    /// The same where the peer was not let in.
+    stranger_cap: usize,
     counters: Arc<Counters>,
 }
 
 type Reports = VecDeque<Input<'static>>;
 
 impl Tcp {
-    pub(crate) fn new(cap: usize, counters: Arc<Counters>) -> Tcp {
+    pub(crate) fn new(cap: usize, stranger_cap: usize, counters: Arc<Counters>) -> Tcp {
         Tcp {
             conns: Slab::new(),
             by_id: HashMap::new(),
@@ -134,6 +138,7 @@ impl Tcp {
             accepted: 0,
             closing: 0,
             cap,
+            stranger_cap,
             counters,
         }
     }
@@ -201,6 +206,7 @@ impl Tcp {
             phase,
             queue: VecDeque::new(),
             held: 0,
+            cap: if id.is_dialled() { self.cap } else { self.cap.min(self.stranger_cap) },
             granted: 0,
             readable: false,
             writable: phase == Phase::Open,
@@ -295,7 +301,7 @@ impl Tcp {
         if conn.phase != Phase::Open || conn.write_failed.is_some() {
             return None;
         }
-        conn.granted = self.cap.saturating_sub(conn.held);
+        conn.granted = conn.cap.saturating_sub(conn.held);
         Some(Input::Writable { conn: id, free: conn.granted })
     }
 
@@ -326,6 +332,15 @@ impl Tcp {
         conn.paused = !on;
         if conn.readable && conn.reading() {
             self.queue_read(key);
+        }
+    }
+
+    /// The node has let the peer of a connection in.
+    pub(crate) fn let_in(&mut self, id: ConnId, reports: &mut Reports) {
+        let Some(conn) = self.by_id.get(&id).and_then(|key| self.conns.get_mut(*key)) else { return };
+        if conn.cap < self.cap {
+            conn.cap = self.cap;
+            reports.push_back(Input::Writable { conn: id, free: 0 });
         }
     }
 
@@ -449,9 +464,9 @@ impl Tcp {
                     let at = (now + FLUSH_STALL).min(since + FLUSH_WHOLE);
                     alarms.set(Alarm::Conn(key, id), Deadline::new(at, "a closed connection stalls"));
                 }
-                let grown = self.cap.saturating_sub(conn.held).saturating_sub(conn.granted);
+                let grown = conn.cap.saturating_sub(conn.held).saturating_sub(conn.granted);
                 // A node that is out of credit hears of every byte; else a quarter at a time is soon enough.
-                if conn.phase == Phase::Open && grown > 0 && (conn.granted == 0 || grown >= self.cap / 4) {
+                if conn.phase == Phase::Open && grown > 0 && (conn.granted == 0 || grown >= conn.cap / 4) {
                     reports.push_back(Input::Writable { conn: id, free: 0 });
                 }
             }

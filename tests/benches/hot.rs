@@ -185,7 +185,7 @@ fn reports(c: &mut Criterion, least: &Least) {
 
 /// Pictures and sound from the hub to sealed batches, for as many viewers as fit into the caches and no sockets.
 fn fan_out(c: &mut Criterion, least: &Least) {
-    let mut world = FanOut::new();
+    let mut world = FanOut::start();
     world.frame(FrameKind::Key, PICTURE);
     (0..VIEWERS).for_each(|_| world.join());
     world.play(60);

@@ -57,7 +57,7 @@ fn config(params: CodecParams, track: TrackId) -> Ingest {
 
 impl FanOut {
     /// A stream without viewers.
-    pub fn new() -> FanOut {
+    pub fn start() -> FanOut {
         let start = Instant::now();
         // The ring is full after a second, so that what is held later is held by viewers.
         // Viewers are not asked for their consent again: they would have to answer, and that is not the fan-out.

@@ -13,6 +13,7 @@ pub mod interop;
 pub mod live;
 pub mod sbom;
 pub mod sim;
+pub mod soak;
 pub mod tidy;
 pub mod world;
 

@@ -14,12 +14,13 @@ static ALLOCATOR: Counting = Counting;
 const BYTES_A_VIEWER: i64 = 21 << 10;
 
 fn between(before: Count, after: Count) -> Count {
-    Count { allocations: after.allocations - before.allocations, live: after.live - before.live }
+    let (allocations, live) = (after.allocations - before.allocations, after.live - before.live);
+    Count { allocations, live, ..after }
 }
 
 /// Allocations of two seconds of the stream once it has run for five, frames, and packets.
 fn steady(viewers: usize) -> (u64, u64, u64) {
-    let mut w = FanOut::new();
+    let mut w = FanOut::start();
     w.frame(FrameKind::Key, PICTURE);
     for _ in 0..viewers {
         w.join();
@@ -44,7 +45,7 @@ fn nothing_is_allocated_for_a_packet() {
 
 #[test]
 fn a_viewer_holds_no_more_than_its_share() {
-    let mut w = FanOut::new();
+    let mut w = FanOut::start();
     w.frame(FrameKind::Key, PICTURE);
     // So many that the batches, which all share, have their full size.
     for _ in 0..24 {

@@ -1,5 +1,6 @@
 //! Every node killed, paused and cut off at every step of publishing, relaying and joining: a step is an event of the world
-//! (a segment or a datagram that arrives, a timer, an answer) between the first word of a client and its first picture.
+//! (a segment or a datagram that arrives, a timer, an answer) between the first word of a client and its first picture. By
+//! RTMP, RTSP, and WHIP and WHEP.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -7,13 +8,15 @@
 use determinism::os;
 use headwater_tests::world::actors::player::PlayerConfig;
 use headwater_tests::world::actors::publisher::PublisherConfig;
+use headwater_tests::world::actors::webrtc::{WhepConfig, WhipConfig};
 use headwater_tests::world::{ClientId, HostId, World};
 use proto_core::node::config::Role;
+use proto_core::time::Time;
 use std::time::Duration;
 
 const STREAM: &str = "live/one";
-/// Of so many steps one is tried, other ones of each node and fault. `STEPS=1` tries all.
-const STRIDE: usize = 4;
+/// What a client takes for the end of a call by WebRTC, which has no connection that ends.
+const SILENCE: Duration = ms(2_000);
 
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -29,6 +32,85 @@ enum Fault {
     Cut,
 }
 
+/// What the clients speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Rtmp,
+    Rtsp,
+    WebRtc,
+}
+
+impl By {
+    /// Of so many steps one is tried, other ones of each node and fault. `STEPS=1` tries all.
+    fn stride(self) -> usize {
+        match self {
+            By::Rtmp => 4,
+            By::Rtsp => 8,
+            By::WebRtc => 24,
+        }
+    }
+
+    fn publish(self, w: &mut World, at: HostId) -> ClientId {
+        let again = Some(ms(500));
+        let config = PublisherConfig { again, ..PublisherConfig::default() };
+        match self {
+            By::Rtmp => w.publish_with(at, STREAM, config),
+            By::Rtsp => w.publish_rtsp(at, STREAM, config),
+            By::WebRtc => {
+                w.publish_webrtc(at, STREAM, WhipConfig { again, silence: SILENCE, ..WhipConfig::default() })
+            }
+        }
+    }
+
+    fn is_ready(self, w: &World, id: ClientId) -> bool {
+        match self {
+            By::Rtmp => w.publisher(id).is_ready(),
+            By::Rtsp => w.rtsp_publisher(id).is_ready(),
+            By::WebRtc => w.whip(id).is_ready(),
+        }
+    }
+
+    /// The newest session of a publisher.
+    fn session(self, w: &World, id: ClientId) -> Option<u64> {
+        match self {
+            By::Rtmp => w.publisher(id).sent.last().map(|s| s.session),
+            By::Rtsp => w.rtsp_publisher(id).sent.last().map(|s| s.session),
+            By::WebRtc => w.whip(id).sent.last().map(|s| s.session),
+        }
+    }
+
+    /// A player, that connects again or stays as it is.
+    fn play(self, w: &mut World, at: HostId, again: Option<Duration>) -> ClientId {
+        let config = PlayerConfig { again, ..PlayerConfig::default() };
+        match self {
+            By::Rtmp => w.play_with(at, STREAM, config),
+            By::Rtsp => w.play_rtsp(at, STREAM, config),
+            By::WebRtc => {
+                let silence = if again.is_some() { SILENCE } else { WhepConfig::default().silence };
+                w.play_webrtc(at, STREAM, WhepConfig { again, silence, ..WhepConfig::default() })
+            }
+        }
+    }
+
+    /// The publisher's session whose picture a player saw last, and when.
+    fn last_picture(self, w: &World, id: ClientId) -> Option<(u64, Time)> {
+        match self {
+            By::Rtmp => w.player(id).last_picture().map(|s| (s.label.session, s.at)),
+            By::Rtsp => w.rtsp_player(id).last_picture().map(|s| (s.label.session, s.at)),
+            By::WebRtc => w.whep(id).last_picture().map(|s| (s.session, s.at)),
+        }
+    }
+
+    /// Whether a player's first connection, or call, still stands.
+    fn stayed(self, w: &World, id: ClientId) -> bool {
+        match self {
+            By::Rtmp => w.player(id).ended.is_none() && w.player(id).connections == 1,
+            By::Rtsp => w.rtsp_player(id).ended.is_none() && w.rtsp_player(id).connections == 1,
+            By::WebRtc => w.whep(id).ended().is_none() && w.whep(id).calls().len() == 1,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// A publisher comes: its name is claimed, the manager grants it, it is announced.
@@ -38,32 +120,30 @@ enum Phase {
 }
 
 struct Scene {
+    by: By,
     nodes: [HostId; 3],
-    publisher: Option<ClientId>,
+    publisher: ClientId,
     /// A viewer at the origin's other edge, since before the fault.
     settled: Option<ClientId>,
     viewer: Option<ClientId>,
 }
 
-fn scene(w: &mut World, phase: Phase) -> Scene {
+fn scene(w: &mut World, by: By, phase: Phase) -> Scene {
     let m = w.host("m1", &[Role::Manager], None);
     let o = w.host("o1", &[Role::Origin], Some(m));
     let e = w.host("e1", &[Role::Edge], Some(m));
     let e2 = w.host("e2", &[Role::Edge], Some(m));
     w.run(ms(2_500));
-    let mut scene = Scene { nodes: [m, o, e], publisher: None, settled: None, viewer: None };
-    let again = || PublisherConfig { again: Some(ms(500)), ..PublisherConfig::default() };
-    let p = w.publish_with(o, STREAM, again());
-    scene.publisher = Some(p);
+    let p = by.publish(w, o);
+    let mut scene = Scene { by, nodes: [m, o, e], publisher: p, settled: None, viewer: None };
     if phase == Phase::Joining {
-        w.until("it publishes", ms(3_000), |w| w.publisher(p).is_ready());
+        w.until("it publishes", ms(3_000), |w| by.is_ready(w, p));
         w.run(ms(1_200));
-        let settled = w.play(e2, STREAM);
+        let settled = by.play(w, e2, None);
         scene.settled = Some(settled);
-        w.until("it sees", ms(3_000), |w| w.player(settled).last_picture().is_some());
+        w.until("it sees", ms(3_000), |w| by.last_picture(w, settled).is_some());
         w.run(ms(700));
-        let config = PlayerConfig { again: Some(ms(500)), ..PlayerConfig::default() };
-        scene.viewer = Some(w.play_with(e, STREAM, config));
+        scene.viewer = Some(by.play(w, e, Some(ms(500))));
     }
     scene
 }
@@ -72,8 +152,8 @@ impl Scene {
     /// The step that is under way is done.
     fn done(&self, w: &World) -> bool {
         match self.viewer {
-            Some(v) => w.player(v).last_picture().is_some(),
-            None => self.publisher.is_some_and(|p| w.publisher(p).is_ready()),
+            Some(v) => self.by.last_picture(w, v).is_some(),
+            None => self.by.is_ready(w, self.publisher),
         }
     }
 }
@@ -91,24 +171,24 @@ fn world<T: Send>(seed: u64, test: impl FnOnce(&mut World) -> T + Send) -> T {
 }
 
 /// How many steps a phase has.
-fn steps(seed: u64, phase: Phase) -> usize {
+fn steps(seed: u64, by: By, phase: Phase) -> usize {
     world(seed, |w| {
-        let scene = scene(w, phase);
+        let scene = scene(w, by, phase);
         let mut n = 0;
         while !scene.done(w) {
             event(w);
             n += 1;
-            assert!(n < 100_000, "{phase:?} never ends");
+            assert!(n < 100_000, "{phase:?} by {by:?} never ends");
         }
         n
     })
 }
 
-fn strike(seed: u64, phase: Phase, victim: usize, fault: Fault, at: usize) {
+fn strike(seed: u64, by: By, phase: Phase, victim: usize, fault: Fault, at: usize) {
     world(seed, |w| {
-        let scene = scene(w, phase);
+        let scene = scene(w, by, phase);
         (0..at).for_each(|_| event(w));
-        let what = format!("{fault:?} of node {victim} at step {at} of {phase:?}, seed {seed}");
+        let what = format!("{fault:?} of node {victim} at step {at} of {phase:?} by {by:?}, seed {seed}");
         let node = scene.nodes[victim];
         match fault {
             Fault::Restart => {
@@ -127,54 +207,68 @@ fn strike(seed: u64, phase: Phase, victim: usize, fault: Fault, at: usize) {
                 w.heal(node.into());
             }
         }
-        let p = scene.publisher.expect("there is one");
+        let p = scene.publisher;
         // The lease and 2 s; and the pause between two attempts of the publisher.
-        w.until(&format!("{what}: the publisher is live"), ms(5_500), |w| w.publisher(p).is_ready());
-        let session = w.publisher(p).sent.last().expect("it publishes").session;
+        w.until(&format!("{what}: the publisher is live"), ms(5_500), |w| by.is_ready(w, p));
+        // Of the session that it has by then: what fell silent without an end is found out later.
         let sees = |w: &World, v: ClientId| {
-            w.player(v)
-                .last_picture()
-                .is_some_and(|s| s.label.session == session && s.at + ms(1_000) > w.now())
+            by.last_picture(w, v)
+                .is_some_and(|(s, at)| Some(s) == by.session(w, p) && at + ms(1_000) > w.now())
         };
         for v in scene.settled.into_iter().chain(scene.viewer) {
             w.until(&format!("{what}: {v:?} sees"), ms(8_000), |w| sees(w, v));
         }
         if let Some(v) = scene.settled {
-            let player = w.player(v);
-            assert_eq!(
-                (&player.ended, player.connections),
-                (&None, 1),
-                "{what}: the edge of this viewer lives"
-            );
+            assert!(by.stayed(w, v), "{what}: the edge of this viewer lives");
         }
     });
 }
 
-fn all(phase: Phase) {
-    let stride = std::env::var("STEPS").map_or(STRIDE, |n| n.parse().expect("STEPS is a number"));
+fn all(by: By, phase: Phase) {
+    let stride = std::env::var("STEPS").map_or(by.stride(), |n| n.parse().expect("STEPS is a number"));
     let mut tried = 0;
     for victim in 0..3 {
         for fault in [Fault::Restart, Fault::Pause, Fault::Cut] {
             let seed = (victim * 3 + fault as usize) as u64;
-            let last = steps(seed, phase);
+            let last = steps(seed, by, phase);
             // Not the same steps of each node, and the last one always.
             let first = (victim * 3 + fault as usize) * stride / 9;
             for at in (first..last).step_by(stride).chain([last]) {
-                strike(seed, phase, victim, fault, at);
+                strike(seed, by, phase, victim, fault, at);
                 tried += 1;
             }
         }
     }
-    println!("{phase:?}: {tried} runs");
-    assert!(tried > 9, "{phase:?} has steps");
+    println!("{phase:?} by {by:?}: {tried} runs");
+    assert!(tried > 9, "{phase:?} by {by:?} has steps");
 }
 
 #[test]
 fn any_node_may_fail_at_any_step_of_publishing() {
-    all(Phase::Publishing);
+    all(By::Rtmp, Phase::Publishing);
 }
 
 #[test]
 fn any_node_may_fail_at_any_step_of_joining_and_relaying() {
-    all(Phase::Joining);
+    all(By::Rtmp, Phase::Joining);
+}
+
+#[test]
+fn any_node_may_fail_at_any_step_of_publishing_by_rtsp() {
+    all(By::Rtsp, Phase::Publishing);
+}
+
+#[test]
+fn any_node_may_fail_at_any_step_of_joining_by_rtsp() {
+    all(By::Rtsp, Phase::Joining);
+}
+
+#[test]
+fn any_node_may_fail_at_any_step_of_publishing_by_whip() {
+    all(By::WebRtc, Phase::Publishing);
+}
+
+#[test]
+fn any_node_may_fail_at_any_step_of_joining_by_whep() {
+    all(By::WebRtc, Phase::Joining);
 }

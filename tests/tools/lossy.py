@@ -73,6 +73,8 @@ class Way:
             self.delay = float(value) / 1000
         elif word in ("loss", "corrupt"):
             setattr(self, word, float(value) / 100)
+            # Or a burst that is under way when the loss ends would never end.
+            self.bad = self.bad and self.loss > 0
         elif word in ("cut", "join"):
             self.cut = word == "cut"
 

@@ -1,6 +1,7 @@
 //! One bridge: decoder, order, encoder.
 
 use crate::encode::Encoder;
+use crate::h265::H265;
 use crate::order::{Order, Picture};
 use bytes::Bytes;
 use proto_core::bridge::{Bridged, Convert, Made, Packet};
@@ -13,15 +14,15 @@ use rusty_h264_decoder::Decoder;
 const LEAST_STEP: i64 = 8_000_000;
 /// What is held back where the parameter sets do not say how deep pictures are reordered: a pyramid needs 2.
 const DEPTH: u32 = 3;
+/// Our encoder has neither B-frames nor CABAC: for the same picture it needs so much of the source's bit rate, thirds.
+const H264_MORE: u32 = 4;
+const H265_MORE: u32 = 6;
 /// The largest picture: that of level 5.1 at 16:9.
 const MOST_PIXELS: u32 = 4096 * 2304;
 
 /// One bridge of pictures.
 pub struct Bridge {
-    decoder: Decoder,
-    /// The parameter sets in start code form, in front of each key frame.
-    sets: Vec<u8>,
-    order: Order,
+    decoder: Decoding,
     encoder: Option<Encoder>,
     rate: Rate,
     /// Pictures are damaged until the next key frame.
@@ -37,34 +38,22 @@ impl Bridge {
     /// # Errors
     /// In words, if such pictures cannot be converted.
     fn begin(from: &CodecParams, last: Option<i64>) -> Result<Bridge, String> {
-        let CodecParams::H264 { sps, pps, .. } = from else {
-            return Err(format!("pictures of {} cannot be decoded here", from.codec().name()));
+        let (decoder, more_bits) = match from {
+            CodecParams::H264 { sps, pps, .. } => (h264(sps, pps, last)?, H264_MORE),
+            CodecParams::H265 { vps, sps, pps, size, .. } => {
+                let (width, height) = size.ok_or("its parameter sets cannot be read")?;
+                if width.saturating_mul(height) > MOST_PIXELS {
+                    return Err(format!("{width}x{height} is too large"));
+                }
+                let sets = [vps, sps, pps].into_iter().flatten().cloned().collect();
+                (Decoding::H265(Box::new(H265::new(sets))), H265_MORE)
+            }
+            other => return Err(format!("pictures of {} cannot be decoded here", other.codec().name())),
         };
-        let known = ParameterSets::read(sps, pps);
-        let mut depth = 0;
-        if known.sequences().is_empty() {
-            return Err("its parameter sets cannot be read".to_owned());
-        }
-        for info in known.sequences() {
-            if !info.frames_only {
-                return Err("it is interlaced; publish progressive pictures (ffmpeg: -vf yadif)".to_owned());
-            }
-            if !info.plain_colour {
-                return Err("it is not 4:2:0 with eight bits (ffmpeg: -pix_fmt yuv420p)".to_owned());
-            }
-            if info.width.saturating_mul(info.height) > MOST_PIXELS {
-                return Err(format!("{}x{} is too large", info.width, info.height));
-            }
-            depth = depth.max(info.max_num_reorder_frames.unwrap_or(DEPTH));
-        }
-        let mut bytes = Vec::new();
-        sps.iter().chain(pps).for_each(|nal| put(&mut bytes, nal));
         Ok(Bridge {
-            decoder: Decoder::new(),
-            sets: bytes,
-            order: Order::new(depth, last),
+            decoder,
             encoder: None,
-            rate: Rate::default(),
+            rate: Rate { more_bits, ..Rate::default() },
             damaged: true,
             wants_key: true,
             last,
@@ -72,28 +61,41 @@ impl Bridge {
     }
 
     fn decode(&mut self, unit: &Packet, shown: &mut Vec<Picture>, out: &mut Bridged) {
-        let mut bytes = Vec::with_capacity(unit.data.len() + self.sets.len() + 16);
         let nals = || length_prefixed(&unit.data, 4).map_while(Result::ok);
-        let key = nals().any(|n| NalType::of(n) == NalType::IDR);
+        let key = match self.decoder {
+            Decoding::H264 { .. } => nals().any(|n| NalType::of(n) == NalType::IDR),
+            Decoding::H265(_) => H265::is_key(unit),
+        };
+        let anew = self.damaged;
         if key {
             self.damaged = false;
-            bytes.extend_from_slice(&self.sets);
         } else if self.damaged {
             out.undecodable += 1;
             return;
         }
-        nals().filter(|n| !n.is_empty()).for_each(|nal| put(&mut bytes, nal));
         self.rate.add(unit.data.len(), unit.pts);
-        match self.decoder.decode(&bytes) {
-            Ok(Some(frame)) => {
-                let late = !self.order.push(Picture { pts: unit.pts, key, frame }, shown);
-                out.undecodable += u64::from(late);
+        let decoded = match &mut self.decoder {
+            Decoding::H264 { decoder, sets, order } => {
+                let mut bytes = Vec::with_capacity(unit.data.len() + sets.len() + 16);
+                if key {
+                    bytes.extend_from_slice(sets);
+                }
+                nals().filter(|n| !n.is_empty()).for_each(|nal| put(&mut bytes, nal));
+                match decoder.decode(&bytes) {
+                    Ok(Some(frame)) => {
+                        let late = !order.push(Picture { pts: unit.pts, key, frame }, shown);
+                        out.undecodable += u64::from(late);
+                        true
+                    }
+                    Ok(None) | Err(_) => false,
+                }
             }
+            Decoding::H265(decoder) => decoder.decode(unit, (key, anew), shown).is_ok(),
+        };
+        if !decoded {
             // What follows refers to it.
-            Ok(None) | Err(_) => {
-                out.undecodable += 1;
-                self.damaged = true;
-            }
+            out.undecodable += 1;
+            self.damaged = true;
         }
     }
 
@@ -123,6 +125,42 @@ impl Bridge {
         out.packets.push(Packet { pts: picture.pts, data: coded.data });
         Ok(())
     }
+}
+
+/// What decodes, and how pictures come into their order.
+enum Decoding {
+    H264 {
+        decoder: Box<Decoder>,
+        /// The parameter sets in start code form, in front of each key frame.
+        sets: Vec<u8>,
+        order: Order,
+    },
+    H265(Box<H265>),
+}
+
+/// # Errors
+/// In words, if such pictures cannot be converted.
+fn h264(sps: &[Bytes], pps: &[Bytes], last: Option<i64>) -> Result<Decoding, String> {
+    let known = ParameterSets::read(sps, pps);
+    let mut depth = 0;
+    if known.sequences().is_empty() {
+        return Err("its parameter sets cannot be read".to_owned());
+    }
+    for info in known.sequences() {
+        if !info.frames_only {
+            return Err("it is interlaced; publish progressive pictures (ffmpeg: -vf yadif)".to_owned());
+        }
+        if !info.plain_colour {
+            return Err("it is not 4:2:0 with eight bits (ffmpeg: -pix_fmt yuv420p)".to_owned());
+        }
+        if info.width.saturating_mul(info.height) > MOST_PIXELS {
+            return Err(format!("{}x{} is too large", info.width, info.height));
+        }
+        depth = depth.max(info.max_num_reorder_frames.unwrap_or(DEPTH));
+    }
+    let mut sets = Vec::new();
+    sps.iter().chain(pps).for_each(|nal| put(&mut sets, nal));
+    Ok(Decoding::H264 { decoder: Box::new(Decoder::new()), sets, order: Order::new(depth, last) })
 }
 
 impl Convert for Bridge {
@@ -165,6 +203,8 @@ struct Rate {
     pictures: u64,
     /// Bits and pictures a second, as last measured.
     known: Option<(u32, f32)>,
+    /// What is aimed at, thirds of that.
+    more_bits: u32,
 }
 
 impl Rate {
@@ -190,14 +230,13 @@ impl Rate {
         self.pictures += 1;
     }
 
-    /// Bits and pictures a second to aim at: those of the source. Its encoder has B-frames and CABAC, ours does not, so
-    /// there is a third more for the same picture.
+    /// Bits and pictures a second to aim at.
     fn of(&self, width: usize, height: usize) -> (u32, f32) {
         let pixels = (width * height) as u64;
         let guess = u32::try_from(pixels * 3).unwrap_or(u32::MAX);
         let (bits, pictures) = self.known.unwrap_or((guess, 30.0));
         let most = u32::try_from(pixels * 30).unwrap_or(u32::MAX).max(200_000);
-        ((bits / 3).saturating_mul(4).clamp(100_000, most), pictures)
+        ((bits / 3).saturating_mul(self.more_bits).clamp(100_000, most), pictures)
     }
 }
 

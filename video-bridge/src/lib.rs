@@ -1,4 +1,5 @@
-//! Picture bridges: H.264 with B-frames that others refer to into H.264 without any, for viewers by WebRTC.
+//! Picture bridges: H.264 with B-frames that others refer to, and H.265, into H.264 without B-frames, for viewers who cannot be
+//! shown those.
 //!
 //! A [`Workshop`] does the work that a node asks for ([`proto_core::bridge`]): the runtime runs each bridge on a thread of
 //! its own, the simulator within its one thread. It is a function of what it is given: no clock, no randomness.
@@ -11,6 +12,7 @@
 
 mod bridge;
 mod encode;
+mod h265;
 mod order;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,8 @@
 //! has none that others refer to; 128x96, 25 a second, 50 pictures, a key frame each 25.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod h265;
+
 use super::*;
 use crate::order::{Order, Picture};
 use bytes::{Bytes, BytesMut};

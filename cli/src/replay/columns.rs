@@ -130,6 +130,7 @@ fn of_output(output: &Output) -> Row {
         Output::Reading { conn, on } => {
             on_conn("reading", conn, if *on { "goes on" } else { "stops" }.to_owned())
         }
+        Output::LetIn { conn } => on_conn("let in", conn, String::new()),
         Output::OpenUdp { socket, bind } => Row::new("open udp", format!("u{}", socket.0), bind.to_string()),
         Output::CloseUdp { socket } => Row::new("close udp", format!("u{}", socket.0), ""),
         Output::Datagrams(batch) => Row::new("datagrams", format!("u{}", batch.socket.0), messages(batch)),

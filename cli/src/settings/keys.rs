@@ -133,7 +133,7 @@ const KEYS: &[(&str, &str, &str)] = &[
          opens one more connection to try it.",
         "true or false",
     ),
-    ("cluster.port", "TCP port on which other nodes reach this one.", PORT),
+    ("cluster.port", "TCP port, and UDP port for QUIC, on which other nodes reach this one.", PORT),
     (
         "cluster.manager",
         "The manager that this node registers with, HOST or HOST:PORT (port 5090 if left out). Empty: this node's \
@@ -144,6 +144,12 @@ const KEYS: &[(&str, &str, &str)] = &[
         "cluster.key",
         "The secret that all nodes of a cluster share. Empty: other nodes are accepted from loopback addresses only.",
         "a text, at best 16 characters or more",
+    ),
+    (
+        "cluster.transport",
+        "What links to other nodes use: quic (encrypted; UDP on the port number of cluster.port, and TCP with nodes that do \
+         not speak it) or tcp (not encrypted).",
+        "quic or tcp",
     ),
     (
         "auth.rules",
@@ -250,7 +256,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     (
         "bridge.video",
         "Code H.264 anew for viewers by WebRTC where it has B-frames that other pictures refer to, which they would see \
-         damaged. It costs a good part of a core a stream. How many at once: limits.video_bridges.",
+         damaged, and H.265 into H.264 for viewers by WebRTC and RTMP that do not take it. It costs a good part of a core a stream. How many at once: limits.video_bridges.",
         "true or false",
     ),
     (

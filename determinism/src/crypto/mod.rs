@@ -7,6 +7,7 @@ mod certificate;
 mod dtls;
 mod hash;
 mod prime;
+mod quic;
 mod srtp;
 #[cfg(test)]
 mod tests;

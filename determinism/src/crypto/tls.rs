@@ -52,7 +52,7 @@ static SUITE: Tls13CipherSuite = Tls13CipherSuite {
     },
     hkdf_provider: &HkdfUsingHmac(&HmacSha),
     aead_alg: &Aes,
-    quic: None,
+    quic: Some(&super::quic::Aes),
 };
 
 #[derive(Debug)]

@@ -12,11 +12,13 @@ pub struct Count {
     pub allocations: u64,
     /// Bytes got less bytes given back. Memory that was got outside and is given back inside makes it too small.
     pub live: i64,
+    /// The most that `live` was since the thread began or called [`from_here`].
+    pub peak: i64,
 }
 
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
-    static COUNT: Cell<Count> = const { Cell::new(Count { allocations: 0, live: 0 }) };
+    static COUNT: Cell<Count> = const { Cell::new(Count { allocations: 0, live: 0, peak: 0 }) };
 }
 
 /// Runs `work` with the calling thread's allocations counted.
@@ -36,13 +38,21 @@ pub fn count() -> Count {
     COUNT.get()
 }
 
+/// Forgets the calling thread's peak: it is what is live now.
+pub fn from_here() -> Count {
+    let now = COUNT.get();
+    COUNT.set(Count { peak: now.live, ..now });
+    COUNT.get()
+}
+
 fn note(allocations: u64, bytes: i64) {
     // A thread that ends has no counters any more, and its last frees are nobody's.
     let inside = INSIDE.try_with(Cell::get).unwrap_or(false);
     if inside {
         let _ = COUNT.try_with(|c| {
-            let Count { allocations: a, live } = c.get();
-            c.set(Count { allocations: a + allocations, live: live + bytes });
+            let Count { allocations: a, live, peak } = c.get();
+            let live = live + bytes;
+            c.set(Count { allocations: a + allocations, live, peak: peak.max(live) });
         });
     }
 }

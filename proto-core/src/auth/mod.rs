@@ -60,6 +60,9 @@ pub enum Action {
 /// The most bytes of a name that is revoked (A20 bounds what nodes keep of them).
 pub const REVOKED_BYTES: usize = 256;
 
+/// The fewest characters of a publish key.
+const KEY_LEAST: usize = 16;
+
 impl Action {
     /// Its word.
     pub const fn name(self) -> &'static str {
@@ -297,6 +300,24 @@ impl Policy {
     fn keys_may_help(&self, token: &Secret, now: Time) -> bool {
         let may = self.fetched_keys.is_some_and(|(under_way, next)| under_way || next <= now);
         may && self.tokens.lacks_key_of(token.reveal())
+    }
+
+    /// A text with what stands in place of publish keys in it, where there are any: whoever watches by a key, or names it
+    /// anywhere else, must not have it written down. `None`: there is none in it.
+    pub fn without_keys(&self, text: &str, instead: &str) -> Option<String> {
+        if self.keys.is_empty() {
+            return None;
+        }
+        let in_name = |c: char| c.is_ascii_alphanumeric() || "._~-".contains(c);
+        // A full stop may end a key or a sentence.
+        let words = text.split(|c| !in_name(c)).flat_map(|w| [w, w.trim_end_matches('.')]);
+        let words = words.filter(|w| w.len() >= KEY_LEAST);
+        let keys: BTreeSet<&str> =
+            words.filter(|w| self.keys.contains_key(&self.attempts.print(&["key", w]))).collect();
+        if keys.is_empty() {
+            return None;
+        }
+        Some(keys.into_iter().fold(text.to_owned(), |text, key| text.replace(key, instead)))
     }
 
     /// The stream that a publisher means by a name, and the name of the publish key if that is what he gave. The app of what

@@ -4,7 +4,8 @@
 //! Dialler and listener each send a [`Hello`]; the dialler proves the key first, so a stranger who dials learns
 //! nothing to guess the key from. A proof is HMAC-SHA256 (RFC 2104) over the prover's side and both hellos as they
 //! stood on the wire: names and versions cannot be changed on the way, and a proof cannot be mirrored.
-//! The stream itself is neither encrypted nor authenticated: between sites it belongs into a tunnel.
+//! Over TCP the stream itself is neither encrypted nor authenticated: between sites it belongs into a tunnel. Over QUIC
+//! ([`super::quic`]) it is both, and the proof also covers a value of the TLS connection that nobody in between has.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[cfg(test)]
@@ -147,6 +148,8 @@ pub struct Link {
     state: State,
     /// Both hellos as they stood on the wire, ours and theirs.
     hellos: (Bytes, Bytes),
+    /// What the connection underneath has that no other has.
+    binding: Option<[u8; 32]>,
     inbox: Inbox,
     outbox: Outbox,
     events: VecDeque<Output>,
@@ -194,6 +197,7 @@ impl Link {
             remote,
             state: State::Hello,
             hellos: (hello.head.slice(4..), Bytes::new()),
+            binding: None,
             inbox: Inbox::new(cap),
             outbox: Outbox::default(),
             events: VecDeque::new(),
@@ -218,6 +222,12 @@ impl Link {
             link.outbox.push(hello.head);
         }
         link
+    }
+
+    /// Ties the proof of the key to a connection underneath that is secret: `binding` is a value that only its two ends
+    /// know (RFC 9266), so that a proof cannot be passed on through somebody between them. Said before anything came.
+    pub fn bind_to(&mut self, binding: [u8; 32]) {
+        self.binding = Some(binding);
     }
 
     /// Bytes that wait for the other end. A sender of frames skips to the next key frame when they are too many.
@@ -288,7 +298,8 @@ impl Link {
             Side::Listener => (theirs, ours),
         };
         let mut mac = <Hmac<Sha256> as KeyInit>::new(&block.into());
-        for part in [by.label(), dialler, listener] {
+        let binding = self.binding.as_ref().map(<[u8; 32]>::as_slice);
+        for part in [by.label(), dialler, listener].into_iter().chain(binding) {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
         }
@@ -416,10 +427,17 @@ impl Link {
         }
     }
 
+    /// How long the peer may be silent. A TCP connection of a process that ended breaks at once; a QUIC connection only falls
+    /// silent, so it is looked at more closely, that the cluster finds out before the lease is over.
+    fn patience(&self) -> Duration {
+        let lease = Duration::from_millis(self.config.limits.lease_ms);
+        if self.binding.is_some() { lease / 3 * 2 } else { lease }
+    }
+
     fn silence(&self) -> Deadline {
         let limits = &self.config.limits;
         match self.state {
-            State::Up => Deadline::new(self.heard + Duration::from_millis(limits.lease_ms), "link silent"),
+            State::Up => Deadline::new(self.heard + self.patience(), "link silent"),
             _ => Deadline::new(
                 self.started + Duration::from_millis(limits.link_handshake_ms),
                 "link handshake",
@@ -429,7 +447,8 @@ impl Link {
 
     fn keepalive(&self) -> Deadline {
         let early = self.config.limits.simulation.happens(Site::EarlyKeepAlive, self.said.as_nanos());
-        let every = Duration::from_millis(self.config.limits.report_ms) / if early { 10 } else { 1 };
+        let often = if self.binding.is_some() { 2 } else { 1 };
+        let every = Duration::from_millis(self.config.limits.report_ms) / if early { 10 } else { often };
         Deadline::new(self.said + every, "link keep-alive")
     }
 
@@ -439,7 +458,7 @@ impl Link {
             match self.state {
                 State::Closed => {}
                 State::Up => {
-                    let text = format!("nothing heard from {remote} for {} ms", limits.lease_ms);
+                    let text = format!("nothing heard from {remote} for {} ms", self.patience().as_millis());
                     self.close(Reason::peer("link_silent", text), true);
                 }
                 State::Hello | State::Proof(_) => {

@@ -27,7 +27,7 @@ use crate::media::key::StreamKey;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time, WallTime};
 use crate::wire::link::{Message, NodeInfo, Report, StreamReport};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,6 +156,8 @@ pub struct Manager {
     choices: placed::Choices,
     /// What nodes can pull from other servers.
     offers: offers::Offers,
+    /// What was refused to nodes, or left out of what they said, by reason.
+    refused: BTreeMap<&'static str, u64>,
     out: VecDeque<Output>,
 }
 
@@ -177,8 +179,14 @@ impl Manager {
             revoked: BTreeSet::new(),
             choices: placed::Choices::default(),
             offers: offers::Offers::default(),
+            refused: BTreeMap::new(),
             out: VecDeque::new(),
         }
+    }
+
+    /// What was refused to nodes so far, or left out of what they said, by reason.
+    pub fn refused(&self) -> &BTreeMap<&'static str, u64> {
+        &self.refused
     }
 
     fn settle_time(limits: &Limits) -> Duration {
@@ -362,13 +370,29 @@ impl Manager {
         here.map(|n| n.info.advertised.rtsp_base(tls)).unwrap_or_default()
     }
 
-    fn refuse(&mut self, link: LinkId, req: u64, code: &str, text: String) {
+    fn refuse(&mut self, link: LinkId, req: u64, code: &'static str, text: String) {
+        self.count(code);
         self.out.push_back(Output::ToLink(link, Message::Refused { req, code: code.to_owned(), text }));
+    }
+
+    fn count(&mut self, what: &'static str) {
+        let n = self.refused.entry(what).or_default();
+        *n = n.saturating_add(1);
     }
 
     fn report(&mut self, node: &NodeId, report: &Report, now: Time) {
         if !self.registry.report(node, report, now) {
-            self.log(Level::Debug, format!("node {} reports too often; left out", quote(&node.0)));
+            self.count("too_many_reports");
+            // Once a second, at the first.
+            let most = self.limits.cluster_reports_per_s;
+            if self.registry.reports_now(node) == most.saturating_add(1) {
+                let text = format!(
+                    "node {} reports more than {most} times a second (limits.cluster_reports_per_s); the rest is left out \
+                     (too_many_reports)",
+                    quote(&node.0)
+                );
+                self.log(Level::Warn, text);
+            }
             return;
         }
         for stream in &report.streams {
@@ -426,6 +450,7 @@ impl Manager {
                 "node {} announces {key} under epoch {epoch}, which no manager can have granted",
                 quote(&node.0)
             );
+            self.count("epoch_never_granted");
             return self.log(Level::Warn, text);
         }
         let Some(stream) = self.registry.stream(key) else {
@@ -436,6 +461,7 @@ impl Manager {
                 let text = format!(
                     "{key} is not tracked: the manager knows too many streams (limits.cluster_streams)"
                 );
+                self.count("cluster_streams");
                 return self.log(Level::Warn, text);
             }
             self.heard(epoch);

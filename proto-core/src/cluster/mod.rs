@@ -4,6 +4,7 @@ pub mod link;
 pub mod manager;
 pub mod member;
 pub mod placement;
+pub mod quic;
 pub mod registry;
 pub mod relay;
 #[cfg(test)]

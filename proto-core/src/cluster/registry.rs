@@ -340,6 +340,11 @@ impl Registry {
         Some(id)
     }
 
+    /// Reports of a node in this second, those that were left out among them.
+    pub fn reports_now(&self, id: &NodeId) -> u32 {
+        self.nodes.get(id).map_or(0, |n| n.reports)
+    }
+
     /// Takes the load out of a report and renews the lease. `false`: too many reports, or an unknown node; the report
     /// is to be left alone.
     pub fn report(&mut self, id: &NodeId, report: &Report, now: Time) -> bool {

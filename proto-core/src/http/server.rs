@@ -10,7 +10,7 @@ mod head;
 use super::message::{Request, Response};
 use super::websocket::{self, Channel, Side, upgrade};
 use super::{cors, router};
-use crate::buf::{Inbox, Outbox};
+use crate::buf::{Inbox, Outbox, extend_up_to};
 use crate::error::{Fault, Reason};
 use crate::io::Level;
 use crate::limits::Limits;
@@ -92,9 +92,13 @@ struct Caps {
     stuck_ms: u64,
     min_bytes_per_s: u64,
     pipelined: usize,
+    unread: usize,
     head: head::HeadCaps,
     socket: websocket::Caps,
 }
+
+/// Bytes that are looked at in one go.
+const PIECE: usize = 4 << 10;
 
 /// A refusal: what the peer is answered and why the connection ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +128,7 @@ enum Phase {
     /// Between requests, or in the middle of a head since `started`.
     Head { started: Option<Time> },
     /// The head stands; its body is arriving since `started`.
-    Body { head: Box<Head>, started: Time },
+    Body { head: Box<Head>, body: Vec<u8>, started: Time },
     /// A request was given out; its answer is owed.
     Waiting { head_only: bool, close: bool },
     /// A body without an end is on its way; the peer has nothing more to say.
@@ -176,8 +180,9 @@ impl Server {
                 stuck_ms: limits.viewer_stuck_ms,
                 min_bytes_per_s: limits.http_min_bytes_per_s.max(1),
                 pipelined: limits.http_pipelined_bytes,
+                unread: limits.http_unread_bytes,
                 head,
-                socket: websocket::Caps::new(limits),
+                socket: websocket::Caps::narrow(limits),
             },
             phase: Phase::Head { started: None },
             scanner: Scanner::default(),
@@ -201,6 +206,19 @@ impl Server {
     /// Whether a request was given out and its answer is owed.
     pub fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting { .. } | Phase::Upgrading { .. })
+    }
+
+    /// What is asked for on this connection is let in: a websocket's peer may send and be sent more.
+    pub fn widen(&mut self) {
+        if let Phase::Socket(channel) = &mut self.phase {
+            channel.widen();
+        }
+    }
+
+    /// Whether so much of the answers is unread that no further request is looked at.
+    fn is_backlogged(&self) -> bool {
+        matches!(self.phase, Phase::Head { .. })
+            && self.outbox.queued().saturating_sub(self.outbox.credit()) > self.caps.unread
     }
 
     /// Why the connection is about to end, if it is.
@@ -247,7 +265,7 @@ impl Server {
                 channel.handle(websocket::Input::Received(bytes), self.now);
                 return;
             }
-            if self.is_waiting() {
+            if self.is_waiting() || self.is_backlogged() {
                 if self.inbox.len() + bytes.len() > self.caps.pipelined {
                     self.too_much_waits();
                     return;
@@ -255,10 +273,11 @@ impl Server {
             } else if !matches!(self.phase, Phase::Head { .. } | Phase::Body { .. }) {
                 return;
             }
-            let taken = self.inbox.fill(bytes);
+            // Little at a time: what is of use does not stay in the inbox.
+            let taken = self.inbox.fill(bytes.get(..PIECE).unwrap_or(bytes));
             bytes = bytes.get(taken..).unwrap_or_default();
             self.advance();
-            if taken == 0 && !self.is_waiting() {
+            if taken == 0 && !self.is_waiting() && !self.is_backlogged() {
                 return;
             }
         }
@@ -267,6 +286,9 @@ impl Server {
     /// Makes what it can of the bytes at hand.
     fn advance(&mut self) {
         loop {
+            if self.is_backlogged() {
+                return;
+            }
             match &mut self.phase {
                 Phase::Head { started } => {
                     if self.inbox.is_empty() {
@@ -291,11 +313,14 @@ impl Server {
                         Err(refusal) => self.refuse(refusal, true),
                     }
                 }
-                Phase::Body { head, .. } => {
-                    if self.inbox.len() < head.length {
+                Phase::Body { head, body, .. } => {
+                    let here = self.inbox.len().min(head.length.saturating_sub(body.len()));
+                    extend_up_to(head.length, body, self.inbox.peek().get(..here).unwrap_or_default());
+                    self.inbox.consume(here);
+                    if body.len() < head.length {
                         break;
                     }
-                    let body = self.inbox.take(head.length);
+                    let body = Bytes::from(std::mem::take(body));
                     let (head_only, close) = (head.head_only(), head.close);
                     let request = std::mem::replace(&mut head.request, Request::empty());
                     let request = Request { body, ..request };
@@ -323,6 +348,15 @@ impl Server {
         self.inbox.consume(usize::MAX);
         match &mut self.phase {
             Phase::Waiting { close, .. } => *close = true,
+            Phase::Head { .. } => {
+                let text = format!(
+                    "more than {} bytes of requests came while {} bytes of answers were unread",
+                    self.caps.pipelined,
+                    self.outbox.queued()
+                );
+                self.outbox.clear();
+                self.end(Reason::limit("http_unread_answers", text), false);
+            }
             Phase::Upgrading { .. } => {
                 let text =
                     format!("more than {} bytes came before the websocket was accepted", self.caps.pipelined);
@@ -352,7 +386,7 @@ impl Server {
         if head.expects_continue && head.length > 0 {
             self.push(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
         }
-        self.phase = Phase::Body { head: Box::new(head), started: self.now };
+        self.phase = Phase::Body { head: Box::new(head), body: Vec::new(), started: self.now };
     }
 
     /// The peer finished and nothing that it sent makes a further request.
@@ -443,8 +477,8 @@ impl Server {
                 after(self.idle_since, self.caps.idle_ms, "http idle")
             }
             Phase::Head { started: None } => after(self.idle_since, self.caps.head_ms, "http first byte"),
-            Phase::Body { started, .. } => {
-                let earned = (self.inbox.len() as u64).saturating_mul(1000) / self.caps.min_bytes_per_s;
+            Phase::Body { body, started, .. } => {
+                let earned = (body.len() as u64).saturating_mul(1000) / self.caps.min_bytes_per_s;
                 after(*started, self.caps.head_ms.saturating_add(earned), "http body")
             }
             Phase::Lingering { until, .. } => Some(Deadline::new(*until, "http linger")),
@@ -483,10 +517,10 @@ impl Server {
                 let reason = Reason::limit("http_idle", "no request came for too long");
                 self.end(reason, false);
             }
-            Phase::Body { head, .. } => {
+            Phase::Body { head, body, .. } => {
                 let text = format!(
                     "the body came too slowly: {} of {} bytes, less than {} bytes a second",
-                    self.inbox.len(),
+                    body.len(),
                     head.length,
                     self.caps.min_bytes_per_s
                 );
@@ -527,7 +561,11 @@ impl Machine for Server {
                 if free > 0 {
                     self.progress_at = now;
                 }
+                let backlogged = self.is_backlogged();
                 self.outbox.set_credit(free);
+                if backlogged {
+                    self.advance();
+                }
             }
             Input::PeerFinished => {
                 self.finished = true;
@@ -596,7 +634,11 @@ impl Machine for Server {
 
 /// The most bytes of a body that a request may bring.
 fn body_cap(request: &Request, caps: &head::HeadCaps) -> usize {
-    if router::takes_sdp(request.method, &request.path) { caps.sdp_bytes } else { caps.json_bytes }
+    let most =
+        if router::takes_sdp(request.method, &request.path) { caps.sdp_bytes } else { caps.json_bytes };
+    // What is kept of a large head is held beside the body.
+    let head: usize = request.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    most.min(caps.message_bytes.saturating_sub(head))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 pub mod client;
 pub mod upgrade;
 
-use crate::buf::{Inbox, Outbox};
+use crate::buf::{Inbox, Outbox, extend_up_to};
 use crate::error::{Reason, quote};
 use crate::limits::Limits;
 use crate::machine::Machine;
@@ -89,6 +89,10 @@ pub enum Output {
     Closed(Reason),
 }
 
+/// Bytes that are looked at in one go: enough for a whole control frame. What belongs to a message goes there at once.
+const PIECE: usize = 4 << 10;
+const _: () = assert!(PIECE >= MOST_CONTROL + MOST_HEADER);
+
 /// The end that a channel is.
 #[derive(Debug)]
 pub enum Side {
@@ -103,26 +107,55 @@ pub enum Side {
 pub struct Caps {
     message: usize,
     queue: usize,
+    /// What these are (and how many messages a second) once the peer has shown what it is here for.
+    wide: (usize, usize, u32),
     ping_ms: u64,
     idle_ms: u64,
     close_ms: u64,
     grace_ms: u64,
     min_bytes_per_s: u64,
+    controls_per_s: u32,
+    messages_per_s: u32,
 }
 
 impl Caps {
-    /// What the table says.
+    /// What the table says, for a peer that is known.
     pub fn new(limits: &Limits) -> Caps {
+        let wide = (limits.ws_message_bytes, limits.ws_queue_bytes, limits.ws_messages_per_s);
         Caps {
-            message: limits.ws_message_bytes,
-            queue: limits.ws_queue_bytes,
+            message: wide.0,
+            queue: wide.1,
+            wide,
             ping_ms: limits.ws_ping_ms,
             idle_ms: limits.ws_idle_ms,
             close_ms: limits.ws_close_ms,
             grace_ms: limits.http_head_ms,
             min_bytes_per_s: limits.http_min_bytes_per_s.max(1),
+            controls_per_s: limits.ws_controls_per_s,
+            messages_per_s: wide.2,
         }
     }
+}
+
+impl Caps {
+    /// What the table says, for a peer of which nothing is known yet ([`Channel::widen`]).
+    pub fn narrow(limits: &Limits) -> Caps {
+        let Caps { message, queue, messages_per_s, .. } = Caps::new(limits);
+        Caps {
+            messages_per_s: messages_per_s.min(limits.ws_messages_per_s_before),
+            message: message.min(limits.ws_message_bytes_before),
+            queue: queue.min(limits.ws_queue_bytes_before),
+            ..Caps::new(limits)
+        }
+    }
+}
+
+/// The payload of a text frame that is partly here.
+#[derive(Clone, Copy, Debug)]
+struct Partial {
+    fin: bool,
+    key: Option<[u8; 4]>,
+    left: usize,
 }
 
 #[derive(Debug)]
@@ -152,6 +185,13 @@ pub struct Channel {
     events: VecDeque<Output>,
     /// The parts of a message so far; `None` between messages.
     message: Option<Vec<u8>>,
+    /// The frame that goes on the message.
+    partial: Option<Partial>,
+    /// What answers the last ping, where answers to earlier ones have not left (RFC 6455 section 5.5.3).
+    pong: Option<Vec<u8>>,
+    /// When the present second began, and the control frames and messages that came in it.
+    second: Time,
+    counts: [u32; 2],
     /// Since when a frame or message is partly here.
     partial_since: Option<Time>,
     /// When the last frame came.
@@ -168,10 +208,14 @@ impl Channel {
             side,
             caps,
             state: State::Open,
-            inbox: Inbox::new(caps.message.max(MOST_CONTROL) + MOST_HEADER),
+            inbox: Inbox::new(PIECE),
             outbox,
             events: VecDeque::new(),
             message: None,
+            partial: None,
+            pong: None,
+            second: now,
+            counts: [0; 2],
             partial_since: None,
             heard: now,
             ping_at: now + Duration::from_millis(caps.ping_ms),
@@ -182,6 +226,11 @@ impl Channel {
     /// Bytes that wait for the peer. Whoever relays into a channel stops reading its source while this is high.
     pub fn queued(&self) -> usize {
         self.outbox.queued()
+    }
+
+    /// The peer has shown what it is here for: its messages may be larger, and more may wait for it.
+    pub fn widen(&mut self) {
+        (self.caps.message, self.caps.queue, self.caps.messages_per_s) = self.caps.wide;
     }
 
     /// Whether messages still go both ways.
@@ -209,7 +258,7 @@ impl Channel {
             self.events.push_back(Output::Ended { code, text: reason.text.to_string() });
         }
         self.inbox.consume(usize::MAX);
-        self.message = None;
+        (self.message, self.partial, self.pong) = (None, None, None);
         if !matches!(self.state, State::Flushing { .. } | State::Closed) {
             let until = self.now + Duration::from_millis(self.caps.close_ms);
             self.state = State::Flushing { until, reason };
@@ -238,10 +287,63 @@ impl Channel {
         self.partial_since = partial.then(|| self.partial_since.unwrap_or(self.now));
     }
 
-    /// Takes one frame, if a whole one is here.
+    /// Adds what is here of a frame's payload to the message. Whether the frame is whole.
+    fn go_on(&mut self, partial: Partial) -> bool {
+        let here = partial.left.min(self.inbox.len());
+        let message = self.message.get_or_insert_default();
+        let from = message.len();
+        let bytes = self.inbox.peek().get(..here).unwrap_or_default();
+        extend_up_to(self.caps.message, message, bytes);
+        self.inbox.consume(here);
+        let mut key = partial.key;
+        if let (Some(key), Some(part)) = (&mut key, message.get_mut(from..)) {
+            mask(part, *key);
+            key.rotate_left(here % 4);
+        }
+        let left = partial.left - here;
+        if left > 0 {
+            self.partial = Some(Partial { key, left, ..partial });
+            return false;
+        }
+        self.partial = None;
+        self.hears();
+        if partial.fin {
+            self.whole();
+        }
+        true
+    }
+
+    /// A frame came.
+    fn hears(&mut self) {
+        self.heard = self.now;
+        self.ping_at = self.now + Duration::from_millis(self.caps.ping_ms);
+    }
+
+    /// The message is whole.
+    fn whole(&mut self) {
+        let message = self.message.take().unwrap_or_default();
+        self.partial_since = None;
+        if self.is_open() && self.too_many(1) {
+            let text = format!("more than {} messages in a second", self.caps.messages_per_s);
+            return self.fail(code::POLICY, Reason::limit("ws_message_flood", text));
+        }
+        match String::from_utf8(message) {
+            Ok(text) if self.is_open() => self.events.push_back(Output::Text(text)),
+            Ok(_) => {}
+            Err(_) => {
+                let reason = Reason::peer("ws_not_utf8", "a websocket message is not UTF-8");
+                self.fail(code::NOT_UTF8, reason);
+            }
+        }
+    }
+
+    /// Takes one frame, if a whole one is here, or what is here of a text frame.
     fn step(&mut self) -> bool {
         if !matches!(self.state, State::Open | State::Closing { .. }) {
             return false;
+        }
+        if let Some(partial) = self.partial {
+            return !self.inbox.is_empty() && self.go_on(partial);
         }
         let (header, at) = match Header::parse(self.inbox.peek()) {
             Ok(Some(found)) => found,
@@ -282,6 +384,10 @@ impl Channel {
             return false;
         }
         let len = usize::try_from(header.len).unwrap_or(usize::MAX);
+        if !header.opcode.is_control() {
+            self.inbox.consume(at);
+            return self.go_on(Partial { fin: header.fin, key: header.mask, left: len });
+        }
         if self.inbox.len() - at < len {
             return false;
         }
@@ -290,39 +396,37 @@ impl Channel {
         if let Some(key) = header.mask {
             mask(&mut payload, key);
         }
-        self.heard = self.now;
-        self.ping_at = self.now + Duration::from_millis(self.caps.ping_ms);
-        self.frame(header, payload);
+        self.hears();
+        if self.is_open() && self.too_many(0) {
+            let text = format!("more than {} control frames in a second", self.caps.controls_per_s);
+            self.fail(code::POLICY, Reason::limit("ws_control_flood", text));
+            return false;
+        }
+        match header.opcode {
+            Opcode::Ping if self.is_open() => self.answer_ping(payload),
+            Opcode::Close => self.peer_closes(&payload),
+            _ => {}
+        }
         true
     }
 
-    fn frame(&mut self, header: Header, payload: Vec<u8>) {
-        match header.opcode {
-            Opcode::Ping => {
-                if self.is_open() {
-                    self.put(Opcode::Pong, &payload);
-                }
-            }
-            Opcode::Pong => {}
-            Opcode::Close => self.peer_closes(&payload),
-            Opcode::Text | Opcode::Continuation | Opcode::Binary => {
-                match &mut self.message {
-                    Some(message) => message.extend_from_slice(&payload),
-                    None => self.message = Some(payload),
-                }
-                if header.fin {
-                    let message = self.message.take().unwrap_or_default();
-                    self.partial_since = None;
-                    match String::from_utf8(message) {
-                        Ok(text) if self.is_open() => self.events.push_back(Output::Text(text)),
-                        Ok(_) => {}
-                        Err(_) => {
-                            let reason = Reason::peer("ws_not_utf8", "a websocket message is not UTF-8");
-                            self.fail(code::NOT_UTF8, reason);
-                        }
-                    }
-                }
-            }
+    /// Counts a control frame (0) or a message (1); whether that is one too many in this second.
+    fn too_many(&mut self, what: usize) -> bool {
+        if self.now.since(self.second) >= Duration::from_secs(1) {
+            (self.counts, self.second) = ([0; 2], self.now);
+        }
+        let most = [self.caps.controls_per_s, self.caps.messages_per_s];
+        let (Some(n), Some(most)) = (self.counts.get_mut(what), most.get(what)) else { return false };
+        *n = n.saturating_add(1);
+        *n > *most
+    }
+
+    /// Of pings that come faster than their answers leave, the last is answered.
+    fn answer_ping(&mut self, payload: Vec<u8>) {
+        if self.outbox.queued() > self.outbox.credit() {
+            self.pong = Some(payload);
+        } else {
+            self.put(Opcode::Pong, &payload);
         }
     }
 
@@ -366,7 +470,7 @@ impl Channel {
             _ => Reason::peer("ws_closed", text),
         };
         self.inbox.consume(usize::MAX);
-        self.message = None;
+        (self.message, self.partial, self.pong) = (None, None, None);
         let until = self.now + Duration::from_millis(self.caps.close_ms);
         self.state = State::Flushing { until, reason };
     }
@@ -427,7 +531,14 @@ impl Machine for Channel {
         self.expire();
         match input {
             Input::Received(bytes) => self.received(bytes),
-            Input::Writable(free) => self.outbox.set_credit(free),
+            Input::Writable(free) => {
+                self.outbox.set_credit(free);
+                if self.outbox.queued() <= free
+                    && let Some(payload) = self.pong.take()
+                {
+                    self.put(Opcode::Pong, &payload);
+                }
+            }
             Input::PeerFinished => {
                 let text = "the peer closed the connection without a close frame";
                 self.over(code::ABNORMAL, Reason::peer("ws_gone", text));

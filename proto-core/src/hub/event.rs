@@ -102,9 +102,9 @@ impl Notice {
                  (ffmpeg), bframes=0 (x264), in OBS set 'Max B-frames' to 0"
             }
             Notice::PicturesNotBridged => {
-                "WebRTC viewers get no picture: the stream has B-frames that other pictures refer to, and they are not coded \
+                "WebRTC viewers get no picture: the stream is H.265, or has B-frames that other pictures refer to, and is not coded \
                  anew here (bridge.video is off, limits.video_bridges is reached, or they cannot be: the node's log says \
-                 which); publish without B-frames: -bf 0 (ffmpeg), bframes=0 (x264), in OBS set 'Max B-frames' to 0"
+                 which); publish H.264 without B-frames: -c:v libx264 -bf 0 (ffmpeg), bframes=0 (x264), in OBS set 'Max B-frames' to 0"
             }
             Notice::NotBridged => {
                 "the sound is not converted here (bridge.audio is off, limits.bridges is reached, or the codec cannot be \

@@ -352,7 +352,8 @@ impl Stream {
             let is = |t: &&Track| t.id == from && t.active;
             let source = self.tracks.iter().find(is).and_then(|t| t.config.as_ref());
             let same = source.is_some_and(|c| c.params.codec() == of);
-            same && (!of.is_video() || self.reordering_of(from) == Reordering::Referenced)
+            let made = self.tracks.get(slot).and_then(Track::codec);
+            same && (made != Some(of) || self.reordering_of(from) == Reordering::Referenced)
         });
         let Some(track) = self.tracks.get_mut(slot) else { return self.refuse("no_config", None) };
         let config = track.config.clone().filter(|_| goes_on);

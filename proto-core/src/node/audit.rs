@@ -6,6 +6,7 @@
 use super::conns::{Conn, Proto};
 use super::links::LinkUse;
 use super::pulling::Pull;
+use super::quic::is_quic;
 use super::session::{Carrier, Part, Protocol, Session, SessionId};
 use super::{Alarm, Node};
 use crate::cluster::registry::StreamState;
@@ -61,6 +62,8 @@ pub struct PullAudit {
     pub taken: Taken,
     /// Bytes on that connection that are no whole message yet.
     pub partial: usize,
+    /// The other end, where the link is QUIC's.
+    pub by_quic: Option<SocketAddr>,
 }
 
 /// One pull that another node makes from this one, as a checker sees it.
@@ -74,6 +77,8 @@ pub struct ServeAudit {
     pub counters: RelayCounters,
     /// Bytes that wait in the link for the driver.
     pub backlog: usize,
+    /// The other end, where the link is QUIC's.
+    pub by_quic: Option<SocketAddr>,
 }
 
 /// A node in the manager's books.
@@ -130,6 +135,8 @@ pub struct Audit {
     pub conns: (usize, usize),
     /// Connections that neither publish nor play, by the count that is kept for each address.
     pub idle_conns: usize,
+    /// Links to other nodes over QUIC, of which the driver knows nothing.
+    pub quic_links: usize,
     /// Timers of the node, without those of its machines.
     pub timers: usize,
     /// WebRTC.
@@ -234,12 +241,14 @@ impl Node {
 
     /// How it stands.
     pub fn audit(&self) -> Audit {
+        let quic_links = self.conns.values().filter(|c| is_quic(c)).count();
         let links = self.conns.values().filter(|c| is_link(c)).count();
         let (_, hub_timers) = self.hub.counts();
         let (owned, asked) = self.member.counts();
         Audit {
             sessions: self.sessions.iter().map(session).collect(),
-            conns: (self.conns.len() - links + self.tls.leaving.len(), links),
+            conns: (self.conns.len() - links + self.tls.leaving.len(), links - quic_links),
+            quic_links,
             idle_conns: self.conns_per_ip.values().sum(),
             timers: self.timers.len(),
             rtc: self.rtc.audit(),
@@ -275,7 +284,9 @@ impl Node {
     fn audit_pull(&self, key: &StreamKey, p: &Pull) -> PullAudit {
         let conn = p.addr.and_then(|a| self.pulls.links.get(&a)).copied();
         let partial = match conn.and_then(|c| self.conns.get(&c)).map(|c| &c.proto) {
-            Some(Proto::Link { machine: Some(m), .. }) => m.partial(),
+            Some(Proto::Link { machine: Some(m), .. }) => {
+                m.partial() + conn.zip(self.quic.endpoint()).map_or(0, |(c, e)| e.partial(c))
+            }
             _ => 0,
         };
         PullAudit {
@@ -288,7 +299,12 @@ impl Node {
             over: (p.client.pull(), conn),
             taken: p.client.taken(),
             partial,
+            by_quic: conn.and_then(|c| self.quic_peer(c)),
         }
+    }
+
+    fn quic_peer(&self, conn: ConnId) -> Option<SocketAddr> {
+        self.conns.get(&conn).filter(|c| is_quic(c)).map(|c| c.remote)
     }
 
     fn audit_serves(&self) -> Vec<ServeAudit> {
@@ -297,6 +313,7 @@ impl Node {
             over: *over,
             counters: s.counters(),
             backlog: self.link_backlog(over.0).unwrap_or(0),
+            by_quic: self.quic_peer(over.0),
         };
         self.serving.by_pull.iter().map(serve).collect()
     }
@@ -568,6 +585,7 @@ impl Node {
                 Alarm::Warm(key) => self.warm.contains(key),
                 Alarm::Bridge(id) | Alarm::Bridged(id) => self.bridges.has(*id),
                 Alarm::Remote(id) => self.remotes.has(id),
+                Alarm::QuicWait(conn) => self.link_is_quic(*conn),
                 Alarm::Fetch(id) => self.fetches.has(*id),
                 Alarm::DrainEnds => self.draining,
                 Alarm::Signal(id) => self.signals.contains(*id),

@@ -238,9 +238,13 @@ impl Node {
         }
         match decision {
             Decision::Allow(grant) => self.permitted(session, grant),
-            Decision::Refuse(refusal) => {
+            Decision::Refuse(mut refusal) => {
                 if action == Action::Publish && asker.key.is_none() && asker.credentials.is_empty() {
                     self.hide_name(session);
+                    if let Some(s) = self.sessions.get(session) {
+                        let shown = refusal.reason.text.replace(&key.to_string(), &s.key.to_string());
+                        refusal.reason.text = shown.into();
+                    }
                 }
                 self.not_permitted(session, &refusal);
             }

@@ -297,11 +297,10 @@ impl Node {
         if failures == 0 {
             self.hub.take_back(stream, notice);
         }
-        let text = match to.is_video() {
-            true => {
-                format!("{} without B-frames is made of the {} for WebRTC viewers", to.name(), source.name())
-            }
-            false => format!("{} is made of the {} for viewers who need it", to.name(), source.name()),
+        let text = if to == source {
+            format!("{} without B-frames is made of the {} for WebRTC viewers", to.name(), source.name())
+        } else {
+            format!("{} is made of the {} for viewers who need it", to.name(), source.name())
         };
         let level = if failures == 0 { Level::Info } else { Level::Debug };
         self.log_stream(level, name, "bridge", text);
@@ -384,7 +383,7 @@ impl Node {
         };
         let text = format!(
             "{} is not made as fast as the {} comes: whole groups of pictures are left out; this machine is too slow or too \
-             busy for it (limits.video_bridges), or publish without B-frames (-bf 0)",
+             busy for it (limits.video_bridges), or publish H.264 without B-frames (-c:v libx264 -bf 0)",
             bridge.wish.2.name(),
             bridge.source.name()
         );

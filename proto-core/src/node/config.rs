@@ -324,11 +324,28 @@ pub struct ClusterConfig {
     pub manager: String,
     /// The key that all nodes share; empty: other nodes are accepted from loopback addresses only.
     pub key: String,
+    /// What links to other nodes use. Nodes that do not speak QUIC are reached by TCP in any case.
+    pub transport: LinkTransport,
+}
+
+/// What is under a link between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkTransport {
+    /// QUIC, encrypted, on the UDP port with the number of `cluster.port`; TCP with nodes that do not speak it.
+    Quic,
+    /// TCP only, not encrypted.
+    Tcp,
 }
 
 impl Default for ClusterConfig {
     fn default() -> Self {
-        ClusterConfig { port: 5090, manager: String::new(), key: String::new() }
+        ClusterConfig {
+            port: 5090,
+            manager: String::new(),
+            key: String::new(),
+            transport: LinkTransport::Tcp,
+        }
     }
 }
 

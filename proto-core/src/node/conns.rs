@@ -5,6 +5,7 @@ use super::remote::{self, RemoteId};
 use super::session::{Carrier, Part, Protocol};
 use super::{Alarm, Node};
 use crate::cluster::link::{self, Link};
+use crate::cluster::quic;
 use crate::error::Reason;
 use crate::guard::{guard, strike};
 use crate::http;
@@ -38,6 +39,8 @@ pub(super) enum Transport {
     Plain,
     /// TLS.
     Tls(Box<tls::Session>),
+    /// A stream of a QUIC connection, which the driver does not know.
+    Quic,
 }
 
 /// What speaks on a connection.
@@ -92,6 +95,8 @@ pub(super) struct Conn {
     pub(super) remote: SocketAddr,
     /// What the driver said last that it would take, until something was sent.
     pub(super) free: Option<usize>,
+    /// Its peer publishes, plays or is proxied: it may have the driver hold more, and send more at a time.
+    pub(super) let_in: bool,
     /// Counts against its address as long as nothing is published or played on it.
     pub(super) idle: bool,
     /// It is a websocket that has not ended.
@@ -99,7 +104,7 @@ pub(super) struct Conn {
     /// The log has said already why it ends.
     pub(super) explained: bool,
     /// How often its machine was told something by the driver.
-    told: u64,
+    pub(super) told: u64,
 }
 
 impl Conn {
@@ -136,6 +141,7 @@ impl Conn {
             local: None,
             remote: to,
             free: None,
+            let_in: true,
             idle: false,
             socket: false,
             explained: false,
@@ -165,8 +171,8 @@ enum Said {
 }
 
 impl Node {
-    pub(super) fn accepted(&mut self, id: ConnId, service: Service, local: SocketAddr, remote: SocketAddr) {
-        let now = self.now;
+    /// Whether there is room for another connection of that address. If not, the log says so.
+    pub(super) fn may_accept(&mut self, service: Service, remote: SocketAddr) -> bool {
         let ip = remote.ip();
         let of_ip = self.conns_per_ip.get(&ip).copied().unwrap_or(0);
         let refusal = if self.conns.len() + self.tls.leaving.len() >= self.limits.conns {
@@ -184,6 +190,14 @@ impl Node {
                 code,
                 format!("connection of {remote} refused: {key} is reached ({of_ip} idle connections of this address)"),
             );
+            return false;
+        }
+        true
+    }
+
+    pub(super) fn accepted(&mut self, id: ConnId, service: Service, local: SocketAddr, remote: SocketAddr) {
+        let (now, ip) = (self.now, remote.ip());
+        if !self.may_accept(service, remote) {
             self.out.push_back(Output::Close { conn: id, now: true });
             return;
         }
@@ -233,6 +247,7 @@ impl Node {
             local: Some(local),
             remote,
             free: None,
+            let_in: false,
             idle: true,
             socket: false,
             explained: false,
@@ -265,7 +280,7 @@ impl Node {
             _ => {}
         }
         match conn.transport {
-            Transport::Plain => self.machine(id, input),
+            Transport::Plain | Transport::Quic => self.machine(id, input),
             Transport::Tls(_) => self.wire_tls(id, input),
         }
     }
@@ -468,6 +483,7 @@ impl Node {
         match self.conns.get_mut(&conn).map(|c| &mut c.transport) {
             Some(Transport::Tls(session)) => session.send(bytes),
             Some(Transport::Plain) => self.send_raw(conn, bytes),
+            Some(Transport::Quic) => self.tell_quic(quic::Input::Send { conn, bytes }),
             None => {}
         }
     }
@@ -611,7 +627,18 @@ impl Node {
         {
             let ip = conn.remote.ip();
             self.forget_idle(ip);
+            self.conn_is_let_in(id);
         }
+    }
+
+    /// What the peer of this connection came for is granted: it is no stranger any more.
+    pub(super) fn conn_is_let_in(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id).filter(|c| !c.let_in) else { return };
+        conn.let_in = true;
+        if let Proto::Http(machine) = &mut conn.proto {
+            machine.widen();
+        }
+        self.out.push_back(Output::LetIn { conn: id });
     }
 
     /// The log has said why what happened on this connection ended.
@@ -642,13 +669,19 @@ impl Node {
         if conn.idle {
             self.forget_idle(conn.remote.ip());
         }
+        let by_quic = super::quic::is_quic(&conn);
         let transport = std::mem::replace(&mut conn.transport, Transport::Plain);
         let close = match close {
             Some(false) => self.leave(id, transport).then_some(false),
             other => other,
         };
-        if let Some(now) = close {
-            self.out.push_back(Output::Close { conn: id, now });
+        match close {
+            Some(now) if by_quic => {
+                self.timers.cancel(&Alarm::QuicWait(id));
+                self.tell_quic(quic::Input::Close { conn: id, now });
+            }
+            Some(now) => self.out.push_back(Output::Close { conn: id, now }),
+            None => {}
         }
         self.counters.ended(conn.service, &reason);
         self.authority_conn_gone(id);
@@ -687,7 +720,12 @@ impl Node {
             Proto::Rtsp(m) => self.rtsp_gone(id, &m),
             #[cfg(test)]
             Proto::Broken => {}
-            Proto::Link { used, .. } => self.link_gone(id, conn.remote, used, reason),
+            Proto::Link { used, machine } => {
+                if machine.is_none() && !by_quic {
+                    self.not_there(conn.remote);
+                }
+                self.link_gone(id, conn.remote, used, reason);
+            }
         }
     }
 

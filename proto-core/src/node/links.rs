@@ -4,6 +4,7 @@ use super::conns::Proto;
 use super::session::{Part, Protocol};
 use super::{Alarm, Node};
 use crate::cluster::link::{self, Link};
+use crate::cluster::quic;
 use crate::cluster::{LinkId, manager, member};
 use crate::error::Reason;
 use crate::guard::guard;
@@ -14,8 +15,8 @@ use crate::media::key::StreamKey;
 use crate::node::config::Config;
 use crate::rtmp;
 use crate::simulation::Bug;
-use crate::time::Deadline;
-use crate::wire::link::{Advertised, Message, NodeInfo, RelayedReport, Report, StreamReport};
+use crate::time::{Deadline, Time};
+use crate::wire::link::{Advertised, FEATURE_QUIC, Message, NodeInfo, RelayedReport, Report, StreamReport};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -103,9 +104,21 @@ pub(super) fn node_info(
     }
 }
 
+/// Datagrams that were dropped are told so often at most.
+const STRAYS_EVERY: Duration = Duration::from_secs(5);
+
+/// Which dropped datagrams the operator knows of.
+#[derive(Debug, Default)]
+pub(super) struct Strays {
+    told: BTreeMap<&'static str, u64>,
+    next: Time,
+}
+
 impl Node {
     pub(super) fn new_link(&self, side: link::Side, conn: ConnId, remote: SocketAddr) -> Link {
-        let config = link::Config::new(self.id.clone(), self.config.cluster.key.clone(), self.limits.clone());
+        let mut config =
+            link::Config::new(self.id.clone(), self.config.cluster.key.clone(), self.limits.clone());
+        config.features = if self.quic.is_on() { FEATURE_QUIC } else { 0 };
         Link::new(config, side, remote, self.rng.fork("link", conn.0), self.now)
     }
 
@@ -117,8 +130,19 @@ impl Node {
         }
     }
 
-    /// Hands a message to a link's machine.
+    /// Sends a message over a link.
     pub(super) fn send_link(&mut self, conn: ConnId, message: Message) {
+        if !self.link_is_quic(conn) {
+            self.say_on_link(conn, message);
+        } else if self.link_up(conn).is_some() {
+            for message in self.relay_by_quic(conn, message) {
+                self.say_on_link(conn, message);
+            }
+        }
+    }
+
+    /// Hands a message to a link's machine.
+    fn say_on_link(&mut self, conn: ConnId, message: Message) {
         let now = self.now;
         let Some(super::conns::Conn { proto: Proto::Link { machine: Some(m), .. }, .. }) =
             self.conns.get_mut(&conn)
@@ -135,7 +159,9 @@ impl Node {
 
     pub(super) fn link_backlog(&self, conn: ConnId) -> Option<usize> {
         match self.conns.get(&conn).map(|c| &c.proto) {
-            Some(Proto::Link { machine: Some(m), .. }) => Some(m.backlog()),
+            Some(Proto::Link { machine: Some(m), .. }) => {
+                Some(m.backlog() + self.quic.endpoint().map_or(0, |e| e.backlog(conn)))
+            }
             _ => None,
         }
     }
@@ -151,7 +177,14 @@ impl Node {
                 self.conn_is_used(conn);
                 // Who dialled says so; the other side says what the link is used for.
                 let level = if used == LinkUse::Accepted { Level::Debug } else { Level::Info };
-                self.log(level, "link", "link_up", format!("link {conn} to node {} stands", peer.node));
+                let over = if self.link_is_quic(conn) { "QUIC" } else { "TCP" };
+                let text = format!("link {conn} to node {} stands, over {over}", peer.node);
+                self.log(level, "link", "link_up", text);
+                if self.link_is_quic(conn) {
+                    self.tell_quic(quic::Input::Proven { conn });
+                } else if peer.features & FEATURE_QUIC != 0 && self.dial_again_by_quic(conn, &used) {
+                    return;
+                }
                 match used {
                     LinkUse::Manager => {
                         self.member.handle(member::Input::ManagerUp(LinkId::Conn(conn)), self.now)
@@ -171,6 +204,7 @@ impl Node {
     fn heard(&mut self, conn: ConnId, used: &LinkUse, message: Message) {
         match used {
             LinkUse::Manager => self.member.handle(member::Input::Message(message), self.now),
+            LinkUse::Origin(_) if self.link_is_quic(conn) => self.pulled_by_quic(conn, message),
             LinkUse::Origin(_) => self.pulled(conn, message),
             LinkUse::Accepted => match message {
                 Message::Pull { pull, key, hops } => self.asked_to_serve(conn, pull, key, hops),
@@ -296,7 +330,7 @@ impl Node {
         match result.map_err(failed).and_then(|list| {
             list.first().copied().ok_or_else(|| failed("the manager's name has no address".to_owned()))
         }) {
-            Ok(addr) => self.manager_conn = Some(self.next_dialled(addr, LinkUse::Manager)),
+            Ok(addr) => self.manager_conn = Some(self.dial_link(addr, LinkUse::Manager)),
             Err(reason) => self.member.handle(member::Input::ManagerDown(reason), self.now),
         }
     }
@@ -378,6 +412,7 @@ impl Node {
         let (datagrams, messages) = (self.counters.datagrams_out, self.counters.messages_out);
         self.load.measure_datagrams(datagrams, messages, self.now);
         self.load.measure(self.counters.egress(), self.now);
+        self.report_strays();
         for (session, loss) in self.rtsp_loss() {
             if let Some(s) = self.sessions.get_mut(session) {
                 s.loss = Some(loss);
@@ -385,6 +420,24 @@ impl Node {
         }
         let next = self.now + Duration::from_millis(self.limits.report_ms);
         self.timers.set(Alarm::Report, Deadline::new(next, "load is measured"));
+    }
+
+    /// Says which datagrams were dropped lately, and why: one line for each reason at a time, as a flood has thousands.
+    fn report_strays(&mut self) {
+        if self.now < self.strays.next {
+            return;
+        }
+        let rtsp = ["rtsp_unknown_source", "rtsp_no_lane"];
+        let rtsp = rtsp.map(|r| (r, self.counters.dropped.get(&("datagram", r)).copied().unwrap_or(0)));
+        for (reason, n) in self.rtc.drops().by_reason().into_iter().chain(rtsp) {
+            let told = self.strays.told.insert(reason, n).unwrap_or(0);
+            if n > told {
+                let every = STRAYS_EVERY.as_secs();
+                let text = format!("{} datagrams dropped within {every} s ({reason})", n - told);
+                self.log(Level::Info, "udp", reason, text);
+                self.strays.next = self.now + STRAYS_EVERY;
+            }
+        }
     }
 
     /// Somebody else was granted a name that was published here.

@@ -1,6 +1,7 @@
 //! Lines for the operator.
 
 use super::Node;
+use super::authority::HIDDEN;
 use super::session::SessionId;
 use super::throttle::Verdict;
 use crate::io::{Level, LogLine, Output};
@@ -35,6 +36,11 @@ impl Node {
         stream: Option<String>,
         mut text: String,
     ) {
+        let hide = |text: &str| self.authority.policy.without_keys(text, HIDDEN);
+        if let Some(hidden) = hide(&text) {
+            text = hidden;
+        }
+        let stream = stream.map(|s| hide(&s).unwrap_or(s));
         match self.throttle.ask(kind, self.now) {
             Verdict::Hold => self.counters.drop("log", kind, 1),
             Verdict::Pass { held_back } => {

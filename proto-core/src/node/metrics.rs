@@ -39,6 +39,8 @@ impl Node {
             self.proxy.len() as f64,
         );
         e.gauge("connections", "TCP connections open now", vec![], self.conns.len() as f64);
+        let help = "Timers of connections, sessions and streams that are set now";
+        e.gauge("timers", help, vec![], self.timers.len() as f64);
         let help = "Bytes that sessions and rings count for against limits.memory_bytes";
         e.gauge("memory_counted_bytes", help, vec![], self.memory() as f64);
         e.gauge(
@@ -159,6 +161,10 @@ impl Node {
     /// What the manager's books hold.
     fn cluster_metrics(&self, e: &mut Exposition) {
         let Some(manager) = &self.manager else { return };
+        for (reason, n) in manager.refused() {
+            let labels = vec![("what", "cluster".to_owned()), ("reason", (*reason).to_owned())];
+            e.counter("dropped", "Things dropped, by what and why", labels, *n);
+        }
         let registry = manager.registry();
         let mut nodes = BTreeMap::from([("draining", 0u32), ("in_service", 0), ("lost", 0)]);
         for node in registry.nodes().values() {

@@ -33,6 +33,7 @@ mod playing;
 mod proxy;
 mod publishing;
 mod pulling;
+mod quic;
 mod remote;
 mod rtsp;
 mod secure;
@@ -103,6 +104,8 @@ enum Alarm {
     Expires(SessionId),
     /// It is to be looked whether nodes that are proxied to live.
     Proxy,
+    /// A node that is dialled by QUIC does not answer.
+    QuicWait(ConnId),
     /// A source or destination is tried again, or is given up.
     Remote(remote::RemoteId),
     /// A request to another server took too long.
@@ -136,6 +139,8 @@ pub struct Node {
 
     rtc: Endpoint,
     rtsp_udp: rtsp::Udp,
+    /// Dropped datagrams that the operator was told of.
+    strays: links::Strays,
     /// RTSP clients about whom the manager was asked.
     elsewhere: elsewhere::Asking,
     udp_open: bool,
@@ -165,6 +170,7 @@ pub struct Node {
     manager: Option<Manager>,
     /// The connection that was dialled to the manager last.
     manager_conn: Option<ConnId>,
+    quic: quic::Quic,
     logins: operators::Logins,
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
     proxy: proxy::Proxy,
@@ -249,6 +255,7 @@ impl Node {
         let info = links::node_info(&config, &id, instance, &advertised);
         let target = config.cluster.manager.clone();
         let member = Member::new(limits.clone(), info, target, rng.fork("member", 0), Time::ZERO);
+        let quic = quic::Quic::new(&config, &id.0, &limits, &rng, start, identity.tls.as_ref())?;
         let authority = authority::Authority::new(&config, &limits, &rng);
         Ok(Node {
             hub,
@@ -273,6 +280,7 @@ impl Node {
             fetches: fetch::Fetches::default(),
             rtc,
             rtsp_udp: rtsp::Udp::default(),
+            strays: links::Strays::default(),
             elsewhere: elsewhere::Asking::default(),
             udp_open: false,
             sessions: Sessions::keeping(config.limits.sessions_kept),
@@ -289,6 +297,7 @@ impl Node {
             member,
             manager,
             manager_conn: None,
+            quic,
             logins: operators::Logins::default(),
             pair_waiting: BTreeMap::new(),
             proxy: proxy::Proxy::default(),

@@ -13,13 +13,17 @@ impl Node {
         !accepts.has_reordered() && self.hub.reordering(stream, track) == Reordering::Referenced
     }
 
-    /// What is to be made of a track of pictures for someone who takes `accepts`, if it is one that would be seen damaged, and
-    /// anything can be made of it: H.264 without B-frames.
+    /// What is to be made of a track of pictures for someone who takes `accepts`, if it is one that would be seen damaged or not
+    /// at all, and anything can be made of it: H.264 without B-frames.
     pub(super) fn picture_wish(&self, stream: StreamId, track: TrackId, accepts: CodecSet) -> Option<Wish> {
         let tracks = self.hub.tracks(stream);
         let (_, config) = tracks.iter().find(|(id, _)| *id == track)?;
-        let known = config.params.codec() == Codec::H264 && accepts.has(Codec::H264);
-        (known && self.is_damaged_for(stream, track, accepts)).then_some((stream, track, Codec::H264))
+        let needs = match config.params.codec() {
+            Codec::H264 => self.is_damaged_for(stream, track, accepts),
+            Codec::H265 => !accepts.has(Codec::H265),
+            _ => false,
+        };
+        (needs && accepts.has(Codec::H264)).then_some((stream, track, Codec::H264))
     }
 
     /// Takes the tracks out that someone who takes `accepts` would only see damaged.
@@ -30,6 +34,16 @@ impl Node {
         tracks: &mut Vec<(TrackId, Arc<CodecConfig>)>,
     ) {
         tracks.retain(|(id, _)| !self.is_damaged_for(stream, *id, accepts));
+    }
+
+    /// What someone who takes `accepts` takes of a stream if it does not take H.265: where that can be made into H.264 here, it
+    /// is not given to such a player.
+    pub(super) fn without_h265(&self, stream: StreamId, accepts: CodecSet) -> Option<CodecSet> {
+        let other = accepts.without(Codec::H265);
+        let mut wishes = self.hub.tracks(stream).into_iter().filter_map(|(id, config)| {
+            self.picture_wish(stream, id, other).filter(|_| config.params.codec() == Codec::H265)
+        });
+        wishes.any(|wish| self.may_bridge(wish)).then_some(other)
     }
 
     /// Whether anything of a stream can be shown to, or heard by, someone who takes `accepts`.

@@ -246,9 +246,12 @@ impl Node {
             Some(Conn { proto: Proto::Rtmp(m), .. }) => (m.takes(), m.takes_tracks()),
             _ => (CodecSet::ALL, false),
         };
+        let (takes_opus, takes_h265) = (takes.has(Codec::Opus), takes.has(Codec::H265));
         // Of other codecs that it does not take, its machine says so; in place of Opus there is AAC.
+        let accepts = if takes_opus { CodecSet::ALL } else { CodecSet::ALL.without(Codec::Opus) };
+        // In place of H.265 there may be H.264 as well.
         let mut accepts =
-            if takes.has(Codec::Opus) { CodecSet::ALL } else { CodecSet::ALL.without(Codec::Opus) };
+            if takes_h265 { None } else { self.without_h265(stream, accepts) }.unwrap_or(accepts);
         // Of renditions in several codecs it gets one that it takes.
         let codecs =
             self.hub.tracks(stream).into_iter().map(|(_, c)| c.params.codec()).filter(|c| c.is_video());
@@ -274,12 +277,20 @@ impl Node {
         let local =
             self.conns.get(&waiting.conn).and_then(|c| c.local).map_or(self.advertised.public, |l| l.ip());
         let candidates = self.advertised.candidates(local, self.config.webrtc.port);
-        let tracks = self.tracks_for(stream, rtc::codecs::CARRIED);
+        let mut tracks = self.tracks_for(stream, rtc::codecs::CARRIED);
         let from = remote.map_or(self.advertised.public, |r| r.ip());
-        let played = match &waiting.offer {
+        let mut played = match &waiting.offer {
             Ok(sdp) => self.rtc.play(rtc::Offer { sdp, from, candidates: &candidates }, &tracks, self.now),
             Err(channel) => self.rtc.offer(from, &candidates, &tracks, *channel, self.now),
         };
+        // Who does not take H.265 gets what can be made of it.
+        if played.as_ref().is_err_and(|why| why.code == "no_common_codec")
+            && let Ok(sdp) = &waiting.offer
+            && let Some(accepts) = self.without_h265(stream, rtc::codecs::CARRIED)
+        {
+            tracks = self.tracks_for(stream, accepts);
+            played = self.rtc.play(rtc::Offer { sdp, from, candidates: &candidates }, &tracks, self.now);
+        }
         let playing = match played {
             Ok(playing) => playing,
             Err(reason) => {

@@ -345,6 +345,7 @@ impl Node {
         let (client, node, key, remote) = (p.client, p.node.clone(), p.key.clone(), p.remote);
         let node = node.map(|n| n.0).unwrap_or_default();
         self.socket_accept(client, None);
+        self.conn_is_let_in(client);
         self.log_stream(
             Level::Info,
             key.to_string(),

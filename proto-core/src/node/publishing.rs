@@ -251,16 +251,14 @@ impl Node {
         let age = self.now.since(s.since).as_secs_f64();
         let (bytes, way) = if s.is_publisher() { (s.bytes_in, "in") } else { (s.bytes_out, "out") };
         let mb = bytes as f64 / 1e6;
-        let (level, kind) = match reason.is_defect() {
-            true => (Level::Error, reason.code),
-            false => (Level::Info, "ended"),
-        };
+        let level = if reason.is_defect() { Level::Error } else { Level::Info };
         let frames = match s.part {
             Part::Plays { subscriber, .. } => self.hub.subscriber_stats(subscriber),
             _ => None,
         };
         let text = format!("{what} ended after {age:.1} s ({mb:.1} MB {way}): {reason}");
-        self.log_session(level, session, kind, text);
+        // A flood of one reason hides no other (A25).
+        self.log_session(level, session, reason.code, text);
         self.signal_session_over(session, reason);
         self.timers.cancel(&Alarm::Expires(session));
         if let Some(s) = self.sessions.get_mut(session) {

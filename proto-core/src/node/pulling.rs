@@ -1,10 +1,8 @@
 //! Streams that this node pulls from others: one pull per stream, however many viewers it has here.
 
-use super::conns::{Conn, Proto};
 use super::links::LinkUse;
 use super::{Alarm, Node};
 use crate::cluster::Epoch;
-use crate::cluster::link;
 use crate::cluster::member::{self, Source};
 use crate::cluster::relay::PullClient;
 use crate::cluster::relay::client::{Input, Output};
@@ -220,6 +218,23 @@ impl Node {
         self.pulls.by_key.iter().filter(|(_, p)| p.addr == Some(addr)).map(|(k, _)| k.clone()).collect()
     }
 
+    /// Frames of a pull were given up on their way.
+    pub(super) fn pull_lost(&mut self, conn: ConnId, pull: u64, track: TrackId, frames: u64, bytes: u64) {
+        if let Some(key) = self.pull_over(conn, pull) {
+            self.tell_pull(&key, Input::Lost { track, frames, bytes });
+        }
+    }
+
+    /// The stream that is pulled under that number on that link, if it still is.
+    fn pull_over(&self, conn: ConnId, pull: u64) -> Option<StreamKey> {
+        let key = self.pulls.by_id.get(&PullClient::id_of(pull)).cloned();
+        key.filter(|k| {
+            self.pulls.by_key.get(k).is_some_and(|p| {
+                p.client.is_for(pull) && p.addr.and_then(|a| self.pulls.links.get(&a)) == Some(&conn)
+            })
+        })
+    }
+
     /// An origin said something about a pull.
     pub(super) fn pulled(&mut self, conn: ConnId, message: Message) {
         let pull = match &message {
@@ -233,13 +248,7 @@ impl Node {
                 return;
             }
         };
-        let key = self.pulls.by_id.get(&PullClient::id_of(pull)).cloned();
-        let current = key.filter(|k| {
-            self.pulls.by_key.get(k).is_some_and(|p| {
-                p.client.is_for(pull) && p.addr.and_then(|a| self.pulls.links.get(&a)) == Some(&conn)
-            })
-        });
-        match current {
+        match self.pull_over(conn, pull) {
             Some(key) => self.tell_pull(&key, Input::Message(message)),
             None => self.counters.drop("message", "old_pull", 1),
         }
@@ -366,18 +375,14 @@ impl Node {
                     "pulls",
                     format!("is pulled from node {node} at {addr}"),
                 );
-                let conn = self.next_dialled(addr, LinkUse::Origin(addr));
+                let conn = self.dial_link(addr, LinkUse::Origin(addr));
                 self.pulls.links.insert(addr, conn);
             }
         }
     }
 
     fn link_is_up(&self, conn: ConnId) -> bool {
-        let link: Option<&link::Link> = match self.conns.get(&conn) {
-            Some(Conn { proto: Proto::Link { machine: Some(m), .. }, .. }) => Some(m),
-            _ => None,
-        };
-        link.is_some_and(link::Link::is_up)
+        self.link_up(conn).is_some()
     }
 
     fn feed(&mut self, key: &StreamKey, epoch: Epoch, seq: u64, ingest: Ingest) {

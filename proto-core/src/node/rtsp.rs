@@ -497,7 +497,13 @@ impl Node {
     pub(super) fn rtsp_gone(&mut self, id: ConnId, machine: &rtsp::Server) {
         self.rtsp_udp.release(id);
         self.elsewhere_gone(id);
-        for (reason, n) in machine.drops() {
+        let drops = machine.drops();
+        if !drops.is_empty() {
+            let list: Vec<String> = drops.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
+            let text = format!("connection {id} is gone; left out on it: {}", list.join(", "));
+            self.log(Level::Info, "rtsp", "rtsp_left_out", text);
+        }
+        for (reason, n) in drops {
             self.counters.drop("rtsp", reason, n);
         }
     }

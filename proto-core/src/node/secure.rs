@@ -82,6 +82,9 @@ impl Tls {
     }
 }
 
+/// Bytes that are handed on in one go.
+const PIECE: usize = 4 << 10;
+
 impl Node {
     /// The node begins: with the certificate of its own, or the files that are configured.
     pub(super) fn start_tls(&mut self) {
@@ -267,19 +270,33 @@ impl Node {
             return;
         }
         let Some(session) = self.session(id) else { return };
-        let fed = guard(|| session.feed(bytes)).and_then(|fed| fed);
+        let held = session.take_held();
         self.dirty_conns.insert(id);
-        match fed {
-            Ok(fed) => {
-                if !fed.plain.is_empty() {
-                    self.machine(id, Wire::Received(&fed.plain));
-                }
-                if fed.finished {
-                    self.machine(id, Wire::PeerFinished);
-                }
-            }
-            Err(reason) => self.end_conn(id, reason, Some(false)),
+        let done = self.decrypt_part(id, &held).and_then(|()| self.decrypt_part(id, bytes));
+        if let Some(session) = self.session(id) {
+            session.seal();
         }
+        if let Err(reason) = done {
+            self.end_conn(id, reason, Some(false));
+        }
+    }
+
+    /// Decrypts little at a time and hands it on, so that what is plain is not held beside what arrived.
+    fn decrypt_part(&mut self, id: ConnId, mut bytes: &[u8]) -> Result<(), Reason> {
+        let mut room = [0; PIECE];
+        while !bytes.is_empty() {
+            let Some(session) = self.session(id) else { break };
+            let finished = guard(|| session.step(&mut bytes)).and_then(|finished| finished)?;
+            loop {
+                let n = self.session(id).map_or(0, |s| s.read(&mut room));
+                let Some(plain) = room.get(..n).filter(|p| !p.is_empty()) else { break };
+                self.machine(id, Wire::Received(plain));
+            }
+            if finished {
+                self.machine(id, Wire::PeerFinished);
+            }
+        }
+        Ok(())
     }
 
     /// Judges by the first byte whether TLS is what comes. If not, the peer is told where that is possible.

@@ -4,6 +4,7 @@ use super::Node;
 use super::remote;
 use super::session::{Carrier, Part, Protocol, SessionId};
 use crate::cluster::NodeId;
+use crate::cluster::quic;
 use crate::cluster::relay::PullServer;
 use crate::error::Reason;
 use crate::guard::guard;
@@ -138,9 +139,10 @@ impl Node {
 
     /// A session that was a pull ended: the other node is told why.
     pub(super) fn end_serving(&mut self, conn: ConnId, pull: u64, reason: &Reason) {
-        if let Some(server) = self.serving.by_pull.remove(&(conn, pull))
-            && reason.code != "cancelled"
-        {
+        let Some(server) = self.serving.by_pull.remove(&(conn, pull)) else { return };
+        if reason.code == "cancelled" {
+            self.tell_quic(quic::Input::Served { conn, pull, now: true });
+        } else {
             self.send_link(conn, server.end(reason));
         }
     }

@@ -2,9 +2,10 @@
 //! other is carried until nothing is left to say.
 
 use super::conns::Wire;
+use super::quic::LINK_SOCKET;
 use super::session::Carrier;
 use super::{Alarm, MEDIA_SOCKET, Node};
-use crate::cluster::{manager, member};
+use crate::cluster::{manager, member, quic};
 use crate::error::Reason;
 use crate::hub::{HubEvent, StreamId};
 use crate::io::{Answer, Batch, ConnId, Input, Level, Output};
@@ -37,6 +38,7 @@ impl Machine for Node {
             self.hub.deadline(),
             self.member.deadline(),
             self.manager.as_ref().and_then(Machine::deadline),
+            self.quic.deadline(),
         ];
         let mut next = machines.into_iter().fold(None, Deadline::earliest)?;
         if self.limits.simulation.planted(Bug::RestlessTimer) {
@@ -48,6 +50,9 @@ impl Machine for Node {
         Some(next)
     }
 }
+
+/// Bytes of a connection that neither publishes nor plays that are looked at in one go.
+const STRANGE: usize = 8 << 10;
 
 impl Node {
     fn take(&mut self, input: Input<'_>) {
@@ -65,7 +70,7 @@ impl Node {
             Input::HostAddresses(addresses) => self.start(addresses),
             Input::Accepted { conn, service, local, remote } => self.accepted(conn, service, local, remote),
             Input::Connected { conn, local, remote } => self.connected(conn, local, remote),
-            Input::Received { conn, bytes } => self.wire(conn, Wire::Received(bytes)),
+            Input::Received { conn, bytes } => self.received(conn, bytes),
             Input::Writable { conn, free } => {
                 let short = self.short_credit(conn, free);
                 self.wire(conn, Wire::Writable(short));
@@ -85,6 +90,10 @@ impl Node {
                 let reason = self.conn_closing(conn).unwrap_or(reason);
                 self.end_conn(conn, reason, None);
             }
+            Input::UdpOpened { socket: LINK_SOCKET, local, max_segments } => {
+                self.quic_opened(local, max_segments);
+            }
+            Input::UdpFailed { socket: LINK_SOCKET, reason } => self.quic_failed(&reason),
             Input::UdpOpened { socket, max_segments, .. } if socket != MEDIA_SOCKET => {
                 self.rtsp_udp.opened(socket, max_segments);
             }
@@ -107,6 +116,9 @@ impl Node {
             Input::Datagram { socket, local, remote, stride, bytes } => {
                 self.counters.datagrams_in += bytes.len().div_ceil(stride.max(1)) as u64;
                 self.counters.datagram_bytes_in += bytes.len() as u64;
+                if socket == LINK_SOCKET {
+                    return self.tell_quic(quic::Input::Datagram { local, remote, stride, bytes });
+                }
                 if socket != MEDIA_SOCKET {
                     return self.rtsp_datagrams(socket, remote, stride, bytes);
                 }
@@ -114,7 +126,9 @@ impl Node {
             }
             Input::Sent { batch, refused } => {
                 self.counters.messages_refused += refused as u64;
-                if batch.socket == MEDIA_SOCKET {
+                if batch.socket == LINK_SOCKET {
+                    self.tell_quic(quic::Input::Recycle(batch));
+                } else if batch.socket == MEDIA_SOCKET {
                     self.rtc.handle(endpoint::Input::Recycle(batch), now);
                 } else {
                     self.rtsp_udp.recycle(batch);
@@ -157,6 +171,7 @@ impl Node {
         }
         let bind = self.config.webrtc_addr();
         self.out.push_back(Output::OpenUdp { socket: MEDIA_SOCKET, bind });
+        self.start_quic();
         self.start_tls();
         self.read_key_set();
         self.open_rtsp_udp();
@@ -164,6 +179,19 @@ impl Node {
         self.start_remotes();
         let first = self.now + Duration::from_millis(self.limits.report_ms);
         self.timers.set(Alarm::Report, Deadline::new(first, "load is measured and reported"));
+    }
+
+    /// What a stranger sends is looked at little by little, so that what follows from one part is done with before the next
+    /// is read: else a connection could hold many times of what it sent.
+    fn received(&mut self, id: ConnId, mut bytes: &[u8]) {
+        while let Some((piece, rest)) = bytes.split_at_checked(STRANGE).filter(|(_, rest)| !rest.is_empty())
+            && self.conns.get(&id).is_some_and(|c| !c.let_in)
+        {
+            self.wire(id, Wire::Received(piece));
+            self.settle();
+            bytes = rest;
+        }
+        self.wire(id, Wire::Received(bytes));
     }
 
     /// Any number of bytes is a legal answer of a socket.
@@ -199,6 +227,7 @@ impl Node {
                 Alarm::Proxy => self.look_at_proxies(),
                 Alarm::Fetch(id) => self.fetch_due(id),
                 Alarm::Remote(id) => self.remote_due(&id),
+                Alarm::QuicWait(conn) => self.dial_by_tcp(conn),
                 Alarm::DrainEnds => self.drain_ends(),
             }
         }
@@ -256,6 +285,10 @@ impl Node {
                 quiet = false;
             }
             if self.settle_remotes() {
+                quiet = false;
+            }
+            // Last, so that what the others said leaves together.
+            if quiet && self.settle_quic() {
                 quiet = false;
             }
             if quiet {

@@ -63,6 +63,24 @@ pub(super) struct Answered {
     pub(super) sound: Option<String>,
 }
 
+/// The word by which requests that were answered with a status are counted.
+const fn refused_as(status: u16) -> &'static str {
+    match status {
+        400 => "bad_request",
+        401 => "unauthorized",
+        403 => "forbidden",
+        404 => "not_found",
+        405 => "method_not_allowed",
+        409 => "conflict",
+        412 | 428 => "precondition",
+        413 => "too_large",
+        415 => "media_type",
+        429 => "too_many",
+        502..=504 => "unavailable",
+        _ => "other",
+    }
+}
+
 impl Node {
     /// A whole request arrived on a connection.
     pub(super) fn request(&mut self, conn: ConnId, request: Request) {
@@ -148,13 +166,17 @@ impl Node {
     pub(super) fn log_refusal(&mut self, conn: ConnId, request: &Request, response: &Response) {
         let status = response.status;
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote) else { return };
-        if status < 400 || matches!(status, 404 | 405) || request.path == "/readyz" {
+        if status < 400 || request.path == "/readyz" {
+            return;
+        }
+        self.counters.drop("request", refused_as(status), 1);
+        if matches!(status, 404 | 405) {
             return;
         }
         let body = String::from_utf8_lossy(&response.body);
         let (method, path) = (request.method.name(), self.shown_path(request));
         let text = format!("{remote}: {method} {path} answered {status}: {}", quote(body.trim()));
-        self.log(Level::Warn, "http", "http_refused", text);
+        self.log(Level::Warn, "http", refused_as(status), text);
     }
 
     pub(super) fn respond(&mut self, conn: ConnId, response: Response) {

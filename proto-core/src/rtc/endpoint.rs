@@ -637,7 +637,7 @@ impl Endpoint {
         self.line_up(id);
         match verdict {
             Some(Verdict::NoSuchPath) => self.drops.unknown_path += 1,
-            Some(Verdict::Unauthentic) => self.drops.unknown_protocol += 1,
+            Some(Verdict::Unauthentic) => self.drops.unauthentic_media += 1,
             _ => {}
         }
     }

@@ -70,7 +70,8 @@ pub enum Output {
     /// Bytes for the peer, within the credit.
     Send(Bytes),
     /// Read no more (`false`) or go on reading (`true`): nothing of what a peer sends is looked at while the node
-    /// thinks about its publish or play. A driver may ignore it; up to `limits.conn_read_per_turn` bytes are held.
+    /// thinks about its publish or play. A driver may ignore it; up to `limits.conn_early_bytes` bytes are held, and where
+    /// something was accepted before, `limits.conn_read_per_turn`.
     Reading(bool),
     /// The peer wants to publish. Answered with `PublishAccepted` or `PublishRefused`.
     PublishRequested {
@@ -254,6 +255,16 @@ impl Server {
         self.outbox.clear();
     }
 
+    /// Bytes that may be held while the node thinks.
+    fn may_hold(&self) -> usize {
+        if self.ever_accepted {
+            return self.limits.conn_read_per_turn;
+        }
+        // Beside what is partly received already.
+        let rest = self.limits.rtmp_partial_bytes_before.saturating_sub(self.reader.partial_bytes());
+        self.limits.conn_early_bytes.min(rest)
+    }
+
     fn received(&mut self, mut input: &[u8], now: Time) {
         self.heard = now;
         self.pinged = false;
@@ -279,7 +290,7 @@ impl Server {
             input = if piece.is_empty() { after } else { input.get(used..).unwrap_or_default() };
         }
         if !input.is_empty() && self.thinks.is_some() {
-            if self.held.len().saturating_add(input.len()) > self.limits.conn_read_per_turn {
+            if self.held.len().saturating_add(input.len()) > self.may_hold() {
                 let text = "the peer sent media before its publish was answered, more than may be held";
                 self.close(Reason::limit("rtmp_early_media", text), now);
                 return;

@@ -125,7 +125,7 @@ pub enum Output {
         burst: Burst,
     },
     /// Read no more (`false`) or go on reading (`true`): nothing is looked at while the node thinks about a request. A
-    /// driver may ignore it; up to `limits.conn_read_per_turn` bytes are held.
+    /// driver may ignore it; up to `limits.conn_early_bytes` bytes are held.
     Reading(bool),
     /// The peer wants to know what a stream consists of, most likely to play it. Answered with `Described` or
     /// `PlayRefused`.
@@ -506,6 +506,7 @@ impl Server {
     }
 
     fn respond(&mut self, cseq: &str, response: Response) {
+        self.note_refusal(&response);
         let mut with = Response { headers: Default::default(), ..response.clone() };
         if !cseq.is_empty() {
             with.headers.add("CSeq", cseq);
@@ -539,7 +540,7 @@ impl Server {
             }
         }
         if !input.is_empty() && self.wait.is_some() {
-            if self.held.len().saturating_add(input.len()) > self.limits.conn_read_per_turn {
+            if self.held.len().saturating_add(input.len()) > self.limits.conn_early_bytes {
                 let text = "the peer sent more than may be held before its request was answered";
                 self.close(Reason::limit("rtsp_early_bytes", text), now);
                 return;

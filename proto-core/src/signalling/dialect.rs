@@ -256,6 +256,11 @@ impl Dialect {
         self.messages.1 <= self.limits.signalling_messages_per_s
     }
 
+    /// JSON values of one message; who publishes or plays may say what he likes, as long as the message fits.
+    fn may_hold(&self) -> usize {
+        if self.role.is_some() { usize::MAX } else { self.limits.signalling_values }
+    }
+
     fn text(&mut self, way: Way, text: &str, now: Time) {
         if self.stage == Stage::Over && self.role.is_none() {
             return;
@@ -267,7 +272,7 @@ impl Dialect {
             );
             return self.end(Reason::limit("signalling_flood", text));
         }
-        let Ok(Value::Object(message)) = serde_json::from_str::<Value>(text) else {
+        let Some(Value::Object(message)) = read(text, self.may_hold()) else {
             return self.wrong("the message is no JSON object");
         };
         let named = |member: &str| message.get(member).and_then(Value::as_str).map(str::to_owned);
@@ -705,4 +710,20 @@ impl Machine for Dialect {
     fn deadline(&self) -> Option<Deadline> {
         self.waits_until().map(|at| Deadline::new(at, "a websocket without a session"))
     }
+}
+
+/// The JSON in a message, if it is some and has no more than `most` values: one of two bytes takes as much memory as one of
+/// thirty.
+fn read(text: &str, most: usize) -> Option<Value> {
+    let (mut values, mut quoted, mut escaped) = (1usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if std::mem::take(&mut escaped) => {}
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b',' | b'[' | b'{' if !quoted => values += 1,
+            _ => {}
+        }
+    }
+    if values > most { None } else { serde_json::from_str(text).ok() }
 }

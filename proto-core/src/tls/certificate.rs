@@ -131,7 +131,7 @@ impl Certified {
         &self.label
     }
 
-    pub(super) fn key(&self) -> &Arc<CertifiedKey> {
+    pub(crate) fn key(&self) -> &Arc<CertifiedKey> {
         &self.key
     }
 }

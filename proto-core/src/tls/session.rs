@@ -125,28 +125,51 @@ impl Session {
     }
 
     fn feed_part(&mut self, mut bytes: &[u8], fed: &mut Fed) -> Result<(), Reason> {
-        while !bytes.is_empty() && !self.finished {
-            let taken = self.tls.read_tls(&mut bytes).map_err(|e| self.failed(&e.to_string()))?;
-            let state = self.tls.process_new_packets().map_err(|e| match &self.host {
-                Some(host) => why_of_server(&e, host),
-                None => why(&e),
-            })?;
-            let waiting = state.plaintext_bytes_to_read();
-            if waiting > 0 {
-                let at = fed.plain.len();
-                fed.plain.resize(at + waiting, 0);
-                let room = fed.plain.get_mut(at..).unwrap_or_default();
-                self.tls.reader().read_exact(room).map_err(|e| self.failed(&e.to_string()))?;
-            }
-            if state.peer_has_closed() {
-                self.finished = true;
-                fed.finished = true;
-            }
-            if taken == 0 {
-                break;
+        let mut room = [0; 1_024];
+        while !bytes.is_empty() {
+            fed.finished |= self.step(&mut bytes)?;
+            loop {
+                let n = self.read(&mut room);
+                let Some(plain) = room.get(..n).filter(|p| !p.is_empty()) else { break };
+                fed.plain.extend_from_slice(plain);
             }
         }
         Ok(())
+    }
+
+    /// Takes some of the bytes that arrived, from their front. What was decrypted is to be taken out with [`Session::read`]
+    /// before the next step, and what answers it leaves with [`Session::seal`]. Whether the peer said that it sends no more;
+    /// once.
+    ///
+    /// # Errors
+    /// As [`Session::feed`].
+    pub fn step(&mut self, bytes: &mut &[u8]) -> Result<bool, Reason> {
+        self.begun = true;
+        if self.finished {
+            *bytes = &[];
+            return Ok(false);
+        }
+        let taken = self.tls.read_tls(bytes).map_err(|e| self.failed(&e.to_string()))?;
+        let state = self.tls.process_new_packets().map_err(|e| match &self.host {
+            Some(host) => why_of_server(&e, host),
+            None => why(&e),
+        })?;
+        self.finished = state.peer_has_closed();
+        if taken == 0 {
+            *bytes = &[];
+        }
+        Ok(self.finished)
+    }
+
+    /// Takes out decrypted bytes, as many as there are and fit; 0: there are none.
+    pub fn read(&mut self, room: &mut [u8]) -> usize {
+        // It says by an error that there are none yet.
+        self.tls.reader().read(room).unwrap_or(0)
+    }
+
+    /// The bytes that were kept for later.
+    pub fn take_held(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.held)
     }
 
     fn failed(&self, what: &str) -> Reason {

@@ -111,7 +111,7 @@ impl Bounds {
         Bounds {
             depth: limits.amf_depth,
             properties: if accepted { limits.amf_properties } else { limits.amf_properties_before },
-            string_bytes: limits.amf_string_bytes,
+            string_bytes: if accepted { limits.amf_string_bytes } else { limits.amf_string_bytes_before },
         }
     }
 }

@@ -26,6 +26,9 @@ pub const VERSION: u32 = 1;
 /// The oldest version of the node protocol that this build understands.
 pub const MIN_VERSION: u32 = 1;
 
+/// In [`Hello::features`]: this node takes links over QUIC, on the UDP port with the number of its TCP port for links.
+pub const FEATURE_QUIC: u64 = 1;
+
 /// The first message in each direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -33,7 +36,7 @@ pub struct Hello {
     pub version: u32,
     /// The oldest version that the sender understands.
     pub min_version: u32,
-    /// Optional abilities, one bit each; both ends use those that both have. None is defined yet.
+    /// Optional abilities, one bit each ([`FEATURE_QUIC`]); both ends use those that both have.
     pub features: u64,
     /// The sender's name.
     pub node: NodeId,
@@ -436,4 +439,30 @@ pub enum Message {
         /// The pull.
         pull: u64,
     },
+
+    /// Relay over QUIC, the first message of a stream: which group of pictures, or which second of sound, it holds. Tracks
+    /// and frames follow.
+    Group(Group),
+    /// Relay over QUIC, on the control stream: so many frames of the pull were put into groups before what follows here.
+    Sent {
+        /// The pull.
+        pull: u64,
+        /// Frames of all its tracks.
+        frames: u64,
+    },
+}
+
+/// Which part of a pull a stream of a QUIC link holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// The pull.
+    pub pull: u64,
+    /// The track.
+    pub track: u8,
+    /// Its number on this track of this pull, from 1.
+    pub number: u64,
+    /// Frames of the track that were put into the groups before it.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }

@@ -12,6 +12,7 @@
 //!   believing the second has been a memory hole elsewhere (CVE-2016-10191; abuse A4).
 
 use super::rtmp_message::{Message, kind};
+use crate::buf::extend_up_to;
 use crate::error::Reason;
 use crate::limits::Limits;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -36,7 +37,7 @@ struct ChunkStream {
     length: u32,
     kind: u8,
     stream: u32,
-    partial: Option<BytesMut>,
+    partial: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -303,10 +304,10 @@ impl ChunkReader {
             if length > self.partial_cap {
                 return Err(Reason::limit("rtmp_message_size", too_large(length, self.partial_cap)));
             }
-            entry.partial = Some(BytesMut::new());
+            entry.partial = Some(Vec::new());
             self.partials += 1;
         }
-        let have = entry.partial.as_ref().map_or(0, BytesMut::len);
+        let have = entry.partial.as_ref().map_or(0, Vec::len);
         let left = (entry.length as usize).saturating_sub(have).min(self.chunk_size);
         self.state = State::Payload { csid, left };
         Ok(())
@@ -327,13 +328,13 @@ impl ChunkReader {
                 ),
             ));
         }
-        partial.extend_from_slice(bytes);
+        extend_up_to(entry.length as usize, partial, bytes);
         let left = left.saturating_sub(bytes.len());
         self.state = if left == 0 { State::Header } else { State::Payload { csid, left } };
         if partial.len() < entry.length as usize {
             return Ok(None);
         }
-        let payload = entry.partial.take().unwrap_or_default().freeze();
+        let payload = Bytes::from(entry.partial.take().unwrap_or_default());
         self.partials = self.partials.saturating_sub(1);
         self.partial_bytes = self.partial_bytes.saturating_sub(payload.len());
         Ok(Some(Message {

@@ -102,11 +102,7 @@ fn main() -> ExitCode {
         for victim in &nodes {
             let result = apart(fault, *victim);
             let cell = Cell { fault, victim: *victim, result };
-            eprintln!(
-                "{fault} at the {}: {}",
-                victim.name(),
-                if cell.is_good() { "ok" } else { "NOT as it must be" }
-            );
+            eprint!("{}", report::row(&cell));
             cells.push(cell);
         }
     }

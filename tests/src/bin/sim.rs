@@ -6,7 +6,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 use headwater_tests::sim::clock;
 use headwater_tests::sim::generate::{self, of_seed};
-use headwater_tests::sim::loss::{Lossy, Quality, measure};
+use headwater_tests::sim::links;
+use headwater_tests::sim::loss::{Lossy, Quality, clean, measure};
 use headwater_tests::sim::plan::Plan;
 use headwater_tests::sim::report::{columns, examine};
 use headwater_tests::sim::run::{Outcome, run};
@@ -135,6 +136,15 @@ enum Command {
         /// Runs of each kind, with other seeds.
         #[arg(long, default_value_t = 5)]
         seeds: u64,
+        /// Only this share lost, per cent.
+        #[arg(long)]
+        percent: Option<u8>,
+        /// Only this link.
+        #[arg(long)]
+        link: Option<String>,
+        /// Tells of each freeze over 300 ms.
+        #[arg(long)]
+        story: bool,
     },
     /// How far sound and picture are apart at players of all protocols after an hour, with clocks that differ.
     Clock {
@@ -143,6 +153,16 @@ enum Command {
         seconds: u64,
         /// The seed.
         #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+    /// What a link between two nodes does to 50 streams over a way of 100 ms that loses packets: our congestion control, and
+    /// the loss-based one that TCP has too.
+    Links {
+        /// Virtual seconds of each run.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// The seed.
+        #[arg(long, default_value_t = 1)]
         seed: u64,
     },
     /// The measure: 2,000 seeds of profile `bar`.
@@ -157,16 +177,35 @@ enum Command {
 }
 
 /// The worst of several runs of each kind.
-fn losses(time: Duration, seeds: u64) {
-    println!("| loss | link | pictures shown | longest freeze | sent again |\n|---|---|---|---|---|");
-    for percent in [0, 1, 2, 5] {
-        for lossy in Lossy::ALL {
-            let all: Vec<Quality> =
-                (0..seeds.max(1)).map(|s| measure(s, lossy, f64::from(percent) / 100.0, time)).collect();
+fn losses(time: Duration, seeds: u64, only: Option<u8>, link: Option<&str>, tell: bool) {
+    println!(
+        "| loss | link | pictures shown | longest freeze | freezes over 300 ms in 10 min | sent again |\n|---|---|---|---|---|---|"
+    );
+    let seeds = seeds.max(1);
+    let clean: Vec<_> = each(seeds, |s| clean(s, time));
+    let wanted = |l: &Lossy| link.is_none_or(|only| l.to_string() == only);
+    for percent in [0, 1, 2, 5].into_iter().filter(|p| only.is_none_or(|only| only == *p)) {
+        for lossy in Lossy::ALL.into_iter().filter(wanted) {
+            let share = f64::from(percent) / 100.0;
+            let all: Vec<Quality> = each(seeds, |s| measure(s, lossy, share, time, clean[s as usize]));
             let shown = all.iter().map(|q| q.shown).fold(1.0, f64::min) * 100.0;
             let freeze = all.iter().map(|q| q.freeze).max().unwrap_or_default().as_millis();
             let again = all.iter().map(|q| q.again).fold(0.0, f64::max) * 100.0;
-            println!("| {percent} % | {lossy} | {shown:.2} % | {freeze} ms | {again:.1} % |");
+            let count: usize = all.iter().map(|q| q.freezes.len()).sum();
+            let often = count as f64 * 600.0 / (time.as_secs_f64() * seeds as f64);
+            println!("| {percent} % | {lossy} | {shown:.2} % | {freeze} ms | {often:.1} | {again:.1} % |");
+            for (seed, quality) in all.iter().enumerate().filter(|_| tell) {
+                for f in &quality.freezes {
+                    println!(
+                        "  seed {seed}: {} ms at {} ms ({} ms for a viewer on a clean link), {} pictures left out",
+                        f.long.as_millis(),
+                        f.at.as_millis(),
+                        f.before.as_millis(),
+                        f.left_out
+                    );
+                    f.story.iter().for_each(|line| println!("    {line}"));
+                }
+            }
         }
     }
 }
@@ -192,6 +231,57 @@ fn clocks(seed: u64, time: Duration) -> bool {
     good
 }
 
+/// Does something for each number, on two threads.
+fn each<T: Send>(count: u64, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let next = AtomicU64::new(0);
+    let done = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= count {
+                        return;
+                    }
+                    let result = run(n);
+                    done.lock().unwrap_or_else(|e| e.into_inner()).push((n, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(|e| e.into_inner());
+    done.sort_by_key(|(n, _)| *n);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// One row for each control, loss and rate.
+fn crossings(seed: u64, time: Duration) {
+    println!(
+        "| control | loss | link | median | p99 | p99 of the worst stream | longest | frames that came | streams held up at \
+         once | sent per byte |\n|---|---|---|---|---|---|---|---|---|---|"
+    );
+    for (loss, mbps) in [(0.0, 1_000), (0.005, 1_000), (0.02, 1_000), (0.0, 130), (0.005, 130)] {
+        for stock in [false, true] {
+            let round_trip = Duration::from_millis(100);
+            let way = links::Way { streams: 50, round_trip, loss, mbps, stock };
+            let c = links::measure(seed, way, time);
+            let control = if stock { "Cubic" } else { "rate" };
+            let ms = |d: Duration| d.as_millis();
+            println!(
+                "| {control} | {} % | {mbps} Mbit/s | {} ms | {} ms | {} ms | {} ms | {:.2} % | {} | {:.3} |",
+                loss * 100.0,
+                ms(c.median),
+                ms(c.p99),
+                ms(c.worst_p99),
+                ms(c.longest),
+                c.came * 100.0,
+                c.together,
+                c.sent
+            );
+        }
+    }
+}
+
 fn range(text: &str) -> Result<Range<u64>, String> {
     let number = |n: &str| n.parse::<u64>().map_err(|e| format!("{n}: {e}"));
     match text.split_once("..") {
@@ -213,11 +303,15 @@ fn main() -> ExitCode {
         Command::Hash { seeds, profile } => hashes(seeds, profile),
         Command::Twice { seeds, profile } => twice(seeds, profile),
         Command::Planted { name } => planted_bugs(name.as_deref()),
-        Command::Loss { seconds, seeds } => {
-            losses(Duration::from_secs(seconds), seeds);
+        Command::Loss { seconds, seeds, percent, link, story } => {
+            losses(Duration::from_secs(seconds), seeds, percent, link.as_deref(), story);
             Ok(true)
         }
         Command::Clock { seconds, seed } => Ok(clocks(seed, Duration::from_secs(seconds))),
+        Command::Links { seconds, seed } => {
+            crossings(seed, Duration::from_secs(seconds));
+            Ok(true)
+        }
         Command::Bench { seeds, jobs } => sweep(0..seeds, None, jobs, Profile::Bar, false),
     };
     match done {

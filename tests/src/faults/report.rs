@@ -55,24 +55,29 @@ pub fn table(cells: &[Cell]) -> String {
         "| fault | at | what was not hit | what was hit, until it was back | |\n|---|---|---|---|---|\n",
     );
     for cell in cells {
-        let (calm, hit, good) = match &cell.result {
-            Err(why) => (String::new(), why.replace('|', "/").replace('\n', " "), "**not run**"),
-            Ok(rows) => {
-                let spared = rows.iter().filter(|r| !r.hit);
-                let lost: Vec<String> =
-                    spared.filter(|r| r.lost > 0).map(|r| format!("{}: {} lost", r.who, r.lost)).collect();
-                let calm = if lost.is_empty() { "nothing lost".to_owned() } else { lost.join(", ") };
-                let time = |r: &Row| match r.back {
-                    Some(b) => format!("{} {:.1} s", r.who, b.as_secs_f64()),
-                    None => format!("{} **not back**", r.who),
-                };
-                let hit: Vec<String> = rows.iter().filter(|r| r.hit).map(time).collect();
-                (calm, hit.join(", "), if cell.is_good() { "ok" } else { "**no**" })
-            }
-        };
-        out += &format!("| {} | {} | {calm} | {hit} | {good} |\n", cell.fault, cell.victim.name());
+        out += &row(cell);
     }
     out
+}
+
+/// A line of it.
+pub fn row(cell: &Cell) -> String {
+    let (calm, hit, good) = match &cell.result {
+        Err(why) => (String::new(), why.replace('|', "/").replace('\n', " "), "**not run**"),
+        Ok(rows) => {
+            let spared = rows.iter().filter(|r| !r.hit);
+            let lost: Vec<String> =
+                spared.filter(|r| r.lost > 0).map(|r| format!("{}: {} lost", r.who, r.lost)).collect();
+            let calm = if lost.is_empty() { "nothing lost".to_owned() } else { lost.join(", ") };
+            let time = |r: &Row| match r.back {
+                Some(b) => format!("{} {:.1} s", r.who, b.as_secs_f64()),
+                None => format!("{} **not back**", r.who),
+            };
+            let hit: Vec<String> = rows.iter().filter(|r| r.hit).map(time).collect();
+            (calm, hit.join(", "), if cell.is_good() { "ok" } else { "**no**" })
+        }
+    };
+    format!("| {} | {} | {calm} | {hit} | {good} |\n", cell.fault, cell.victim.name())
 }
 
 #[cfg(test)]

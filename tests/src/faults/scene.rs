@@ -6,10 +6,12 @@ use super::{Fault, Row, Victim};
 use crate::interop::cluster::{Net, Node};
 use crate::live::{Id, Live, Protocol};
 use crate::world::actors::asker::Asker;
+use proto_core::auth::Action;
+use proto_core::auth::token::{Claims, OneOrMany, TokenKeys};
 use proto_core::time::Time;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Clients come again so soon after their connection ended.
 pub(super) const AGAIN: Duration = Duration::from_millis(300);
@@ -19,6 +21,29 @@ const STARES: Duration = Duration::from_millis(2_500);
 const PICTURES: usize = 20;
 /// The longest that a cluster takes to stand, with all who watch.
 const SETTLES: Duration = Duration::from_secs(30);
+
+/// Publishers show a token: only somebody who is known replaces his own session at once (A24), anybody else waits until the
+/// old one has been silent for three seconds.
+const RULES: &str = r#"auth.rules=[{action="publish",who=["tokens"]},{action="play",who=["anyone"]},{action="api",who=["anyone"]}]"#;
+const SECRET: &str = "a secret of thirty-two characters";
+
+/// A token to publish a stream, good for as long as a cell may take.
+fn token(stream: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let claims = Claims {
+        sub: stream.to_owned(),
+        iat: now,
+        nbf: None,
+        exp: now + 3_600,
+        end: None,
+        jti: String::new(),
+        action: OneOrMany::One(Action::Publish),
+        stream: OneOrMany::One(stream.to_owned()),
+        of: String::new(),
+        ip: None,
+    };
+    TokenKeys::new(SECRET.as_bytes(), "", "").mint(&claims).unwrap_or_default()
+}
 
 /// One client and what is known of it.
 #[derive(Debug)]
@@ -30,8 +55,8 @@ pub(super) struct Watched {
     pub(super) hit: bool,
     /// It came after the fault's end.
     newcomer: bool,
-    /// When pictures came.
-    pictures: Vec<Time>,
+    /// When its last picture came.
+    picture: Option<Time>,
     /// When it connected anew because it saw nothing, or began.
     stares_from: Time,
     /// When a publisher was not ready, and is again.
@@ -88,14 +113,18 @@ impl Scene {
         let right = link.as_ref().map(|l| l.right.clone());
         let start = |n: usize, name: &str, roles: &str| {
             let manager = (n != MANAGER).then(|| at(MANAGER));
-            let mut more = vec!["--set".to_owned(), "cluster.key=faults".to_owned()];
+            let secret = format!("auth.secret={SECRET}");
+            let mut more =
+                ["--set", "cluster.key=faults", "--set", &secret, "--set", RULES].map(str::to_owned).to_vec();
             let mut before: Vec<String> = Vec::new();
             if let Some(right) = right.as_ref().filter(|_| n == hit) {
                 before = ["ip", "netns", "exec", right].map(str::to_owned).to_vec();
             }
             if fault == Fault::Disk && n == hit {
-                let mount = "mount -t tmpfs -o size=1m tmpfs \"$0\" && exec \"$@\"";
-                before = ["unshare", "-m", "sh", "-c", mount].map(str::to_owned).to_vec();
+                // A manager is told little.
+                let size = if n == MANAGER { "24k" } else { "64k" };
+                let mount = format!("mount -t tmpfs -o size={size} tmpfs \"$0\" && exec \"$@\"");
+                before = ["unshare", "-m", "sh", "-c", &mount].map(str::to_owned).to_vec();
                 before.push(files.display().to_string());
                 more.extend(["--record".to_owned(), files.join("full.rec").display().to_string()]);
             }
@@ -168,7 +197,7 @@ impl Scene {
             publishes,
             hit,
             newcomer: false,
-            pictures: Vec::new(),
+            picture: None,
             stares_from: self.live.now(),
             ready_since: None,
             before: 0,
@@ -182,7 +211,8 @@ impl Scene {
                 let stream = format!("{app}/{}", by.port());
                 let hit = app == "hit" && !spared && self.victim != Victim::Manager;
                 let (from, to) = (self.client(), self.ip(origin));
-                let p = self.live.publish(by, from, to, &stream, Some(AGAIN));
+                let shown = format!("{stream}?token={}", token(&stream));
+                let p = self.live.publish(by, from, to, &shown, Some(AGAIN));
                 self.watch(p, by, &stream, true, hit && self.victim == Victim::Origin);
                 let (from, to) = (self.client(), self.ip(edge));
                 let v = self.live.play(by, from, to, &stream, Some(AGAIN));
@@ -207,7 +237,6 @@ impl Scene {
         self.during(Duration::from_secs(3));
         for w in &mut self.all {
             w.before = count(&self.live, w);
-            w.pictures.clear();
         }
         Ok(())
     }
@@ -237,13 +266,9 @@ impl Scene {
                 w.ready_since = if ready { w.ready_since.or(Some(now)) } else { None };
                 continue;
             }
-            if let Some(at) = self.live.played(w.id).picture
-                && w.pictures.last() != Some(&at)
-            {
-                w.pictures.push(at);
-            }
+            w.picture = self.live.played(w.id).picture;
             // As people do; of what is spared it would hide a loss.
-            let seen = w.pictures.last().copied().unwrap_or(Time::ZERO).max(w.stares_from);
+            let seen = w.picture.unwrap_or(Time::ZERO).max(w.stares_from);
             if w.hit && now.since(seen) > STARES {
                 self.live.connect(w.id);
                 w.stares_from = now;
@@ -266,7 +291,7 @@ impl Scene {
             }
         }
         let waits = |w: &Watched, live: &Live, now: Time| {
-            let idle = w.pictures.last().is_none_or(|at| now.since(*at) > Duration::from_millis(500));
+            let idle = w.picture.is_none_or(|at| now.since(at) > Duration::from_millis(500));
             w.hit && if w.publishes { !live.published(w.id).ready } else { idle }
         };
         let now = self.live.now();
@@ -280,7 +305,8 @@ impl Scene {
         };
         self.next_client = self.next_client.wrapping_add(1).max(10) % 50 + 10;
         let action = if self.all[of].publishes { "broadcast" } else { "subscribe" };
-        let path = format!("/streammanager/api/4.0/event/{}?action={action}", self.all[of].stream);
+        let stream = &self.all[of].stream;
+        let path = format!("/streammanager/api/4.0/event/{stream}?action={action}&token={}", token(stream));
         let to = SocketAddr::new(self.ip(MANAGER).into(), 5080);
         let from = (self.clients)(5);
         let asker = self.live.add(Box::new(Asker::new(to, &path)), from);
@@ -331,7 +357,7 @@ impl Scene {
         if w.publishes {
             return w.ready_since.map(|at| at.since(self.ended));
         }
-        let after: Vec<Time> = w.pictures.iter().copied().filter(|at| *at >= self.ended).collect();
+        let after: Vec<Time> = self.live.pictures(w.id).into_iter().filter(|at| *at >= self.ended).collect();
         let full = |(n, at): (usize, &Time)| {
             let next = after.get(n + PICTURES)?;
             (next.since(*at) <= Duration::from_secs(1)).then(|| at.since(self.ended))

@@ -40,10 +40,13 @@ impl Scene {
                 self.during(if fault == Fault::Pause { s(2) } else { s(6) });
                 signal(pid, "CONT");
             }
-            // It was full after a second or two.
             Fault::Disk => {
-                let full = |line: &str| line.contains("No space left") || line.contains("recording");
-                self.until(s(10), |scene| scene.nodes[hit].log.count(Default::default(), full) > 1);
+                let full = |line: &str| line.contains("No space left");
+                let saw = |scene: &mut Scene| scene.nodes[hit].log.count(Default::default(), full) > 0;
+                if !self.until(s(40), saw) {
+                    return Err("its disk was not full after 40 s".to_owned());
+                }
+                self.during(s(2));
             }
             Fault::Descriptors => self.no_descriptors(hit)?,
             Fault::Memory => self.no_memory(hit)?,

@@ -5,6 +5,7 @@ use super::log::Log;
 use super::matrix::signal;
 use super::wait;
 use serde_json::Value;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -230,6 +231,55 @@ impl Ffmpeg {
         );
         let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
         Ffmpeg::run_with(newer(), format!("ffmpeg that publishes {video} {audio} {output}"), &args)
+    }
+
+    /// Publishes the signal of the matrix in real time with pictures that change their size: `each` seconds of one, then of the
+    /// next, for `seconds` at least. They are coded beforehand into `files`; encoders do not change their size by themselves.
+    ///
+    /// # Errors
+    /// What ffmpeg said.
+    pub fn publish_sizes(
+        video: &str,
+        audio: &str,
+        sizes: &[&str],
+        (each, seconds): (u32, u64),
+        files: &Path,
+        output: &str,
+    ) -> Result<Ffmpeg, String> {
+        let make = |args: String| {
+            let args = format!("-hide_banner -nostdin -loglevel error -y {args}");
+            let got =
+                Command::new(newer()).args(args.split_whitespace()).output().map_err(|e| e.to_string())?;
+            if got.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&got.stderr).into_owned()) }
+        };
+        let parts = u32::try_from(seconds).unwrap_or(u32::MAX) / each + 1;
+        let mut list = String::new();
+        for (n, size) in (0..parts).zip(sizes.iter().cycle()) {
+            let part = files.join(format!("part-{n}.ts"));
+            let picture = signal::ffmpeg_picture(n * each * signal::FPS, signal::FPS);
+            let scale = format!("scale={size}:flags=neighbor");
+            make(format!("-f lavfi -i {picture},{scale} {video} -t {each} {}", part.display()))?;
+            writeln!(list, "file '{}'\nduration {each}", part.display()).map_err(|e| e.to_string())?;
+        }
+        let (listed, sound) = (files.join("parts.txt"), files.join("sound.m4a"));
+        std::fs::write(&listed, list).map_err(|e| e.to_string())?;
+        let all = parts * each;
+        make(format!(
+            "-f lavfi -i {} {audio} -t {all} {}",
+            signal::ffmpeg_sound(signal::RATE),
+            sound.display()
+        ))?;
+        let args = format!(
+            "-re -f concat -safe 0 -i {} -re -i {} -map 0:v -map 1:a -c copy {output}",
+            listed.display(),
+            sound.display()
+        );
+        let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
+        Ok(Ffmpeg::run_with(
+            newer(),
+            format!("ffmpeg that publishes pictures of several sizes {output}"),
+            &args,
+        ))
     }
 
     /// Writes the signal of the matrix into a file, as fast as it can.

@@ -45,6 +45,18 @@ impl Live {
         })
     }
 
+    /// When each picture came to a player.
+    pub fn pictures(&self, id: Id) -> Vec<Time> {
+        if let Some(p) = self.actor::<Player>(id) {
+            return p.seen.iter().filter(|s| s.label.track == 'v').map(|s| s.at).collect();
+        }
+        if let Some(p) = self.actor::<RtspPlayer>(id) {
+            return p.seen.iter().filter(|s| s.label.track == 'v').map(|s| s.at).collect();
+        }
+        let whep = self.actor::<Whep>(id);
+        whep.into_iter().flat_map(|p| &p.seen).filter(|s| s.picture).map(|s| s.at).collect()
+    }
+
     /// How a publisher fares.
     pub fn published(&self, id: Id) -> Published {
         if let Some(p) = self.actor::<Publisher>(id) {

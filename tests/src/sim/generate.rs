@@ -150,6 +150,7 @@ pub fn generate(seed: u64, profile: Profile, source: &mut dyn Source) -> Plan {
         regions: 1,
         span: 36_000,
         sites: false,
+        quic: true,
         steps: Vec::new(),
     };
     let generator = Generator {
@@ -253,6 +254,7 @@ impl Generator<'_> {
         self.plan.complete = u8::from(self.one_in(4));
         self.plan.regions = if self.one_in(3) { 2 } else { 1 };
         self.plan.sites = self.one_in(4);
+        self.plan.quic = !self.one_in(4);
         self.plan.span = if short { self.between(2_000, 6_000) } else { self.between(8_000, 40_000) };
         // Runs with one protocol alone, and with both.
         let webrtc = self.below(5);

@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod generate;
+pub mod links;
 pub mod loss;
 mod media;
 pub mod plan;

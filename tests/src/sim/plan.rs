@@ -272,6 +272,8 @@ pub struct Plan {
     pub span: u64,
     /// Whether unlikely but legal things happen at some sites in the code, as the seed says.
     pub sites: bool,
+    /// Whether nodes link by QUIC, or by TCP.
+    pub quic: bool,
     /// What happens, in order of time.
     pub steps: Vec<Step>,
 }

@@ -59,6 +59,7 @@ fn inside(plan: &Plan, verbose: bool) -> Outcome {
     catch_messages();
     let mut world = if verbose { World::new(plan.seed) } else { World::quiet(plan.seed) };
     world.sites(plan.sites);
+    world.quic(plan.quic);
     // The world outlives what panics, so that it can still be asked.
     let mut sessions = 0;
     let driven = catch_unwind(AssertUnwindSafe(|| {

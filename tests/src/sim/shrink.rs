@@ -65,6 +65,10 @@ fn drop_kinds(small: &mut Plan, fails: &mut Fails<'_>) -> Option<()> {
         let calm = Plan { sites: false, ..small.clone() };
         attempt(small, calm, fails)?;
     }
+    if small.quic {
+        let plain = Plan { quic: false, ..small.clone() };
+        attempt(small, plain, fails)?;
+    }
     let mut tried: Vec<Discriminant<Op>> = Vec::new();
     while let Some(kind) = small.steps.iter().map(|s| discriminant(&s.op)).find(|k| !tried.contains(k)) {
         tried.push(kind);

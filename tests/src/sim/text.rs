@@ -15,11 +15,14 @@ use std::str::FromStr;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { seed, origins, edges, complete, regions, span, sites, steps } = self;
+        let Plan { seed, origins, edges, complete, regions, span, sites, quic, steps } = self;
         write!(f, "plan seed={seed} origins={origins} edges={edges} complete={complete} regions={regions}")?;
         write!(f, " span={span}")?;
         if *sites {
             write!(f, " sites=true")?;
+        }
+        if *quic {
+            write!(f, " quic=true")?;
         }
         writeln!(f)?;
         for Step { at, op } in steps {
@@ -359,6 +362,7 @@ impl FromStr for Plan {
             regions: 1,
             span: 10_000,
             sites: false,
+            quic: false,
             steps: Vec::new(),
         };
         head.settings(|name, value| match name {
@@ -369,6 +373,7 @@ impl FromStr for Plan {
             "regions" => put(&mut plan.regions, value),
             "span" => put(&mut plan.span, value),
             "sites" => put(&mut plan.sites, value),
+            "quic" => put(&mut plan.quic, value),
             _ => None,
         })?;
         for line in lines {

@@ -36,7 +36,8 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("signalling", &["wire", "http::whip"]),
     ("tls", &[]),
     ("hub", &["wire", "media"]),
-    ("cluster", &["wire", "media", "hub"]),
+    // QUIC has TLS in it.
+    ("cluster", &["wire", "media", "hub", "tls"]),
     ("node", &["wire", "media", "rtmp", "rtsp", "rtc", "http", "signalling", "tls", "hub", "cluster"]),
     // What a node is made of, not the node: any machine of its shape can be recorded.
     ("recording", &["node::config"]),

@@ -13,7 +13,7 @@ use proto_core::error::Reason;
 use proto_core::io::{Answer, ConnId, Input, Output, SocketId, Work};
 use proto_core::machine::Machine;
 use proto_core::node::Node;
-use proto_core::node::config::{Config, Role};
+use proto_core::node::config::{Config, LinkTransport, Role};
 use proto_core::node::identity::Identity as Identities;
 use proto_core::rtc::Identity;
 use proto_core::simulation::Speech;
@@ -142,6 +142,7 @@ impl World {
         config.cluster.key = "a key that all nodes share".to_owned();
         config.cluster.manager = manager.map_or_else(String::new, |m| self.hosts[m.0].ip.to_string());
         config.limits.simulation = self.switches;
+        config.cluster.transport = if self.quic { LinkTransport::Quic } else { LinkTransport::Tcp };
         if self.sites {
             let seed = self.draw("sites", n as u64, 0);
             config.limits.simulation = config.limits.simulation.sites(seed);
@@ -349,6 +350,8 @@ impl World {
                     self.reading(pipe, side, on);
                 }
             }
+            // Hosts here hold the same for everybody.
+            Output::LetIn { .. } => {}
             Output::OpenUdp { socket, bind } => {
                 let local = SocketAddr::new(self.hosts[id.0].ip, bind.port());
                 if let Some(r) = self.hosts[id.0].run.as_mut() {

@@ -17,6 +17,7 @@
 //! Libraries under nodes and clients read clocks and randomness of the system, so a world replays only inside
 //! `determinism::os::run`.
 
+pub mod abuse;
 pub mod actors;
 pub mod check;
 mod client;
@@ -27,9 +28,9 @@ pub mod media;
 pub mod net;
 pub mod scenario;
 mod sound;
+pub mod tls;
 
 pub use sound::Codecs;
-mod tls;
 
 use actors::{Conn, In};
 use client::Slot;
@@ -137,6 +138,7 @@ pub struct World {
     hash: Digest,
     verbose: bool,
     sites: bool,
+    quic: bool,
     log: Vec<String>,
     violation: Option<Violation>,
     /// Nodes may find that their assertions do not hold; what they said of it.
@@ -170,6 +172,7 @@ impl World {
             hash: Digest::new(),
             verbose: true,
             sites: false,
+            quic: false,
             log: Vec::new(),
             violation: None,
             forgives: false,
@@ -195,6 +198,11 @@ impl World {
     /// from the seed. Panics of sessions are among them.
     pub fn sites(&mut self, on: bool) {
         self.sites = on;
+    }
+
+    /// Whether hosts that are added from now on link by QUIC, as they do by themselves, or by TCP.
+    pub fn quic(&mut self, on: bool) {
+        self.quic = on;
     }
 
     /// The time.

@@ -55,7 +55,7 @@ impl ServerCertVerifier for Trusting {
 ///
 /// # Panics
 /// If the library takes none of what is certain here, which no peer can cause.
-pub(super) fn client(to: SocketAddr) -> ClientConnection {
+pub fn client(to: SocketAddr) -> ClientConnection {
     let config = ClientConfig::builder_with_provider(Arc::new(crypto::tls_provider()))
         .with_safe_default_protocol_versions()
         .expect("the provider speaks TLS 1.3")
@@ -70,7 +70,10 @@ pub(super) fn client(to: SocketAddr) -> ClientConnection {
 
 /// Takes from `bytes` what TLS takes at a time, and answers the plain bytes in it, and whether the other end has said that it
 /// sends no more.
-pub(super) fn take(tls: &mut ClientConnection, bytes: &mut &[u8]) -> Result<(Vec<u8>, bool), String> {
+///
+/// # Errors
+/// If what came is no TLS, or TLS was ended by an alert.
+pub fn take(tls: &mut ClientConnection, bytes: &mut &[u8]) -> Result<(Vec<u8>, bool), String> {
     tls.read_tls(bytes).map_err(|e| e.to_string())?;
     let state = tls.process_new_packets().map_err(|e| e.to_string())?;
     let mut plain = vec![0; state.plaintext_bytes_to_read()];
@@ -79,7 +82,7 @@ pub(super) fn take(tls: &mut ClientConnection, bytes: &mut &[u8]) -> Result<(Vec
 }
 
 /// What TLS has to send.
-pub(super) fn give(tls: &mut ClientConnection) -> Option<Bytes> {
+pub fn give(tls: &mut ClientConnection) -> Option<Bytes> {
     let mut bytes = Vec::new();
     while tls.wants_write() && tls.write_tls(&mut bytes).is_ok() {}
     (!bytes.is_empty()).then(|| bytes.into())

@@ -189,3 +189,21 @@ proptest! {
         prop_assert!(drain(&mut b).1.iter().filter(|o| matches!(o, Output::Closed(_))).count() <= 1);
     }
 }
+
+/// Somebody between two nodes has one secret connection with each. He knows no key, so he passes on what they say.
+#[test]
+fn a_proof_is_worth_nothing_on_another_connection_underneath() {
+    let pair = |at_a, at_b| {
+        let (mut a, mut b) =
+            (link(config("a", "k"), Side::Dialler, FAR), link(config("b", "k"), Side::Listener, FAR));
+        a.bind_to([at_a; 32]);
+        b.bind_to([at_b; 32]);
+        talk(&mut a, &mut b, 4096, Time::ZERO)
+    };
+    let up = |said: &[Output]| matches!(said, [Output::Up(_)]);
+    let (at_a, at_b) = pair(1, 1);
+    assert!(up(&at_a) && up(&at_b));
+    let (at_a, at_b) = pair(1, 2);
+    assert_eq!(closed(&at_b), Some("link_key"));
+    assert!(!up(&at_a));
+}

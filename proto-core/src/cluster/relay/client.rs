@@ -38,6 +38,15 @@ pub enum Input {
     LinkDown(Reason),
     /// The source said this about the current pull (see [`PullClient::is_for`]).
     Message(Message),
+    /// Frames of the current pull were left out on the way.
+    Lost {
+        /// Their track.
+        track: TrackId,
+        /// How many.
+        frames: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
     /// A viewer needs a key frame of this track; `None`: of each.
     KeyWanted(Option<TrackId>),
     /// Time passed.
@@ -148,12 +157,14 @@ pub struct Taken {
     pub repeated: u64,
     /// Left out: without the configuration or the frames that they need.
     pub unusable: u64,
+    /// Left out on the way, because newer ones overtook them.
+    pub lost: u64,
 }
 
 impl Taken {
     /// Whether all that came was handed on or left out for a reason.
     pub fn adds_up(&self) -> bool {
-        self.total == self.passed + self.stale + self.repeated + self.unusable
+        self.total == self.passed + self.stale + self.repeated + self.unusable + self.lost
     }
 }
 
@@ -482,6 +493,19 @@ impl PullClient {
         self.out.push_back(Output::Ingest { epoch, seq, ingest: Ingest::Frame(media) });
     }
 
+    fn lost(&mut self, track: TrackId, frames: u64, bytes: u64) {
+        if self.is_pulling() {
+            self.taken.frames += frames;
+            self.taken.bytes += bytes;
+            self.taken.total += frames;
+            self.taken.lost += frames;
+            // Never a picture whose reference is missing.
+            if let Some(track) = self.tracks.get_mut(&track) {
+                track.joined = false;
+            }
+        }
+    }
+
     fn key_wanted(&mut self, track: Option<TrackId>, now: Time) {
         self.key_due.insert(track);
         self.send_key_request(now);
@@ -582,6 +606,7 @@ impl Machine for PullClient {
                 }
             }
             Input::Message(message) => self.message(message, now),
+            Input::Lost { track, frames, bytes } => self.lost(track, frames, bytes),
             Input::KeyWanted(track) => self.key_wanted(track, now),
             Input::Tick => self.tick(now),
         }

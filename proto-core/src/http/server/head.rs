@@ -15,6 +15,7 @@ pub(super) struct HeadCaps {
     bytes: usize,
     pub(super) sdp_bytes: usize,
     pub(super) json_bytes: usize,
+    pub(super) message_bytes: usize,
 }
 
 impl HeadCaps {
@@ -25,6 +26,7 @@ impl HeadCaps {
             bytes: limits.http_head_bytes,
             sdp_bytes: limits.http_sdp_bytes,
             json_bytes: limits.http_json_bytes,
+            message_bytes: limits.http_message_bytes,
         }
     }
 }

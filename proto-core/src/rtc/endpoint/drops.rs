@@ -15,6 +15,8 @@ pub struct Drops {
     pub unknown_user: u64,
     /// A check without the password.
     pub unauthentic: u64,
+    /// DTLS, RTP or RTCP from a session's own address that cannot be opened: forged, damaged, or without keys.
+    pub unauthentic_media: u64,
     /// DTLS, RTP or RTCP from an address that no session has proven to be its own.
     pub unknown_path: u64,
     /// A check from yet another address of a session that has enough.
@@ -31,7 +33,7 @@ pub struct Drops {
 
 impl Drops {
     /// Each counter with its reason as a fixed word.
-    pub fn by_reason(&self) -> [(&'static str, u64); 12] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 13] {
         [
             ("unknown_protocol", self.unknown_protocol),
             ("not_a_check", self.not_a_check),
@@ -39,6 +41,7 @@ impl Drops {
             ("too_early", self.too_early),
             ("unknown_user", self.unknown_user),
             ("unauthentic", self.unauthentic),
+            ("unauthentic_media", self.unauthentic_media),
             ("unknown_path", self.unknown_path),
             ("too_many_paths", self.too_many_paths),
             ("handshake_queue", self.handshake_queue),

@@ -1,25 +1,84 @@
 //! Which packets of a publisher are missing, and when to ask for them again (RFC 4585, 6.2.1).
 
 use crate::time::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// A gap is asked about once it is so old: packets that only swapped places close it before.
 const PATIENCE: Duration = Duration::from_millis(5);
-/// How often one packet is asked for.
-const TRIES: u8 = 10;
+/// For so many round trips one packet is asked for.
+const ROUNDS: u8 = 10;
+/// In each of them a request leaves so often, for it may be lost, and so may its answer …
+const COPIES: u8 = 2;
+/// … and so much later, so that no burst of losses takes two answers.
+const BETWEEN: Duration = Duration::from_millis(33);
+/// Senders answer each request, and stop to send again what is asked for too much (str0m at 15 % of the bytes of the last
+/// second). So copies leave only while all requests of the last second are for no more than this share of its packets.
+const REQUESTED_SHARE: usize = 8;
+const SECOND: Duration = Duration::from_secs(1);
 /// The round trip as long as nothing is known of it.
 const RTT_UNKNOWN: Duration = Duration::from_millis(100);
 /// Nobody is asked again sooner, however near.
 const AGAIN_LEAST: Duration = Duration::from_millis(20);
 /// Spared between the time that an answer takes and the next request: the sender takes turns, the link has jitter.
 const MARGIN: Duration = Duration::from_millis(10);
+/// A burst of losses is so many packets long, whatever time that takes, and a receiver sends few. So while an answer is waited
+/// for, something leaves so often that the burst is over before the next request …
+const PRESS: Duration = Duration::from_millis(8);
+/// … for so long at most: a sender that has not answered by then does not, or cannot.
+const PRESSED: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Copy, Debug)]
 struct Gap {
     since: Time,
-    asked: u8,
+    /// Round trips begun, and when the last of them was.
+    rounds: u8,
+    round: Time,
+    /// Requests in this one, and when the last of them left.
+    copies: u8,
     last: Time,
+}
+
+/// What was asked for in the last second, and how much that may be.
+#[derive(Debug, Default)]
+struct Requested {
+    /// When, and for how many packets.
+    requests: VecDeque<(Time, usize)>,
+    sum: usize,
+    second: Time,
+    packets: usize,
+    /// Packets of the second before.
+    before: usize,
+}
+
+impl Requested {
+    fn go_on(&mut self, now: Time) {
+        while let Some((_, n)) = self.requests.pop_front_if(|(at, _)| now.since(*at) >= SECOND) {
+            self.sum -= n;
+        }
+        let past = now.since(self.second);
+        if past >= SECOND {
+            (self.before, self.packets) = (if past < SECOND * 2 { self.packets } else { 0 }, 0);
+            self.second = now;
+        }
+    }
+
+    fn packet(&mut self, now: Time) {
+        self.go_on(now);
+        self.packets += 1;
+    }
+
+    /// Whether a copy may leave beside so many new requests.
+    fn spare(&self, new: usize) -> bool {
+        (self.sum + new) * REQUESTED_SHARE < self.before
+    }
+
+    fn asked(&mut self, new: usize, now: Time) {
+        if new > 0 {
+            self.requests.push_back((now, new));
+            self.sum += new;
+        }
+    }
 }
 
 /// The gaps of one source.
@@ -29,13 +88,21 @@ pub(super) struct Missing {
     gaps: BTreeMap<u64, Gap>,
     most: usize,
     rtt: Option<Duration>,
+    requested: Requested,
     overflowed: bool,
 }
 
 impl Missing {
     /// Remembers so many gaps at most.
     pub(super) fn new(most: usize) -> Missing {
-        Missing { highest: None, gaps: BTreeMap::new(), most, rtt: None, overflowed: false }
+        Missing {
+            highest: None,
+            gaps: BTreeMap::new(),
+            most,
+            rtt: None,
+            requested: Requested::default(),
+            overflowed: false,
+        }
     }
 
     /// Another source: only the way to it is the same.
@@ -47,6 +114,7 @@ impl Missing {
 
     /// A packet came; `again`: it was sent again.
     pub(super) fn came(&mut self, index: u64, again: bool, now: Time) {
+        self.requested.packet(now);
         let Some(highest) = self.highest else {
             self.highest = Some(index);
             return;
@@ -58,7 +126,8 @@ impl Missing {
                 self.gaps.clear();
                 self.overflowed = true;
             } else {
-                self.gaps.extend(gap.map(|n| (n, Gap { since: now, asked: 0, last: now })));
+                let new = Gap { since: now, rounds: 0, round: now, copies: 0, last: now };
+                self.gaps.extend(gap.map(|n| (n, new)));
                 while self.gaps.len() > self.most {
                     self.gaps.pop_first();
                     self.overflowed = true;
@@ -67,10 +136,11 @@ impl Missing {
             self.highest = Some(index);
         } else if let Some(gap) = self.gaps.remove(&index)
             && again
-            && gap.asked == 1
+            && gap.rounds == 1
         {
-            // What was asked for twice does not say which request it answers (Karn).
-            self.measured(now.since(gap.last));
+            // What was asked for in two rounds does not say which it answers (Karn). In one it is most likely the first
+            // request, and else not much is wrong.
+            self.measured(now.since(gap.round));
         }
     }
 
@@ -99,28 +169,49 @@ impl Missing {
     }
 
     fn due(&self, gap: &Gap) -> Option<Time> {
-        match gap.asked {
+        let round = gap.round + self.again();
+        match gap.rounds {
             0 => Some(gap.since + PATIENCE),
-            TRIES.. => None,
-            _ => Some(gap.last + self.again()),
+            _ if gap.copies < COPIES && self.requested.spare(0) && gap.last + BETWEEN < round => {
+                Some(gap.last + BETWEEN)
+            }
+            ROUNDS.. => None,
+            _ => Some(round),
         }
     }
 
     /// Numbers to ask for at `now`, in order; they count as asked for.
     pub(super) fn ask(&mut self, now: Time) -> Vec<u64> {
+        self.requested.go_on(now);
+        let again = self.again();
         let due: Vec<u64> = self
             .gaps
             .iter()
             .filter(|(_, g)| self.due(g).is_some_and(|at| at <= now))
             .map(|(n, _)| *n)
             .collect();
-        for n in &due {
-            if let Some(gap) = self.gaps.get_mut(n) {
-                gap.asked += 1;
-                gap.last = now;
+        let mut asked = Vec::with_capacity(due.len());
+        for n in due {
+            let Some(gap) = self.gaps.get_mut(&n) else { continue };
+            if gap.rounds == 0 || gap.rounds < ROUNDS && now >= gap.round + again {
+                (gap.rounds, gap.round, gap.copies) = (gap.rounds + 1, now, 0);
+            } else if !self.requested.spare(asked.len()) {
+                continue;
             }
+            gap.copies += 1;
+            gap.last = now;
+            asked.push(n);
         }
-        due
+        self.requested.asked(asked.len(), now);
+        asked
+    }
+
+    /// When something is to leave after what left at `said`, so that bursts of losses end; none while no answer is waited
+    /// for.
+    pub(super) fn press(&self, said: Time) -> Option<Time> {
+        let at = said + PRESS;
+        let waits = |g: &Gap| g.rounds > 0 && at < g.since + PRESSED;
+        self.gaps.values().any(waits).then_some(at)
     }
 
     /// When there is something to ask for.
@@ -137,6 +228,15 @@ mod tests {
 
     fn ms(n: u64) -> Time {
         Time::from_millis(n)
+    }
+
+    /// When each request leaves until `end`, and for what.
+    fn requests(m: &mut Missing, end: u64) -> Vec<(u64, Vec<u64>)> {
+        std::iter::from_fn(|| {
+            let at = m.deadline().filter(|at| *at <= ms(end))?;
+            Some((at.as_millis(), m.ask(at)))
+        })
+        .collect()
     }
 
     #[test]
@@ -157,18 +257,40 @@ mod tests {
     }
 
     #[test]
+    fn copies_of_requests_leave_in_each_round_trip_as_long_as_there_are_few() {
+        let mut m = Missing::new(100);
+        m.measured(Duration::from_millis(80));
+        // 40 packets a second allow for five requests.
+        (0..80).for_each(|n| m.came(n, false, ms(n * 25)));
+        m.came(81, false, ms(2_000));
+        let times: Vec<u64> = requests(&mut m, 3_100).iter().map(|(at, _)| at - 2_000).collect();
+        assert_eq!(times, [5, 38, 95, 128, 185, 275, 365, 455, 545, 635, 725, 815]);
+    }
+
+    #[test]
+    fn something_leaves_all_the_while_an_answer_is_waited_for() {
+        let mut m = Missing::new(100);
+        m.came(1, false, ms(0));
+        m.came(3, false, ms(0));
+        assert_eq!(m.press(ms(0)), None, "nothing was asked for yet");
+        m.ask(ms(5));
+        assert_eq!((m.press(ms(5)), m.press(ms(290))), (Some(ms(13)), Some(ms(298))));
+        assert_eq!(m.press(ms(292)), None, "not for ever");
+        m.came(2, true, ms(90));
+        assert_eq!(m.press(ms(90)), None);
+    }
+
+    #[test]
     fn it_gives_up_in_the_end_and_when_told() {
         let mut m = Missing::new(100);
         m.came(1, false, ms(0));
         m.came(4, false, ms(0));
         m.given_up(3);
-        let mut asked = Vec::new();
-        while let Some(at) = m.deadline() {
-            asked.extend(m.ask(at));
-        }
-        assert_eq!(asked, [3; TRIES as usize]);
+        let asked = requests(&mut m, 10_000);
+        assert_eq!(asked.len(), usize::from(ROUNDS));
+        assert!(asked.iter().all(|(_, n)| n == &[3]));
         assert!(!m.overflowed());
-        m.came(200, false, ms(9));
+        m.came(200, false, ms(9_000));
         assert_eq!((m.overflowed(), m.overflowed(), m.deadline()), (true, false, None));
     }
 

@@ -25,7 +25,7 @@ use crate::wire::rtp;
 use arrivals::Arrivals;
 use estimate::Estimate;
 use missing::Missing;
-pub(super) use offer::Wanted;
+pub(super) use offer::{TRANSPORT, Wanted};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,6 +104,8 @@ pub(super) struct Intake {
     arrivals: Arrivals,
     estimate: Option<Estimate>,
     next_report: Time,
+    /// When something was said last.
+    said: Time,
     intra: u8,
     most: usize,
     /// Packets that were asked for, key frames that were asked for, share lost between the last two reports.
@@ -134,6 +136,7 @@ impl Intake {
             arrivals: Arrivals::default(),
             estimate,
             next_report: Time::ZERO,
+            said: Time::ZERO,
             intra: 0,
             most: limits.rtp_ssrcs,
             nacks: 0,
@@ -314,6 +317,7 @@ impl Intake {
         if self.keys.is_none() {
             return;
         }
+        let before = self.out.len();
         if self.next_report <= now && !self.sources.is_empty() {
             self.report(now);
         }
@@ -342,6 +346,19 @@ impl Intake {
             }
             self.send(&plain);
         }
+        if self.out.len() > before {
+            self.said = now;
+        } else if self.pressing().is_some_and(|at| at <= now) {
+            self.said = now;
+            let plain = self.opening(&[]);
+            self.send(&plain);
+        }
+    }
+
+    /// When something is to be said although there is nothing to say.
+    fn pressing(&self) -> Option<Time> {
+        let press = |e: &Encoding| e.missing.press(self.said);
+        self.pictures.iter().filter(|_| self.wanted.nack).filter_map(press).min()
     }
 
     /// A compound packet begins with a report and who sends it (RFC 3550, 6.1).
@@ -391,6 +408,7 @@ impl Intake {
         let asking = asking.filter(|_| self.wanted.nack);
         let mut next = report.map(|at| Deadline::new(at, "receiver reports"));
         next = Deadline::earliest(next, asking.map(|at| Deadline::new(at, "requests for lost packets")));
+        next = Deadline::earliest(next, self.pressing().map(|at| Deadline::new(at, "answers to requests")));
         Deadline::earliest(next, self.arrivals.deadline().map(|at| Deadline::new(at, "transport feedback")))
     }
 }

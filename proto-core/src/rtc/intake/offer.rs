@@ -3,7 +3,9 @@
 use crate::rtc::codecs;
 use crate::rtc::sdp::{LAYER_NAMES, Prepared};
 
-const TRANSPORT: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+/// The extension with a number that all packets of a session share.
+pub(in crate::rtc) const TRANSPORT: &str =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
 /// A payload type that is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,13 +8,14 @@ mod bandwidth;
 mod feedback;
 mod lane;
 mod path;
+mod receipts;
 
 use super::dtls::Identity;
 use super::egress::render;
 use super::path::Path;
 use super::peer::{PeerEvent, Sent, SessionStats, Setup, Verdict, instant, peer_closed};
 use super::sdp::Wish;
-use super::srtp::{self, OVERHEAD, Opener, RTP_HEADER, Sealer};
+use super::srtp::{self, OVERHEAD, Opener, Sealer};
 use crate::error::Reason;
 use crate::guard::must_here;
 use crate::hub::delivery::Delivery;
@@ -80,12 +81,14 @@ pub(super) struct Viewer {
     /// As [`Viewer::lanes`].
     waiting: [VecDeque<Waiting>; 2],
     again: Again,
+    /// Packets of media sent, those that were sent again included.
+    packets: u64,
     nominated: Option<Nominated>,
     clock: ReportClock,
     /// A receiver's clock that it told: who, the middle 32 bits of its NTP time, when it came.
     told: Option<(u32, u32, Time)>,
-    /// What its link carries, where it can be given less or more, and the extension that the packets' numbers go by.
-    bandwidth: Option<(u8, Box<Bandwidth>)>,
+    /// What its link carries, where it can be given less or more.
+    bandwidth: Option<Box<Bandwidth>>,
     /// When that was told last.
     next_room: Time,
     opener: Option<Opener>,
@@ -130,7 +133,12 @@ impl Viewer {
         let mut lane = |carried: &Option<lane::Carried>, n: u32| {
             carried.clone().map(|c| Lane::new(c, [ssrc + n, ssrc + n + 1], rng))
         };
-        let lanes = [lane(&offered.video, 0), lane(&offered.audio, 2)];
+        let mut lanes = [lane(&offered.video, 0), lane(&offered.audio, 2)];
+        if let [Some(Lane { receipts: Some(receipts), .. }), _] = &mut lanes
+            && offered.adapts
+        {
+            receipts.want(now, Duration::MAX);
+        }
         let cname = rng.token(CNAME_CHARS);
         let crypto = identity.crypto().clone();
         let ours = crypto.sha256_provider.sha256(&identity.certificate().certificate);
@@ -142,10 +150,11 @@ impl Viewer {
             sealer: None,
             waiting: [VecDeque::new(), VecDeque::new()],
             again: Again::default(),
+            packets: 0,
             nominated: None,
             clock: ReportClock::default(),
             told: None,
-            bandwidth: offered.transport.map(|id| (id, Box::new(Bandwidth::new(rng.u32() as u16, now)))),
+            bandwidth: offered.adapts.then(|| Box::new(Bandwidth::new(now))),
             next_room: now,
             opener: None,
             dtls,
@@ -201,13 +210,18 @@ impl Viewer {
             return self.feedback(datagram, now);
         }
         // What is not authentic is dropped (RFC 6347, 4.1.2.7); only what ends the session for good does so here.
-        if self.dtls.handle_packet(datagram).is_err() && self.shaken && self.dtls.is_closed() {
+        // In the clear nothing but a flight that was sent again is of a peer with keys: no alert ends its session.
+        if self.shaken && !matches!(first, 20 | 22) && datagram.get(3..5) == Some(&[0, 0]) {
+            return Verdict::Unauthentic;
+        }
+        let taken = self.dtls.handle_packet(datagram).is_ok();
+        if !taken && self.shaken && self.dtls.is_closed() {
             self.closing
                 .get_or_insert_with(|| Reason::peer("webrtc_error", "the DTLS session of the viewer broke"));
             self.closed = true;
         }
         self.shake(path, now);
-        Verdict::Taken
+        if taken { Verdict::Taken } else { Verdict::Unauthentic }
     }
 
     /// Takes out what DTLS says; its records leave on the path that is given.
@@ -351,6 +365,7 @@ impl Viewer {
         (segments, most): (usize, usize),
         now: Time,
     ) -> Turn {
+        self.unheard(now);
         let Some(nominated) = &self.nominated else { return Turn::Idle };
         let (source, destination) = (Some(nominated.path.local().ip()), nominated.path.remote());
         let Some(sealer) = &mut self.sealer else { return Turn::Idle };
@@ -376,13 +391,17 @@ impl Viewer {
         let mut left = segments.max(1);
         let age = self.limits.rtc_rtx_ms;
         while left > 0
-            && let Some((kind, seq)) = self.again.next()
+            && let Some((kind, seq)) = self.again.next(self.packets, now)
         {
             let start = batch.buf.len();
             if let Some(Some(lane)) = self.lanes.get_mut(kind) {
-                let numbered = numbered(&mut self.bandwidth, kind, PAYLOAD_BYTES, now);
-                let put = lane.again((seq, numbered), now, age, sealer, scratch, &mut batch.buf);
+                if lane.came(seq) {
+                    continue;
+                }
+                let put = lane.again(seq, now, age, sealer, scratch, &mut batch.buf);
+                leaves(&mut self.bandwidth, lane, batch.buf.len() - start, now);
                 self.again.spent(put.unwrap_or(0));
+                self.packets += 1;
             }
             batch.commit(source, destination, start, most);
             left -= 1;
@@ -412,16 +431,22 @@ impl Viewer {
                         pad = u8::try_from(before.len().saturating_sub(payload.len())).unwrap_or(0);
                     }
                     let start = batch.buf.len();
-                    let bytes = payload.len() + usize::from(pad);
-                    let numbered = numbered(&mut self.bandwidth, kind, bytes, now);
-                    let which = (front.next as usize, pad, numbered);
-                    let sealed =
-                        lane.put(&front.frame, which, front.timestamp, sealer, scratch, &mut batch.buf);
+                    let which = (front.next as usize, pad);
+                    let sealed = lane.put(
+                        &front.frame,
+                        which,
+                        (front.timestamp, now),
+                        sealer,
+                        scratch,
+                        &mut batch.buf,
+                    );
                     broken |= sealed.is_err();
+                    leaves(&mut self.bandwidth, lane, batch.buf.len() - start, now);
                     batch.commit(source, destination, start, most);
                     front.next += 1;
                     put += 1;
                     left -= 1;
+                    self.packets += 1;
                 }
                 if front.next as usize >= payloads.len()
                     && let Some(Waiting { frame, timestamp, .. }) = waiting.pop_front()
@@ -435,15 +460,15 @@ impl Viewer {
             }
         }
         // What its link carries beyond that is tried out with packets that it has already.
-        let extra = self.bandwidth.as_mut().map_or(0, |(_, b)| b.extra(now)).min(TRY_BYTES);
+        let extra = self.bandwidth.as_mut().map_or(0, |b| b.extra(now)).min(TRY_BYTES);
         let (mut tried, mut back) = (0, 0);
         while tried < extra
             && let [Some(lane), _] = &mut self.lanes
             && let Some(seq) = lane.recent(back)
         {
-            let numbered = numbered(&mut self.bandwidth, 0, PAYLOAD_BYTES, now);
             let start = batch.buf.len();
-            let put = lane.again((seq, numbered), now, u64::MAX, sealer, scratch, &mut batch.buf);
+            let put = lane.again(seq, now, u64::MAX, sealer, scratch, &mut batch.buf);
+            leaves(&mut self.bandwidth, lane, batch.buf.len() - start, now);
             batch.commit(source, destination, start, most);
             tried += PAYLOAD_BYTES;
             back += 1;
@@ -563,15 +588,13 @@ impl Viewer {
     }
 }
 
-/// The number of a packet of pictures that is about to leave, where its arrival will be told.
-fn numbered(
-    bandwidth: &mut Option<(u8, Box<Bandwidth>)>,
-    kind: usize,
-    payload: usize,
-    now: Time,
-) -> lane::Numbered {
-    let (id, bandwidth) = bandwidth.as_mut().filter(|_| kind == 0)?;
-    Some((*id, bandwidth.sends(RTP_HEADER + payload + OVERHEAD, now)))
+/// A packet of so many bytes leaves; if it has a number, it is told when it came.
+fn leaves(bandwidth: &mut Option<Box<Bandwidth>>, lane: &mut Lane, bytes: usize, now: Time) {
+    if let Some(bandwidth) = bandwidth
+        && let Some(number) = lane.numbered(now).filter(|_| bytes > 0)
+    {
+        bandwidth.sends(number, bytes + OVERHEAD, now);
+    }
 }
 
 fn handshake(identity: &Identity, active: bool, now: Instant) -> Result<Box<dyn DtlsInstance>, Reason> {

@@ -140,12 +140,12 @@ impl Server {
     }
 
     pub(super) fn media(&mut self, message: Message, now: Time) -> Result<(), Reason> {
-        let stream = message.stream;
+        let (stream, most) = (message.stream, self.may_hold());
         let taken = match self.roles.0.get_mut(&stream) {
             Some(Role::Publisher { demuxer, .. }) => demuxer.take(&message, &self.limits),
             Some(Role::Asked { publish: true, held, bytes, left: false, .. }) => {
                 *bytes = bytes.saturating_add(message.payload.len());
-                if *bytes <= self.limits.conn_read_per_turn {
+                if *bytes <= most {
                     held.push(message);
                     return Ok(());
                 }

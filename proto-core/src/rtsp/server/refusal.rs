@@ -1,6 +1,7 @@
 //! How a refusal looks: its status, and words where clients show them.
 
 use crate::error::{Fault, Reason};
+use crate::io::Level;
 use crate::wire::rtsp::Response;
 
 /// A refusal whose words stand where clients show them.
@@ -19,5 +20,26 @@ pub(super) fn status_of(reason: &Reason) -> u16 {
         ("unauthorized", _) => 401,
         ("draining", _) | (_, Fault::Local | Fault::Limit) => 503,
         _ => 403,
+    }
+}
+
+impl super::Server {
+    /// Counts a refusal that an operator would ask about, and says the first of its kind (A11, A12).
+    pub(super) fn note_refusal(&mut self, response: &Response) {
+        let word = match response.status {
+            451 => "refused_parameter",
+            454 => "refused_session",
+            455 => "refused_order",
+            461 => "refused_transport",
+            _ => return,
+        };
+        if !self.drops.contains_key(word) {
+            let text = format!(
+                "a request is answered with {} {}; more of the kind are only counted ({word})",
+                response.status, response.phrase
+            );
+            self.log(Level::Info, text);
+        }
+        self.drop_some(word, 1);
     }
 }

@@ -2,8 +2,8 @@
 
 use super::write::{TEXT_MAX, codec_number, role_bit};
 use super::{
-    Advertised, Hello, Message, NodeInfo, RelayFrame, RelayedReport, Report, StreamFacts, StreamReport,
-    TrackConfig, TrackFacts,
+    Advertised, Group, Hello, Message, NodeInfo, RelayFrame, RelayedReport, Report, StreamFacts,
+    StreamReport, TrackConfig, TrackFacts,
 };
 use crate::buf::Inbox;
 use crate::ids::Role;
@@ -291,8 +291,37 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
             Message::End { pull: p.id, code: p.first, text: p.second }
         }
         37 => Message::CancelPull { pull: parts(rest, &[Id])?.id },
+        38 => Message::Group(read_group(rest)?),
+        39 => read_sent(rest)?,
         _ => return Ok(None),
     }))
+}
+
+fn read_group(mut rest: Bytes) -> Result<Group, Malformed> {
+    let mut group = Group::default();
+    while let Some((tag, value)) = next_field(&mut rest)? {
+        match tag {
+            1 => group.pull = number(value)?,
+            2 => group.track = small(value)?,
+            3 => group.number = number(value)?,
+            4 => group.frames = number(value)?,
+            5 => group.bytes = number(value)?,
+            _ => {}
+        }
+    }
+    Ok(group)
+}
+
+fn read_sent(mut rest: Bytes) -> Result<Message, Malformed> {
+    let (mut pull, mut frames) = (0, 0);
+    while let Some((tag, value)) = next_field(&mut rest)? {
+        match tag {
+            1 => pull = number(value)?,
+            2 => frames = number(value)?,
+            _ => {}
+        }
+    }
+    Ok(Message::Sent { pull, frames })
 }
 
 fn read_key_request(mut rest: Bytes) -> Result<Message, Malformed> {

@@ -208,6 +208,10 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         n().prop_map(|pull| Message::SourceBack { pull }),
         (n(), word(), word()).prop_map(|(pull, code, text)| Message::End { pull, code, text }),
         n().prop_map(|pull| Message::CancelPull { pull }),
+        (n(), any::<u8>(), n(), n(), n()).prop_map(|(pull, track, number, frames, bytes)| {
+            Message::Group(Group { pull, track, number, frames, bytes })
+        }),
+        (n(), n()).prop_map(|(pull, frames)| Message::Sent { pull, frames }),
     ]
 }
 

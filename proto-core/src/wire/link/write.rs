@@ -348,6 +348,19 @@ pub fn encode(message: &Message) -> Encoded {
             w.number(1, *pull);
             37
         }
+        Message::Group(g) => {
+            w.number(1, g.pull);
+            w.number(2, g.track);
+            w.number(3, g.number);
+            w.number(4, g.frames);
+            w.number(5, g.bytes);
+            38
+        }
+        Message::Sent { pull, frames } => {
+            w.number(1, *pull);
+            w.number(2, *frames);
+            39
+        }
     };
     let length = u32::try_from(w.0.len() - 4 + tail.len()).unwrap_or(u32::MAX);
     let prefix = length.to_be_bytes().into_iter().chain(kind.to_be_bytes());

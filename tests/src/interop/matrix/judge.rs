@@ -96,6 +96,10 @@ fn codec(name: &str) -> String {
         "vp9" => "VP9",
         "aac" | "mp4a-latm" | "mpeg4-generic" => "AAC",
         "opus" => "Opus",
+        // RTP says only that it is MPEG audio.
+        "mp3" | "mp3float" | "mpa" | "mp2" => "MP3",
+        "pcm_alaw" | "pcma" => "G.711 A-law",
+        "pcm_mulaw" | "pcmu" => "G.711 µ-law",
         _ => name,
     };
     known.to_owned()

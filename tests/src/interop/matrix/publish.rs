@@ -15,6 +15,11 @@ const X264: &str =
     "-c:v libx264 -preset ultrafast -tune zerolatency -profile:v main -bf 0 -g 50 -sc_threshold 0 -b:v 400k";
 const OPUS: &str = "-c:a libopus -b:a 64k -ac 2";
 const AAC: &str = "-c:a aac -b:a 96k -ac 2";
+const A_LAW: &str = "G.711 A-law";
+const MU_LAW: &str = "G.711 µ-law";
+/// Seconds of each size, and the sizes, where they change.
+const EACH_S: u32 = 3;
+const SIZES: [&str; 2] = ["320:180", "480:272"];
 
 /// How a publisher gets its media to the origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +28,8 @@ enum Way {
     Rtmp(&'static str, &'static str),
     /// ffmpeg by RTSP over this transport, the encoders' arguments.
     Rtsp(&'static str, &'static str, &'static str),
+    /// ffmpeg by this protocol, the muxer's arguments: pictures of two sizes by turns.
+    Sizes(&'static str),
     /// ffmpeg by WHIP.
     Whip,
     /// GStreamer by RTSP over this transport.
@@ -128,6 +135,35 @@ pub const ALL: &[Publisher] = &[
         ..publisher("rtmp-odd", "ffmpeg RTMP, 318×178", ["H.264", "AAC"], Way::Rtmp(X264, AAC))
     },
     publisher("rtmp-video-only", "ffmpeg RTMP, no sound", ["H.264", ""], Way::Rtmp(X264, "")),
+    Publisher {
+        rate: 44_100,
+        ..publisher(
+            "rtmp-mp3",
+            "ffmpeg RTMP",
+            ["H.264", "MP3"],
+            Way::Rtmp(X264, "-c:a libmp3lame -b:a 96k -ac 2"),
+        )
+    },
+    Publisher {
+        rate: 8_000,
+        ..publisher("rtmp-g711", "ffmpeg RTMP", ["H.264", A_LAW], Way::Rtmp(X264, "-c:a pcm_alaw -ac 1"))
+    },
+    Publisher {
+        rate: 8_000,
+        ..publisher(
+            "rtsp-g711",
+            "ffmpeg RTSP/TCP",
+            ["H.264", MU_LAW],
+            Way::Rtsp("tcp", X264, "-c:a pcm_mulaw -ac 1"),
+        )
+    },
+    publisher("rtmp-sizes", "ffmpeg RTMP, another size each 3 s", ["H.264", "AAC"], Way::Sizes("flv")),
+    publisher(
+        "rtsp-sizes",
+        "ffmpeg RTSP/TCP, another size each 3 s",
+        ["H.264", "AAC"],
+        Way::Sizes("rtsp -rtsp_transport tcp"),
+    ),
 ];
 
 /// A publisher that runs; it ends when this is dropped.
@@ -197,6 +233,18 @@ impl Publisher {
             Way::Rtsp(transport, video, audio) => {
                 let output = format!("-f rtsp -rtsp_transport {transport} {}", to.rtsp);
                 Running::Ffmpeg(ffmpeg(video, audio, &output))
+            }
+            Way::Sizes(muxer) => {
+                let to = if muxer == "flv" { &to.rtmp } else { &to.rtsp };
+                let made = Ffmpeg::publish_sizes(
+                    X264,
+                    AAC,
+                    &SIZES,
+                    (EACH_S, seconds),
+                    files,
+                    &format!("-f {muxer} {to}"),
+                );
+                made.map(Running::Ffmpeg)?
             }
             Way::Whip => {
                 let video = X264.replace("main", "baseline");

@@ -4,6 +4,7 @@
 //! project's own RTMP client), somebody else checks the other end.
 
 pub mod asker;
+pub mod attempt;
 pub mod doorman;
 pub mod evil;
 pub mod operator;

@@ -7,11 +7,25 @@ use super::{Found, broken};
 use crate::world::{HostId, World};
 use proto_core::io::ConnId;
 use proto_core::node::audit::{Audit, PullAudit, ServeAudit};
+use proto_core::time::Time;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Over QUIC the world does not see what is on its way. What was passed on is taken in or counted as left out within this
+/// time; a link on which nothing is heard ends sooner.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// By serving node, connection and pull: what had been passed on when that last changed.
+pub(super) type Passed = BTreeMap<(HostId, ConnId, u64), (u64, Time)>;
 
 impl World {
     /// All pulls that a node serves, against those who make them.
-    pub(super) fn hops(&self, at: HostId, audit: &Audit) -> Found {
+    pub(super) fn hops(&mut self, at: HostId, audit: &Audit) -> Found {
         for serve in &audit.serves {
+            if let Some(peer) = serve.by_quic {
+                self.quic_hop(at, serve, peer.ip())?;
+                continue;
+            }
             let Some((pipe, side)) = self.pipe_of(at, serve.over.0) else { continue };
             for (n, other) in self.hosts.iter().enumerate() {
                 let Some(run) = other.run.as_ref().filter(|_| n != at.0) else { continue };
@@ -28,6 +42,40 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn quic_hop(&mut self, at: HostId, serve: &ServeAudit, peer: std::net::IpAddr) -> Found {
+        let (now, sent) = (self.now, serve.counters);
+        let passed = self.checks.passed.entry((at, serve.over.0, serve.over.1)).or_insert((0, now));
+        if passed.0 != sent.frames {
+            *passed = (sent.frames, now);
+        }
+        let since = passed.1;
+        let own = self.hosts[at.0].ip;
+        let Some(run) = self.hosts.iter().find(|h| h.ip == peer).and_then(|h| h.run.as_ref()) else {
+            return Ok(());
+        };
+        let same = |p: &PullAudit| {
+            p.over.0 == serve.over.1 && p.pulling && p.by_quic.is_some_and(|origin| origin.ip() == own)
+        };
+        let Some(pull) = run.node.audit_pull_of(&serve.key).filter(same) else { return Ok(()) };
+        let taken = pull.taken;
+        let settled = now.since(since) > SETTLED && serve.backlog == 0;
+        let fits = taken.frames <= sent.frames && taken.bytes <= sent.bytes;
+        if fits && (!settled || taken.frames == sent.frames) {
+            return Ok(());
+        }
+        let text = format!(
+            "{}: {} frames ({} bytes) were passed on to {} by QUIC, which took in or counted {} ({}), {:?} after the last",
+            serve.key,
+            sent.frames,
+            sent.bytes,
+            run.node.id(),
+            taken.frames,
+            taken.bytes,
+            now.since(since)
+        );
+        broken("S5", text)
     }
 
     fn pipe_of(&self, at: HostId, conn: ConnId) -> Option<(u64, usize)> {

@@ -85,7 +85,7 @@ impl World {
     }
 
     /// All nodes that run, with their audits.
-    fn audits(&self) -> Vec<(HostId, Audit)> {
+    pub fn audits(&self) -> Vec<(HostId, Audit)> {
         let audit =
             |(n, h): (usize, &crate::world::host::Host)| Some((HostId(n), h.run.as_ref()?.node.audit()));
         self.hosts.iter().enumerate().filter_map(audit).collect()
@@ -282,7 +282,7 @@ impl World {
 fn left(audit: &Audit) -> Option<String> {
     let books = audit.books.as_ref();
     // Load is measured; each link has its sign of life.
-    let timers = audit.timers.saturating_sub(1 + audit.conns.1);
+    let timers = audit.timers.saturating_sub(1 + audit.conns.1 + audit.quic_links);
     let counts = [
         ("sessions", audit.sessions.len()),
         ("connections of clients", audit.conns.0),

@@ -61,6 +61,7 @@ pub(super) struct Checkers {
     books: books::Heard,
     datagrams: datagrams::Flows,
     lanes: lanes::Lanes,
+    passed: hops::Passed,
 }
 
 impl Default for Checkers {
@@ -73,6 +74,7 @@ impl Default for Checkers {
             books: books::Heard::default(),
             datagrams: datagrams::Flows::default(),
             lanes: lanes::Lanes::default(),
+            passed: hops::Passed::default(),
         }
     }
 }
@@ -128,6 +130,7 @@ impl World {
         self.checks.watches.insert(host, watch);
         self.checks.datagrams.forget(host);
         self.checks.lanes.forget(host);
+        self.checks.passed.retain(|(at, ..), _| *at != host);
         self.checks.books.started(host, self.now);
     }
 

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tcp::Pipes;
 use udp::Flow;
+pub use udp::{Content, Fate};
 
 /// The network of a world.
 #[derive(Debug, Default)]
@@ -39,6 +40,8 @@ pub(super) struct Net {
     pub(super) secure: bool,
     /// RTP packets that arrived.
     pub(super) media: u64,
+    /// What became of datagrams, while somebody wants to know.
+    fates: Option<Vec<Fate>>,
 }
 
 /// The number for one decision: a keyed hash of its kind, what it is about, and the how-manieth it is.

@@ -11,8 +11,10 @@ use proto_core::time::Time;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The socket of WebRTC; the others are RTSP's.
+/// The socket of WebRTC.
 const MEDIA: SocketId = SocketId(0);
+/// The socket of links between nodes; the others are RTSP's.
+const LINKS: SocketId = SocketId(1);
 
 /// What is known of the datagrams from one address to another.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,7 +27,66 @@ pub(super) struct Flow {
     offered: u64,
 }
 
+/// What a datagram is, as far as it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// RTP.
+    Media {
+        /// Its source.
+        ssrc: u32,
+        /// Its number.
+        seq: u16,
+        /// The last of its picture.
+        marked: bool,
+    },
+    /// RTCP.
+    Report,
+    /// ICE, DTLS, anything else.
+    Other,
+}
+
+impl Content {
+    fn of(bytes: &[u8]) -> Content {
+        match *bytes {
+            [128..=191, kind, ..] if (64..96).contains(&(kind & 0x7f)) => Content::Report,
+            [128..=191, kind, q0, q1, _, _, _, _, s0, s1, s2, s3, ..] => Content::Media {
+                ssrc: u32::from_be_bytes([s0, s1, s2, s3]),
+                seq: u16::from_be_bytes([q0, q1]),
+                marked: kind & 0x80 != 0,
+            },
+            _ => Content::Other,
+        }
+    }
+}
+
+/// What became of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fate {
+    /// When it left.
+    pub at: Time,
+    /// Who sent it.
+    pub from: Party,
+    /// Whose address it is for.
+    pub to: Party,
+    /// What it is.
+    pub content: Content,
+    /// How many bytes.
+    pub bytes: usize,
+    /// It never arrives.
+    pub lost: bool,
+}
+
 impl World {
+    /// Notes from now on what becomes of each datagram on a link with conditions, for [`World::fates`].
+    pub fn note_fates(&mut self) {
+        self.net.fates.get_or_insert_default();
+    }
+
+    /// What became of the datagrams so far, in the order in which they left.
+    pub fn fates(&self) -> &[Fate] {
+        self.net.fates.as_deref().unwrap_or_default()
+    }
+
     /// Puts a node's batch on its way, datagram by datagram. Answers how many transmits its kernel refused.
     pub(in crate::world) fn batch(&mut self, host: HostId, from: SocketAddr, batch: &Batch) -> usize {
         let whole = Bytes::copy_from_slice(&batch.buf);
@@ -37,7 +98,9 @@ impl World {
             let (mut at, end) = (item.start, item.start + item.len);
             while at < end {
                 let next = (at + item.segment_size.max(1)).min(end);
-                if batch.socket != MEDIA {
+                if batch.socket == LINKS {
+                    // What strangers are sent is looked at in the endpoint's own tests.
+                } else if batch.socket != MEDIA {
                     self.rtsp_datagram_out(host, item.dst.ip());
                 } else if leaves {
                     self.datagram_out(host, item.dst, &whole[at..next]);
@@ -97,6 +160,11 @@ impl World {
         }
         let fate = self.fate((by, receiver), (key, nth), &mut flow.chain, bytes.len());
         let left = fate.and_then(|_| self.transit(by, Direction::Up, bytes.len(), true));
+        if let Some(fates) = &mut self.net.fates {
+            let content = Content::of(&bytes);
+            let (bytes, lost) = (bytes.len(), left.is_none());
+            fates.push(Fate { at: now, from: by, to: receiver, content, bytes, lost });
+        }
         let mut at = now;
         if let (Some(fate), Some(left)) = (fate, left) {
             at = left + self.distance(by, receiver) + fate.delay;
@@ -177,7 +245,7 @@ impl World {
         if let Some((run, socket)) = open {
             if socket == MEDIA {
                 self.datagram_in(host, from, bytes);
-            } else {
+            } else if socket != LINKS {
                 self.rtsp_heard(host, from.ip());
             }
             let (stride, bytes) = (bytes.len(), &bytes[..]);

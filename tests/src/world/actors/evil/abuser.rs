@@ -81,6 +81,11 @@ pub struct Abuser {
     notes: Notes,
 }
 
+/// How a kind goes about it that works over TCP and speaks by a script; none: it is of another sort.
+pub(super) fn pace(kind: Evil) -> Option<Pace> {
+    rtmp::pace(kind).or(rtsp::pace(kind)).or(http::pace(kind)).or(secure::pace(kind)).or(node::pace(kind))
+}
+
 /// Between two datagrams.
 const EVERY: Duration = Duration::from_millis(4);
 /// Datagrams of others that are remembered.
@@ -89,12 +94,7 @@ const OVERHEARD: usize = 64;
 impl Abuser {
     pub(super) fn new(kind: Evil, target: Target, rng: Rng, now: Time) -> Abuser {
         let mut out = VecDeque::new();
-        let way = if let Some(pace) = rtmp::pace(kind)
-            .or(rtsp::pace(kind))
-            .or(http::pace(kind))
-            .or(secure::pace(kind))
-            .or(node::pace(kind))
-        {
+        let way = if let Some(pace) = pace(kind) {
             let lane = |n| Lane { dial: Some(now + Duration::from_millis(n * 7)), ..Lane::default() };
             Way::Tcp { pace, lanes: (0..u64::from(pace.lanes)).map(lane).collect(), dialled: 0 }
         } else if udp::is(kind) {

@@ -16,6 +16,7 @@ pub(super) fn pace(kind: Evil) -> Option<Pace> {
         E::SdpBombs => (2, 200),
         E::UnconnectedWhep | E::UnconnectedWhip | E::WhipThief => (4, 50),
         E::ResourceGuesser | E::EventFlood => (4, 20),
+        E::ForeignPages | E::TokenGuesser | E::Compressed => (4, 50),
         _ => return None,
     };
     Some(Pace { lanes, pause, script })
@@ -37,7 +38,7 @@ fn ask(method: &str, path: &str) -> String {
 }
 
 /// An offer as browsers make them, to publish or to watch, with a user name of its own.
-pub(super) fn offer(rng: &mut Rng, watch: bool) -> String {
+pub fn offer(rng: &mut Rng, watch: bool) -> String {
     let (user, pass) = (rng.token(8), rng.token(24));
     let print: Vec<String> = noise(rng, 32).iter().map(|b| format!("{b:02X}")).collect();
     let way = if watch { "recvonly" } else { "sendonly" };
@@ -135,6 +136,47 @@ fn script(kind: Evil, target: &Target, rng: &mut Rng, nth: u64) -> Script {
             ];
             vec![send(asks.concat()), Step::Wait(200), Step::Finish]
         }
+        Evil::ForeignPages => {
+            let origin =
+                ["https://evil.example", "null", "https://ours.example.evil.example"][nth as usize % 3];
+            let bytes = match nth % 2 {
+                0 => upgrade(&format!("/live/?id={own}"), &format!("Origin: {origin}\r\n")),
+                _ => {
+                    format!("DELETE /api/v1/sessions/rtmp-1 HTTP/1.1\r\nHost: n\r\nOrigin: {origin}\r\n\r\n")
+                }
+            };
+            vec![send(bytes), Step::Wait(200), Step::Finish]
+        }
+        Evil::TokenGuesser => {
+            let token = guessed(rng, nth);
+            let asks = match nth % 3 {
+                0 => post(&format!("/whip/live/{own}?token={token}"), &offer(rng, false)),
+                1 => post(&format!("/whep/{}?token={token}", target.stream(rng)), &offer(rng, true)),
+                _ => send(ask("GET", &format!("/api/v1/streams?token={token}"))),
+            };
+            vec![asks, Step::Wait(200), Step::Finish]
+        }
+        Evil::Compressed => {
+            let bytes = match nth % 2 {
+                0 => {
+                    let head = format!(
+                        "POST /whip/live/{own} HTTP/1.1\r\nHost: n\r\nContent-Type: application/sdp\r\nContent-Encoding: gzip\r\n\
+                         Content-Length: 40\r\n\r\n"
+                    );
+                    [head.into_bytes(), noise(rng, 40)].concat()
+                }
+                _ => {
+                    let deflate = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+                    // A first frame with the bit that says that it is compressed (RFC 7692, 6).
+                    [
+                        upgrade(&format!("/live/?id={own}"), deflate).into_bytes(),
+                        vec![0xc1, 0x84, 0, 0, 0, 0, 1, 2, 3, 4],
+                    ]
+                    .concat()
+                }
+            };
+            vec![send(bytes), Step::Wait(200), Step::Finish]
+        }
         _ => {
             let path = "/streammanager/api/4.0/event/live";
             let asks = ["broadcast", "subscribe"]
@@ -143,6 +185,28 @@ fn script(kind: Evil, target: &Target, rng: &mut Rng, nth: u64) -> Script {
         }
     };
     Script::new(target.http, steps)
+}
+
+/// A request for a websocket; `more`: further headers.
+pub fn upgrade(path: &str, more: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: n\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
+    )
+}
+
+/// A JSON web token of no key, with a wrong signature or none, or something else.
+fn guessed(rng: &mut Rng, nth: u64) -> String {
+    // {"alg":"none"} and {"alg":"HS256"}; then {"sub":"x","action":"publish","stream":"*","iat":0,"exp":9999999999}.
+    let head = ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJIUzI1NiJ9"][nth as usize % 2];
+    let claims =
+        "eyJzdWIiOiJ4IiwiYWN0aW9uIjoicHVibGlzaCIsInN0cmVhbSI6IioiLCJpYXQiOjAsImV4cCI6OTk5OTk5OTk5OX0";
+    match nth % 4 {
+        0 => format!("{head}.{claims}."),
+        1 => format!("{head}.{claims}.{}", rng.token(43)),
+        2 => rng.token(200),
+        _ => String::new(),
+    }
 }
 
 fn wicked_head(rng: &mut Rng, nth: u64) -> Vec<u8> {

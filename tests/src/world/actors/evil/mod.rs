@@ -15,11 +15,14 @@ mod udp;
 
 pub use abuser::Abuser;
 
+use crate::world::actors::Out;
 use crate::world::event::Event;
 use crate::world::{ClientId, HostId, Party, World};
 use bytes::Bytes;
+use proto_core::io::Service;
 use proto_core::rand::Rng;
 use proto_core::time::Time;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -180,6 +183,14 @@ evils! {
     SignalFlood,
     /// Websockets of the dialect that ask for an offer, or make one, and go no further or away.
     SignalHalfway,
+    /// A19: what a page of another origin has its visitor's browser ask for: websockets and the API.
+    ForeignPages,
+    /// A20: tokens that are made up, of another key, without a signature, or in the wrong place.
+    TokenGuesser,
+    /// A26: bodies and websocket messages that are compressed.
+    Compressed,
+    /// A28: publishers of names of their own with pictures that never end, and times that jump.
+    FrameBombs,
 }
 
 /// Which nodes a kind of evil can do anything to.
@@ -252,6 +263,64 @@ impl Target {
             n => self.streams[rng.below(n) as usize].clone(),
         }
     }
+}
+
+/// What is said by hand, for tests that attempt one thing.
+pub mod said {
+    pub use super::http::{offer, upgrade};
+    pub use super::rtmp::wishes as rtmp;
+    pub use super::rtsp::{ask as rtsp, play as rtsp_play, record as rtsp_record};
+    pub use super::secure::text as ws_text;
+}
+
+/// What an evil client does to one port, without the waiting.
+#[derive(Clone, Debug)]
+pub enum Transcript {
+    /// The pieces that one connection sends.
+    Stream(Service, Vec<Bytes>),
+    /// A datagram to the media port.
+    Datagram(Bytes),
+}
+
+/// What a kind of evil sends to a node that it knows nothing of: its first `n` connections or datagrams. False nodes, whose
+/// words follow from what they hear, have none.
+pub fn transcripts(kind: Evil, rng: &mut Rng, n: u64) -> Vec<Transcript> {
+    let on = |port| SocketAddr::new([10, 0, 0, 1].into(), port);
+    let ports = [Service::Rtmp, Service::Rtsp, Service::Http, Service::Https, Service::Link];
+    let target = Target {
+        rtmp: on(1),
+        rtsp: on(2),
+        http: on(3),
+        https: on(4),
+        link: on(5),
+        udp: on(6),
+        rtsp_udp: on(7),
+        key: String::new(),
+        nodes: Vec::new(),
+        streams: vec!["live/one".to_owned()],
+        own: format!("evil{}", kind as usize),
+    };
+    if udp::is(kind) {
+        let heard = VecDeque::new();
+        let sent = (0..n).filter_map(|nth| udp::datagram(kind, &target, rng, nth, &heard));
+        return sent
+            .filter_map(|out| match out {
+                Out::Datagram { bytes, .. } | Out::Forged { bytes, .. } => Some(Transcript::Datagram(bytes)),
+                _ => None,
+            })
+            .collect();
+    }
+    let Some(pace) = abuser::pace(kind) else { return Vec::new() };
+    let connection = |nth| {
+        let script = (pace.script)(kind, &target, rng, nth);
+        let service = ports[usize::from(script.to.port()) - 1];
+        let pieces = script.steps.into_iter().filter_map(|step| match step {
+            abuser::Step::Send(bytes) => Some(bytes),
+            _ => None,
+        });
+        Transcript::Stream(service, pieces.collect())
+    };
+    (0..n).map(connection).collect()
 }
 
 impl World {

@@ -96,6 +96,12 @@ fn on_stream(verb: &str, name: &[u8]) -> Vec<u8> {
     })
 }
 
+/// All that a client says up to `publish` or `play`, after C0 to C2 of zeros.
+pub fn wishes(app: &str, verb: &str, name: &str) -> Vec<u8> {
+    let handshake = [vec![3], vec![0; 3_072]].concat();
+    [handshake, connect(app.as_bytes()), create_stream(), on_stream(verb, name.as_bytes())].concat()
+}
+
 fn send(bytes: Vec<u8>) -> Step {
     Step::Send(bytes.into())
 }
@@ -212,14 +218,16 @@ fn chunks(kind: Evil, rng: &mut Rng) -> Vec<Step> {
     let mut steps = handshake(rng);
     match kind {
         Evil::ChunkStreams => {
-            for csid in 3..63 {
-                steps.push(send([head(csid, 0, 60_000, 20, 0), noise(rng, 128)].concat()));
+            // One too long before anybody publishes, some that never end, or whole ones on more chunk streams than there may be.
+            let (len, most) = [(60_000, 63), (1_000, 14), (100, 63)][rng.below(3) as usize];
+            for csid in 3..most {
+                steps.push(send([head(csid, 0, len, 4, 0), noise(rng, len.min(128))].concat()));
             }
             // Chunk streams beyond 63 take two or three bytes (section 5.3.1.1).
             for wide in 0..100u8 {
                 let mut long = vec![0, wide];
-                long.extend_from_slice(&head(3, 0, 60_000, 9, 1)[1..]);
-                long.extend(noise(rng, 128));
+                long.extend_from_slice(&head(3, 0, len, 4, 0)[1..]);
+                long.extend(noise(rng, len.min(128)));
                 steps.push(send(long));
             }
         }
@@ -237,7 +245,7 @@ fn chunks(kind: Evil, rng: &mut Rng) -> Vec<Step> {
         }
         Evil::DeepAmf => {
             let nested = |out: &mut Vec<u8>| {
-                for n in 0..2_000 {
+                for n in 0..400 {
                     out.push(if n % 2 == 0 { 3 } else { 10 });
                     if n % 2 == 0 { key(out, b"a") } else { out.extend_from_slice(&1u32.to_be_bytes()) }
                 }
@@ -245,11 +253,13 @@ fn chunks(kind: Evil, rng: &mut Rng) -> Vec<Step> {
             steps.push(send(command("connect", 1.0, 0, nested)));
         }
         _ => {
+            // Too long as a message, or short with too many properties.
+            let (properties, len) = [(1_000, 200), (140, 1)][rng.below(2) as usize];
             let wide = |out: &mut Vec<u8>| {
                 out.push(3);
-                for n in 0..1_000u32 {
+                for n in 0..properties {
                     key(out, format!("property{n}").as_bytes());
-                    amf_string(out, &[b'x'; 200]);
+                    amf_string(out, &vec![b'x'; len]);
                 }
                 out.extend_from_slice(&[0, 0, 9]);
             };

@@ -15,7 +15,7 @@ pub(super) fn pace(kind: Evil) -> Option<Pace> {
         E::RtspReflection => (6, 100),
         E::SessionGuesser => (4, 100),
         E::RtspThief => (2, 100),
-        E::RtspGarbageMedia => (3, 200),
+        E::RtspGarbageMedia | E::FrameBombs => (3, 200),
         E::RtspPipelinedFlood => (4, 100),
         E::RtspNeverReads => (6, 500),
         E::RtspHalfOpen => (4, 60_000),
@@ -33,7 +33,8 @@ const SDP: &str = "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=x\r\nc=IN IP4 0.0.0.0\r\nt
     a=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1\r\na=control:streamid=0\r\nm=audio 0 RTP/AVP 97\r\n\
     a=rtpmap:97 opus/48000/2\r\na=control:streamid=1\r\n";
 
-fn ask(cseq: u32, method: &str, url: &str, more: &str, body: &str) -> Vec<u8> {
+/// A request; `more`: further headers.
+pub fn ask(cseq: u32, method: &str, url: &str, more: &str, body: &str) -> Vec<u8> {
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     format!("{method} {url} RTSP/1.0\r\nCSeq: {cseq}\r\n{more}{length}\r\n{body}").into_bytes()
 }
@@ -51,7 +52,7 @@ fn set_up(cseq: u32, url: &str, transport: &str) -> Vec<u8> {
 }
 
 /// All that a publisher says up to RECORD, in one go.
-fn record(url: &str) -> Vec<u8> {
+pub fn record(url: &str) -> Vec<u8> {
     [
         announce(url),
         set_up(2, &format!("{url}/streamid=0"), "RTP/AVP/TCP;unicast;interleaved=0-1;mode=record"),
@@ -62,7 +63,7 @@ fn record(url: &str) -> Vec<u8> {
 }
 
 /// All that a player says up to PLAY, in one go.
-fn play(url: &str, transports: [&str; 2]) -> Vec<u8> {
+pub fn play(url: &str, transports: [&str; 2]) -> Vec<u8> {
     [
         ask(1, "DESCRIBE", url, "Accept: application/sdp\r\n", ""),
         set_up(2, &format!("{url}/video"), transports[0]),
@@ -85,6 +86,16 @@ fn packet(rng: &mut Rng, n: u32) -> Vec<u8> {
     let begins: [&[u8]; 4] = [&[0x65, 0x88], &[24, 0, 9], &[28, 0x85], &[]];
     out.extend(begins[rng.below(4) as usize]);
     out.extend(noise(rng, len));
+    out
+}
+
+/// A packet with a piece of a picture that neither began nor ends with it (RFC 6184, 5.8); only the first begins it.
+fn endless(seq: u16) -> Vec<u8> {
+    let mut out = vec![0x80, 96];
+    out.extend(seq.to_be_bytes());
+    out.extend([0, 0, 0x20, 0, 0, 0, 0, 7]);
+    out.extend([0x7c, if seq == 0 { 0x85 } else { 0x05 }]);
+    out.resize(1_200, 0x33);
     out
 }
 
@@ -153,6 +164,21 @@ fn script(kind: Evil, target: &Target, rng: &mut Rng, nth: u64) -> Script {
                 steps.extend([Step::from(some), Step::Wait(100)]);
             }
             steps.push(Step::Finish);
+            steps
+        }
+        Evil::FrameBombs => {
+            let mut steps = vec![Step::from(record(&own)), Step::Wait(300)];
+            for n in 0..20u16 {
+                let some: Vec<u8> = (0..40).flat_map(|i| frame(0, &endless(n * 40 + i))).collect();
+                steps.extend([Step::from(some), Step::Wait(20)]);
+            }
+            // Hours forth and back.
+            for n in 0..50u16 {
+                let mut packet = endless(800 + n);
+                packet[4..8].copy_from_slice(&(u32::from(n % 2) * 0x7000_0000).to_be_bytes());
+                steps.push(Step::from(frame(0, &packet)));
+            }
+            steps.extend([Step::Wait(200), Step::Finish]);
             steps
         }
         Evil::RtspPipelinedFlood => {

@@ -40,7 +40,7 @@ fn upgrade(path: &str) -> String {
 }
 
 /// A message as a client sends it (RFC 6455, 5.2), its mask of zeros.
-fn text(message: &str) -> Vec<u8> {
+pub fn text(message: &str) -> Vec<u8> {
     let mut out = vec![0x81];
     match message.len() {
         n @ ..126 => out.push(0x80 | n as u8),
