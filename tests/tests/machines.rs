@@ -37,7 +37,8 @@ const HANDSHAKE: usize = 1 + 2 * 1536;
 /// Small enough that a transcript is acknowledged many times.
 fn limits() -> Limits {
     // A machine by itself holds what comes in one go; a node hands on a stranger's bytes little by little.
-    Limits { rtmp_ack_bytes: 1_000, conn_early_bytes: 64 << 10, ..Limits::default() }
+    let (conn_early_bytes, rtmp_partial_bytes_before) = (64 << 10, 64 << 10);
+    Limits { rtmp_ack_bytes: 1_000, conn_early_bytes, rtmp_partial_bytes_before, ..Limits::default() }
 }
 
 fn avc() -> CodecParams {

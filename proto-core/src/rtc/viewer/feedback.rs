@@ -221,9 +221,9 @@ impl Viewer {
         let rtt = self.stats.rtt.unwrap_or_default();
         if let Some(Some(of)) = self.lanes.get_mut(lane)
             && let Some(number) = of.newest(seq)
-            && let Some(receipts) = &mut of.receipts
         {
-            receipts.want(now, AFTER_LOSS);
+            of.want_arrivals(now, AFTER_LOSS);
+            let Some(receipts) = &of.receipts else { return self.again.ask(lane, seq) };
             if receipts.came(number) || receipts.left(number).is_some_and(|at| now.since(at) < rtt) {
                 return;
             }

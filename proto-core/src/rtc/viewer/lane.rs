@@ -12,6 +12,7 @@ use crate::rtc::srtp::{RTP_HEADER, Refused, Sealer};
 use crate::time::Time;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How a section of the viewer's session carries its media.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +100,7 @@ pub(super) struct Lane {
     pub(super) packets: u32,
     pub(super) octets: u32,
     sent: VecDeque<Sent>,
-    pub(super) receipts: Option<Receipts>,
+    pub(super) receipts: Option<Box<Receipts>>,
 }
 
 /// Why a frame is not for this lane, or the configuration that it needs.
@@ -114,7 +115,6 @@ impl Lane {
     /// session: one for the media, one for packets that are sent again.
     pub(super) fn new(carried: Carried, ssrcs: [u32; 2], rng: &mut Rng) -> Lane {
         let [ssrc, rtx_ssrc] = ssrcs;
-        let receipts = carried.transport.map(|_| Receipts::new(rng.below(0x8000) as u16));
         Lane {
             carried,
             ssrc,
@@ -130,7 +130,7 @@ impl Lane {
             packets: 0,
             octets: 0,
             sent: VecDeque::new(),
-            receipts,
+            receipts: None,
         }
     }
 
@@ -186,6 +186,13 @@ impl Lane {
             && receipts.are_wanted(now)
         {
             header.extend(id, receipts.leaves(seq, fresh, now));
+        }
+    }
+
+    /// The viewer is to tell what comes, for so long from now on, if it said that it would.
+    pub(super) fn want_arrivals(&mut self, now: Time, span: Duration) {
+        if self.carried.transport.is_some() {
+            self.receipts.get_or_insert_with(|| Box::new(Receipts::new(0))).want(now, span);
         }
     }
 

@@ -134,10 +134,10 @@ impl Viewer {
             carried.clone().map(|c| Lane::new(c, [ssrc + n, ssrc + n + 1], rng))
         };
         let mut lanes = [lane(&offered.video, 0), lane(&offered.audio, 2)];
-        if let [Some(Lane { receipts: Some(receipts), .. }), _] = &mut lanes
+        if let [Some(pictures), _] = &mut lanes
             && offered.adapts
         {
-            receipts.want(now, Duration::MAX);
+            pictures.want_arrivals(now, Duration::MAX);
         }
         let cname = rng.token(CNAME_CHARS);
         let crypto = identity.crypto().clone();
