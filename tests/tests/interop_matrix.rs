@@ -60,15 +60,18 @@ fn h264_and_aac_by_rtmp_are_whole_and_together_by_rtmp_rtsp_and_whep() {
     cells("rtmp", &players, Some(&browser));
 }
 
+// What a bridge makes of H.265 for a player without it is seen in interop_codecs.rs: how many pictures it can make is a
+// question of speed, and these builds have none.
 #[test]
-fn h265_by_enhanced_rtmp_is_whole_where_it_can_be_played_and_refused_with_words_where_not() {
+fn h265_by_enhanced_rtmp_is_whole_where_it_can_be_played() {
     let _turn = turn();
-    let players = [
-        (Player::Rtmp, Expected::Passed),
-        (Player::RtspTcp, Expected::Passed),
-        (Player::RtmpPlain, Expected::Refused),
-    ];
-    cells("rtmp-hevc", &players, None);
+    cells("rtmp-hevc", &[(Player::Rtmp, Expected::Passed), (Player::RtspTcp, Expected::Passed)], None);
+}
+
+#[test]
+fn av1_by_enhanced_rtmp_is_refused_with_words_to_a_player_that_does_not_know_it() {
+    let _turn = turn();
+    cells("rtmp-av1", &[(Player::RtmpPlain, Expected::Refused)], None);
 }
 
 #[test]

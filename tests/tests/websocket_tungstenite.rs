@@ -101,7 +101,11 @@ fn our_server_and_its_client() {
         while let Some(said) = server.poll() {
             match said {
                 server::Output::Send(bytes) => pipe.give(&bytes),
-                server::Output::Upgrade(_) => server.handle(server::Input::Accept { subprotocol: None }, NOW),
+                server::Output::Upgrade(_) => {
+                    server.handle(server::Input::Accept { subprotocol: None }, NOW);
+                    // It is known: messages may have their full size.
+                    server.widen();
+                }
                 server::Output::Text(text) => heard.push(text),
                 server::Output::SocketEnded { code, .. } => ended = Some(code),
                 _ => {}
