@@ -216,7 +216,9 @@ fn strike(seed: u64, by: By, phase: Phase, victim: usize, fault: Fault, at: usiz
                 .is_some_and(|(s, at)| Some(s) == by.session(w, p) && at + ms(1_000) > w.now())
         };
         for v in scene.settled.into_iter().chain(scene.viewer) {
-            w.until(&format!("{what}: {v:?} sees"), ms(8_000), |w| sees(w, v));
+            // Of an edge that died a viewer by WebRTC learns by silence, and then it asks again.
+            let within = if matches!(by, By::WebRtc) { 20_000 } else { 8_000 };
+            w.until(&format!("{what}: {v:?} sees"), ms(within), |w| sees(w, v));
         }
         if let Some(v) = scene.settled {
             assert!(by.stayed(w, v), "{what}: the edge of this viewer lives");

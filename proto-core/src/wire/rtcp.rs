@@ -19,12 +19,12 @@ const TRANSPORT_FEEDBACK: u8 = 205;
 const PAYLOAD_FEEDBACK: u8 = 206;
 /// The format of a generic NACK (RFC 4585, 6.2.1).
 const NACK: u8 = 1;
-/// The format of transport-wide feedback.
-const ARRIVALS: u8 = 15;
 /// The format of a picture loss indication (RFC 4585, 6.3.1).
 const PLI: u8 = 1;
 /// The format of a full intra request (RFC 5104, 4.3.1).
 const FIR: u8 = 4;
+/// The format of feedback of when packets came.
+const ARRIVALS: u8 = 15;
 /// The format of application layer feedback (RFC 4585, 6.4), and what tells an estimated rate from others
 /// (draft-alvestrand-rmcat-remb-03, 2.2).
 const APPLICATION: u8 = 15;

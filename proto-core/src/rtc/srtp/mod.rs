@@ -137,8 +137,7 @@ impl fmt::Debug for Sealer {
 }
 
 impl Sealer {
-    /// Appends one sealed RTP packet behind its header, which may have an extension and stays readable. `roc` is how often
-    /// the sequence number of this SSRC has wrapped. The caller sees to
+    /// Appends one sealed RTP packet; `header` is all that stays readable, extensions included. `roc` is how often the sequence number of this SSRC has wrapped. The caller sees to
     /// it that no two packets of an SSRC have the same number, unless they are the same in every byte.
     ///
     /// # Errors

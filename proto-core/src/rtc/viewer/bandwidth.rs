@@ -90,9 +90,9 @@ pub(super) struct Bandwidth {
 }
 
 impl Bandwidth {
-    pub(super) fn new(now: Time) -> Bandwidth {
+    pub(super) fn new(first: u16, now: Time) -> Bandwidth {
         Bandwidth {
-            next: 0,
+            next: u64::from(first & 0x7fff),
             sent: VecDeque::new(),
             came: VecDeque::new(),
             base: [i64::MAX; 2],
@@ -113,14 +113,15 @@ impl Bandwidth {
         self.estimate
     }
 
-    /// The next packet leaves under this number. Numbers rise.
-    pub(super) fn sends(&mut self, number: u16, bytes: usize, now: Time) {
-        let number = self.next + u64::from(number.wrapping_sub(self.next as u16));
-        self.next = number + 1;
+    /// The number of the next packet, and that it leaves.
+    pub(super) fn sends(&mut self, bytes: usize, now: Time) -> u16 {
+        let number = self.next;
+        self.next += 1;
         if self.sent.len() >= SENT_MAX {
             self.sent.pop_front();
         }
         self.sent.push_back(Sent { number, at: now, bytes: bytes as u32 });
+        number as u16
     }
 
     /// What it could be given if its link carried so much, bits a second; `None`: it has the best.
@@ -370,8 +371,7 @@ mod tests {
             while left > 0 {
                 let bytes = left.min(1_200);
                 left -= bytes;
-                let number = b.next as u16;
-                b.sends(number, bytes, *now);
+                let number = b.sends(bytes, *now);
                 told.push_back((number, link.pass(bytes, *now)));
             }
             *now += Duration::from_micros(33_333);
@@ -391,10 +391,7 @@ mod tests {
 
     fn fresh(rate: u64) -> (Bandwidth, Link, Time) {
         let now = Time::from_millis(5_000);
-        // Numbers wrap while it runs.
-        let mut b = Bandwidth::new(now);
-        b.next = 0xfff0;
-        (b, Link { rate, most: 200, busy: 0, latency: 20 }, now)
+        (Bandwidth::new(0x7ff0, now), Link { rate, most: 200, busy: 0, latency: 20 }, now)
     }
 
     #[test]
@@ -445,8 +442,7 @@ mod tests {
             let (mut b, _, mut now) = fresh(1);
             for n in 0..600u64 {
                 let sent = now;
-                let number = b.next as u16;
-                b.sends(number, 1_000, sent);
+                let number = b.sends(1_000, sent);
                 now += Duration::from_millis(10);
                 let at = (n % each != 0).then_some(sent.as_nanos() as i64 / 250_000);
                 b.feedback([(number, at)].into_iter(), now);
