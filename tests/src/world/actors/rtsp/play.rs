@@ -9,7 +9,7 @@ use crate::world::actors::webrtc::reorder::{Next, Reorder};
 use crate::world::actors::webrtc::rtp::{Depacketiser, Picture, Read};
 use crate::world::actors::webrtc::sync::{Sync, Timeline, by_clock};
 use crate::world::actors::{Conn, In, Out};
-use crate::world::media::{Label, PICTURE, sound_at};
+use crate::world::media::{Label, MADE_OF_AAC, PICTURE, sound_at};
 use proto_core::time::Time;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -56,6 +56,8 @@ struct Lane {
     clock: Timeline,
     /// The newest timestamp, and how it is counted on.
     stamp: Option<(u32, u64)>,
+    /// The session and number of the newest frame.
+    newest: Option<(u64, u64)>,
 }
 
 /// One connection of a player by RTSP.
@@ -244,6 +246,7 @@ impl RtspPlay {
                 lost: false,
                 clock: Timeline::new(rate, each),
                 stamp: None,
+                newest: None,
             });
         }
         if self.lanes.is_empty() { Err(format!("a description without tracks: {sdp:?}")) } else { Ok(()) }
@@ -433,14 +436,15 @@ impl RtspPlay {
         let frames = match self.lanes[lane].codec {
             Codec::Opus => {
                 // RFC 6716, 3.1, as far as the world's publishers go.
-                let ms = match p.payload.first().map(|toc| toc >> 3) {
-                    Some(30) => 10,
-                    Some(10) => 40,
-                    Some(11) => 60,
-                    _ => 20,
+                let long = match p.payload.first().map(|toc| (*toc, toc >> 3)) {
+                    // What it was made of has 1,024 samples a frame.
+                    Some((MADE_OF_AAC, _)) => Duration::from_nanos(sound_at(1) as u64),
+                    Some((_, 30)) => Duration::from_millis(10),
+                    Some((_, 10)) => Duration::from_millis(40),
+                    Some((_, 11)) => Duration::from_millis(60),
+                    _ => Duration::from_millis(20),
                 };
-                let each = by_clock(Duration::from_millis(ms), self.sound_ppm);
-                self.lanes[lane].clock.sampled_each(each);
+                self.lanes[lane].clock.sampled_each(by_clock(long, self.sound_ppm));
                 p.payload.get(1..).map(|b| vec![b]).ok_or_else(|| "an empty packet of sound".to_owned())
             }
             _ => read_aac(&p.payload),
@@ -463,6 +467,18 @@ impl RtspPlay {
                 counted.wrapping_add_signed(i64::from(stamp.wrapping_sub(before) as i32))
             }
         };
+        if l.codec == Codec::Aac
+            && let (Some((before, _)), Some(newest)) = (l.stamp, l.newest)
+            && newest == (label.session, label.seq.wrapping_sub(1))
+        {
+            // What a bridge made of Opus stands as far apart as that.
+            let long = match stamp.wrapping_sub(before) {
+                ticks @ (480 | 960 | 1_920 | 2_880) => Duration::from_millis(u64::from(ticks / 48)),
+                _ => Duration::from_nanos(sound_at(1) as u64),
+            };
+            l.clock.sampled_each(by_clock(long, self.sound_ppm));
+        }
+        l.newest = Some((label.session, label.seq));
         l.stamp = Some((stamp, counted));
         let (_, back) = l.clock.frame(stamp, label.session, label.seq);
         if back {
