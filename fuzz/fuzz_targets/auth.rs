@@ -7,7 +7,7 @@ use proto_core::auth::config::{AuthConfig, RuleConfig};
 use proto_core::auth::credentials::Credentials;
 use proto_core::auth::pattern::Pattern;
 use proto_core::auth::secret::Secret;
-use proto_core::auth::{Action, Ask, Bounds, Decision, From, Policy};
+use proto_core::auth::{Action, Ask, Bounds, Decision, From, Policy, callback};
 use proto_core::media::key::StreamKey;
 use proto_core::time::Time;
 use std::time::Duration;
@@ -28,7 +28,16 @@ fuzz_target!(|data: &[u8]| {
         secret: Secret::new("a secret of thirty-two characters that nobody knows"),
         ..AuthConfig::default()
     };
-    let bounds = Bounds { checks: 1, checks_per_ip: 1, remember: Duration::from_secs(1), revoked: 1 };
+    let second = Duration::from_secs(1);
+    let (questions, questions_per_ip, remembered) = (1, 1, 1);
+    let callback = callback::Bounds {
+        questions,
+        questions_per_ip,
+        remembered,
+        allowed_for: second,
+        refused_for: second,
+    };
+    let bounds = Bounds { checks: 1, checks_per_ip: 1, remember: second, revoked: 1, callback };
     let mut policy = Policy::new(&config, "", [1; 32], bounds);
     let mut credentials = Credentials::default();
     credentials.add_header(header);
@@ -37,7 +46,7 @@ fuzz_target!(|data: &[u8]| {
     let from = From { ip: [192, 0, 2, 1].into(), local: false, secure: true };
     for (action, may) in [(Action::Publish, false), (Action::Play, true), (Action::Api, false)] {
         let stream = (action != Action::Api).then_some(&stream);
-        let ask = Ask { action, stream, credentials: &credentials, key: None, from };
+        let ask = Ask { action, stream, credentials: &credentials, key: None, from, protocol: "rtmp", query };
         match policy.decide(&ask, Time::ZERO, 1_000) {
             Decision::Allow(_) => assert!(may, "{action} for nothing"),
             Decision::Refuse(refusal) => {

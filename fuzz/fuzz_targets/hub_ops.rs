@@ -140,7 +140,8 @@ fuzz_target!(|data: &[u8]| {
                 }
             }
             7 if w.viewers.len() < 4 => {
-                let set = if a % 2 == 0 { CodecSet::ALL } else { CodecSet::NONE.with(Codec::H264).in_order() };
+                let set =
+                    if a % 2 == 0 { CodecSet::ALL } else { CodecSet::NONE.with(Codec::H264).in_order() };
                 if let Some(Ok(id)) = w.stream.map(|s| w.hub.subscribe(s, set, w.now)) {
                     w.viewers.push((id, None));
                 }
