@@ -329,7 +329,11 @@ fn read_key_request(mut rest: Bytes) -> Result<Message, Malformed> {
     while let Some((tag, value)) = next_field(&mut rest)? {
         match tag {
             1 => pull = number(value)?,
-            2 => track = Some(TrackId(small(value)?)),
+            // One more than the track, for a number of 0 is not written.
+            2 => {
+                let number = small::<u16>(value)?.checked_sub(1);
+                track = number.and_then(|n| u8::try_from(n).ok()).map(TrackId);
+            }
             _ => {}
         }
     }

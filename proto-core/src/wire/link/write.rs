@@ -326,7 +326,7 @@ pub fn encode(message: &Message) -> Encoded {
         Message::KeyRequest { pull, track } => {
             w.number(1, *pull);
             if let Some(track) = track {
-                w.number(2, u64::from(track.0));
+                w.number(2, u64::from(track.0) + 1);
             }
             33
         }
