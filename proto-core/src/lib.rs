@@ -27,6 +27,7 @@ pub mod rtmp;
 pub mod rtsp;
 pub mod signalling;
 pub mod simulation;
+pub mod table;
 pub mod time;
 pub mod tls;
 pub mod trace;

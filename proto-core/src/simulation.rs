@@ -148,6 +148,8 @@ pub enum Site {
     LateHandshake,
     /// Sound waits for the next picture though few watch. Key: time.
     SoundWaits,
+    /// Few viewers are handed something in one turn of the loop. Key: time.
+    SmallTurn,
 }
 
 /// What is switched on. Handed in with the limits, so that every machine can ask.

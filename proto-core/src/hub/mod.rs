@@ -90,6 +90,8 @@ pub struct Hub {
     names: BTreeMap<StreamKey, StreamId>,
     subscribers: Slab<Subscriber>,
     events: VecDeque<HubEvent>,
+    /// Who had taken everything, and can have more.
+    ready: VecDeque<SubscriberId>,
     timers: Timers<Timer>,
     next_stream: u64,
     next_subscriber: u64,
@@ -108,6 +110,7 @@ impl Hub {
             names: BTreeMap::new(),
             subscribers: Slab::new(),
             events: VecDeque::new(),
+            ready: VecDeque::new(),
             timers: Timers::default(),
             next_stream: 0,
             next_subscriber: 0,
@@ -347,7 +350,7 @@ impl Hub {
         for id in list.drain(..) {
             if let Some(v) = self.subscribers.get_mut(id.slot).filter(|v| v.id == id) {
                 v.drained = false;
-                self.events.push_back(HubEvent::Ready(id));
+                self.ready.push_back(id);
             }
         }
         s.drained.restore(pace, list);
@@ -512,7 +515,7 @@ impl Hub {
         self.next_subscriber += 1;
         entry.insert(Subscriber::new(id, stream, s, accepts, (picks, bridge), now));
         s.subscribers.insert(id);
-        self.events.push_back(HubEvent::Ready(id));
+        self.ready.push_back(id);
         Ok(id)
     }
 
@@ -631,17 +634,28 @@ impl Hub {
         }
     }
 
-    /// Takes out the next event.
+    /// Takes out the next event. Those who can have more come last: they may be left to wait for a turn
+    /// ([`Hub::poll_news`]), and hear nothing that is older than what the others heard.
     pub fn poll_event(&mut self) -> Option<HubEvent> {
-        loop {
-            let event = self.events.pop_front()?;
-            if let HubEvent::Ready(id) = event
-                && self.subscribers.get(id.slot).is_none_or(|v| v.id != id)
-            {
-                continue;
-            }
+        if let Some(event) = self.poll_news() {
             return Some(event);
         }
+        loop {
+            let id = self.ready.pop_front()?;
+            if self.subscribers.get(id.slot).is_some_and(|v| v.id == id) {
+                return Some(HubEvent::Ready(id));
+            }
+        }
+    }
+
+    /// As [`Hub::poll_event`], without those who can have more.
+    pub fn poll_news(&mut self) -> Option<HubEvent> {
+        self.events.pop_front()
+    }
+
+    /// Whether somebody can have more.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// When the hub wants its next tick.

@@ -552,6 +552,27 @@ fn stuck_and_idle_viewers_cost_nothing_per_frame() {
     assert_eq!(w.events(), []);
 }
 
+#[test]
+fn viewers_may_be_left_to_wait_while_news_is_heard() {
+    let mut w = World::video(&Limits::default());
+    w.play(40, 25, 9, false);
+    let subs: Vec<SubscriberId> = (0..3).map(|_| w.join(ALL)).collect();
+    subs.iter().for_each(|s| drop(w.take(*s, 99)));
+    w.events();
+    w.put(frame(FrameKind::Delta, 40, 40, 9));
+    assert!(w.hub.has_ready());
+    assert_eq!(w.hub.poll_news(), None);
+    assert_eq!(w.hub.poll_event(), Some(HubEvent::Ready(subs[0])));
+    // One leaves while it waits; the stream's end is heard before the last one's turn, who has nothing left to take.
+    w.hub.unsubscribe(subs[1]);
+    w.hub.end(w.stream, Reason::local("over", "test"), at(41));
+    assert!(matches!(w.hub.poll_event(), Some(HubEvent::Evict(id, _)) if id == subs[0]));
+    assert!(matches!(w.hub.poll_news(), Some(HubEvent::Evict(id, _)) if id == subs[2]));
+    assert!(matches!(w.hub.poll_event(), Some(HubEvent::Ended { .. })));
+    assert_eq!(w.hub.poll_event(), None);
+    assert!(!w.hub.has_ready());
+}
+
 /// Viewers that have seen some pictures, each 40 ms.
 fn crowd(viewers: usize, pacing: Pacing) -> (World, Vec<SubscriberId>) {
     let mut w = World::video(&Limits::default());

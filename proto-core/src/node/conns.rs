@@ -460,9 +460,15 @@ impl Node {
                 Err(reason) => self.end_conn(id, reason, Some(true)),
             }
         }
-        self.flush(id);
-        let tls = self.tls_deadline(id);
-        let deadline = self.conns.get(&id).and_then(|conn| match &conn.proto {
+        let tls = match self.conns.get(&id).map(|c| &c.transport) {
+            Some(Transport::Tls(_)) => {
+                self.flush(id);
+                self.tls_deadline(id)
+            }
+            _ => None,
+        };
+        let Some(conn) = self.conns.get(&id) else { return };
+        let deadline = match &conn.proto {
             Proto::Http(m) => m.deadline(),
             Proto::Rtmp(m) => m.deadline(),
             Proto::Rtsp(m) => m.deadline(),
@@ -473,10 +479,8 @@ impl Node {
             Proto::Remote { machine, .. } => machine.as_ref().and_then(remote::Session::deadline),
             #[cfg(test)]
             Proto::Broken => None,
-        });
-        if self.conns.contains_key(&id) {
-            self.timers.update(Alarm::Conn(id), Deadline::earliest(deadline, tls));
-        }
+        };
+        self.timers.update(Alarm::Conn(id), Deadline::earliest(deadline, tls));
     }
 
     pub(super) fn send(&mut self, conn: ConnId, bytes: bytes::Bytes) {
@@ -506,15 +510,15 @@ impl Node {
 
     /// What an RTMP or RTSP connection takes is progress of all that is played on it.
     pub(super) fn took(&mut self, conn: ConnId, bytes: usize) {
-        for session in self.sessions.of_conn(conn) {
-            let Some(s) = self.sessions.get_mut(session) else { continue };
+        let (hub, now) = (&mut self.hub, self.now);
+        self.sessions.each_of_conn(conn, |s| {
             if s.carrier == Carrier::Conn(conn) {
                 s.bytes_out += bytes as u64;
             }
             if let Part::Plays { subscriber, .. } = s.part {
-                self.hub.progress(subscriber, bytes, self.now);
+                hub.progress(subscriber, bytes, now);
             }
-        }
+        });
     }
 
     fn http_said(&mut self, id: ConnId, said: http::server::Output) {

@@ -62,6 +62,7 @@ use crate::node::identity::Identity;
 use crate::node::session::{SessionId, Sessions};
 use crate::rand::Rng;
 use crate::rtc::{Endpoint, EndpointConfig};
+use crate::table::Table;
 use crate::time::{Time, Timers, WallAnchor};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -126,8 +127,10 @@ pub struct Node {
     out: VecDeque<Output>,
     timers: Timers<Alarm>,
     pumps: VecDeque<SubscriberId>,
+    /// Bytes that viewers were handed in this turn of the loop.
+    pumped: usize,
 
-    conns: BTreeMap<ConnId, conns::Conn>,
+    conns: Table<ConnId, conns::Conn>,
     dirty_conns: BTreeSet<ConnId>,
     conns_per_ip: BTreeMap<IpAddr, usize>,
     next_dial: u64,
@@ -269,7 +272,8 @@ impl Node {
             out: VecDeque::new(),
             timers: Timers::default(),
             pumps: VecDeque::new(),
-            conns: BTreeMap::new(),
+            pumped: 0,
+            conns: Table::new(),
             dirty_conns: BTreeSet::new(),
             conns_per_ip: BTreeMap::new(),
             next_dial: 0,

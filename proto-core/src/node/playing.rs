@@ -405,6 +405,7 @@ impl Node {
             }
             let Some(delivery) = self.hub.next(subscriber, self.now) else { return };
             if let Delivery::Frame { frame, cached, .. } = &delivery {
+                self.pumped += frame.len();
                 if *cached && udp {
                     burst += frame.len();
                 }
@@ -461,6 +462,7 @@ impl Node {
             };
             if let Delivery::Frame { frame, cached, .. } = &delivery {
                 frames = true;
+                self.pumped += frame.len();
                 if udp {
                     burst += if *cached { frame.len() } else { 0 };
                     self.hub.progress(subscriber, frame.len(), now);
@@ -519,6 +521,8 @@ impl Node {
             self.rtc.handle(rtc::endpoint::Input::Deliver { session, delivery: &delivery }, self.now);
         }
         if bytes > 0 {
+            // As much as leaves before others have their turn.
+            self.pumped += bytes.min(rtc::endpoint::SLICE_BYTES);
             self.hub.progress(subscriber, bytes, self.now);
             self.first_frame(id);
             if let Some(s) = self.sessions.get_mut(id) {

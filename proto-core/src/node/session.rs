@@ -10,6 +10,7 @@ use crate::io::ConnId;
 use crate::media::key::StreamKey;
 use crate::node::remote::Via;
 use crate::node::signals::SignalId;
+use crate::table::Table;
 use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -181,7 +182,7 @@ impl fmt::Display for Session {
 #[derive(Debug, Default)]
 pub struct Sessions {
     next: u64,
-    all: BTreeMap<SessionId, Session>,
+    all: Table<SessionId, Session>,
     by_carrier: BTreeMap<Carrier, SessionId>,
     by_subscriber: BTreeMap<SubscriberId, SessionId>,
     by_resource: BTreeMap<String, SessionId>,
@@ -318,6 +319,17 @@ impl Sessions {
     pub fn of_conn(&self, conn: ConnId) -> Vec<SessionId> {
         let messages = self.by_carrier.range(Carrier::Message(conn, 0)..=Carrier::Message(conn, u32::MAX));
         self.on(Carrier::Conn(conn)).into_iter().chain(messages.map(|(_, id)| *id)).collect()
+    }
+
+    /// Does something with each of [`Sessions::of_conn`].
+    pub fn each_of_conn(&mut self, conn: ConnId, mut f: impl FnMut(&mut Session)) {
+        let messages = self.by_carrier.range(Carrier::Message(conn, 0)..=Carrier::Message(conn, u32::MAX));
+        let own = self.by_carrier.get(&Carrier::Conn(conn));
+        for id in own.into_iter().chain(messages.map(|(_, id)| id)) {
+            if let Some(s) = self.all.get_mut(id) {
+                f(s);
+            }
+        }
     }
 
     /// The session behind a cursor.

@@ -22,8 +22,13 @@ impl Machine for Node {
 
     fn handle(&mut self, input: Input<'_>, now: Time) {
         self.now = now.max(self.now);
+        // The loop has its turn, and each of its inputs in it, end with a tick.
+        let turn = matches!(input, Input::Tick);
+        if turn {
+            self.pumped = 0;
+        }
         self.take(input);
-        self.due();
+        self.due(turn);
         self.settle();
     }
 
@@ -39,6 +44,7 @@ impl Machine for Node {
             self.member.deadline(),
             self.manager.as_ref().and_then(Machine::deadline),
             self.quic.deadline(),
+            self.hub.has_ready().then(|| Deadline::new(self.now, "viewers wait for their turn")),
         ];
         let mut next = machines.into_iter().fold(None, Deadline::earliest)?;
         if self.limits.simulation.planted(Bug::RestlessTimer) {
@@ -53,6 +59,8 @@ impl Machine for Node {
 
 /// Bytes of a connection that neither publishes nor plays that are looked at in one go.
 const STRANGE: usize = 8 << 10;
+/// Bytes that viewers are handed in one turn of the loop.
+const PUMP_BYTES: usize = 192 << 10;
 
 impl Node {
     fn take(&mut self, input: Input<'_>) {
@@ -205,7 +213,7 @@ impl Node {
     }
 
     /// Fires what is due.
-    fn due(&mut self) {
+    fn due(&mut self, turn: bool) {
         let now = self.now;
         let idle = self.limits.simulation.happens(Site::IdleTick, now.as_nanos());
         while let Some(alarm) = self.timers.pop_due(now) {
@@ -232,7 +240,7 @@ impl Node {
             }
         }
         let due = |d: Option<Deadline>| idle || d.is_some_and(|d| d.at <= now);
-        if due(self.rtc.deadline()) {
+        if turn && due(self.rtc.deadline()) {
             self.rtc.handle(endpoint::Input::Tick, now);
         }
         if due(self.hub.deadline()) {
@@ -263,7 +271,7 @@ impl Node {
                 self.rtc_said(said);
                 quiet = false;
             }
-            while let Some(event) = self.hub.poll_event() {
+            while let Some(event) = self.next_of_hub() {
                 self.hub_said(event);
                 quiet = false;
             }
@@ -300,6 +308,15 @@ impl Node {
         if self.draining {
             self.drained();
         }
+    }
+
+    /// What the hub says, as long as there is room in this turn for viewers who can have more. The others wait: what is
+    /// made of a frame for some viewers leaves before it is made for the next, while all that it takes is in the processor's
+    /// caches, and input waits no longer than that.
+    fn next_of_hub(&mut self) -> Option<HubEvent> {
+        let small = self.limits.simulation.happens(Site::SmallTurn, self.now.as_nanos());
+        let most = if small { 1 } else { PUMP_BYTES };
+        if self.pumped < most { self.hub.poll_event() } else { self.hub.poll_news() }
     }
 
     fn rtc_said(&mut self, said: endpoint::Output) {

@@ -8,6 +8,7 @@ mod fan;
 mod streams;
 
 pub use drops::Drops;
+pub use fan::SLICE_BYTES;
 
 use super::codecs;
 use super::dtls::Identity;
@@ -27,6 +28,7 @@ use crate::machine::Machine;
 use crate::media::track::{CodecConfig, CodecSet, TrackId};
 use crate::rand::Rng;
 use crate::simulation::{Bug, Site};
+use crate::table::Table;
 use crate::time::{Deadline, Time, Timers};
 use crate::wire::rtp::Multiplexed;
 use crate::wire::stun::{self, BindingRequest};
@@ -255,7 +257,7 @@ pub struct Endpoint {
     stun: Option<StunAnswers>,
     loop_index: u8,
     next_id: u64,
-    sessions: BTreeMap<SessionId, Session>,
+    sessions: Table<SessionId, Session>,
     by_ufrag: HashMap<String, SessionId>,
     by_path: HashMap<Path, SessionId>,
     streams: streams::Streams,
@@ -296,7 +298,7 @@ impl Endpoint {
             stun: stun.then(|| StunAnswers::new(limits_stun)),
             loop_index,
             next_id: 0,
-            sessions: BTreeMap::new(),
+            sessions: Table::new(),
             by_ufrag: HashMap::new(),
             by_path: HashMap::new(),
             streams: streams::Streams::default(),

@@ -16,14 +16,17 @@ use std::collections::VecDeque;
 
 /// Packets that one viewer gets in its turn.
 const SLICE: usize = 16;
+/// Bytes of pictures that one viewer gets in its turn, about.
+pub const SLICE_BYTES: usize = SLICE * 1_200;
 /// The most bytes of one.
 const PACKET: usize = 1_500;
 /// A batch leaves once it has so many bytes.
 const BATCH_BYTES: usize = 192 << 10;
 /// More than one viewer's turn can add: its slice, sound and a report.
 const TURN_MOST: usize = (SLICE + 8) * 1_200;
-/// Bytes that leave in one turn of the loop; then whoever else has work gets the loop.
-const TURN_BYTES: usize = 768 << 10;
+/// Bytes that leave in one turn of the loop; then whoever else has work gets the loop. One batch, which the next turn fills
+/// again: several in turn would not stay in the processor's caches, and the kernel copies from memory then.
+const TURN_BYTES: usize = BATCH_BYTES;
 
 /// Who waits to send, and how much may leave before the loop goes on.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ fn viewer(lean: bool) -> (World, SessionId) {
         w.endpoint.use_whole_viewers();
     }
     let playing = w.endpoint.play(from(&offer, &[addr(SERVER)]), &tracks(), w.now).unwrap();
-    assert_eq!(lean, matches!(w.endpoint.sessions[&playing.session].talk, Talk::Lean(_)));
+    assert_eq!(lean, matches!(w.endpoint.sessions.get(&playing.session).unwrap().talk, Talk::Lean(_)));
     w.browser.answer(&playing.answer);
     w.connect();
     (w, playing.session)
