@@ -10,9 +10,9 @@ pub struct Picture {
     pub at_us: i64,
     /// When the player had it, on any clock, microseconds.
     pub came_us: i64,
-    /// Its number; `None`: damaged.
+    /// Its number; `None`: damaged, or `patched`.
     pub number: Option<u16>,
-    /// It is that number as a whole, but not at every point that was looked at.
+    /// It has no number at the points that were looked at, but is one as a whole, though perhaps not its own.
     pub patched: bool,
 }
 
@@ -71,7 +71,7 @@ pub struct Measure {
     pub damaged: u64,
     /// Which picture was the first that is damaged, counted from 0.
     pub damaged_at: Option<usize>,
-    /// Pictures with a number that is not there at every point.
+    /// Pictures that are a number as a whole and not at every point.
     pub patched: u64,
     /// The longest time without a new picture after the first second, milliseconds.
     pub frozen_ms: u64,
@@ -116,10 +116,13 @@ pub fn measure(seen: &Seen) -> Measure {
     let mut highest: Option<u32> = None;
     let mut last = None;
     for (n, picture) in seen.pictures.iter().enumerate() {
-        out.patched += u64::from(picture.patched);
         let Some(number) = picture.number.map(u32::from) else {
-            out.damaged += 1;
-            out.damaged_at.get_or_insert(n);
+            if picture.patched {
+                out.patched += 1;
+            } else {
+                out.damaged += 1;
+                out.damaged_at.get_or_insert(n);
+            }
             continue;
         };
         if let Some(before) = highest {
