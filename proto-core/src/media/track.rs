@@ -23,9 +23,9 @@ pub enum Codec {
     Aac,
     /// MPEG audio, layer 3 (ISO 11172-3, 13818-3); a frame is one whole frame with its header.
     Mp3,
-    /// ITU-T G.711, A-law; a frame is at most 100 ms of samples.
+    /// ITU-T G.711, A-law; a frame is at most 1,120 bytes.
     Pcma,
-    /// ITU-T G.711, µ-law; a frame is at most 100 ms of samples.
+    /// ITU-T G.711, µ-law; a frame is at most 1,120 bytes.
     Pcmu,
 }
 

@@ -258,9 +258,12 @@ fn several_tracks_are_tracks_of_the_stream() {
 }
 
 #[test]
-fn long_messages_of_g711_become_frames_of_a_tenth_of_a_second() {
+fn messages_of_g711_become_frames_that_fit_a_packet_one_where_that_can_be() {
     let mut d = Demuxer::default();
-    let items = media(&mut d, &message(kind::AUDIO, 1_000, [&[0x72][..], &[5; 1_000]].concat()));
-    let [Ingest::Config { .. }, Ingest::Frame(a), Ingest::Frame(b)] = &items[..] else { panic!("{items:?}") };
-    assert_eq!((a.payload.len(), b.payload.len(), b.dts - a.dts), (800, 200, 100 * MS));
+    let items = media(&mut d, &message(kind::AUDIO, 1_000, [&[0x72][..], &[5; 1_024]].concat()));
+    let [Ingest::Config { .. }, Ingest::Frame(one)] = &items[..] else { panic!("{items:?}") };
+    assert_eq!((one.payload.len(), one.dts), (1_024, 1_000 * MS));
+    let items = media(&mut d, &message(kind::AUDIO, 1_128, [&[0x72][..], &[5; 2_000]].concat()));
+    let [Ingest::Frame(a), Ingest::Frame(b)] = &items[..] else { panic!("{items:?}") };
+    assert_eq!((a.payload.len(), b.payload.len(), b.dts - a.dts), (1_000, 1_000, 125 * MS));
 }

@@ -28,13 +28,18 @@ use bytes::Bytes;
 /// which every path carries.
 pub const PAYLOAD_BYTES: usize = 1_150;
 
-/// Bytes of one frame of G.711 at most: 100 ms of one channel, so that each is one payload on every path.
-const G711_FRAME_BYTES: usize = 800;
+/// Bytes of one frame of G.711 at most: 140 ms of one channel, so that each is one payload on every path.
+const G711_FRAME_BYTES: usize = 1_120;
 
-/// Cuts samples of G.711 into frames of at most 100 ms that keep the channels of a sample together.
+/// Cuts samples of G.711 into as few equal frames of at most [`G711_FRAME_BYTES`] as there must be, which keep the channels of a
+/// sample together.
+///
+/// What a publisher sent in one piece leaves in one piece where that can be: pieces come together, and a receiver that goes by
+/// arrival (GStreamer) takes the second, which is for later, for early, and plays all sound as much too soon.
 pub fn g711_frames(samples: &[u8], channels: u8) -> impl Iterator<Item = &[u8]> {
     let channels = usize::from(channels.max(1));
-    samples.chunks((G711_FRAME_BYTES / channels).max(1) * channels)
+    let most = (G711_FRAME_BYTES / channels).max(1);
+    samples.chunks(equal(samples.len().div_ceil(channels), most) * channels)
 }
 
 /// A payload format, and what a session description must say of it beside its name.

@@ -120,7 +120,7 @@ window.hw.matrix = (() => {
     if (tracks.length) context.createMediaStreamSource(new MediaStream(tracks)).connect(node);
   };
 
-  // Plays, and from the first picture on remembers each: its two rows of points, when it is shown, when it came.
+  // Plays, and from the first picture on remembers each: its points in two rows, their means, when it is shown, when it came.
   const watch = async (name, url, { ms = 20000 } = {}) => {
     const canvas = document.createElement('canvas');
     canvas.width = WIDTH; canvas.height = HEIGHT;
@@ -134,13 +134,17 @@ window.hw.matrix = (() => {
     session.pc.addTransceiver('video', { direction: 'recvonly' });
     session.pc.addTransceiver('audio', { direction: 'recvonly' });
     session.pictures = []; session.unseen = 0;
-    const row = y => {
-      const data = draw.getImageData(0, y, WIDTH, 1).data;
-      let hex = '';
-      for (let bit = 0; bit < 16; bit += 1) {
-        hex += data[((bit + 0.5) * WIDTH / 16) * 4 + 1].toString(16).padStart(2, '0');
+    // Of each column of a half its middle, and the mean over it (fifty points), which is what players that scale read.
+    const half = top => {
+      const { data } = draw.getImageData(0, top, WIDTH, HEIGHT / 2);
+      const at = (x, y) => data[(y * WIDTH + x) * 4 + 1];
+      const middles = [], means = [];
+      for (let left = 0; left < WIDTH; left += WIDTH / 16) {
+        let sum = 0;
+        for (let x = 2; x < 20; x += 4) for (let y = 4; y < 90; y += 9) sum += at(left + x, y);
+        middles.push(at(left + 10, 45)); means.push(Math.round(sum / 50));
       }
-      return hex;
+      return [hex(middles), hex(means)];
     };
     let presented = null;
     const onFrame = (now, frame) => {
@@ -148,7 +152,8 @@ window.hw.matrix = (() => {
       session.frames += 1;
       if (presented !== null) session.unseen += Math.max(0, frame.presentedFrames - presented - 1);
       presented = frame.presentedFrames;
-      session.pictures.push([row(HEIGHT / 4) + row(HEIGHT * 3 / 4), frame.expectedDisplayTime, now]);
+      const [[middles, means], [below, meansBelow]] = [half(0), half(HEIGHT / 2)];
+      session.pictures.push([middles + below, means + meansBelow, frame.expectedDisplayTime, now]);
       video.requestVideoFrameCallback(onFrame);
     };
     video.requestVideoFrameCallback(onFrame);
@@ -169,7 +174,7 @@ window.hw.matrix = (() => {
   // Resolves once pictures were shown for so many milliseconds.
   const lasts = (name, span, ms) => until(`${span} ms of ${name}`, ms, () => {
     const { pictures } = sessions[name];
-    return pictures.length && pictures[pictures.length - 1][2] - pictures[0][2] >= span;
+    return pictures.length && pictures[pictures.length - 1][3] - pictures[0][3] >= span;
   });
 
   const hex = bytes => Array.from(bytes, b => b.toString(16).padStart(2, '0')).join('');

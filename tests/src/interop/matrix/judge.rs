@@ -105,11 +105,13 @@ fn codec(name: &str) -> String {
     known.to_owned()
 }
 
-/// The first line of the edge's log that says why a player of this kind gets less than all.
-pub fn reason(log: &Log, from: Mark, player: Player, stream: &str) -> Option<String> {
+/// The first line of the edge's log that says why a player of this kind gets less than all. Of one who `plays` nobody says
+/// that it is refused: that is another one of its kind.
+pub fn reason(log: &Log, from: Mark, (player, plays): (Player, bool), stream: &str) -> Option<String> {
     const WORDS: [&str; 5] = ["gets no", "no sound", "no pictures", "refused", "left out"];
     let says = |line: &str| {
         line.contains(stream)
+            && !(plays && line.contains("refused"))
             && WORDS.iter().any(|w| line.contains(w))
             && line.to_lowercase().contains(player.protocol())
     };
@@ -136,7 +138,8 @@ pub fn judge(publisher: Publisher, player: Player, seen: &Seen, reason: Option<S
             None => Outcome::Failed(format!("{what}: {}", why.unwrap_or_default())),
         }
     } else {
-        let faults = faults(publisher, player, &measure);
+        let made = !codecs[0].is_empty() && codecs[0] != publisher.video;
+        let faults = faults(publisher, player, made, &measure);
         let sent = [publisher.video, publisher.audio];
         let bridged: Vec<String> = sent
             .iter()
@@ -158,7 +161,8 @@ fn names_remedy(why: &str) -> bool {
     ["publish", "send", "ask for", "add ?", "use "].iter().any(|word| why.contains(word))
 }
 
-fn faults(publisher: Publisher, player: Player, m: &Measure) -> Vec<String> {
+/// `made`: the pictures are what a bridge made.
+fn faults(publisher: Publisher, player: Player, made: bool, m: &Measure) -> Vec<String> {
     let mut faults = Vec::new();
     let mut count = |n: u64, what: &str| {
         if n > 0 {
@@ -166,11 +170,16 @@ fn faults(publisher: Publisher, player: Player, m: &Measure) -> Vec<String> {
         }
     };
     count(m.damaged, "damaged");
+    // Chromium's encoder of AV1 leaves a block of some pictures as it was (docs/matrix.md).
+    if publisher.steady {
+        count(m.patched, "with a patch that is not theirs");
+    }
     count(m.disordered, "out of order");
     // A page reads what its screen shows: where that is late, one picture is read twice and the next is not seen.
     if publisher.steady && !player.is_page() {
         count(m.repeated, "repeated");
-        count(m.missing, "missing");
+        // A bridge that begins codes of the cached group the first picture and the end: the rest would be shown in a moment.
+        count(m.missing - if made { m.missing_first.min(m.missing) } else { 0 }, "missing");
     }
     if !publisher.audio.is_empty() {
         if m.tone_hz.is_none_or(|hz| (hz - TONE_HZ).abs() > 10.0) {

@@ -73,7 +73,7 @@ pub fn run(
             ended.push((player, watching.end()));
         }
         for (player, seen) in ended {
-            let reason = judge::reason(&cluster.edge.log, from, player, &stream);
+            let reason = judge::reason(&cluster.edge.log, from, (player, !seen.pictures.is_empty()), &stream);
             let mut cell = judge(publisher, player, &seen, reason);
             if cell.failed().is_some() {
                 cell.told = format!("{}\n{}", running.said(), cluster.edge.log.tail(15));

@@ -10,8 +10,10 @@ pub struct Picture {
     pub at_us: i64,
     /// When the player had it, on any clock, microseconds.
     pub came_us: i64,
-    /// Its number; `None`: damaged.
+    /// Its number; `None`: damaged, or `patched`.
     pub number: Option<u16>,
+    /// It has no number at the points that were looked at, but is one as a whole, though perhaps not its own.
+    pub patched: bool,
 }
 
 /// All that a player told.
@@ -57,6 +59,10 @@ pub struct Measure {
     pub pictures: u64,
     /// Numbers that were left out between the first and the last picture, less those that the page missed.
     pub missing: u64,
+    /// Before which picture the first is missing, counted from 0.
+    pub missing_at: Option<usize>,
+    /// Of the missing those between the first picture and the second.
+    pub missing_first: u64,
     /// Pictures with the number of the one before.
     pub repeated: u64,
     /// Pictures with a lower number than one before.
@@ -65,6 +71,8 @@ pub struct Measure {
     pub damaged: u64,
     /// Which picture was the first that is damaged, counted from 0.
     pub damaged_at: Option<usize>,
+    /// Pictures that are a number as a whole and not at every point.
+    pub patched: u64,
     /// The longest time without a new picture after the first second, milliseconds.
     pub frozen_ms: u64,
     /// How much later the sound is heard than its picture is shown, milliseconds: the median over all pips.
@@ -109,15 +117,26 @@ pub fn measure(seen: &Seen) -> Measure {
     let mut last = None;
     for (n, picture) in seen.pictures.iter().enumerate() {
         let Some(number) = picture.number.map(u32::from) else {
-            out.damaged += 1;
-            out.damaged_at.get_or_insert(n);
+            if picture.patched {
+                out.patched += 1;
+            } else {
+                out.damaged += 1;
+                out.damaged_at.get_or_insert(n);
+            }
             continue;
         };
         if let Some(before) = highest {
             match ahead(before, number, NUMBERS) {
                 0 if last == Some(number) => out.repeated += 1,
                 n if n <= 0 => out.disordered += 1,
-                n => out.missing += n as u64 - 1,
+                1 => {}
+                more => {
+                    out.missing += more as u64 - 1;
+                    out.missing_at.get_or_insert(n);
+                    if n == 1 {
+                        out.missing_first = more as u64 - 1;
+                    }
+                }
             }
         }
         if highest.is_none_or(|before| ahead(before, number, NUMBERS) > 0) {
@@ -149,9 +168,9 @@ impl Measure {
     /// As JSON.
     pub fn json(&self) -> Value {
         json!({
-            "pictures": self.pictures, "missing": self.missing, "repeated": self.repeated,
+            "pictures": self.pictures, "missing": self.missing, "missing_at": self.missing_at, "repeated": self.repeated,
             "disordered": self.disordered, "damaged": self.damaged,
-            "damaged_at": self.damaged_at, "frozen_ms": self.frozen_ms,
+            "damaged_at": self.damaged_at, "patched": self.patched, "frozen_ms": self.frozen_ms,
             "offset_ms": self.offset_ms, "offset_first_ms": self.offset_ends_ms.map(|e| e.0),
             "offset_last_ms": self.offset_ends_ms.map(|e| e.1), "pips": self.pips, "tone_hz": self.tone_hz,
             "sound_breaks": self.sound_breaks,
@@ -168,6 +187,7 @@ mod tests {
             at_us: n as i64 * PICTURE_US,
             came_us: n as i64 * PICTURE_US,
             number,
+            patched: false,
         };
         Seen { pictures: numbers.iter().enumerate().map(picture).collect(), ..Seen::default() }
     }
@@ -176,6 +196,7 @@ mod tests {
     fn what_is_missing_repeated_late_or_damaged_is_told_apart_and_the_end_of_the_numbers_is_no_fault() {
         let got = measure(&pictures(&[65_498, 65_499, 0, 1, 1, 4, 3, 5].map(Some)));
         assert_eq!((got.missing, got.repeated, got.disordered, got.damaged), (1, 1, 1, 0));
+        assert_eq!(got.missing_at, Some(5));
         let got = measure(&pictures(&[Some(1), None, Some(3)]));
         assert_eq!((got.missing, got.damaged), (1, 1));
     }

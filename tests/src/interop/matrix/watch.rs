@@ -243,7 +243,8 @@ fn of_ffmpeg(log: &Log, began: Instant, video: &[u8], audio: &[i16], times: &str
             let came_us = at.duration_since(began).as_micros() as i64;
             seen.start_ms.get_or_insert(came_us as u64 / 1_000);
             let at_us = pts * 1_000_000 * base.0 / base.1;
-            seen.pictures.push(Picture { at_us, came_us, number: signal::number(points) });
+            let number = signal::number(points);
+            seen.pictures.push(Picture { at_us, came_us, number, patched: false });
         } else if line.trim_start().starts_with("Stream #0:") && !line.contains("->") {
             let word = |of: &str| {
                 let codec = line.split_once(of)?.1.trim_start();
@@ -291,7 +292,7 @@ fn of_lines(log: &Log, began: Instant, audio: &[i16]) -> Seen {
                 seen.start_ms.get_or_insert(came_us as u64 / 1_000);
                 let number = signal::number(&unhex(points));
                 let at_us = at_us.parse().unwrap_or_default();
-                seen.pictures.push(Picture { at_us, came_us, number });
+                seen.pictures.push(Picture { at_us, came_us, number, patched: false });
             }
             (Some("first"), Some("video"), _) => seen.start_ms = Some(came_us as u64 / 1_000),
             (Some("sound"), Some(at_us), Some(n)) => {
@@ -330,11 +331,13 @@ fn of_page(told: &Value) -> Seen {
     let mut seen = Seen { unseen: told["unseen"].as_u64().unwrap_or_default(), ..Seen::default() };
     seen.start_ms = told["startMs"].as_f64().map(|ms| ms as u64);
     for picture in told["pictures"].as_array().into_iter().flatten() {
-        let points = unhex(picture[0].as_str().unwrap_or_default());
+        let read = |n: usize| signal::number(&unhex(picture[n].as_str().unwrap_or_default()));
+        let (points, means) = (read(0), read(1));
         seen.pictures.push(Picture {
-            at_us: (number(&picture[1]) * 1_000.0) as i64,
-            came_us: (number(&picture[2]) * 1_000.0) as i64,
-            number: signal::number(&points),
+            at_us: (number(&picture[2]) * 1_000.0) as i64,
+            came_us: (number(&picture[3]) * 1_000.0) as i64,
+            number: points,
+            patched: points.is_none() && means.is_some(),
         });
     }
     let all = samples(&unhex(told["samples"].as_str().unwrap_or_default()));
@@ -348,4 +351,21 @@ fn of_page(told: &Value) -> Seen {
     };
     (seen.video, seen.audio) = (codec("video"), codec("audio"));
     seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_picture_of_a_page_that_lacks_a_patch_is_told_from_a_grey_one() {
+        let whole = format!("{}{}", "ff".repeat(16), "00".repeat(16));
+        let (patched, grey) = (whole.replacen("ff", "00", 1), "80".repeat(32));
+        let told =
+            json!({"pictures": [[whole, whole, 40, 41], [patched, whole, 80, 81], [grey, grey, 120, 121]]});
+        let seen = of_page(&told);
+        let got: Vec<_> = seen.pictures.iter().map(|p| (p.number, p.patched, p.came_us)).collect();
+        assert_eq!(got, [(Some(0xffff), false, 41_000), (None, true, 81_000), (None, false, 121_000)]);
+    }
 }

@@ -138,7 +138,7 @@ async def measure(receiver, out):
         if first:
             say(f"first {receiver.track.kind}")
             first = False
-        pts = frame.pts
+        pts, clock = frame.pts, frame.time_base.denominator
         if video:
             small = frame.reformat(16, 2, "gray", interpolation="AREA").planes[0]
             rows = bytes(small)
@@ -149,7 +149,7 @@ async def measure(receiver, out):
         if receiver not in reports:
             continue
         for pts, data in waiting:
-            at = wall_us(receiver, pts, 90000 if video else RATE)
+            at = wall_us(receiver, pts, clock)
             if video:
                 say(f"picture {at} {data.hex()}")
             else:

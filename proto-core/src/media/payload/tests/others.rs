@@ -163,8 +163,13 @@ fn several_units_in_one_packet_have_their_own_times() {
     assert_eq!(out, [(0, 417, true), (2_351, 417, false)]);
     let mut d = depay(&Format::Pcmu { channels: 1 });
     let mut out = Vec::new();
-    d.push(&[7; 1_000], 50, false, |u| out.push((u.timestamp, u.payload.len())));
-    assert_eq!(out, [(50, 800), (850, 200)]);
+    d.push(&[7; 1_024], 50, false, |u| out.push((u.timestamp, u.payload.len())));
+    d.push(&[7; 1_448], 1_074, false, |u| out.push((u.timestamp, u.payload.len())));
+    assert_eq!(out, [(50, 1_024), (1_074, 724), (1_798, 724)], "as few as there must be, and equal");
+    let mut d = depay(&Format::Pcmu { channels: 2 });
+    let mut out = Vec::new();
+    d.push(&[7; 1_442], 0, false, |u| out.push((u.timestamp, u.payload.len())));
+    assert_eq!(out, [(0, 722), (361, 720)], "a sample stays whole");
 }
 
 #[test]
