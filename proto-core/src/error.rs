@@ -96,11 +96,15 @@ impl Broken {
 /// A peer's text made safe for a log line: control characters, quotes and non-ASCII escaped, at most 128
 /// characters of it (abuse A25).
 pub fn quote(text: &str) -> String {
-    const MOST: usize = 128;
-    let mut out = String::with_capacity(text.len().min(MOST) + 2);
+    quote_up_to(text, 128)
+}
+
+/// As [`quote`], of a text that is ours for the most part: with `most` characters of it.
+pub fn quote_up_to(text: &str, most: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(most) + 2);
     out.push('"');
     for (i, c) in text.chars().enumerate() {
-        if i == MOST {
+        if i == most {
             out.push('…');
             break;
         }

@@ -8,6 +8,7 @@
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub mod fanout;
 pub mod faults;
+pub mod fuzzing;
 pub mod harness;
 pub mod interop;
 pub mod live;

@@ -1,39 +1,36 @@
 //! A day of a cluster in a chosen time: viewers of every protocol come and go each second, publishers too. In between
 //! everybody leaves, and then it is looked at what the nodes still hold: sessions, connections, timers, descriptors, memory.
-//! `cargo soak --minutes M`.
+//! `cargo soak --minutes M` with real processes, `cargo sim soak --hours H` in virtual time.
 
-use crate::interop::cluster::{Cluster, Net, Node};
-use crate::interop::http;
-use crate::live::{Id, Live, Protocol};
+pub mod real;
+pub mod simulated;
+
+use crate::live::Protocol;
 use crate::world::actors::rtsp::RtspPlayer;
 use crate::world::actors::webrtc::Whep;
 use proto_core::rand::Rng;
 use proto_core::time::Time;
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Joins of viewers in the day that is played: one every six seconds.
-const JOINS: f64 = 14_400.0;
-/// Publishers of that day: one a minute.
+/// Publishers of a day: one a minute.
 const PUBLISHERS: f64 = 1_440.0;
-/// A machine that tests run on carries no more joins than that in a second; a shorter day leaves some out.
-const JOINS_A_SECOND: f64 = 10.0;
+/// Seconds of a day.
+const DAY: f64 = 86_400.0;
 /// Streams at a time, two of each protocol.
 const STREAMS: usize = 6;
 /// A viewer who sees nothing for so long was not served, if its stream was there all the while.
 const SERVED: Duration = Duration::from_secs(5);
-/// After everybody left, nothing is left within this: streams are held for [`HOLD_MS`].
-const EMPTY: Duration = Duration::from_secs(60);
+/// Streams are held for so long after their publisher went.
 const HOLD_MS: u64 = 2_000;
 /// Sound and picture may be so far apart.
 const APART: Duration = Duration::from_millis(40);
 /// Resident memory may grow by so many thousandths from the middle of the day to its end: what an allocator keeps goes up and
 /// down by more than nothing.
 const GROWTH_PERMILLE: u64 = 30;
-
-/// Lines of a node's log that are shown where something is wrong.
-const WARNINGS: usize = 40;
+/// The heap of a node may be so much larger after a day than after its first minutes: tables keep the room that the busiest
+/// moment took.
+const HEAP_GROWTH: u64 = 128 << 10;
 
 /// What is left at a node once everybody has gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +75,9 @@ pub struct Day {
     pub violations: Vec<String>,
     /// What the nodes warned of, and what became of the links between them.
     pub warnings: Vec<String>,
+    /// In virtual time: bytes of the heap that manager, origin and edge held with nobody left, after the first minutes and at the
+    /// end of the day.
+    pub heap: Option<[(u64, u64); 3]>,
 }
 
 impl Day {
@@ -114,8 +114,25 @@ impl Day {
                     last.resident_kib
                 ));
             }
+            let (first, last) = self.heap.map_or((0, 0), |all| all[n]);
+            if last > first + HEAP_GROWTH {
+                found.push(format!("{name}: {last} bytes on the heap, {first} after the first minutes"));
+            }
         }
         found
+    }
+}
+
+impl Day {
+    /// Prints it, and what is not as it must be. Answers whether all is.
+    pub fn tell(&self) -> bool {
+        print!("{self}");
+        let problems = self.problems();
+        problems.iter().for_each(|p| println!("* {p}"));
+        if !problems.is_empty() {
+            self.warnings.iter().for_each(|line| eprintln!("{line}"));
+        }
+        problems.is_empty()
     }
 }
 
@@ -141,78 +158,66 @@ impl fmt::Display for Day {
                 all(|r| format!("{:.1}", r.resident_kib as f64 / 1_024.0)),
             )?;
         }
+        if let Some(heap) = &self.heap {
+            let [m, o, e] =
+                heap.map(|(first, last)| format!("{} to {}", first.div_ceil(1_024), last.div_ceil(1_024)));
+            writeln!(
+                f,
+                "\nHeap of manager, origin and edge, KiB, from the first minutes to the end: {m}, {o}, {e}."
+            )?;
+        }
         writeln!(f, "\nSound and picture were apart by {:?} at most.", self.apart)
     }
 }
 
-struct Viewer {
-    id: Id,
+/// A cluster of manager, origin and edge on which a day is played.
+pub(crate) trait Place {
+    /// Which client.
+    type Id: Copy;
+    /// The time.
+    fn now(&self) -> Time;
+    /// Lets time pass.
+    fn run(&mut self, time: Duration);
+    /// Whether it makes no sense to go on.
+    fn is_over(&self) -> bool;
+    /// A publisher at the origin.
+    fn publish(&mut self, by: Protocol, stream: &str) -> Self::Id;
+    /// A viewer at the edge.
+    fn play(&mut self, by: Protocol, stream: &str) -> Self::Id;
+    /// Whether a publisher publishes.
+    fn is_ready(&self, id: Self::Id) -> bool;
+    /// Whether a viewer has seen pictures.
+    fn has_seen(&self, id: Self::Id) -> bool;
+    /// A viewer by RTSP.
+    fn rtsp(&self, id: Self::Id) -> Option<&RtspPlayer>;
+    /// A viewer by WHEP.
+    fn whep(&self, id: Self::Id) -> Option<&Whep>;
+    /// Has a client leave in an orderly way.
+    fn leave(&mut self, id: Self::Id);
+    /// Ends a client without a word.
+    fn remove(&mut self, id: Self::Id);
+    /// Waits until no node has a session left, and says what else there is at manager, origin and edge.
+    fn rest(&mut self) -> Result<[Rest; 3], String>;
+}
+
+struct Viewer<I> {
+    id: I,
     since: Time,
     until: Time,
     /// Its stream, and which publisher of it.
     stream: (usize, u64),
 }
 
-struct Publisher {
-    id: Id,
+struct Publisher<I> {
+    id: I,
     number: u64,
     until: Time,
     ready: Option<Time>,
 }
 
-/// Plays the day.
-///
-/// # Errors
-/// Why it could not be.
-pub fn play(minutes: f64, laps: usize, seed: u64) -> Result<Day, String> {
-    let net = Net::fresh();
-    let hold = format!("limits.stream_hold_ms={HOLD_MS}");
-    let more = ["--set", &hold];
-    let manager = Node::start("m1", "manager", net.host(1), None, &more);
-    let origin = Node::start("o1", "origin", net.host(2), Some(net.host(1)), &more);
-    let edge = Node::start("e1", "edge", net.host(3), Some(net.host(1)), &more);
-    let mut cluster = Cluster { manager, origin, edge, net };
-    cluster.wait_ready();
-    let each = Duration::from_secs_f64(minutes * 60.0 / laps as f64);
-    let joins = (JOINS / (minutes * 60.0)).min(JOINS_A_SECOND);
-    let part = joins * minutes * 60.0 / JOINS;
-    let stay = STREAMS as f64 / (PUBLISHERS * part / (minutes * 60.0));
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let mut player = Player {
-        live: Live::new(seed),
-        rng: Rng::new(bytes),
-        day: Day::default(),
-        joins,
-        stay,
-        count: 0,
-        clients: 0,
-    };
-    for n in 0..laps {
-        player.lap(&cluster, each);
-        let rest = player.rest(&cluster)?;
-        if let Some(lap) = player.day.laps.last_mut() {
-            lap.rest = rest;
-        }
-        eprintln!("part {} of {laps}: {:?}", n + 1, player.day.laps.last());
-    }
-    let seen = std::mem::take(&mut player.live.violations);
-    player.day.violations =
-        seen.into_iter().map(|(_, invariant, text)| format!("{invariant}: {text}")).collect();
-    for node in [&cluster.manager, &cluster.origin, &cluster.edge] {
-        let mut found = Vec::new();
-        node.log.each(|line| {
-            if [" WARN ", " ERROR ", " link "].iter().any(|w| line.contains(w)) {
-                found.push(format!("{}: {line}", node.name));
-            }
-        });
-        player.day.warnings.extend(found.into_iter().rev().take(WARNINGS).rev());
-    }
-    Ok(player.day)
-}
-
-struct Player {
-    live: Live,
+/// Plays a day.
+struct Player<P> {
+    place: P,
     rng: Rng,
     day: Day,
     /// Joins a second.
@@ -220,10 +225,26 @@ struct Player {
     /// How long a publisher stays on average, seconds.
     stay: f64,
     count: u64,
-    clients: u64,
 }
 
-impl Player {
+impl<P: Place> Player<P> {
+    fn new(place: P, seed: u64, joins: f64, stay: f64) -> Player<P> {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        Player { place, rng: Rng::new(bytes), day: Day::default(), joins, stay, count: 0 }
+    }
+
+    /// A part of the day; at its end everybody leaves.
+    fn part(&mut self, number: usize, of: usize, time: Duration) -> Result<(), String> {
+        self.lap(time);
+        let rest = self.place.rest()?;
+        if let Some(lap) = self.day.laps.last_mut() {
+            lap.rest = rest;
+        }
+        eprintln!("part {number} of {of}: {:?}", self.day.laps.last());
+        Ok(())
+    }
+
     /// A number from 0 to 1.
     fn draw(&mut self) -> f64 {
         self.count += 1;
@@ -234,19 +255,12 @@ impl Player {
         Duration::from_secs_f64(least + self.draw() * (most - least))
     }
 
-    /// An address of a client. What went without a word is sent to until its consent is over, so none comes again soon.
-    fn address(&mut self) -> Ipv4Addr {
-        self.clients += 1;
-        let (n, run) = (self.clients, (std::process::id() % 20) as u8);
-        Ipv4Addr::new(127, 230 + run, ((n / 250) % 250) as u8, (n % 250) as u8 + 1)
-    }
-
-    fn lap(&mut self, cluster: &Cluster, time: Duration) {
-        let (mut lap, end) = (Lap::default(), self.live.now() + time);
-        let (mut viewers, mut next) = (Vec::<Viewer>::new(), self.live.now());
-        let mut publishers: Vec<Option<Publisher>> = (0..STREAMS).map(|_| None).collect();
-        while self.live.now() < end {
-            let now = self.live.now();
+    fn lap(&mut self, time: Duration) {
+        let (mut lap, end) = (Lap::default(), self.place.now() + time);
+        let (mut viewers, mut next) = (Vec::<Viewer<P::Id>>::new(), self.place.now());
+        let mut publishers: Vec<Option<Publisher<P::Id>>> = (0..STREAMS).map(|_| None).collect();
+        while self.place.now() < end && !self.place.is_over() {
+            let now = self.place.now();
             for (n, slot) in publishers.iter_mut().enumerate() {
                 if slot.as_ref().is_some_and(|p| p.until <= now)
                     && let Some(p) = slot.take()
@@ -254,21 +268,13 @@ impl Player {
                     self.goes(p.id);
                 }
                 if slot.is_none() {
-                    let (from, by) = (self.address(), Protocol::ALL[n % 3]);
-                    let stream = format!("soak/{n}");
-                    let id = self.live.publish(
-                        by,
-                        from,
-                        cluster.origin.ip,
-                        &stream,
-                        Some(Duration::from_millis(500)),
-                    );
+                    let id = self.place.publish(Protocol::ALL[n % 3], &format!("soak/{n}"));
                     let until = now + self.between(0.5 * self.stay, 1.5 * self.stay);
                     lap.publishers += 1;
                     *slot = Some(Publisher { id, number: lap.publishers, until, ready: None });
                 }
                 if let Some(p) = slot.as_mut().filter(|p| p.ready.is_none()) {
-                    p.ready = self.live.published(p.id).ready.then_some(now);
+                    p.ready = self.place.is_ready(p.id).then_some(now);
                 }
             }
             while next <= now {
@@ -278,9 +284,7 @@ impl Player {
                 let Some(p) = publishers[n].as_ref().filter(|p| p.ready.is_some()) else { continue };
                 let number = p.number;
                 // What is converted on the way says no longer which frame it was.
-                let by = Protocol::ALL[n % 3];
-                let from = self.address();
-                let id = self.live.play(by, from, cluster.edge.ip, &format!("soak/{n}"), None);
+                let id = self.place.play(Protocol::ALL[n % 3], &format!("soak/{n}"));
                 let until = now + self.between(2.0, 12.0);
                 lap.joins += 1;
                 viewers.push(Viewer { id, since: now, until, stream: (n, number) });
@@ -291,7 +295,7 @@ impl Player {
                 let there = publishers[viewer.stream.0].as_ref().is_some_and(|p| p.number == viewer.stream.1);
                 self.left(&viewer, there, &mut lap);
             }
-            self.live.run(Duration::from_millis(20));
+            self.place.run(Duration::from_millis(20));
         }
         for viewer in viewers {
             self.left(&viewer, false, &mut lap);
@@ -303,79 +307,41 @@ impl Player {
     }
 
     /// A viewer's time is over.
-    fn left(&mut self, viewer: &Viewer, stream_stayed: bool, lap: &mut Lap) {
-        let seen = self.live.played(viewer.id).picture.is_some();
+    fn left(&mut self, viewer: &Viewer<P::Id>, stream_stayed: bool, lap: &mut Lap) {
+        let seen = self.place.has_seen(viewer.id);
         lap.served += u64::from(seen);
-        let long = self.live.now().since(viewer.since) >= SERVED;
+        let long = self.place.now().since(viewer.since) >= SERVED;
         lap.unserved += u64::from(!seen && stream_stayed && long);
-        let rtsp = self.live.actor::<RtspPlayer>(viewer.id).and_then(|p| p.source()).map(|s| s.apart);
-        let whep = self.live.actor::<Whep>(viewer.id).map(|p| p.skew);
+        let rtsp = self.place.rtsp(viewer.id).and_then(|p| p.source()).map(|s| s.apart);
+        let whep = self.place.whep(viewer.id).map(|p| p.skew);
         self.day.apart = self.day.apart.max(rtsp.or(whep).unwrap_or_default());
         self.goes(viewer.id);
     }
 
     /// Every other one says goodbye; the others are just gone.
-    fn goes(&mut self, id: Id) {
+    fn goes(&mut self, id: P::Id) {
         if self.draw() < 0.5 {
-            self.live.leave(id);
-            self.live.run(Duration::from_millis(5));
+            self.place.leave(id);
+            self.place.run(Duration::from_millis(5));
         }
-        self.live.remove(id);
-    }
-
-    /// Waits until no node has a session left, and looks at what else there is.
-    fn rest(&mut self, cluster: &Cluster) -> Result<[Rest; 3], String> {
-        let nodes = [&cluster.manager, &cluster.origin, &cluster.edge];
-        let mut found = [Rest::default(); 3];
-        let mut why = String::new();
-        // Those who went without a word are missed after a while.
-        let empty = self.live.until(EMPTY, |live| {
-            live.run(Duration::from_millis(500));
-            for (rest, node) in found.iter_mut().zip(nodes) {
-                match look(node) {
-                    Ok(seen) => *rest = seen,
-                    Err(text) => {
-                        why = text;
-                        return false;
-                    }
-                }
-            }
-            found.iter().all(|r| r.sessions == 0 && r.counted == 0)
-        });
-        if !empty && !why.is_empty() {
-            return Err(why);
-        }
-        // A connection that has just asked may still be open: the least of some looks.
-        for _ in 0..5 {
-            self.live.run(Duration::from_millis(200));
-            for (rest, node) in found.iter_mut().zip(nodes) {
-                let seen = look(node)?;
-                rest.connections = rest.connections.min(seen.connections);
-                rest.timers = rest.timers.min(seen.timers);
-                rest.descriptors = rest.descriptors.min(seen.descriptors);
-            }
-        }
-        Ok(found)
+        self.place.remove(id);
     }
 }
 
-fn look(node: &Node) -> Result<Rest, String> {
-    let text = http::get(&node.url("/metrics"))?.body;
+/// What a node's metrics say of it.
+fn rest_in(metrics: &str) -> Rest {
     let sum = |name: &str| {
         let of = |line: &&str| line.split(['{', ' ']).next() == Some(name);
         let value = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
-        text.lines().filter(of).filter_map(value).sum::<f64>() as u64
+        metrics.lines().filter(of).filter_map(value).sum::<f64>() as u64
     };
-    let descriptors =
-        std::fs::read_dir(format!("/proc/{}/fd", node.pid())).map_err(|e| e.to_string())?.count();
-    Ok(Rest {
+    Rest {
         sessions: sum("headwater_sessions"),
         connections: sum("headwater_connections"),
         timers: sum("headwater_timers"),
         counted: sum("headwater_memory_counted_bytes"),
-        descriptors: descriptors as u64,
-        resident_kib: node.resident_kib(),
-    })
+        ..Rest::default()
+    }
 }
 
 #[cfg(test)]
@@ -402,6 +368,8 @@ mod tests {
         assert_eq!(with(|d| d.laps[4].rest[2].resident_kib += 800), 0);
         assert_eq!(with(|d| d.laps[3].unserved = 2), 1);
         assert_eq!(with(|d| d.laps[3].served = 0), 1);
+        assert_eq!(with(|d| d.heap = Some([(1 << 20, 1 << 21), (0, 0), (0, 0)])), 1);
+        assert_eq!(with(|d| d.heap = Some([(1 << 20, (1 << 20) + 1_000), (0, 0), (0, 0)])), 0);
         assert_eq!(with(|d| d.apart = Duration::from_millis(41)), 1);
         assert_eq!(with(|d| d.violations.push("S3".to_owned())), 1);
     }

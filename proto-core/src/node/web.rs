@@ -7,7 +7,7 @@ use super::{Node, api};
 use crate::auth::Grant;
 use crate::cluster::manager::Placement;
 use crate::cluster::placement::Refusal;
-use crate::error::{Reason, quote};
+use crate::error::{Reason, quote_up_to};
 use crate::guard::guard;
 use crate::http::event::{Action, Door, EventNode, EventQuery, EventUrls};
 use crate::http::message::{Request, Response};
@@ -20,6 +20,9 @@ use crate::media::track::Codec;
 use crate::rtc::codecs::Pictures;
 use crate::rtc::sdp;
 use std::net::IpAddr;
+
+/// Characters of an answer of ours that the log shows.
+const SAID: usize = 512;
 
 /// A WHEP offer whose stream is being found.
 pub(super) struct WaitingOffer {
@@ -175,7 +178,9 @@ impl Node {
         }
         let body = String::from_utf8_lossy(&response.body);
         let (method, path) = (request.method.name(), self.shown_path(request));
-        let text = format!("{remote}: {method} {path} answered {status}: {}", quote(body.trim()));
+        // It ends with the code of the reason, which an operator looks for.
+        let said = quote_up_to(body.trim(), SAID);
+        let text = format!("{remote}: {method} {path} answered {status}: {said}");
         self.log(Level::Warn, "http", refused_as(status), text);
     }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use clap::{Parser, Subcommand, ValueEnum};
+use determinism::os::count::Counting;
 use headwater_tests::sim::clock;
 use headwater_tests::sim::generate::{self, of_seed};
 use headwater_tests::sim::links;
@@ -11,6 +12,7 @@ use headwater_tests::sim::loss::{Lossy, Quality, clean, measure};
 use headwater_tests::sim::plan::Plan;
 use headwater_tests::sim::report::{columns, examine};
 use headwater_tests::sim::run::{Outcome, run};
+use headwater_tests::soak;
 use headwater_tests::world::Violation;
 use headwater_tests::world::check::planted;
 use std::ops::Range;
@@ -19,6 +21,10 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+/// What the heap of a node holds is asked by `soak` only.
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 /// Whole clusters in virtual time, from seeds.
 #[derive(Parser)]
@@ -104,6 +110,21 @@ enum Command {
         /// Go on after failures; each is told in a line.
         #[arg(long)]
         keep_going: bool,
+    },
+    /// Plays a day of joins and leaves, and looks at what is left of it.
+    Soak {
+        /// Hours of virtual time, without those in which everybody has left.
+        #[arg(long, default_value_t = 24.0)]
+        hours: f64,
+        /// How often everybody leaves.
+        #[arg(long, default_value_t = 4)]
+        laps: usize,
+        /// Joins a second.
+        #[arg(long, default_value_t = 1.0)]
+        joins: f64,
+        /// Of who comes when.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// Prints seeds and the hashes of their runs.
     Hash {
@@ -299,6 +320,15 @@ fn main() -> ExitCode {
         }
         Command::Sweep { seeds, seconds, jobs, profile, keep_going } => {
             sweep(seeds, seconds, jobs, profile, keep_going)
+        }
+        Command::Soak { hours, laps, joins, seed } => {
+            let whole = hours > 0.0 && joins > 0.0 && laps > 0;
+            let day = if whole {
+                soak::simulated::play(hours, laps, joins, seed)
+            } else {
+                Err("--hours, --joins and --laps must be above 0".to_owned())
+            };
+            day.map(|day| day.tell())
         }
         Command::Hash { seeds, profile } => hashes(seeds, profile),
         Command::Twice { seeds, profile } => twice(seeds, profile),

@@ -164,6 +164,13 @@ impl World {
         self.with(id, |p, _| act(p));
     }
 
+    /// Has a client leave in an orderly way; it does not come back.
+    pub fn leave(&mut self, id: ClientId) {
+        let now = self.now;
+        self.clients[id.0].actor.leave(now);
+        self.after_client(id);
+    }
+
     /// Asks a node by HTTP and lets time pass until the answer is there (10 s at most).
     ///
     /// # Errors
@@ -178,7 +185,7 @@ impl World {
     }
 
     /// As [`World::get`], for a world whose violations its caller looks at: the body of a 200, or nothing.
-    pub(super) fn get_quietly(&mut self, at: HostId, path: &str) -> Option<String> {
+    pub fn get_quietly(&mut self, at: HostId, path: &str) -> Option<String> {
         let to = self.http_addr(at);
         let id = self.add(Box::new(Asker::new(to, path)));
         let until = self.now + Duration::from_secs(12);

@@ -210,6 +210,17 @@ impl World {
         self.forget_waiting(id);
     }
 
+    /// Ends a node as [`World::crash`] does, and answers how many bytes of the heap it held. Within
+    /// [`counted`](os::count::counted), where the program has its allocator; else 0. What nodes share is not in it.
+    pub fn weigh(&mut self, id: HostId) -> u64 {
+        let Some(run) = self.hosts[id.0].run.as_mut() else { return 0 };
+        // Its batches and all else that waits for the driver is on the way to nobody.
+        while run.node.poll().is_some() {}
+        let before = os::count::count().live;
+        self.crash(id);
+        u64::try_from(before - os::count::count().live).unwrap_or(0)
+    }
+
     /// How the codecs of a host's running node are from now on.
     pub fn codecs(&mut self, id: HostId, codecs: Codecs) {
         if let Some(run) = &mut self.hosts[id.0].run {

@@ -249,9 +249,7 @@ impl World {
     /// Everyone leaves. After the idle time nothing of them may be left at any node (S7). Answers whether nothing is.
     pub fn expect_drained(&mut self) -> bool {
         for n in 0..self.clients.len() {
-            let now = self.now;
-            self.clients[n].actor.leave(now);
-            self.after_client(ClientId(n));
+            self.leave(ClientId(n));
         }
         self.lapse(GOODBYE);
         for n in 0..self.clients.len() {
