@@ -270,6 +270,13 @@ impl Member {
         self.owned.get(key).map(|(epoch, _)| *epoch)
     }
 
+    /// Nobody waits for the answer to a question any more. Answers whether it was open; else its answer was said already.
+    /// A question that the manager was never told is not put to it any more, so that whoever left takes no name from
+    /// whoever stayed.
+    pub fn withdraw(&mut self, req: u64) -> bool {
+        self.pending.remove(&req).is_some()
+    }
+
     /// How many names it owns, and how many questions to the manager are open.
     pub fn counts(&self) -> (usize, usize) {
         (self.owned.len(), self.pending.len())
@@ -406,7 +413,7 @@ impl Member {
                     }
                     self.out.push_back(Output::Claimed { req, result: Ok(epoch) });
                 }
-                // The publisher gave up waiting; the name must not stay taken. Whoever publishes it here under an
+                // The publisher left or gave up waiting; the name must not stay taken. Whoever publishes it here under an
                 // older epoch is not relayed any more and must know it.
                 _ => {
                     if self.owned.get(&key).is_none_or(|(old, _)| *old < epoch) {

@@ -441,7 +441,7 @@ impl Node {
     }
 
     /// Somebody else was granted a name that was published here.
-    fn fenced(&mut self, key: &StreamKey, epoch: crate::cluster::Epoch) {
+    pub(super) fn fenced(&mut self, key: &StreamKey, epoch: crate::cluster::Epoch) {
         let Some(stream) = self.hub.find(key) else { return };
         if self.limits.simulation.planted(Bug::FenceIgnored) {
             return;

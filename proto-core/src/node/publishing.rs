@@ -90,6 +90,15 @@ impl Node {
         self.member.handle(member::Input::Claim { req, key, identity }, self.now);
     }
 
+    /// A session waits for its claim no longer.
+    fn withdraw_claim(&mut self, session: SessionId) {
+        let of = |(_, (s, _)): &(&u64, &(SessionId, StreamKey))| *s == session;
+        let Some(req) = self.claims.iter().find(of).map(|(req, _)| *req) else { return };
+        if self.member.withdraw(req) {
+            self.claims.remove(&req);
+        }
+    }
+
     /// The cluster answered a claim.
     pub(super) fn claimed(&mut self, req: u64, result: Result<Epoch, Reason>) {
         if self.source_claimed(req, &result) {
@@ -100,7 +109,7 @@ impl Node {
         if !self.is_part(session, Part::AsksToPublish) {
             // The publisher left meanwhile: the name must not stay busy on its behalf.
             if let Ok(epoch) = result {
-                self.release(key, epoch);
+                self.give_back(key, epoch);
             }
             return;
         }
@@ -114,7 +123,7 @@ impl Node {
             match self.hub.publish(key, epoch, SourceId(session.0), self.now) {
                 Ok(stream) => Ok((stream, epoch)),
                 Err(reason) => {
-                    self.release(key, epoch);
+                    self.give_back(key, epoch);
                     Err(reason)
                 }
             }
@@ -159,8 +168,9 @@ impl Node {
 
     pub(super) fn refuse_publish(&mut self, session: SessionId, reason: &Reason) {
         let Some(s) = self.sessions.get(session) else { return };
-        self.timers.cancel(&Alarm::Expires(session));
         let (carrier, remote) = (s.carrier, s.remote);
+        self.timers.cancel(&Alarm::Expires(session));
+        self.withdraw_claim(session);
         let from = remote.map(|r| format!(" {r}")).unwrap_or_default();
         let level = if reason.is_defect() { Level::Error } else { Level::Warn };
         self.log_session(level, session, reason.code, format!("publisher{from} refused: {reason}"));
@@ -279,7 +289,10 @@ impl Node {
                 self.hub.unsubscribe(subscriber);
                 self.bridges.touch(stream);
             }
-            Part::AsksToPublish => self.answer_whip(session, Err(reason)),
+            Part::AsksToPublish => {
+                self.withdraw_claim(session);
+                self.answer_whip(session, Err(reason));
+            }
             Part::AsksToPlay => self.forget_waiting(session, &s.key, reason),
         }
         self.touch_viewers(&s.key);
@@ -293,6 +306,21 @@ impl Node {
             && let Some(epoch) = self.member.owned(&key)
         {
             self.member.handle(member::Input::Held { key, epoch }, self.now);
+        }
+    }
+
+    /// A name that was granted is of no use: it is free, or the stream is held for whoever comes next. Whoever publishes it
+    /// here under an older epoch has been superseded by the grant: no other node takes its frames any more, so it must come
+    /// again.
+    pub(super) fn give_back(&mut self, key: &StreamKey, epoch: Epoch) {
+        match self.hub.find(key) {
+            Some(stream) if self.hub.epoch(stream) == Some(epoch) => self.held(stream),
+            here => {
+                self.release(key, epoch);
+                if here.is_some_and(|stream| self.is_live(stream)) && !self.pulls.has(key) {
+                    self.fenced(key, epoch);
+                }
+            }
         }
     }
 

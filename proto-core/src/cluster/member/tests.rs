@@ -140,6 +140,38 @@ fn a_grant_that_comes_too_late_is_given_back() {
 }
 
 #[test]
+fn who_left_before_the_manager_was_asked_takes_no_name_from_who_stayed() {
+    let mut m = registered();
+    m.handle(claim(1), Time::ZERO);
+    m.handle(Input::Message(Message::Claimed { req: 1, key: key("x"), epoch: E1 }), Time::ZERO);
+    m.handle(Input::ManagerDown(Reason::peer("link_silent", "silent")), Time::ZERO);
+    m.handle(claim(2), Time::ZERO);
+    drain(&mut m);
+    assert!(m.withdraw(2));
+    assert!(!m.withdraw(2), "nothing is open any more");
+    m.handle(Input::ManagerUp(LinkId::Local), Time::ZERO);
+    m.handle(Input::Message(registered_by(1)), Time::ZERO);
+    let said = drain(&mut m);
+    assert!(said.iter().any(|s| matches!(s, Output::ToManager(Message::Announce { .. }))));
+    assert!(!said.iter().any(|s| matches!(s, Output::ToManager(Message::Claim { .. }))), "{said:?}");
+    assert_eq!(m.owned(&key("x")), Some(E1));
+}
+
+#[test]
+fn who_stayed_learns_that_a_grant_to_who_left_superseded_it() {
+    let mut m = registered();
+    m.handle(claim(1), Time::ZERO);
+    m.handle(Input::Message(Message::Claimed { req: 1, key: key("x"), epoch: E1 }), Time::ZERO);
+    m.handle(claim(2), Time::ZERO);
+    drain(&mut m);
+    assert!(m.withdraw(2));
+    m.handle(Input::Message(Message::Claimed { req: 2, key: key("x"), epoch: E2 }), Time::ZERO);
+    let release = Output::ToManager(Message::Release { key: key("x"), epoch: E2 });
+    assert_eq!(drain(&mut m), [Output::Fenced { key: key("x"), epoch: E2 }, release]);
+    assert_eq!(m.owned(&key("x")), None);
+}
+
+#[test]
 fn only_a_higher_epoch_fences_and_only_the_current_one_is_released() {
     let mut m = registered();
     m.handle(claim(1), Time::ZERO);

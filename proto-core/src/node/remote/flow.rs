@@ -204,14 +204,6 @@ impl Node {
         }
     }
 
-    /// A name that was granted is of no use: it is free, or the stream is held for whoever comes next.
-    fn give_back(&mut self, key: &StreamKey, epoch: Epoch) {
-        match self.hub.find(key) {
-            Some(stream) => self.held(stream),
-            None => self.release(key, epoch),
-        }
-    }
-
     /// Something's time has come.
     pub(in crate::node) fn remote_due(&mut self, id: &RemoteId) {
         let now = self.now;
@@ -483,6 +475,7 @@ impl Node {
         match remote.state {
             State::Works(_, session) => self.end_session(session, reason),
             State::Connects(conn) => self.end_conn(conn, reason.clone(), Some(true)),
+            State::Claims(req) if self.member.withdraw(req) => _ = self.remotes.claims.remove(&req),
             _ => {}
         }
         if let Some(epoch) = remote.epoch {
