@@ -504,16 +504,17 @@ impl Node {
         self.end_proxies();
     }
 
-    /// Says once that nothing is left.
-    pub(super) fn drained(&mut self) {
+    /// Says once that nothing is left. Answers whether the node ends with that: what its links still say leaves before.
+    pub(super) fn drained(&mut self) -> bool {
         if (self.sessions.is_empty() || self.drain_over) && !std::mem::replace(&mut self.said_drained, true) {
             self.timers.cancel(&Alarm::DrainEnds);
             if self.stopping {
-                self.out.push_back(Output::Drained);
-            } else {
-                let text = "drained: no session is left; end the process, or take it back into service";
-                self.log(Level::Info, "node", "drained", text.to_owned());
+                self.tell_quic(quic::Input::Goodbye);
+                return true;
             }
+            let text = "drained: no session is left; end the process, or take it back into service";
+            self.log(Level::Info, "node", "drained", text.to_owned());
         }
+        false
     }
 }

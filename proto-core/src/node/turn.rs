@@ -251,8 +251,16 @@ impl Node {
         }
     }
 
-    /// Carries what the machines say until nothing is left.
+    /// Carries what the machines say until nothing is left, and says so where the node ends with that.
     fn settle(&mut self) {
+        self.carry_all();
+        if self.draining && self.drained() {
+            self.carry_all();
+            self.out.push_back(Output::Drained);
+        }
+    }
+
+    fn carry_all(&mut self) {
         loop {
             let mut quiet = true;
             while let Some(conn) = self.dirty_conns.pop_first() {
@@ -297,9 +305,6 @@ impl Node {
         }
         self.share_memory();
         self.send_rtsp_batches();
-        if self.draining {
-            self.drained();
-        }
     }
 
     fn rtc_said(&mut self, said: endpoint::Output) {
