@@ -174,6 +174,7 @@ impl Node {
         self.start_quic();
         self.start_tls();
         self.read_key_set();
+        self.read_cluster_keys();
         self.open_rtsp_udp();
         self.join_cluster();
         self.start_remotes();
@@ -223,6 +224,7 @@ impl Node {
                 Alarm::Report => self.report(),
                 Alarm::Certificates => self.look_at_certificates(),
                 Alarm::KeySet => self.read_key_set(),
+                Alarm::ClusterKeys => self.read_cluster_keys(),
                 Alarm::Expires(session) => self.right_ends(session),
                 Alarm::Proxy => self.look_at_proxies(),
                 Alarm::Fetch(id) => self.fetch_due(id),
