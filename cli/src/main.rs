@@ -102,11 +102,13 @@ fn serve(args: &args::Serve) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         log.say(Level::Warn, warning.to_string());
     }
+    // The node reads the file again by itself.
+    let config = settings::cluster_keys(&loaded.config).map_err(Failure::Running)?;
     let node = match &args.record {
-        None => run::start(&loaded.config, log.clone()),
+        None => run::start(&config, log.clone()),
         Some(path) => {
             let record = run::Record { path: path.clone(), limit: args.record_limit };
-            run::start_recording(&loaded.config, log.clone(), &record)
+            run::start_recording(&config, log.clone(), &record)
         }
     }?;
     let said = log.clone();

@@ -22,7 +22,7 @@ fn drain(link: &mut Link, sent: &mut Vec<u8>, said: &mut Vec<Output>) {
 }
 
 fn run(bytes: &[u8], chunk: usize) -> (Vec<u8>, Vec<Output>) {
-    let config = Config::new(NodeId("here".to_owned()), String::new(), Arc::default());
+    let config = Config::new(NodeId("here".to_owned()), Arc::default(), Arc::default());
     let remote = ([127, 0, 0, 1], 9).into();
     let mut link = Link::new(config, Side::Listener, remote, Rng::new([1; 32]), Time::ZERO);
     let (mut sent, mut said) = (Vec::new(), Vec::new());

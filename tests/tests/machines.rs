@@ -8,6 +8,7 @@
 
 use bytes::Bytes;
 use headwater_tests::harness::{Harness, Subject};
+use proto_core::cluster::keys::Keys;
 use proto_core::cluster::link::{self, Link, Side};
 use proto_core::cluster::{Epoch, NodeId};
 use proto_core::http::message::Response;
@@ -540,7 +541,8 @@ impl Subject for LinkEnd {
 
     fn make(&self) -> Link {
         let name = if self.side == Side::Dialler { "a" } else { "b" };
-        let config = link::Config::new(NodeId(name.to_owned()), "key".to_owned(), Arc::new(limits()));
+        let keys = Arc::new(Keys::new("key", []));
+        let config = link::Config::new(NodeId(name.to_owned()), keys, Arc::new(limits()));
         let remote = "10.0.0.7:5090".parse().unwrap();
         let mut link = Link::new(config, self.side, remote, Rng::new([self.side as u8; 32]), Time::ZERO);
         link.handle(link::Input::Writable(PLENTY), Time::ZERO);

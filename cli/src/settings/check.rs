@@ -1,6 +1,7 @@
 //! What a configuration must satisfy beyond the types of its values.
 
 use proto_core::auth::token::TokenKeys;
+use proto_core::cluster::keys::{KEYS_MAX, Keys};
 use proto_core::http::url::HttpUrl;
 use proto_core::node::config::{Config, Role};
 use std::collections::BTreeMap;
@@ -199,7 +200,12 @@ fn auth(config: &Config, found: &mut Findings) {
         }
     }
     let tokens = auth.rules.iter().any(|r| r.who.iter().any(|w| w == "tokens"));
-    if tokens && auth.secret.is_empty() && config.cluster.key.is_empty() && auth.jwks.is_empty() {
+    if tokens
+        && auth.secret.is_empty()
+        && config.cluster.key.is_empty()
+        && config.cluster.key_file.is_empty()
+        && auth.jwks.is_empty()
+    {
         found.odd(
             "auth.secret",
             "is empty, and cluster.key too: tokens of `headwater ctl token` are good at the node that makes them, until it ends",
@@ -238,17 +244,59 @@ fn cluster(config: &Config, found: &mut Findings) {
     if !manager.is_empty() {
         match host_port(manager, CLUSTER_PORT) {
             Err(why) => found.wrong("cluster.manager", why),
-            Ok((host, _)) if config.cluster.key.is_empty() => without_key(&host, found),
+            Ok((host, _)) if config.cluster.key.is_empty() && config.cluster.key_file.is_empty() => {
+                without_key(&host, found);
+            }
             Ok(_) => {}
         }
     }
-    let length = config.cluster.key.chars().count();
-    if (1..16).contains(&length) {
-        found.odd(
-            "cluster.key",
-            format!("has {length} characters and can be guessed; take 16 or more, the same on all nodes"),
-        );
+    keys(config, found);
+}
+
+fn keys(config: &Config, found: &mut Findings) {
+    let cluster = &config.cluster;
+    let mut length = |key: &str, of: &str| {
+        let length = of.chars().count();
+        if (1..16).contains(&length) {
+            let text =
+                format!("has {length} characters and can be guessed; take 16 or more, the same on all nodes");
+            found.odd(key, text);
+        }
+    };
+    length("cluster.key", &cluster.key);
+    cluster.keys_accepted.iter().for_each(|key| length("cluster.keys_accepted", key));
+    if cluster.keys_accepted.len() >= KEYS_MAX {
+        found.wrong("cluster.keys_accepted", format!("must hold {} keys at most", KEYS_MAX - 1));
     }
+    if cluster.key.is_empty() && !cluster.keys_accepted.is_empty() {
+        found.wrong("cluster.keys_accepted", "stand beside cluster.key, which is empty");
+    }
+    if cluster.key_file.is_empty() {
+        return;
+    }
+    if !cluster.key.is_empty() {
+        let text = "names a file with the keys, but cluster.key is given too; leave one of the two out";
+        found.wrong("cluster.key_file", text);
+    } else if let Err(text) = cluster_keys(config) {
+        found.wrong("cluster.key_file", format!("cannot be used: {text}"));
+    }
+}
+
+/// The configuration with the cluster's keys out of their file, if there is one.
+///
+/// # Errors
+/// What is wrong with the file; nothing of a key.
+pub(crate) fn cluster_keys(config: &Config) -> Result<Config, String> {
+    let (mut config, path) = (config.clone(), config.cluster.key_file.clone());
+    if path.is_empty() {
+        return Ok(config);
+    }
+    let bytes = std::fs::read(&path).map_err(|e| format!("{path} cannot be read: {e}"))?;
+    let lines = Keys::lines(&bytes).map_err(|what| format!("{path} {what}"))?;
+    let mut lines = lines.into_iter().map(str::to_owned);
+    config.cluster.key = lines.next().unwrap_or_default();
+    config.cluster.keys_accepted = lines.collect();
+    Ok(config)
 }
 
 fn without_key(host: &str, found: &mut Findings) {
@@ -451,6 +499,16 @@ mod tests {
         assert!(edge("127.0.0.1:5090", "").is_empty());
         assert!(edge("localhost", "").is_empty());
         assert_eq!(edge("10.0.0.5", ""), ["cluster.key"]);
+        assert_eq!(
+            wrong_keys(|c| c.cluster.keys_accepted = vec!["0123456789abcdef".into()]),
+            ["cluster.keys_accepted"]
+        );
+        assert_eq!(wrong_keys(|c| c.cluster.key_file = "/nowhere/keys".into()), ["cluster.key_file"]);
+        let twice = wrong_keys(|c| {
+            c.cluster.key = "0123456789abcdef".into();
+            c.cluster.key_file = "/nowhere/keys".into();
+        });
+        assert_eq!(twice, ["cluster.key_file"]);
         assert!(edge("10.0.0.5", "0123456789abcdef").is_empty());
         assert_eq!(edge("http://10.0.0.5", "0123456789abcdef"), ["cluster.manager"]);
     }

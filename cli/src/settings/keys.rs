@@ -146,6 +146,18 @@ const KEYS: &[(&str, &str, &str)] = &[
         "a text, at best 16 characters or more",
     ),
     (
+        "cluster.keys_accepted",
+        "Keys that are accepted beside cluster.key, while it is replaced.",
+        "a list of texts, at most 7",
+    ),
+    (
+        "cluster.key_file",
+        "A file with the keys in place of cluster.key and cluster.keys_accepted: one a line, the first is shown, each is \
+         accepted; lines that begin with # are skipped. It is read again when it changes, and links whose key is no longer in \
+         it are made anew. Empty: none.",
+        "a file name",
+    ),
+    (
         "cluster.transport",
         "What links to other nodes use: quic (encrypted; UDP on the port number of cluster.port, and TCP with nodes that do \
          not speak it) or tcp (not encrypted).",

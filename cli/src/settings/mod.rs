@@ -6,7 +6,7 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use check::host_port;
+pub(crate) use check::{cluster_keys, host_port};
 pub(crate) use keys::print;
 
 use keys::Key;
@@ -70,8 +70,15 @@ pub(crate) struct Loaded {
 }
 
 /// Keys whose values are not shown: secrets, and rules, which are long and told by their number.
-const HIDDEN: [&str; 6] =
-    ["cluster.key", "manager.password", "auth.rules", "auth.users", "auth.keys", "auth.secret"];
+const HIDDEN: [&str; 7] = [
+    "cluster.key",
+    "cluster.keys_accepted",
+    "manager.password",
+    "auth.rules",
+    "auth.users",
+    "auth.keys",
+    "auth.secret",
+];
 
 /// What a reader of TOML says of a list of tables, where that is more than the key and holds nothing of a value.
 fn detail<'a>(key: &str, message: &'a str) -> Option<&'a str> {

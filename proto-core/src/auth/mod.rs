@@ -222,7 +222,7 @@ impl Policy {
     pub fn new(config: &AuthConfig, cluster_key: &str, run_key: [u8; 32], bounds: Bounds) -> Policy {
         let secret = match (config.secret.reveal(), cluster_key) {
             ("", "") => derive(&run_key, b"stream tokens"),
-            ("", key) => derive(key.as_bytes(), b"headwater stream tokens"),
+            ("", key) => derive(key.as_bytes(), TOKEN_LABEL),
             (own, _) => own.as_bytes().to_vec(),
         };
         let attempts = Attempts::new(run_key, bounds.remember);
@@ -255,6 +255,13 @@ impl Policy {
             fetched_keys: HttpUrl::is_meant(&config.jwks).then_some((false, Time::ZERO)),
             wrong,
         }
+    }
+
+    /// Takes the cluster's keys, for a policy whose tokens have no secret of their own: tokens are signed under what the first
+    /// gives, and taken where they were signed under what any gives.
+    pub fn set_cluster_keys<'a>(&mut self, keys: impl IntoIterator<Item = &'a str>) {
+        let secrets: Vec<Vec<u8>> = keys.into_iter().map(|key| derive(key.as_bytes(), TOKEN_LABEL)).collect();
+        self.tokens.set_own(&secrets);
     }
 
     /// Whether anything is asked of anybody.
@@ -702,6 +709,9 @@ fn shown(identity: &Identity) -> String {
         Identity::Callback(name) => format!("whom auth.callback calls {}", quote(name)),
     }
 }
+
+/// What the secret of tokens is derived from the cluster's key for.
+const TOKEN_LABEL: &[u8] = b"headwater stream tokens";
 
 fn derive(key: &[u8], label: &[u8]) -> Vec<u8> {
     match Hmac::<Sha256>::new_from_slice(key) {

@@ -106,7 +106,9 @@ struct Foreign {
 /// The keys under which tokens are signed.
 #[derive(Default)]
 pub struct TokenKeys {
-    own: Option<(EncodingKey, DecodingKey)>,
+    own: Option<EncodingKey>,
+    /// Under which our own tokens may be signed.
+    read: Vec<DecodingKey>,
     foreign: Vec<Foreign>,
     issuer: String,
     audience: String,
@@ -116,8 +118,16 @@ impl TokenKeys {
     /// Keys with a secret of our own (empty: none) and what tokens of others must say of issuer and audience (empty:
     /// anything, and none).
     pub fn new(secret: &[u8], issuer: &str, audience: &str) -> TokenKeys {
-        let own = EncodingKey::from_secret(secret).ok().zip(DecodingKey::from_secret(secret).ok());
-        TokenKeys { own, foreign: Vec::new(), issuer: issuer.to_owned(), audience: audience.to_owned() }
+        let (issuer, audience) = (issuer.to_owned(), audience.to_owned());
+        let mut keys = TokenKeys { issuer, audience, ..TokenKeys::default() };
+        keys.set_own(&[secret.to_vec()]);
+        keys
+    }
+
+    /// Takes secrets of our own: the first signs, each is taken for tokens that are shown.
+    pub fn set_own(&mut self, secrets: &[Vec<u8>]) {
+        self.own = secrets.first().and_then(|s| EncodingKey::from_secret(s).ok());
+        self.read = secrets.iter().filter_map(|s| DecodingKey::from_secret(s).ok()).collect();
     }
 
     /// Takes the keys of a JSON web key set in place of those before. Answers how many are of use.
@@ -168,7 +178,7 @@ impl TokenKeys {
 
     /// Makes a token; `None` where there is no secret of our own.
     pub fn mint(&self, claims: &Claims) -> Option<String> {
-        let (key, _) = self.own.as_ref()?;
+        let key = self.own.as_ref()?;
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, key).ok()
     }
 
@@ -189,9 +199,14 @@ impl TokenKeys {
         validation.required_spec_claims = HashSet::new();
         let claims = if header.alg == Algorithm::HS256 {
             validation.validate_aud = false;
-            let key = self.own.as_ref().map(|(_, key)| key).ok_or(BAD)?;
             // What other programs sign with our secret is ours too.
-            jsonwebtoken::decode::<Claims>(token, key, &validation).map_err(|e| bad_claims(&e, BAD))?.claims
+            let mut wrong = BAD.to_owned();
+            let mut read = self.read.iter().filter_map(|key| {
+                let read = jsonwebtoken::decode::<Claims>(token, key, &validation);
+                read.map_err(|e| wrong = bad_claims(&e, BAD)).ok()
+            });
+            let found = read.next();
+            found.ok_or(wrong)?.claims
         } else {
             if !self.issuer.is_empty() {
                 validation.set_issuer(&[&self.issuer]);

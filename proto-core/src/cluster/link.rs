@@ -16,6 +16,7 @@ mod accent;
 
 use crate::buf::{Inbox, Outbox};
 use crate::cluster::NodeId;
+use crate::cluster::keys::{Key, Keys};
 use crate::error::{Reason, quote};
 use crate::io::Level;
 use crate::limits::Limits;
@@ -26,7 +27,7 @@ use crate::time::{Deadline, Time};
 use crate::wire::link::{Hello, MIN_VERSION, Message, VERSION, decode, encode, split};
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -62,8 +63,8 @@ impl Side {
 pub struct Config {
     /// This node's name.
     pub node: NodeId,
-    /// The key that all nodes share (`cluster.key`); empty: links to and from loopback addresses only.
-    pub key: String,
+    /// The keys that all nodes share (`cluster.key`); none: links to and from loopback addresses only.
+    pub keys: Arc<Keys>,
     /// The newest version to speak.
     pub version: u32,
     /// The oldest version to accept.
@@ -76,14 +77,14 @@ pub struct Config {
 
 impl Config {
     /// The configuration of this build.
-    pub fn new(node: NodeId, key: String, limits: Arc<Limits>) -> Config {
-        Config { node, key, version: VERSION, min_version: MIN_VERSION, features: 0, limits }
+    pub fn new(node: NodeId, keys: Arc<Keys>, limits: Arc<Limits>) -> Config {
+        Config { node, keys, version: VERSION, min_version: MIN_VERSION, features: 0, limits }
     }
 }
 
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The key must not reach a log.
+        // Nothing of a key may reach a log.
         f.debug_struct("Config").field("node", &self.node).finish_non_exhaustive()
     }
 }
@@ -148,6 +149,8 @@ pub struct Link {
     state: State,
     /// Both hellos as they stood on the wire, ours and theirs.
     hellos: (Bytes, Bytes),
+    /// The key of this link: the one that the dialler proves, and the listener proves in turn.
+    key: Option<Key>,
     /// What the connection underneath has that no other has.
     binding: Option<[u8; 32]>,
     inbox: Inbox,
@@ -197,6 +200,7 @@ impl Link {
             remote,
             state: State::Hello,
             hellos: (hello.head.slice(4..), Bytes::new()),
+            key: None,
             binding: None,
             inbox: Inbox::new(cap),
             outbox: Outbox::default(),
@@ -207,7 +211,7 @@ impl Link {
             skipped_logged: false,
             config,
         };
-        if link.config.key.is_empty() && !is_loopback(remote.ip()) {
+        if link.config.keys.is_empty() && !is_loopback(remote.ip()) {
             link.close(
                 Reason::local(
                     "link_no_key",
@@ -285,12 +289,18 @@ impl Link {
         self.close(Reason::peer(code, text), true);
     }
 
-    fn proof(&self, by: Side) -> Hmac<Sha256> {
-        // The key is hashed to 32 bytes and padded to one block (RFC 2104, section 2).
+    /// Takes the keys that the node has now. Answers whether the link may stay: its key is still accepted, or none was proved
+    /// yet.
+    pub fn set_keys(&mut self, keys: Arc<Keys>) -> bool {
+        self.config.keys = keys;
+        !self.is_up() || self.key.is_some_and(|key| self.config.keys.accepts(&key))
+    }
+
+    fn proof(&self, by: Side, key: &Key) -> Hmac<Sha256> {
+        // The key was hashed to 32 bytes; it is padded to one block (RFC 2104, section 2).
         let mut block = [0; 64];
-        let digest = Sha256::digest(self.config.key.as_bytes());
-        for (slot, byte) in block.iter_mut().zip(digest) {
-            *slot = byte;
+        for (slot, byte) in block.iter_mut().zip(key) {
+            *slot = *byte;
         }
         let (ours, theirs) = (&self.hellos.0, &self.hellos.1);
         let (dialler, listener) = match self.side {
@@ -306,8 +316,9 @@ impl Link {
         mac
     }
 
-    fn send_proof(&mut self, now: Time) {
-        let hmac = self.proof(self.side).finalize().into_bytes().into();
+    fn send_proof(&mut self, key: Key, now: Time) {
+        self.key = Some(key);
+        let hmac = self.proof(self.side, &key).finalize().into_bytes().into();
         self.push(&Message::Proof { hmac }, now);
     }
 
@@ -391,20 +402,28 @@ impl Link {
         self.state = State::Proof(Peer { node: hello.node, version, features });
         self.hellos.1 = raw;
         if self.side == Side::Dialler {
-            self.send_proof(now);
+            self.send_proof(self.config.keys.shown(), now);
         }
     }
 
     fn proved(&mut self, hmac: &[u8; 32], now: Time) {
-        if self.proof(self.side.other()).verify_slice(hmac).is_err() {
+        // The listener answers with the key that the dialler showed.
+        let may = match self.key {
+            Some(key) => vec![key],
+            None => self.config.keys.accepted(),
+        };
+        let right = |key: &&Key| {
+            self.config.keys.accepts(key) && self.proof(self.side.other(), key).verify_slice(hmac).is_ok()
+        };
+        let Some(key) = may.iter().find(right).copied() else {
             let text = format!(
                 "{} does not have this cluster's key; set the same cluster.key on every node",
                 self.remote
             );
             return self.refuse("link_key", text);
-        }
+        };
         if self.side == Side::Listener {
-            self.send_proof(now);
+            self.send_proof(key, now);
         }
         if let State::Proof(peer) = std::mem::replace(&mut self.state, State::Up) {
             self.inbox.set_cap(self.config.limits.link_message_bytes.saturating_add(4));

@@ -1,5 +1,6 @@
 //! The cluster: who is there, who owns which stream, who is given out, and how frames pass between nodes.
 
+pub mod keys;
 pub mod link;
 pub mod manager;
 pub mod member;

@@ -593,7 +593,12 @@ impl Node {
                     self.sessions.get(*session).is_some_and(|s| s.key_frames.is_some())
                 }
                 // It finds nothing to do where its viewer left.
-                Alarm::Pump(_) | Alarm::Report | Alarm::Certificates | Alarm::KeySet | Alarm::Proxy => true,
+                Alarm::Pump(_)
+                | Alarm::Report
+                | Alarm::Certificates
+                | Alarm::KeySet
+                | Alarm::ClusterKeys
+                | Alarm::Proxy => true,
             };
             Broken::unless(fits, "S7", || format!("a timer of {alarm:?}, which is gone"))?;
         }

@@ -96,8 +96,13 @@ impl Authority {
             },
         };
         let run_key = rng.fork("authority", 0).bytes();
+        let mut policy = Policy::new(&config.auth, &config.cluster.key, run_key, bounds);
+        let accepted = &config.cluster.keys_accepted;
+        if config.auth.secret.reveal().is_empty() && !accepted.is_empty() {
+            policy.set_cluster_keys(std::iter::once(&config.cluster.key).chain(accepted).map(String::as_str));
+        }
         Authority {
-            policy: Policy::new(&config.auth, &config.cluster.key, run_key, bounds),
+            policy,
             waiting: BTreeMap::new(),
             asking: BTreeMap::new(),
             for_keys: Vec::new(),

@@ -6,6 +6,7 @@ pub mod remotes;
 pub use crate::ids::Role;
 
 pub use crate::auth::config::AuthConfig;
+use crate::cluster::keys::Keys;
 use crate::hub::Pacing;
 use crate::limits::Limits;
 use serde::{Deserialize, Serialize};
@@ -324,8 +325,20 @@ pub struct ClusterConfig {
     pub manager: String,
     /// The key that all nodes share; empty: other nodes are accepted from loopback addresses only.
     pub key: String,
+    /// Keys that are accepted beside it, while it is replaced.
+    pub keys_accepted: Vec<String>,
+    /// A file with the keys in place of those two, which is read again when it changes; empty: none. Whoever starts a node
+    /// hands in its first content as those two.
+    pub key_file: String,
     /// What links to other nodes use. Nodes that do not speak QUIC are reached by TCP in any case.
     pub transport: LinkTransport,
+}
+
+impl ClusterConfig {
+    /// What a node shows and accepts when it starts.
+    pub fn keys(&self) -> Keys {
+        Keys::new(&self.key, self.keys_accepted.iter().map(String::as_str))
+    }
 }
 
 /// What is under a link between nodes.
@@ -344,6 +357,8 @@ impl Default for ClusterConfig {
             port: 5090,
             manager: String::new(),
             key: String::new(),
+            keys_accepted: Vec::new(),
+            key_file: String::new(),
             transport: LinkTransport::Tcp,
         }
     }

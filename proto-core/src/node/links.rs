@@ -41,6 +41,8 @@ pub(super) enum Asked {
     File,
     /// What the key set of tokens holds.
     KeySet,
+    /// What the file of the cluster's keys holds.
+    ClusterKeys,
     /// Something that a request to another server needs.
     Fetch,
     /// The address of a source or destination, or the authorities that its server is trusted by.
@@ -116,8 +118,7 @@ pub(super) struct Strays {
 
 impl Node {
     pub(super) fn new_link(&self, side: link::Side, conn: ConnId, remote: SocketAddr) -> Link {
-        let mut config =
-            link::Config::new(self.id.clone(), self.config.cluster.key.clone(), self.limits.clone());
+        let mut config = link::Config::new(self.id.clone(), self.keys.clone(), self.limits.clone());
         config.features = if self.quic.is_on() { FEATURE_QUIC } else { 0 };
         Link::new(config, side, remote, self.rng.fork("link", conn.0), self.now)
     }
@@ -321,6 +322,7 @@ impl Node {
             (Some(Asked::Manager), Answer::Resolved(result)) => result,
             (Some(Asked::File), Answer::File(found)) => return self.file_read(ask, found),
             (Some(Asked::KeySet), Answer::File(found)) => return self.key_set_read(found),
+            (Some(Asked::ClusterKeys), Answer::File(found)) => return self.cluster_keys_read(&found),
             (Some(Asked::Fetch), answer) => return self.fetch_told(ask, answer),
             (Some(Asked::Remote), Answer::Resolved(found)) => return self.remote_resolved(ask, found),
             (Some(Asked::Remote), Answer::File(found)) => return self.remote_authorities(ask, found),
@@ -504,16 +506,17 @@ impl Node {
         self.end_proxies();
     }
 
-    /// Says once that nothing is left.
-    pub(super) fn drained(&mut self) {
+    /// Says once that nothing is left. Answers whether the node ends with that: what its links still say leaves before.
+    pub(super) fn drained(&mut self) -> bool {
         if (self.sessions.is_empty() || self.drain_over) && !std::mem::replace(&mut self.said_drained, true) {
             self.timers.cancel(&Alarm::DrainEnds);
             if self.stopping {
-                self.out.push_back(Output::Drained);
-            } else {
-                let text = "drained: no session is left; end the process, or take it back into service";
-                self.log(Level::Info, "node", "drained", text.to_owned());
+                self.tell_quic(quic::Input::Goodbye);
+                return true;
             }
+            let text = "drained: no session is left; end the process, or take it back into service";
+            self.log(Level::Info, "node", "drained", text.to_owned());
         }
+        false
     }
 }

@@ -22,6 +22,7 @@ mod dialect;
 mod fetch;
 mod flv;
 mod gate;
+mod keys;
 mod links;
 mod log;
 mod memory;
@@ -101,6 +102,8 @@ enum Alarm {
     Certificates,
     /// The key set of tokens is to be looked at.
     KeySet,
+    /// The file of the cluster's keys is looked at.
+    ClusterKeys,
     /// The right of a session ends.
     Expires(SessionId),
     /// It is to be looked whether nodes that are proxied to live.
@@ -193,6 +196,9 @@ pub struct Node {
     stopping: bool,
     drain_over: bool,
     said_drained: bool,
+    /// What links prove and accept, and what was wrong with the file of it when it was last read.
+    keys: Arc<crate::cluster::keys::Keys>,
+    keys_wrong: Option<String>,
     started: bool,
     now: Time,
 }
@@ -316,6 +322,8 @@ impl Node {
             stopping: false,
             drain_over: false,
             said_drained: false,
+            keys: Arc::new(config.cluster.keys()),
+            keys_wrong: None,
             started: false,
             now: Time::ZERO,
             config,

@@ -67,18 +67,12 @@ impl Quic {
         else {
             return Ok(Quic::default());
         };
-        // The same after a restart, so that this node can tell its peers that it has forgotten them.
-        let mut block = [0; 64];
-        block[..32].copy_from_slice(&Sha256::digest(config.cluster.key.as_bytes()));
-        let mut reset = <Hmac<Sha256> as KeyInit>::new(&block.into());
-        reset.update(b"headwater link, stateless reset");
-        reset.update(id.as_bytes());
         let endpoint = Endpoint::new(EndpointConfig {
             limits: limits.clone(),
             rng: rng.fork("quic", 0),
             start,
             identity: identity.clone(),
-            reset_key: reset.finalize().into_bytes().into(),
+            reset_key: reset_key(&config.cluster.key, id, rng),
             stock_control: false,
             socket: LINK_SOCKET,
         })?;
@@ -111,6 +105,20 @@ impl Quic {
                 .get_mut(&addr)
                 .is_some_and(|only| !std::mem::replace(&mut only.asked_again, true))
     }
+}
+
+/// The secret with which this node tells its peers that it has forgotten them: the same after a restart, where there is a
+/// secret that outlives one. Where there is none nobody may guess it, so it lives as long as the process.
+fn reset_key(cluster_key: &str, id: &str, rng: &Rng) -> [u8; 32] {
+    if cluster_key.is_empty() {
+        return rng.fork("quic reset", 0).bytes();
+    }
+    let mut block = [0; 64];
+    block[..32].copy_from_slice(&Sha256::digest(cluster_key.as_bytes()));
+    let mut reset = <Hmac<Sha256> as KeyInit>::new(&block.into());
+    reset.update(b"headwater link, stateless reset");
+    reset.update(id.as_bytes());
+    reset.finalize().into_bytes().into()
 }
 
 /// Whether a connection's bytes are those of a QUIC stream.

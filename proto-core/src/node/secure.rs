@@ -9,7 +9,7 @@ use crate::guard::guard;
 use crate::http::server::Server;
 use crate::io::{AskId, ConnId, Level, Output, Service, Work};
 use crate::rtc::frames::Frames;
-use crate::time::{Deadline, Time};
+use crate::time::Deadline;
 use crate::tls::certificate::Certified;
 use crate::tls::{self, Acceptor, Clock, First, Session};
 use bytes::Bytes;
@@ -17,8 +17,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What one handshake counts for in the work of a turn, microseconds: a signature, and the exchange of keys.
-const HANDSHAKE_US: u64 = 500;
 /// An operator is warned when a certificate is valid for less than this.
 const EXPIRES_SOON: u64 = 14 * DAY;
 const DAY: u64 = 24 * 60 * 60;
@@ -37,8 +35,7 @@ pub(super) struct Tls {
     /// When each certificate in use ends, and on which day that was last said.
     expiries: Vec<(String, u64)>,
     warned_on: Option<u64>,
-    /// The turn in which handshakes began, and how much work they were.
-    turn: (Time, u64),
+    turn: tls::Turn,
     /// Connections that are over but for bytes that have not left.
     pub(super) leaving: BTreeMap<ConnId, Outbox>,
 }
@@ -54,7 +51,7 @@ impl Tls {
             seen: BTreeMap::new(),
             expiries: Vec::new(),
             warned_on: None,
-            turn: (Time::ZERO, 0),
+            turn: tls::Turn::default(),
             leaving: BTreeMap::new(),
         }
     }
@@ -67,18 +64,6 @@ impl Tls {
     pub(super) fn connector(&self, path: &str, pem: &[u8]) -> Result<tls::Connector, String> {
         let identity = self.identity.as_ref().ok_or("this node has no cryptography for TLS")?;
         tls::Connector::new(identity, path, pem, &self.clock)
-    }
-
-    /// Whether a handshake may begin in this turn.
-    fn may_begin(&mut self, now: Time, most_us: u64) -> bool {
-        if self.turn.0 != now {
-            self.turn = (now, 0);
-        }
-        let fits = self.turn.1 == 0 || self.turn.1 + HANDSHAKE_US <= most_us;
-        if fits {
-            self.turn.1 += HANDSHAKE_US;
-        }
-        fits
     }
 }
 
@@ -259,7 +244,7 @@ impl Node {
     fn decrypt(&mut self, id: ConnId, bytes: &[u8]) {
         let (now, most, cap) = (self.now, self.limits.tls_handshake_us_per_turn, self.limits.tls_hello_bytes);
         let begins = self.session(id).is_some_and(|s| s.is_new());
-        if begins && !self.tls.may_begin(now, most) {
+        if begins && !self.tls.turn.may_begin(now, most) {
             let Some(session) = self.session(id) else { return };
             if session.hold(bytes, cap) {
                 self.dirty_conns.insert(id);

@@ -182,6 +182,7 @@ impl Node {
         self.start_quic();
         self.start_tls();
         self.read_key_set();
+        self.read_cluster_keys();
         self.open_rtsp_udp();
         self.join_cluster();
         self.start_remotes();
@@ -231,6 +232,7 @@ impl Node {
                 Alarm::Report => self.report(),
                 Alarm::Certificates => self.look_at_certificates(),
                 Alarm::KeySet => self.read_key_set(),
+                Alarm::ClusterKeys => self.read_cluster_keys(),
                 Alarm::Expires(session) => self.right_ends(session),
                 Alarm::Proxy => self.look_at_proxies(),
                 Alarm::Fetch(id) => self.fetch_due(id),
@@ -259,8 +261,16 @@ impl Node {
         }
     }
 
-    /// Carries what the machines say until nothing is left.
+    /// Carries what the machines say until nothing is left, and says so where the node ends with that.
     fn settle(&mut self) {
+        self.carry_all();
+        if self.draining && self.drained() {
+            self.carry_all();
+            self.out.push_back(Output::Drained);
+        }
+    }
+
+    fn carry_all(&mut self) {
         loop {
             let mut quiet = true;
             while let Some(conn) = self.dirty_conns.pop_first() {
@@ -305,9 +315,6 @@ impl Node {
         }
         self.share_memory();
         self.send_rtsp_batches();
-        if self.draining {
-            self.drained();
-        }
     }
 
     /// What the hub says, as long as there is room in this turn for viewers who can have more. The others wait: what is

@@ -9,9 +9,11 @@ mod connector;
 mod session;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 pub use connector::Connector;
 pub use session::{Fed, Session};
+pub(crate) use turn::Turn;
 
 use crate::time::WallTime;
 use certificate::Certified;

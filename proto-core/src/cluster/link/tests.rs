@@ -7,7 +7,65 @@ const NEAR: &str = "127.0.0.1:5090";
 const FAR: &str = "10.0.0.7:5090";
 
 fn config(name: &str, key: &str) -> Config {
-    Config::new(NodeId(name.to_owned()), key.to_owned(), Arc::default())
+    Config::new(NodeId(name.to_owned()), Arc::new(Keys::new(key, [])), Arc::default())
+}
+
+/// A node that shows one key and accepts more.
+fn keyed(name: &str, shown: &str, accepted: &[&str]) -> Config {
+    let keys = Arc::new(Keys::new(shown, accepted.iter().copied()));
+    Config::new(NodeId(name.to_owned()), keys, Arc::default())
+}
+
+/// Each step of a change of keys: whoever has taken it links with whoever has not, in both directions.
+#[test]
+fn nodes_one_step_apart_in_a_change_of_keys_link_with_each_other() {
+    let steps: [(&str, &[&str]); 4] = [("old", &[]), ("old", &["new"]), ("new", &["old"]), ("new", &[])];
+    for (n, one) in steps.iter().enumerate() {
+        for (m, other) in steps.iter().enumerate() {
+            let mut a = link(keyed("a", one.0, one.1), Side::Dialler, FAR);
+            let mut b = link(keyed("b", other.0, other.1), Side::Listener, FAR);
+            let (at_a, at_b) = talk(&mut a, &mut b, 4096, Time::ZERO);
+            let shows = n < 2;
+            let accepted = if shows { m < 3 } else { m > 0 };
+            assert_eq!((a.is_up(), b.is_up()), (accepted, accepted), "{n} dials {m}");
+            if !accepted {
+                assert_eq!((closed(&at_a), closed(&at_b)), (Some("link_key"), Some("link_key")));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_link_stays_while_its_key_is_accepted() {
+    let keys = |shown: &str, more: &[&str]| Arc::new(Keys::new(shown, more.iter().copied()));
+    let mut a = link(keyed("a", "old", &[]), Side::Dialler, FAR);
+    let mut b = link(keyed("b", "new", &["old"]), Side::Listener, FAR);
+    talk(&mut a, &mut b, 4096, Time::ZERO);
+    assert!(a.is_up() && a.set_keys(keys("new", &["old"])) && b.set_keys(keys("new", &["old"])));
+    assert!(!b.set_keys(keys("new", &[])) && !a.set_keys(keys("new", &[])));
+}
+
+/// A key that is taken out while its proof is on the way proves nothing any more.
+#[test]
+fn a_key_that_was_retired_in_the_middle_of_a_handshake_is_refused() {
+    let mut a = link(keyed("a", "old", &[]), Side::Dialler, FAR);
+    let mut b = link(keyed("b", "new", &["old"]), Side::Listener, FAR);
+    let hello = drain(&mut b).0;
+    a.handle(Input::Received(&hello), Time::ZERO);
+    let (proof, _) = drain(&mut a);
+    assert!(b.set_keys(Arc::new(Keys::new("new", []))), "nothing was proved yet");
+    b.handle(Input::Received(&proof), Time::ZERO);
+    assert_eq!(closed(&drain(&mut b).1), Some("link_key"));
+}
+
+#[test]
+fn a_file_of_keys_is_lines_and_what_is_wrong_with_it_is_said_without_them() {
+    assert_eq!(Keys::lines(b"# two\n\n first \nsecond\r\n"), Ok(vec!["first", "second"]));
+    for wrong in [&b""[..], b"# none\n\n", b"\xff\xfe", &b"hunter2\n".repeat(9)] {
+        let said = Keys::lines(wrong).unwrap_err();
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    assert_eq!(format!("{:?}", Keys::new("hunter2", ["other"])), "2 keys");
 }
 
 fn link(config: Config, side: Side, remote: &str) -> Link {

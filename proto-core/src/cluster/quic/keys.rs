@@ -30,6 +30,8 @@ pub(super) const SERVER_NAME: &str = "node.headwater.invalid";
 const ID_BYTES: usize = 8;
 /// Bytes that a peer may have under way before it proved the key.
 pub(super) const WINDOW_BEFORE: u32 = 64 << 10;
+/// Bytes after its first datagram that are kept of who waits for a turn with time for its handshake.
+const HELLO: u64 = 4 << 10;
 /// Nothing at all was heard: the library forgets the connection. The link on it looks much earlier.
 const IDLE: Duration = Duration::from_secs(15);
 /// What a round trip is taken for until it was measured.
@@ -200,7 +202,7 @@ fn transport(stock: bool) -> TransportConfig {
 }
 
 impl Configs {
-    /// `reset` is a secret that stays the same when the node starts anew; `stock`: with the library's congestion
+    /// `reset` is a secret that stays the same when the node starts anew; `handshakes` may wait for their turn at once; `stock`: with the library's congestion
     /// control, for comparison.
     ///
     /// # Errors
@@ -210,6 +212,7 @@ impl Configs {
         rng: &Rng,
         reset: [u8; 32],
         clock: &Arc<Clock>,
+        handshakes: usize,
         stock: bool,
     ) -> Result<Configs, Reason> {
         let cannot =
@@ -248,9 +251,9 @@ impl Configs {
             .validation_token_config(tokens)
             .time_source(clock.clone())
             .migration(false)
-            .max_incoming(1)
-            .incoming_buffer_size(0)
-            .incoming_buffer_size_total(0);
+            .max_incoming(handshakes.max(1))
+            .incoming_buffer_size(HELLO)
+            .incoming_buffer_size_total(HELLO.saturating_mul(handshakes as u64));
 
         let mut client_config =
             ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).map_err(suite)?));

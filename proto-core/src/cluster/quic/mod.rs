@@ -156,6 +156,8 @@ pub enum Input<'a> {
         /// Whether to drop what has not left yet.
         now: bool,
     },
+    /// The node ends: what waits leaves as far as it may, then every connection is closed, and the peers know at once.
+    Goodbye,
     /// Time passed.
     Tick,
 }
@@ -249,6 +251,9 @@ pub struct Endpoint {
     sessions: BTreeMap<usize, Session>,
     by_id: BTreeMap<ConnId, usize>,
     accepted: u64,
+    /// Who asked for a connection from an address that is validated, and waits for a turn with time for its handshake.
+    waiting: VecDeque<(quinn_proto::Incoming, SocketAddr)>,
+    turn: tls::Turn,
     dirty: BTreeSet<usize>,
     timers: Timers<usize>,
     scratch: Vec<u8>,
@@ -274,7 +279,8 @@ impl Endpoint {
     pub fn new(config: EndpointConfig) -> Result<Endpoint, Reason> {
         let clock = Arc::new(Clock::default());
         let EndpointConfig { limits, rng, start, identity, reset_key, stock_control, socket } = config;
-        let made = Configs::new(&identity, &rng, reset_key, &clock, stock_control)?;
+        let most = limits.link_quic_handshakes;
+        let made = Configs::new(&identity, &rng, reset_key, &clock, most, stock_control)?;
         Ok(Endpoint {
             limits,
             start,
@@ -286,6 +292,8 @@ impl Endpoint {
             sessions: BTreeMap::new(),
             by_id: BTreeMap::new(),
             accepted: 0,
+            waiting: VecDeque::new(),
+            turn: tls::Turn::default(),
             dirty: BTreeSet::new(),
             timers: Timers::default(),
             scratch: Vec::new(),
@@ -379,7 +387,7 @@ impl Endpoint {
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => {
-                self.incoming(incoming, local, &mut reply, now);
+                self.incoming(incoming, local, &mut reply);
             }
             Some(DatagramEvent::Response(transmit)) => self.transmit(&transmit, Some(local.ip()), &reply),
             None => {}
@@ -387,14 +395,7 @@ impl Endpoint {
         self.scratch = reply;
     }
 
-    fn incoming(
-        &mut self,
-        incoming: quinn_proto::Incoming,
-        local: SocketAddr,
-        reply: &mut Vec<u8>,
-        now: Time,
-    ) {
-        let instant = self.instant(now);
+    fn incoming(&mut self, incoming: quinn_proto::Incoming, local: SocketAddr, reply: &mut Vec<u8>) {
         if !incoming.remote_address_validated() {
             // S10: nothing is kept for an address that may be forged, and the answer is shorter than the question.
             if let Ok(transmit) = self.inner.retry(incoming, reply) {
@@ -403,21 +404,47 @@ impl Endpoint {
             return;
         }
         let strangers = self.sessions.values().filter(|s| !s.dialled && !s.proven).count();
-        if strangers >= self.limits.link_quic_handshakes {
+        if strangers + self.waiting.len() >= self.limits.link_quic_handshakes {
             let transmit = self.inner.refuse(incoming, reply);
             return self.transmit(&transmit, Some(local.ip()), reply);
         }
-        match self.inner.accept(incoming, instant, reply, None) {
-            Ok((handle, inner)) => {
-                self.sessions.insert(handle.0, Session::new(inner, None, Some(local)));
-                self.dirty.insert(handle.0);
-            }
-            Err(e) => {
-                if let Some(transmit) = e.response {
-                    self.transmit(&transmit, Some(local.ip()), reply);
+        self.waiting.push_back((incoming, local));
+    }
+
+    /// Begins the handshakes for which there is time in this turn.
+    fn begin_handshakes(&mut self, now: Time) {
+        let instant = self.instant(now);
+        let mut reply = std::mem::take(&mut self.scratch);
+        while !self.waiting.is_empty() && self.turn.may_begin(now, self.limits.tls_handshake_us_per_turn) {
+            let Some((incoming, local)) = self.waiting.pop_front() else { break };
+            reply.clear();
+            match self.inner.accept(incoming, instant, &mut reply, None) {
+                Ok((handle, inner)) => {
+                    self.sessions.insert(handle.0, Session::new(inner, None, Some(local)));
+                    self.dirty.insert(handle.0);
+                }
+                Err(e) => {
+                    if let Some(transmit) = e.response {
+                        self.transmit(&transmit, Some(local.ip()), &reply);
+                    }
                 }
             }
         }
+        self.scratch = reply;
+    }
+
+    /// Sends what waits as far as it may be sent now, then closes every connection.
+    fn goodbye(&mut self, now: Time) {
+        let instant = self.instant(now);
+        let all: Vec<usize> = self.sessions.keys().copied().collect();
+        for at in all {
+            self.drive(at, now);
+            if let Some(session) = self.sessions.get_mut(&at) {
+                session.goodbye(instant);
+                self.drive(at, now);
+            }
+        }
+        self.dirty.clear();
     }
 
     fn transmit(&mut self, transmit: &Transmit, src: Option<IpAddr>, bytes: &[u8]) {
@@ -562,6 +589,7 @@ impl Machine for Endpoint {
                 self.with(conn, |s| s.close(at_once, now, instant));
                 self.by_id.remove(&conn);
             }
+            Input::Goodbye => self.goodbye(now),
             Input::Tick => {}
         }
         while let Some(at) = self.timers.pop_due(now) {
@@ -572,6 +600,7 @@ impl Machine for Endpoint {
         }
         self.now = now;
         if goes_on {
+            self.begin_handshakes(now);
             while let Some(at) = self.dirty.pop_first() {
                 self.drive(at, now);
             }
@@ -588,6 +617,8 @@ impl Machine for Endpoint {
         if !self.dirty.is_empty() {
             return Some(Deadline::new(self.now, "QUIC has something to send"));
         }
-        self.timers.next()
+        let turn = (!self.waiting.is_empty())
+            .then(|| Deadline::new(self.now + Duration::from_millis(1), "a QUIC handshake waits its turn"));
+        Deadline::earliest(turn, self.timers.next())
     }
 }

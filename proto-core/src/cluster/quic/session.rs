@@ -116,6 +116,12 @@ impl Session {
         }
     }
 
+    /// The node ends, and the peer is to know at once.
+    pub(super) fn goodbye(&mut self, instant: Instant) {
+        self.inner.close(instant, VarInt::from_u32(0), Bytes::new());
+        self.lost(Reason::local("node_ends", "this node ends"));
+    }
+
     /// Takes what the library says, and gives it what there is.
     pub(super) fn drive(&mut self, limits: &Limits, now: Time, instant: Instant) {
         while let Some(event) = self.inner.poll() {

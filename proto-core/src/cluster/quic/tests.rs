@@ -352,3 +352,77 @@ fn strangers_are_limited_and_who_proved_the_key_does_not_count() {
     p.run(1_000);
     assert_eq!(came(&p), most + 1);
 }
+
+/// Endpoints that all dial the second one at the same moment, and how many it answers beyond asking for a token.
+#[test]
+fn handshakes_beyond_the_work_of_a_turn_wait_for_the_next() {
+    let mut to = endpoint(2, 2);
+    let mut from: Vec<Endpoint> = (10..20).map(|seed| endpoint(seed, seed)).collect();
+    let source = |n: usize| SocketAddr::from(([10, 0, 1, n as u8], 5090));
+    let exchange = |to: &mut Endpoint, from: &mut [Endpoint], now: Time, first: bool| {
+        let mut answers = 0;
+        for (n, end) in from.iter_mut().enumerate() {
+            if first {
+                end.handle(Input::Connect { conn: DIALLED, remote: addr(B) }, now);
+                end.handle(Input::Tick, now);
+            }
+            for bytes in datagrams(end) {
+                to.handle(
+                    Input::Datagram { local: addr(B), remote: source(n), stride: bytes.len(), bytes: &bytes },
+                    now,
+                );
+            }
+        }
+        for (dst, bytes) in sent(to) {
+            let n = (0..from.len()).find(|n| source(*n) == dst).unwrap();
+            // A Retry (RFC 9000 section 17.2.5) is no handshake.
+            answers += usize::from(bytes[0] & 0xf0 != 0xf0);
+            from[n].handle(
+                Input::Datagram { local: source(n), remote: addr(B), stride: bytes.len(), bytes: &bytes },
+                now,
+            );
+        }
+        answers
+    };
+    assert_eq!(exchange(&mut to, &mut from, Time::ZERO, true), 0, "each is asked for a token");
+    exchange(&mut to, &mut from, Time::ZERO, false);
+    assert_eq!(to.counts().1, 4, "2,000 microseconds of work at 500 each");
+    for all in [8, 10, 10] {
+        let now = to.deadline().unwrap().at;
+        to.handle(Input::Tick, now);
+        assert_eq!(to.counts().1, all);
+    }
+}
+
+fn sent(end: &mut Endpoint) -> Vec<(SocketAddr, Vec<u8>)> {
+    let mut all = Vec::new();
+    while let Some(said) = end.poll() {
+        if let Output::Datagrams(batch) = said {
+            for t in &batch.items {
+                let whole = &batch.buf[t.start..t.start + t.len];
+                all.extend(whole.chunks(t.segment_size).map(|b| (t.dst, b.to_vec())));
+            }
+        }
+    }
+    all
+}
+
+fn datagrams(end: &mut Endpoint) -> Vec<Vec<u8>> {
+    sent(end).into_iter().map(|(_, bytes)| bytes).collect()
+}
+
+/// A node that ends closes its connections with its last datagrams, after what it had to say.
+#[test]
+fn a_node_that_ends_says_so_after_its_last_words() {
+    let mut p = Pair::linked();
+    p.tell(0, Input::Send { conn: DIALLED, bytes: Bytes::from_static(b"last words") });
+    p.tell(0, Input::Goodbye);
+    assert!(p.said[0].iter().any(|o| matches!(o, Output::Closed { conn: DIALLED, .. })), "{:?}", p.said[0]);
+    p.run(25);
+    let heard: Vec<&Output> = p.said[1].iter().filter(|o| !matches!(o, Output::Room { .. })).collect();
+    assert!(
+        matches!(&heard[..], [Output::Received { bytes, .. }, Output::Closed { reason, .. }]
+            if &bytes[..] == b"last words" && reason.code == "peer_closed"),
+        "{heard:?}"
+    );
+}

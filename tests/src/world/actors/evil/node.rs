@@ -5,6 +5,7 @@ use super::rtmp::noise;
 use super::{Evil, Target};
 use crate::world::actors::{In, Out};
 use bytes::Bytes;
+use proto_core::cluster::keys::Keys;
 use proto_core::cluster::link::{Config, Input, Link, Output, Side};
 use proto_core::cluster::{Epoch, NodeId};
 use proto_core::ids::Role;
@@ -112,7 +113,8 @@ impl FalseNode {
             In::Connected(_) => {
                 let right = self.kind != Evil::LinkWrongKey;
                 let key = if right { self.target.key.clone() } else { "another key".to_owned() };
-                let config = Config::new(self.name(), key, Arc::new(Limits::default()));
+                let keys = Arc::new(Keys::new(&key, []));
+                let config = Config::new(self.name(), keys, Arc::new(Limits::default()));
                 let rng = self.rng.fork("link", now.as_nanos());
                 self.link = Some(Link::new(config, Side::Dialler, self.target.link, rng, now));
             }
