@@ -50,6 +50,11 @@ impl<K: Ord, V> Table<K, V> {
         Iter(self.0.iter())
     }
 
+    /// As [`BTreeMap::iter_mut`].
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.0.iter_mut().map(|(k, v)| (k, &mut **v))
+    }
+
     /// As [`BTreeMap::keys`].
     pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.0.keys()
