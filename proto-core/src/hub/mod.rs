@@ -32,11 +32,11 @@ pub use subscriber::SubscriberState;
 use crate::error::Reason;
 use crate::ids::Epoch;
 use crate::limits::Limits;
-use crate::media::frame::{FrameKind, Ingest, NewFrame};
+use crate::media::frame::{Ingest, NewFrame};
 use crate::media::key::StreamKey;
 use crate::media::picture_order::Reordering;
 use crate::media::track::{Codec, CodecConfig, CodecParams, TrackId};
-use crate::simulation::{Bug, Site};
+use crate::simulation::Bug;
 use crate::time::{Deadline, Time, Timers};
 use bytes::Bytes;
 use delivery::Delivery;
@@ -319,43 +319,6 @@ impl Hub {
         }
     }
 
-    /// A frame came: those who had taken everything are told, each at its pace.
-    fn came(&mut self, stream: StreamId, kind: FrameKind, now: Time) {
-        let Some(s) = self.streams.get_mut(&stream) else { return };
-        let Pacing { sound_wait_ms: ride, tcp_merge_ms: merge, .. } = self.pacing;
-        let switches = self.limits.simulation;
-        let rides = kind == FrameKind::Audio
-            && s.drained.sound_rides(now, self.pacing, switches.happens(Site::SoundWaits, now.as_nanos()));
-        if matches!(kind, FrameKind::Key | FrameKind::Delta) {
-            s.drained.picture(now);
-        }
-        self.wake(stream, Pace::Prompt);
-        if !rides {
-            self.timers.cancel(&Timer::Sound(stream));
-            self.wake(stream, Pace::Riding);
-        } else if !self.timers.has(&Timer::Sound(stream)) {
-            let at = now + Duration::from_millis(ride);
-            self.timers.set(Timer::Sound(stream), Deadline::new(at, "hub: sound waits for a picture"));
-        }
-        if !self.timers.has(&Timer::Merge(stream)) && merge > 0 {
-            let at = now + Duration::from_millis(merge);
-            self.timers.set(Timer::Merge(stream), Deadline::new(at, "hub: frames are merged"));
-        }
-    }
-
-    /// Tells those of one pace who had taken everything that there is more.
-    fn wake(&mut self, stream: StreamId, pace: Pace) {
-        let Some(s) = self.streams.get_mut(&stream) else { return };
-        let mut list = s.drained.take(pace);
-        for id in list.drain(..) {
-            if let Some(v) = self.subscribers.get_mut(id.slot).filter(|v| v.id == id) {
-                v.drained = false;
-                self.ready.push_back(id);
-            }
-        }
-        s.drained.restore(pace, list);
-    }
-
     /// A bridge says what it makes out of the track `from` of a stream. Subscribers that cannot play that track, but
     /// can play this, get it.
     pub fn derive(&mut self, stream: StreamId, from: TrackId, params: CodecParams) {
@@ -632,30 +595,6 @@ impl Hub {
         } else if !std::mem::replace(&mut asked.pending, true) {
             self.timers.set(timer, Deadline::new(next, "hub: next key frame request"));
         }
-    }
-
-    /// Takes out the next event. Those who can have more come last: they may be left to wait for a turn
-    /// ([`Hub::poll_news`]), and hear nothing that is older than what the others heard.
-    pub fn poll_event(&mut self) -> Option<HubEvent> {
-        if let Some(event) = self.poll_news() {
-            return Some(event);
-        }
-        loop {
-            let id = self.ready.pop_front()?;
-            if self.subscribers.get(id.slot).is_some_and(|v| v.id == id) {
-                return Some(HubEvent::Ready(id));
-            }
-        }
-    }
-
-    /// As [`Hub::poll_event`], without those who can have more.
-    pub fn poll_news(&mut self) -> Option<HubEvent> {
-        self.events.pop_front()
-    }
-
-    /// Whether somebody can have more.
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
     }
 
     /// When the hub wants its next tick.

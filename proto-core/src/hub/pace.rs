@@ -3,8 +3,11 @@
 //! What a viewer costs is above all what is done per message to the kernel, so sound waits a moment for the next picture
 //! where many watch: both then leave in one message. Viewers over TCP may be made to wait for more (`tcp_merge_ms`).
 
-use super::SubscriberId;
-use crate::time::Time;
+use super::event::HubEvent;
+use super::{Hub, StreamId, SubscriberId, Timer};
+use crate::media::frame::FrameKind;
+use crate::simulation::Site;
+use crate::time::{Deadline, Time};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -99,5 +102,68 @@ impl Drained {
         if now.is_empty() && list.is_empty() {
             *now = list;
         }
+    }
+}
+
+impl Hub {
+    /// A frame came: those who had taken everything are told, each at its pace.
+    pub(super) fn came(&mut self, stream: StreamId, kind: FrameKind, now: Time) {
+        let Some(s) = self.streams.get_mut(&stream) else { return };
+        let Pacing { sound_wait_ms: ride, tcp_merge_ms: merge, .. } = self.pacing;
+        let switches = self.limits.simulation;
+        let rides = kind == FrameKind::Audio
+            && s.drained.sound_rides(now, self.pacing, switches.happens(Site::SoundWaits, now.as_nanos()));
+        if matches!(kind, FrameKind::Key | FrameKind::Delta) {
+            s.drained.picture(now);
+        }
+        self.wake(stream, Pace::Prompt);
+        if !rides {
+            self.timers.cancel(&Timer::Sound(stream));
+            self.wake(stream, Pace::Riding);
+        } else if !self.timers.has(&Timer::Sound(stream)) {
+            let at = now + Duration::from_millis(ride);
+            self.timers.set(Timer::Sound(stream), Deadline::new(at, "hub: sound waits for a picture"));
+        }
+        if !self.timers.has(&Timer::Merge(stream)) && merge > 0 {
+            let at = now + Duration::from_millis(merge);
+            self.timers.set(Timer::Merge(stream), Deadline::new(at, "hub: frames are merged"));
+        }
+    }
+
+    /// Tells those of one pace who had taken everything that there is more.
+    pub(super) fn wake(&mut self, stream: StreamId, pace: Pace) {
+        let Some(s) = self.streams.get_mut(&stream) else { return };
+        let mut list = s.drained.take(pace);
+        for id in list.drain(..) {
+            if let Some(v) = self.subscribers.get_mut(id.slot).filter(|v| v.id == id) {
+                v.drained = false;
+                self.ready.push_back(id);
+            }
+        }
+        s.drained.restore(pace, list);
+    }
+
+    /// Takes out the next event. Those who can have more come last: they may be left to wait for a turn
+    /// ([`Hub::poll_news`]), and hear nothing that is older than what the others heard.
+    pub fn poll_event(&mut self) -> Option<HubEvent> {
+        if let Some(event) = self.poll_news() {
+            return Some(event);
+        }
+        loop {
+            let id = self.ready.pop_front()?;
+            if self.subscribers.get(id.slot).is_some_and(|v| v.id == id) {
+                return Some(HubEvent::Ready(id));
+            }
+        }
+    }
+
+    /// As [`Hub::poll_event`], without those who can have more.
+    pub fn poll_news(&mut self) -> Option<HubEvent> {
+        self.events.pop_front()
+    }
+
+    /// Whether somebody can have more.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 }

@@ -4,9 +4,10 @@ use super::Problem;
 use super::text::{code_only, line_of, without_tests};
 
 /// What all modules may use.
-const BASE: [&str; 13] = [
+const BASE: [&str; 14] = [
     "machine",
     "time",
+    "table",
     "trace",
     "rand",
     "limits",
