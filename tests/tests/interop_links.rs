@@ -51,7 +51,9 @@ impl Keyed {
         let with = |name: &str, roles: &str, n: u8, file: &Path| {
             let keys = format!("cluster.key_file={}", file.display());
             let over = format!("cluster.transport={transport}");
-            let set = ["--set", &keys, "--set", &over, "--set", "limits.tls_reload_ms=200"];
+            // A stream that is held for its publisher would keep an origin for as long as it may take to end.
+            let drain = "limits.drain_ms=1000";
+            let set = ["--set", &keys, "--set", &over, "--set", "limits.tls_reload_ms=200", "--set", drain];
             let mut node = Node::start(name, roles, net.host(n), (n > 1).then_some(manager), &set);
             node.wait_http(if n > 1 { "/healthz" } else { "/readyz" });
             node
