@@ -291,7 +291,8 @@ pub(crate) fn cluster_keys(config: &Config) -> Result<Config, String> {
     if path.is_empty() {
         return Ok(config);
     }
-    let bytes = std::fs::read(&path).map_err(|e| format!("{path} cannot be read: {e}"))?;
+    // As the node reads it later: no more than such a file can have.
+    let bytes = runtime_mio::read_file(&path)?;
     let lines = Keys::lines(&bytes).map_err(|what| format!("{path} {what}"))?;
     let mut lines = lines.into_iter().map(str::to_owned);
     config.cluster.key = lines.next().unwrap_or_default();
