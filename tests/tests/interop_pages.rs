@@ -11,14 +11,6 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Waits until a page's own words on its state are these.
-fn state_is(page: &Browser, wanted: &str) {
-    wait::until(&format!("the page to say {wanted}"), LONG, || {
-        let said = page.eval("return document.getElementById('state').textContent");
-        if said.as_str().is_some_and(|s| s.contains(wanted)) { Ok(()) } else { Err(said.to_string()) }
-    });
-}
-
 /// What the manager knows of a stream, once `good` likes it.
 fn stream(cluster: &Cluster, key: &str, good: impl Fn(&Value) -> bool) -> Value {
     let url = cluster.manager.url("/api/v1/streams");
@@ -35,9 +27,9 @@ fn a_camera_on_the_publish_page_is_watched_and_the_manager_counts_its_viewer() {
     let cluster = Cluster::start();
     let (camera, viewer) = (Browser::start(), Browser::start());
     camera.visit(&cluster.manager.url("/publish/live/cam?source=camera&start"));
-    state_is(&camera, "Live");
+    camera.wait_state("Live");
     viewer.visit(&cluster.manager.url("/watch/live/cam"));
-    state_is(&viewer, "Live");
+    viewer.wait_state("Live");
     let known = stream(&cluster, "live/cam", |s| s["viewers"] == 1 && s["bitrate_kbps"] != 0);
     assert_eq!((known["source"].as_str(), known["state"].as_str()), (Some("whip"), Some("live")), "{known}");
     let tracks = known["tracks"].to_string();
@@ -99,7 +91,7 @@ fn a_watch_page_goes_on_where_its_publisher_comes_back_with_another_codec() {
         ("AV1", "-c:v libsvtav1 -preset 12 -svtav1-params lp=1:pred-struct=1"),
         ("H.264", "-c:v libx264 -preset ultrafast -tune zerolatency -bf 0"),
     ] {
-        state_is(&viewer, "The publisher is away");
+        viewer.wait_state("The publisher is away");
         remember(&viewer);
         let _publisher = Ffmpeg::publish_enhanced(&rtmp, encoder);
         shows(&viewer, codec, &[320]);
@@ -146,14 +138,14 @@ fn a_watch_page_waits_for_a_publisher_that_left_and_goes_on_by_itself() {
     let viewer = Browser::start();
     let rtmp = cluster.publish_at("live/back").rtmp;
     viewer.visit(&cluster.manager.url("/watch/live/back"));
-    state_is(&viewer, "Waiting for a publisher");
+    viewer.wait_state("Waiting for a publisher");
     let publisher = Ffmpeg::publish(&rtmp, Clip::default());
-    state_is(&viewer, "Live");
+    viewer.wait_state("Live");
     drop(publisher);
-    state_is(&viewer, "The publisher is away");
+    viewer.wait_state("The publisher is away");
     assert_eq!(viewer.eval("return document.getElementById('cover').hidden"), false);
     stream(&cluster, "live/back", |s| s["state"] == "held" && s["bitrate_kbps"] == 0);
     let _publisher = Ffmpeg::publish(&rtmp, Clip::default());
-    state_is(&viewer, "Live");
+    viewer.wait_state("Live");
     assert_eq!(viewer.eval("return document.getElementById('cover').hidden"), true);
 }
