@@ -6,8 +6,8 @@ use headwater_tests::interop::browser::Browser;
 use headwater_tests::interop::cluster::{Net, Node, turn};
 use headwater_tests::interop::doorman::Doorman;
 use headwater_tests::interop::ffmpeg::{Clip, Ffmpeg, probe};
-use headwater_tests::interop::log::Mark;
 use headwater_tests::interop::http;
+use headwater_tests::interop::log::Mark;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
