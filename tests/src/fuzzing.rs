@@ -1,4 +1,7 @@
-//! Fuzzing over many runs: how often each target was executed (fuzz/executions.tsv). `cargo fuzzing run`, `cargo fuzzing table`.
+//! Fuzzing over many runs: how often each target was executed (fuzz/executions.tsv), and which part of the core its inputs
+//! reach. `cargo fuzzing run`, `cargo fuzzing table`, `cargo fuzzing coverage`.
+
+pub mod coverage;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,6 +18,7 @@ const NODES: &[&str] = &[
     "auth",
     "cluster_ops",
     "hub_ops",
+    "node",
     "recording",
     "rtmp_client",
     "rtmp_server",

@@ -9,7 +9,6 @@ use headwater_tests::world::scenario::{STREAM, ms};
 use headwater_tests::world::{ClientId, HostId, World};
 use proto_core::node::config::Role;
 
-/// Runs a scenario with a seed and answers the digest of all that nodes were told and said.
 /// A manager, an origin and an edge.
 fn cluster(w: &mut World) -> [HostId; 3] {
     let m = w.host("m1", &[Role::Manager], None);

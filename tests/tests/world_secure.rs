@@ -10,7 +10,6 @@ use headwater_tests::world::{HostId, World};
 use proto_core::node::config::Role;
 use std::net::SocketAddr;
 
-/// Runs a scenario with a seed and answers the digest of all that nodes were told and said.
 fn bad_links() -> Conditions {
     Conditions {
         latency: ms(30),

@@ -1,14 +1,15 @@
-//! `cargo fuzzing`: fuzzing that adds up over many runs (docs/fuzzing.md).
+//! `cargo fuzzing`: fuzzing that adds up over many runs, and which part of the core its inputs reach (docs/fuzzing.md).
 #![forbid(unsafe_code)]
 // It starts processes and measures real time; the bans of clippy.toml are for the core.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use clap::{Parser, Subcommand};
-use headwater_tests::fuzzing;
+use headwater_tests::fuzzing::{self, coverage};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// Fuzzing that adds up over many runs.
+/// Fuzzing that adds up over many runs, and which part of the core its inputs reach.
 #[derive(Parser)]
 #[command(name = "fuzzing")]
 struct Args {
@@ -31,6 +32,13 @@ enum Command {
     },
     /// Prints how often each target was executed in all runs.
     Table,
+    /// Prints which part of the core seeds and corpus reach. Needs `rustup component add llvm-tools`. Fails below 80 % of the
+    /// regions.
+    Coverage {
+        /// Seconds for each target at most.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
 }
 
 fn act(command: Command) -> Result<bool, String> {
@@ -50,6 +58,11 @@ fn act(command: Command) -> Result<bool, String> {
             let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
             print!("{}", fuzzing::table(&all, &fuzzing::sums(&text)?));
             Ok(true)
+        }
+        Command::Coverage { seconds } => {
+            let files = coverage::measure(Duration::from_secs(seconds))?;
+            print!("{}", coverage::told(&files));
+            Ok(coverage::total(&files).percent() >= coverage::BAR)
         }
     }
 }
