@@ -132,6 +132,8 @@ pub struct Session {
     pub rtt_ms: Option<f64>,
     /// Share of packets lost (0 to 1), where the protocol measures it.
     pub loss: Option<f64>,
+    /// The profile of SRTP that it and we agreed on, where it is WebRTC's and its path stands.
+    pub srtp: Option<&'static str>,
     /// Its last numbers of WebRTC.
     pub rtc: Option<crate::rtc::SessionStats>,
     /// What became of a viewer's frames, once it has ended.
@@ -235,6 +237,7 @@ impl Sessions {
                 first_frame: None,
                 rtt_ms: None,
                 loss: None,
+                srtp: None,
                 rtc: None,
                 frames: None,
                 grant: Grant::default(),
