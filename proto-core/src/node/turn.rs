@@ -219,7 +219,12 @@ impl Node {
         let idle = self.limits.simulation.happens(Site::IdleTick, now.as_nanos());
         while let Some(alarm) = self.timers.pop_due(now) {
             match alarm {
-                Alarm::Conn(conn) => self.wire(conn, Wire::Tick),
+                Alarm::Conn(conn) => {
+                    if let Some(c) = self.conns.get_mut(&conn) {
+                        c.alarm = None;
+                    }
+                    self.wire(conn, Wire::Tick);
+                }
                 Alarm::Waiting(session) => self.waited_enough(session),
                 Alarm::Settle(key) => self.stream_has_tracks(&key),
                 Alarm::Signal(id) => self.tick_signal(id),
