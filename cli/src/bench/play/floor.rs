@@ -131,12 +131,15 @@ fn while_read<S: mio::event::Source, T: Send>(
 fn rounds(crowd: &Crowd, of: usize, mut round: impl FnMut(u64) -> Result<(), String>) -> Result<f64, String> {
     let gap = Duration::from_nanos(1_000_000_000 / crowd.fps);
     let sounds = |n: u64| (gap * n as u32).as_millis() as u64 / SOUND_MS;
+    let (mut pause, mut none) = (Poll::new().map_err(|e| e.to_string())?, Events::with_capacity(1));
     let (begun, cpu, mut count) = (Instant::now(), host::own()?, 0u64);
     while begun.elapsed() < crowd.span || count < 4 {
         round(sounds(count + 1) - sounds(count))?;
         count += 1;
         // What took longer than a picture lasts goes on at once: what counts is the work of each round.
-        thread::sleep((gap * count as u32).saturating_sub(begun.elapsed()));
+        while let Some(rest) = (gap * count as u32).checked_sub(begun.elapsed()) {
+            let _ = pause.poll(&mut none, Some(rest));
+        }
     }
     let spent = (host::own()? - cpu) as f64 / 1e3;
     Ok(spent / (of as f64 * count as f64 / crowd.fps as f64))
