@@ -118,8 +118,6 @@ impl Offered {
             (_, _, Some(line)) if adapts => (None, vec![line]),
             _ => (None, Vec::new()),
         };
-        // Left to us, the viewer begins: the one that is asked to chooses the SRTP profile, and a browser that chooses takes
-        // one without GCM (Chromium 156), which costs nearly half as much again for every packet.
         let waits = setup == "passive";
         Ok(Offered { fingerprint, waits, video, audio, transport, more, sections })
     }
