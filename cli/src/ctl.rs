@@ -73,6 +73,7 @@ impl List {
                 ("OUT", "bytes_out", bytes),
                 ("RTT ms", "rtt_ms", tenths),
                 ("LOSS", "loss", percent),
+                ("SRTP", "srtp", plain),
             ],
             List::Sources => &[
                 ("STREAM", "stream", plain),
@@ -443,7 +444,7 @@ mod tests {
         let (url, served) = node(
             "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"sessions\":[\
              {\"id\":\"rtmp-12\",\"protocol\":\"rtmp\",\"role\":\"publish\",\"stream\":\"live/\\u001b[31mdemo\",\
-             \"age_s\":75,\"bytes_in\":1234567,\"bytes_out\":10,\"loss\":0.015,\"rtt_ms\":null},{\"id\":\"x\"}]}",
+             \"age_s\":75,\"bytes_in\":1234567,\"bytes_out\":10,\"loss\":0.015,\"rtt_ms\":null,\"srtp\":\"SRTP_AEAD_AES_128_GCM\"},{\"id\":\"x\"}]}",
         );
         let text = list(&url, List::Sessions, false).unwrap();
         assert_eq!(served.join().unwrap(), "GET /api/v1/sessions HTTP/1.1");
@@ -463,7 +464,8 @@ mod tests {
                 "1.2 MB",
                 "10 B",
                 "-",
-                "1.5%"
+                "1.5%",
+                "SRTP_AEAD_AES_128_GCM"
             ]
         );
         assert_eq!(lines[2][..2], ["x", "-"]);

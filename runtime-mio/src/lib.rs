@@ -12,6 +12,7 @@
 
 mod accept;
 mod asks;
+pub mod bare;
 mod control;
 mod driver;
 mod fds;

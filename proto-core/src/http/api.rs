@@ -257,6 +257,9 @@ pub struct SessionInfo {
     /// Its link carries key frames and sound only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub thin: bool,
+    /// How its media is encrypted, where that is SRTP: the profile's name in IANA's registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub srtp: Option<String>,
     /// What its link is taken to carry, kilobits a second, where that was found less than what it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room_kbps: Option<u64>,

@@ -66,6 +66,13 @@ pub struct SubscriberId {
     slot: usize,
 }
 
+impl SubscriberId {
+    /// Its place among those of now; somebody else's once it has left.
+    pub(crate) const fn slot(self) -> usize {
+        self.slot
+    }
+}
+
 impl fmt::Display for SubscriberId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.serial)

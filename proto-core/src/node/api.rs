@@ -195,6 +195,7 @@ impl Node {
             state: state.to_owned(),
             picture: shown.and_then(|s| s.size).map(|(w, h)| format!("{w}x{h}")),
             thin: shown.is_some_and(|s| s.thin),
+            srtp: s.srtp.map(str::to_owned),
             room_kbps: s.rtc.and_then(|r| r.room).map(|bits| bits / 1_000),
         }
     }

@@ -105,6 +105,8 @@ pub(super) struct Conn {
     pub(super) explained: bool,
     /// How often its machine was told something by the driver.
     pub(super) told: u64,
+    /// What its timer is set to, so that it is only touched where that changes.
+    pub(super) alarm: Option<Deadline>,
 }
 
 impl Conn {
@@ -146,6 +148,7 @@ impl Conn {
             socket: false,
             explained: false,
             told: 0,
+            alarm: None,
         }
     }
 }
@@ -252,6 +255,7 @@ impl Node {
             socket: false,
             explained: false,
             told: 0,
+            alarm: None,
         };
         self.conns.insert(id, conn);
         self.dirty_conns.insert(id);
@@ -402,7 +406,7 @@ impl Node {
 
     /// Takes out what a connection's machine says until it has nothing more to say.
     pub(super) fn drain_conn(&mut self, id: ConnId) {
-        loop {
+        let plain = loop {
             let Some(conn) = self.conns.get_mut(&id) else { return };
             let (out, mut sent) = (&mut self.out, 0);
             let plain = matches!(conn.transport, Transport::Plain);
@@ -444,7 +448,8 @@ impl Node {
                 }
             });
             if sent > 0 {
-                self.sent(id, sent);
+                conn.free = conn.free.map(|free| free.saturating_sub(sent));
+                self.counters.sent(conn.service, sent);
                 self.took(id, sent);
             }
             match said {
@@ -456,18 +461,18 @@ impl Node {
                 Ok(Some(Said::Request(o))) => self.carry_said(id, o),
                 Ok(Some(Said::Ice(o))) => self.ice_said(id, o),
                 Ok(Some(Said::Remote(o))) => self.remote_said(id, o),
-                Ok(None) => break,
+                Ok(None) => break plain,
                 Err(reason) => self.end_conn(id, reason, Some(true)),
             }
-        }
-        let tls = match self.conns.get(&id).map(|c| &c.transport) {
+        };
+        let tls = match (!plain).then(|| self.conns.get(&id)).flatten().map(|c| &c.transport) {
             Some(Transport::Tls(_)) => {
                 self.flush(id);
                 self.tls_deadline(id)
             }
             _ => None,
         };
-        let Some(conn) = self.conns.get(&id) else { return };
+        let Some(conn) = self.conns.get_mut(&id) else { return };
         let deadline = match &conn.proto {
             Proto::Http(m) => m.deadline(),
             Proto::Rtmp(m) => m.deadline(),
@@ -480,7 +485,11 @@ impl Node {
             #[cfg(test)]
             Proto::Broken => None,
         };
-        self.timers.update(Alarm::Conn(id), Deadline::earliest(deadline, tls));
+        let next = Deadline::earliest(deadline, tls);
+        if conn.alarm != next {
+            conn.alarm = next;
+            self.timers.update(Alarm::Conn(id), next);
+        }
     }
 
     pub(super) fn send(&mut self, conn: ConnId, bytes: bytes::Bytes) {

@@ -480,13 +480,9 @@ impl Node {
         }
         self.dirty_conns.insert(conn);
         if frames {
-            self.first_frame(id);
-        }
-        // What an RTSP player gets is counted as it leaves, with what is no media.
-        if let Carrier::Message(..) = carrier
-            && let Some(s) = self.sessions.get_mut(id)
-        {
-            s.bytes_out += bytes as u64;
+            // What an RTSP player gets is counted as it leaves, with what is no media.
+            let bytes = if let Carrier::Message(..) = carrier { bytes } else { 0 };
+            self.handed_over(id, bytes);
         }
         if let Some((at, why)) = waits {
             self.timers.set(Alarm::Pump(subscriber), Deadline::new(at, why));
@@ -524,10 +520,7 @@ impl Node {
             // As much as leaves before others have their turn.
             self.pumped += bytes.min(rtc::endpoint::SLICE_BYTES);
             self.hub.progress(subscriber, bytes, self.now);
-            self.first_frame(id);
-            if let Some(s) = self.sessions.get_mut(id) {
-                s.bytes_out += bytes as u64;
-            }
+            self.handed_over(id, bytes);
         }
         if let Some((at, why)) = waits {
             self.timers.set(Alarm::Pump(subscriber), Deadline::new(at, why));
@@ -559,8 +552,14 @@ impl Node {
     }
 
     fn first_frame(&mut self, session: SessionId) {
+        self.handed_over(session, 0);
+    }
+
+    /// A viewer was handed frames, of which so many bytes are to be counted.
+    fn handed_over(&mut self, session: SessionId, bytes: usize) {
         let now = self.now;
         let Some(s) = self.sessions.get_mut(session) else { return };
+        s.bytes_out += bytes as u64;
         if s.first_frame.is_none() {
             s.first_frame = Some(now);
             if s.protocol == Protocol::Relay {

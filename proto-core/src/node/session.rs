@@ -132,6 +132,8 @@ pub struct Session {
     pub rtt_ms: Option<f64>,
     /// Share of packets lost (0 to 1), where the protocol measures it.
     pub loss: Option<f64>,
+    /// The profile of SRTP that it and we agreed on, where it is WebRTC's and its path stands.
+    pub srtp: Option<&'static str>,
     /// Its last numbers of WebRTC.
     pub rtc: Option<crate::rtc::SessionStats>,
     /// What became of a viewer's frames, once it has ended.
@@ -178,13 +180,51 @@ impl fmt::Display for Session {
     }
 }
 
+/// The sessions that play, by the slots of their cursors: every frame looks there for every viewer.
+#[derive(Debug, Default)]
+struct Cursors {
+    slots: Vec<Option<(SubscriberId, SessionId)>>,
+    taken: usize,
+}
+
+impl Cursors {
+    fn get(&self, cursor: SubscriberId) -> Option<SessionId> {
+        let (of, session) = self.slots.get(cursor.slot()).copied().flatten()?;
+        (of == cursor).then_some(session)
+    }
+
+    /// Whoever had the slot before is gone from the hub.
+    fn insert(&mut self, cursor: SubscriberId, session: SessionId) {
+        if self.slots.len() <= cursor.slot() {
+            self.slots.resize(cursor.slot() + 1, None);
+        }
+        if let Some(slot) = self.slots.get_mut(cursor.slot()) {
+            self.taken += usize::from(slot.is_none());
+            *slot = Some((cursor, session));
+        }
+    }
+
+    fn remove(&mut self, cursor: SubscriberId) {
+        if let Some(slot) = self.slots.get_mut(cursor.slot())
+            && slot.is_some_and(|(of, _)| of == cursor)
+        {
+            *slot = None;
+            self.taken -= 1;
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.taken
+    }
+}
+
 /// All sessions of a node, found by number, carrier, subscriber or resource.
 #[derive(Debug, Default)]
 pub struct Sessions {
     next: u64,
     all: Table<SessionId, Session>,
     by_carrier: BTreeMap<Carrier, SessionId>,
-    by_subscriber: BTreeMap<SubscriberId, SessionId>,
+    by_subscriber: Cursors,
     by_resource: BTreeMap<String, SessionId>,
     /// The sessions that ended last, the newest last.
     ended: VecDeque<Ended>,
@@ -235,6 +275,7 @@ impl Sessions {
                 first_frame: None,
                 rtt_ms: None,
                 loss: None,
+                srtp: None,
                 rtc: None,
                 frames: None,
                 grant: Grant::default(),
@@ -270,7 +311,7 @@ impl Sessions {
     pub fn set_part(&mut self, id: SessionId, part: Part) {
         let Some(s) = self.all.get_mut(&id) else { return };
         if let Part::Plays { subscriber, .. } = s.part {
-            self.by_subscriber.remove(&subscriber);
+            self.by_subscriber.remove(subscriber);
         }
         if let Part::Plays { subscriber, .. } = part {
             self.by_subscriber.insert(subscriber, id);
@@ -285,7 +326,7 @@ impl Sessions {
             self.by_carrier.remove(&s.carrier);
         }
         if let Part::Plays { subscriber, .. } = s.part {
-            self.by_subscriber.remove(&subscriber);
+            self.by_subscriber.remove(subscriber);
         }
         if let Some(resource) = &s.resource {
             self.by_resource.remove(resource);
@@ -334,7 +375,7 @@ impl Sessions {
 
     /// The session behind a cursor.
     pub fn of_subscriber(&self, subscriber: SubscriberId) -> Option<SessionId> {
-        self.by_subscriber.get(&subscriber).copied()
+        self.by_subscriber.get(subscriber)
     }
 
     /// The session behind an HTTP resource.

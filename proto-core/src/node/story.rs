@@ -146,6 +146,7 @@ impl Node {
             let what = if shown.thin { ": key frames only, for its link carries no more" } else { "" };
             words.push(format!("it is shown the rendition {size}{what}; {} could be shown now", shown.of));
         }
+        words.extend(s.srtp.map(|name| format!("its media was encrypted by {name}")));
         if let Some(bits) = s.rtc.as_ref().and_then(|r| r.room) {
             words.push(format!("its link is taken to carry {} kbit/s", bits / 1_000));
         }

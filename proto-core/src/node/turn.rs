@@ -219,7 +219,12 @@ impl Node {
         let idle = self.limits.simulation.happens(Site::IdleTick, now.as_nanos());
         while let Some(alarm) = self.timers.pop_due(now) {
             match alarm {
-                Alarm::Conn(conn) => self.wire(conn, Wire::Tick),
+                Alarm::Conn(conn) => {
+                    if let Some(c) = self.conns.get_mut(&conn) {
+                        c.alarm = None;
+                    }
+                    self.wire(conn, Wire::Tick);
+                }
                 Alarm::Waiting(session) => self.waited_enough(session),
                 Alarm::Settle(key) => self.stream_has_tracks(&key),
                 Alarm::Signal(id) => self.tick_signal(id),
@@ -342,10 +347,11 @@ impl Node {
         };
         let Some(session) = self.sessions.on(Carrier::Rtc(rtc)) else { return };
         match event {
-            E::Connected { remote } => {
+            E::Connected { remote, srtp } => {
                 let ms = self.sessions.get(session).map_or(0, |s| self.now.since(s.since).as_millis());
                 if let Some(s) = self.sessions.get_mut(session) {
                     s.remote = Some(remote);
+                    s.srtp = Some(srtp);
                 }
                 // Of a viewer, the next line says where it is.
                 let publishes = self.sessions.get(session).is_some_and(super::session::Session::is_publisher);
@@ -354,7 +360,7 @@ impl Node {
                     level,
                     session,
                     "connected",
-                    format!("media path to {remote} stands after {ms} ms"),
+                    format!("media path to {remote} stands after {ms} ms, {srtp}"),
                 );
                 self.whep_connected(session);
             }

@@ -11,6 +11,7 @@ use super::egress::{Egress, Lane, Written};
 use super::path::{self, Path};
 use super::publisher::Publisher;
 use super::sdp::{Accepted, Prepared, Wish};
+use super::srtp;
 use crate::error::Reason;
 use crate::guard::must_here;
 use crate::hub::delivery::Delivery;
@@ -90,6 +91,8 @@ pub enum PeerEvent {
     Connected {
         /// Where the peer is.
         remote: SocketAddr,
+        /// The SRTP profile that both agreed on, as IANA names it.
+        srtp: &'static str,
     },
     /// The peer proved that this path is its own, for the first time, or chose it.
     Path {
@@ -671,9 +674,9 @@ impl Peer {
             Event::Connected => {
                 self.connected = true;
                 self.heard = now;
-                self.take_keys();
+                let srtp = self.take_keys();
                 if let Some(remote) = self.remote {
-                    self.events.push_back(PeerEvent::Connected { remote });
+                    self.events.push_back(PeerEvent::Connected { remote, srtp });
                 }
             }
             Event::KeyframeRequest(_) => {
@@ -716,16 +719,22 @@ impl Peer {
     }
 
     /// DTLS stands, and the peer has shown the certificate of its offer: str0m says that it is connected after it has looked.
-    fn take_keys(&mut self) {
-        let Role::Publisher(publisher) = &mut self.role else { return };
-        let taken = match self.tap.take() {
-            Some(e) => publisher.intake.keys(&e.material, e.profile, e.client, &self.crypto),
-            None => Err(Reason::local("srtp_keys", "the DTLS handshake left no keys")),
+    fn take_keys(&mut self) -> &'static str {
+        let taken = match (self.tap.take(), &mut self.role) {
+            (Some(e), Role::Publisher(publisher)) => {
+                let taken = publisher.intake.keys(&e.material, e.profile, e.client, &self.crypto);
+                taken.map(|()| srtp::profile_name(e.profile))
+            }
+            // Of a viewer's media str0m sees to itself.
+            (Some(e), _) => Ok(srtp::profile_name(e.profile)),
+            (None, Role::Publisher(_)) => Err(Reason::local("srtp_keys", "the DTLS handshake left no keys")),
+            (None, _) => Ok("none"),
         };
-        if let Err(reason) = taken {
+        taken.unwrap_or_else(|reason| {
             self.closing.get_or_insert(reason);
             self.closed = true;
-        }
+            "none"
+        })
     }
 
     /// What str0m counted for a media section so far.

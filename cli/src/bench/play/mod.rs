@@ -8,6 +8,7 @@ pub(super) mod whep;
 use super::host::{self, Used};
 use crate::args::BenchPlay;
 use crate::failure::Failure;
+use floor::Crowd;
 use mio::{Events, Poll, Token};
 use serde_json::{Value, json};
 use source::{Published, Stream, wall};
@@ -25,6 +26,8 @@ const JOINS: u64 = 200;
 const TICK: Duration = Duration::from_millis(20);
 /// How long publisher and players may take to begin.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the bare costs are measured.
+const FLOOR: Duration = Duration::from_secs(2);
 /// After the last player has joined, until counting begins.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -256,7 +259,21 @@ impl Load {
 }
 
 fn measure(args: &BenchPlay, plays: &[(Place, usize)], published: &Published) -> Result<Value, String> {
-    let floor = floor::measure()?;
+    let number = |whep: bool| plays.iter().filter(|(p, _)| p.is_whep() == whep).map(|(_, n)| n).sum();
+    let floor = floor::measure(&Crowd {
+        by_udp: number(true),
+        by_tcp: number(false),
+        picture: (args.kbps * 125 / args.fps) as usize,
+        fps: args.fps,
+        pid: args.pid,
+        span: FLOOR,
+    })?;
+    // Of everybody together, as the server's figures are.
+    let bare = |udp: Option<f64>, tcp: Option<f64>| {
+        let of = |each: Option<f64>, n: usize| each.unwrap_or(0.0) * n as f64;
+        (of(udp, number(true)) + of(tcp, number(false))) / plays.iter().map(|(_, n)| *n).sum::<usize>() as f64
+    };
+    let least = bare(floor.sealed, floor.written);
     let used = || args.pid.map_or(Ok(Used::default()), host::used);
     let before = used()?;
     let mut load = Load::open(plays)?;
@@ -292,7 +309,13 @@ fn measure(args: &BenchPlay, plays: &[(Place, usize)], published: &Published) ->
             "cpu_s_per_gb": each(spent, bytes as f64 / 1e9),
             "kib_per_viewer": each((end.kib as f64) - (before.kib as f64), n),
         },
-        "floor_us_per_packet": { "seal": floor.seal, "send": floor.send },
+        "floor": {
+            "us_per_viewer_second": least,
+            "seal_and_send_us_per_viewer_second": floor.sealed,
+            "write_us_per_viewer_second": floor.written,
+            "own_functions_times": floor.ours.zip(floor.sealed).map(|(ours, bare)| ours / bare),
+            "server_times": each(spent * 1e6 / least, n * seconds),
+        },
     }))
 }
 
@@ -319,8 +342,18 @@ fn table(report: &Value) -> String {
     row("server: each packet (WHEP)", "/server/us_per_packet", "us of processor");
     row("server: each gigabyte", "/server/cpu_s_per_gb", "s of processor");
     row("server: memory grown by, each viewer", "/server/kib_per_viewer", "KiB");
-    row("bare cost here: sealing a packet", "/floor_us_per_packet/seal", "us");
-    row("bare cost here: sending it, eight at once", "/floor_us_per_packet/send", "us");
+    row(
+        "bare cost here: sealing, GSO messages",
+        "/floor/seal_and_send_us_per_viewer_second",
+        "us of processor a second",
+    );
+    row(
+        "bare cost here: shared bytes written",
+        "/floor/write_us_per_viewer_second",
+        "us of processor a second",
+    );
+    row("our sealing and sending by itself", "/floor/own_functions_times", "times the bare cost (WHEP)");
+    row("server: all that it does", "/floor/server_times", "times the bare cost");
     out
 }
 

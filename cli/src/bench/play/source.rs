@@ -22,9 +22,9 @@ const DIGITS: usize = 16;
 /// Pictures from one key frame to the next.
 const GOP: u64 = 60;
 /// A packet of sound, milliseconds.
-const SOUND_MS: u64 = 20;
+pub(super) const SOUND_MS: u64 = 20;
 /// Bytes of a packet of sound: 64 kbit/s.
-const SOUND_BYTES: usize = 160;
+pub(super) const SOUND_BYTES: usize = 160;
 
 /// Now, nanoseconds since the Unix epoch.
 pub(in crate::bench) fn wall() -> u64 {

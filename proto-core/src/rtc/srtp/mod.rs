@@ -1,10 +1,12 @@
 //! SRTP and SRTCP (RFC 3711, RFC 7714). For sessions that send to viewers packets are sealed straight into the buffer that
-//! leaves, and feedback is opened; what publishers send is opened in `receive.rs`. Ciphers come from the same provider as str0m's, so the simulator's replay.
+//! leaves, and feedback is opened; what publishers send is opened in `receive.rs`. GCM comes from the same provider as str0m's, so the
+//! simulator's replays; what needs no provider to replay is in `counter.rs`.
 //!
 //! Nothing here counts sequence numbers. Under GCM a nonce that comes again with other bytes gives the key away, so each
 //! SSRC has one owner who never goes back (`rtc/viewer/lane.rs`); the index of SRTCP is counted here.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod counter;
 mod derive;
 pub mod receive;
 pub mod replay;
@@ -13,12 +15,13 @@ pub mod replay;
 mod tests;
 
 use crate::error::Reason;
+use counter::Counter;
 use derive::{Label, Master};
 use replay::Window;
 use std::fmt;
 use str0m::config::CryptoProvider;
 use str0m::crypto::dtls::SrtpProfile;
-use str0m::crypto::{AeadAes128GcmCipher, AeadAes256GcmCipher, Aes128CmSha1_80Cipher, Sha1HmacProvider};
+use str0m::crypto::{AeadAes128GcmCipher, AeadAes256GcmCipher};
 
 /// Bytes of an RTP header without contributing sources and extensions.
 pub const RTP_HEADER: usize = 12;
@@ -30,6 +33,16 @@ const SHA1_TAG: usize = 10;
 const RTCP_CLEAR: usize = 8;
 /// Set in front of the index of a packet of RTCP that is encrypted.
 const ENCRYPTED: u32 = 1 << 31;
+
+/// The name of a profile in IANA's registry of DTLS-SRTP protection profiles.
+pub const fn profile_name(profile: SrtpProfile) -> &'static str {
+    match profile {
+        SrtpProfile::AEAD_AES_128_GCM => "SRTP_AEAD_AES_128_GCM",
+        SrtpProfile::AEAD_AES_256_GCM => "SRTP_AEAD_AES_256_GCM",
+        SrtpProfile::AES128_CM_SHA1_80 => "SRTP_AES128_CM_HMAC_SHA1_80",
+        _ => "unknown",
+    }
+}
 
 /// Why a packet could not be sealed or opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +60,7 @@ pub enum Refused {
 enum Cipher {
     Gcm128(Box<dyn AeadAes128GcmCipher>),
     Gcm256(Box<dyn AeadAes256GcmCipher>),
-    Counter {
-        cipher: Box<dyn Aes128CmSha1_80Cipher>,
-        authentication: [u8; 20],
-        hmac: &'static dyn Sha1HmacProvider,
-    },
+    Counter(Box<Counter>),
 }
 
 /// The keys of one direction of one kind of packet.
@@ -77,11 +86,10 @@ impl Keys {
             SrtpProfile::AEAD_AES_256_GCM => Cipher::Gcm256(
                 provider.aead_aes_256_gcm().create_cipher(master.bytes(key, provider), encrypt),
             ),
-            SrtpProfile::AES128_CM_SHA1_80 => Cipher::Counter {
-                cipher: provider.aes_128_cm_sha1_80().create_cipher(master.bytes(key, provider), encrypt),
-                authentication: master.bytes(authentication, provider),
-                hmac: crypto.sha1_hmac_provider,
-            },
+            SrtpProfile::AES128_CM_SHA1_80 => Cipher::Counter(Box::new(Counter::new(
+                &master.bytes(key, provider),
+                &master.bytes(authentication, provider),
+            )?)),
             _ => return None,
         };
         let bytes: [u8; 14] = master.bytes(salt, provider);
@@ -114,7 +122,7 @@ impl Keys {
     const fn tag(&self) -> usize {
         match self.cipher {
             Cipher::Gcm128(_) | Cipher::Gcm256(_) => GCM_TAG,
-            Cipher::Counter { .. } => SHA1_TAG,
+            Cipher::Counter(_) => SHA1_TAG,
         }
     }
 }
@@ -137,6 +145,15 @@ impl fmt::Debug for Sealer {
 }
 
 impl Sealer {
+    /// The profile's name.
+    pub fn profile(&self) -> &'static str {
+        profile_name(match self.rtp.cipher {
+            Cipher::Gcm128(_) => SrtpProfile::AEAD_AES_128_GCM,
+            Cipher::Gcm256(_) => SrtpProfile::AEAD_AES_256_GCM,
+            Cipher::Counter(_) => SrtpProfile::AES128_CM_SHA1_80,
+        })
+    }
+
     /// Appends one sealed RTP packet; `header` is all that stays readable, extensions included. `roc` is how often the sequence number of this SSRC has wrapped. The caller sees to
     /// it that no two packets of an SSRC have the same number, unless they are the same in every byte.
     ///
@@ -168,27 +185,17 @@ impl Sealer {
         payload: &[u8],
         packet: &mut [u8],
     ) -> Option<()> {
-        let Keys { cipher, .. } = &self.rtp;
+        let (gcm, counter) = (self.rtp.gcm_iv(ssrc, index), self.rtp.counter_iv(ssrc, index));
         let body_at = header.len();
-        match cipher {
-            Cipher::Gcm128(_) | Cipher::Gcm256(_) => {
-                let iv = self.rtp.gcm_iv(ssrc, index);
-                let body = packet.get_mut(body_at..)?;
-                match &mut self.rtp.cipher {
-                    Cipher::Gcm128(c) => c.encrypt(&iv, header, payload, body).ok(),
-                    Cipher::Gcm256(c) => c.encrypt(&iv, header, payload, body).ok(),
-                    Cipher::Counter { .. } => None,
-                }
-            }
-            Cipher::Counter { .. } => {
-                let iv = self.rtp.counter_iv(ssrc, index);
-                let Cipher::Counter { cipher, authentication, hmac } = &mut self.rtp.cipher else {
-                    return None;
-                };
+        match &mut self.rtp.cipher {
+            Cipher::Gcm128(c) => c.encrypt(&gcm, header, payload, packet.get_mut(body_at..)?).ok(),
+            Cipher::Gcm256(c) => c.encrypt(&gcm, header, payload, packet.get_mut(body_at..)?).ok(),
+            Cipher::Counter(c) => {
                 let (sealed, tag) = packet.split_at_mut_checked(body_at + payload.len())?;
-                cipher.encrypt(&iv, payload, sealed.get_mut(body_at..)?).ok()?;
-                let sum = hmac.sha1_hmac(authentication, &[sealed, &roc.to_be_bytes()]);
-                tag.copy_from_slice(sum.get(..SHA1_TAG)?);
+                let body = sealed.get_mut(body_at..)?;
+                body.copy_from_slice(payload);
+                c.apply(counter, body)?;
+                tag.copy_from_slice(&c.tag([sealed, &roc.to_be_bytes()]));
                 Some(())
             }
         }
@@ -227,12 +234,14 @@ impl Sealer {
         match &mut self.rtcp.cipher {
             Cipher::Gcm128(c) => c.encrypt(&gcm, &authenticated, rest, body).ok()?,
             Cipher::Gcm256(c) => c.encrypt(&gcm, &authenticated, rest, body).ok()?,
-            Cipher::Counter { cipher, authentication, hmac } => {
-                cipher.encrypt(&counter, rest, body.get_mut(..rest.len())?).ok()?;
+            Cipher::Counter(c) => {
+                let body = body.get_mut(..rest.len())?;
+                body.copy_from_slice(rest);
+                c.apply(counter, body)?;
                 out.truncate(start + packet.len());
-                let sum = hmac.sha1_hmac(authentication, &[out.get(start..)?, &trailer]);
+                let proof = c.tag([out.get(start..)?, &trailer]);
                 out.extend_from_slice(&trailer);
-                out.extend_from_slice(sum.get(..SHA1_TAG)?);
+                out.extend_from_slice(&proof);
                 return Some(());
             }
         }
@@ -276,7 +285,7 @@ impl Opener {
     }
 
     fn opened(&mut self, packet: &[u8], out: &mut Vec<u8>) -> Option<Result<(), Refused>> {
-        let counter_mode = matches!(self.rtcp.cipher, Cipher::Counter { .. });
+        let counter_mode = matches!(self.rtcp.cipher, Cipher::Counter(_));
         let (packet, tag) =
             if counter_mode { packet.split_last_chunk::<SHA1_TAG>()? } else { (packet, &[0; SHA1_TAG]) };
         let (sealed, trailer) = packet.split_last_chunk::<4>()?;
@@ -299,14 +308,12 @@ impl Opener {
         match &mut self.rtcp.cipher {
             Cipher::Gcm128(c) => drop(c.decrypt(&gcm, &[clear, trailer], body, into).ok()?),
             Cipher::Gcm256(c) => drop(c.decrypt(&gcm, &[clear, trailer], body, into).ok()?),
-            Cipher::Counter { cipher, authentication, hmac } => {
-                let sum = hmac.sha1_hmac(authentication, &[packet]);
-                // All bytes are compared, whatever the first ones say.
-                let differs = sum.iter().zip(tag).fold(0, |d, (a, b)| d | (a ^ b));
-                if differs != 0 {
+            Cipher::Counter(c) => {
+                if !c.proves([packet, &[]], tag) {
                     return None;
                 }
-                cipher.decrypt(&counter, body, into).ok()?;
+                into.copy_from_slice(body);
+                c.apply(counter, into)?;
             }
         }
         self.window.seen(u64::from(index));

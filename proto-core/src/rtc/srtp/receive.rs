@@ -84,28 +84,21 @@ impl Receiver {
         index: u64,
         out: &mut Vec<u8>,
     ) -> Option<()> {
-        let Keys { cipher, .. } = &self.keys;
         let (clear, sealed) = packet.split_at_checked(head)?;
-        if let Cipher::Counter { .. } = cipher {
-            let iv = self.keys.counter_iv(ssrc, index);
-            let Cipher::Counter { cipher, authentication, hmac } = &mut self.keys.cipher else { return None };
+        if let Cipher::Counter(c) = &self.keys.cipher {
             let (signed, tag) = packet.split_last_chunk::<SHA1_TAG>()?;
-            let roc = ((index >> 16) as u32).to_be_bytes();
-            let sum = hmac.sha1_hmac(authentication, &[signed, &roc]);
-            // All bytes are compared, whatever the first ones say.
-            if sum.iter().zip(tag).fold(0, |d, (a, b)| d | (a ^ b)) != 0 {
+            if !c.proves([signed, &((index >> 16) as u32).to_be_bytes()], tag) {
                 return None;
             }
-            let body = signed.get(head..)?;
-            out.resize(body.len(), 0);
-            return cipher.decrypt(&iv, body, out).ok();
+            out.extend_from_slice(signed.get(head..)?);
+            return c.apply(self.keys.counter_iv(ssrc, index), out);
         }
         let iv = self.keys.gcm_iv(ssrc, index);
         out.resize(sealed.len().checked_sub(self.keys.tag())?, 0);
         match &mut self.keys.cipher {
             Cipher::Gcm128(c) => c.decrypt(&iv, &[clear], sealed, out).ok().map(drop),
             Cipher::Gcm256(c) => c.decrypt(&iv, &[clear], sealed, out).ok().map(drop),
-            Cipher::Counter { .. } => None,
+            Cipher::Counter(_) => None,
         }
     }
 }

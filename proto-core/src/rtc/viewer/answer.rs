@@ -53,13 +53,13 @@ impl Offered {
     /// # Errors
     /// `bad_sdp` for what the preparation should not have let through.
     pub(super) fn read(prepared: &Prepared, adapts: bool) -> Result<Offered, Reason> {
-        let video = prepared.video_mid.as_ref().zip(prepared.video.first()).and_then(|(mid, f)| {
+        let mut video = prepared.video_mid.as_ref().zip(prepared.video.first()).and_then(|(mid, f)| {
             let rate = codecs::payload_format(f.codec)?.clock_rate();
-            Some(Carried { mid: mid.clone(), codec: f.codec, pt: f.pt, rtx: f.rtx, rate })
+            Some(Carried { mid: mid.clone(), codec: f.codec, pt: f.pt, rtx: f.rtx, nack: false, rate })
         });
-        let audio = prepared.audio_mid.as_ref().zip(prepared.audio).and_then(|(mid, f)| {
+        let mut audio = prepared.audio_mid.as_ref().zip(prepared.audio).and_then(|(mid, f)| {
             let rate = codecs::payload_format(f.codec)?.clock_rate();
-            Some(Carried { mid: mid.clone(), codec: f.codec, pt: f.pt, rtx: None, rate })
+            Some(Carried { mid: mid.clone(), codec: f.codec, pt: f.pt, rtx: None, nack: false, rate })
         });
         let (mut fingerprint, mut setup) = (None, "actpass");
         let (mut transport, mut feedback) = (None, [None, None]);
@@ -95,6 +95,9 @@ impl Offered {
                             && let Some(slot) = known.and_then(|n| feedback.get_mut(n))
                         {
                             *slot = Some(line.to_owned());
+                        }
+                        for carried in [&mut video, &mut audio].into_iter().flatten() {
+                            carried.nack |= what == "nack" && carried.mid == *mid && carried.pt == pt;
                         }
                         if FEEDBACK.contains(&what) {
                             lines.push(Line { pt, text: line.to_owned() });

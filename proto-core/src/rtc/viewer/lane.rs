@@ -20,6 +20,8 @@ pub(super) struct Carried {
     pub(super) pt: u8,
     /// The payload type of packets that are sent again (RFC 4588). Without one they come again as they were.
     pub(super) rtx: Option<u8>,
+    /// Packets may be asked for again (`nack` in RFC 4585, 4.2). Browsers do not ask for sound.
+    pub(super) nack: bool,
     /// Ticks of the RTP clock a second.
     pub(super) rate: u32,
 }
@@ -193,7 +195,7 @@ impl Lane {
     }
 
     /// Remembers a frame of which all packets have just been put, the last one with so much padding, and forgets those that
-    /// are too old or too many.
+    /// are too old or too many. Nothing, where nothing can be asked for again.
     pub(super) fn note(
         &mut self,
         (frame, timestamp, pad): (Arc<Frame>, u32, u8),
@@ -201,6 +203,9 @@ impl Lane {
         most: usize,
         age_ms: u64,
     ) {
+        if !self.carried.nack {
+            return;
+        }
         let count = frame.renderings.rtp.get().map_or(0, |r| r.0.len()) as u64;
         self.sent.push_back(Sent { first: self.next - count, timestamp, pad, at: now, frame });
         let stale =
@@ -310,8 +315,14 @@ mod tests {
             [SrtpProfile::AEAD_AES_128_GCM, SrtpProfile::AEAD_AES_256_GCM, SrtpProfile::AES128_CM_SHA1_80]
         {
             let (mut sealer, _) = srtp::keys(&[9; 88], profile, false, identity.crypto()).unwrap();
-            let carried =
-                Carried { mid: "0".to_owned(), codec: Codec::H264, pt: 96, rtx: None, rate: 90_000 };
+            let carried = Carried {
+                mid: "0".to_owned(),
+                codec: Codec::H264,
+                pt: 96,
+                rtx: None,
+                nack: true,
+                rate: 90_000,
+            };
             let mut lane = Lane::new(carried, [5, 6], &mut Rng::new([3; 32]));
             let (f, mut scratch, now) = (frame(&[900, 900, 890]), Vec::new(), Time::from_millis(1));
             let first = lane.next;

@@ -269,13 +269,14 @@ impl Viewer {
     fn connect(&mut self, now: Time) {
         if !self.connected
             && self.shaken
-            && self.sealer.is_some()
+            && let Some(sealer) = &self.sealer
             && let Some(nominated) = &self.nominated
         {
             self.connected = true;
             self.heard = now;
             self.next_report = now;
-            self.events.push_back(PeerEvent::Connected { remote: nominated.path.remote() });
+            self.events
+                .push_back(PeerEvent::Connected { remote: nominated.path.remote(), srtp: sealer.profile() });
         }
     }
 
