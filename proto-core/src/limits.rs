@@ -325,6 +325,8 @@ limits! {
     link_quic_wait_ms: u64 = 1_000;
     /// QUIC connections of other nodes that have not proved the shared key yet; more are refused.
     link_quic_handshakes: usize = 64;
+    /// The same, per source address.
+    link_quic_handshakes_per_ip: usize = 16;
     /// Groups of pictures or sound that may be on their way to a node at once, over one QUIC link.
     link_quic_streams: u32 = 4_096;
     /// Frames of a group that a newer one has overtaken on a QUIC link are waited for this long, milliseconds, then left out.

@@ -108,6 +108,8 @@ pub(super) fn node_info(
 
 /// Datagrams that were dropped are told so often at most.
 const STRAYS_EVERY: Duration = Duration::from_secs(5);
+/// Links that are dialled within a report's time begin with so many datagrams of unproven addresses, and nothing is said of it.
+const UNPROVEN: u64 = 50;
 
 /// Which dropped datagrams the operator knows of.
 #[derive(Debug, Default)]
@@ -431,9 +433,11 @@ impl Node {
         }
         let rtsp = ["rtsp_unknown_source", "rtsp_no_lane"];
         let rtsp = rtsp.map(|r| (r, self.counters.dropped.get(&("datagram", r)).copied().unwrap_or(0)));
-        for (reason, n) in self.rtc.drops().by_reason().into_iter().chain(rtsp) {
+        let quic: Vec<_> = self.quic_drops().collect();
+        for (reason, n) in self.rtc.drops().by_reason().into_iter().chain(rtsp).chain(quic) {
             let told = self.strays.told.insert(reason, n).unwrap_or(0);
-            if n > told {
+            let usual = if reason == quic::Dropped::Unproven.code() { UNPROVEN } else { 0 };
+            if n > told + usual {
                 let every = STRAYS_EVERY.as_secs();
                 let text = format!("{} datagrams dropped within {every} s ({reason})", n - told);
                 self.log(Level::Info, "udp", reason, text);

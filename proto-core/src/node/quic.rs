@@ -29,6 +29,8 @@ use std::time::{Duration, Instant};
 pub(super) const LINK_SOCKET: SocketId = SocketId(1);
 /// A node that did not answer by QUIC is dialled by TCP for so long.
 const TCP_ONLY: Duration = Duration::from_secs(60);
+/// Datagrams from other hosts while there is no key.
+const NO_KEY: &str = "quic_no_key";
 /// Addresses that are remembered for that.
 const TCP_ONLY_MOST: usize = 1_024;
 
@@ -133,6 +135,30 @@ impl Node {
         if let Some(endpoint) = &mut self.quic.endpoint {
             endpoint.handle(input, now);
         }
+    }
+
+    /// Datagrams came to the port of links. Without a key only this host's nodes are spoken to, so that a node that is no
+    /// part of a cluster is silent to all others.
+    pub(super) fn quic_datagrams(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        stride: usize,
+        bytes: &[u8],
+    ) {
+        if self.keys.is_empty() && !remote.ip().to_canonical().is_loopback() {
+            let n = bytes.len().div_ceil(stride.max(1)) as u64;
+            return self.counters.drop("datagram", NO_KEY, n);
+        }
+        self.tell_quic(quic::Input::Datagram { local, remote, stride, bytes });
+    }
+
+    /// What was dropped of datagrams to the port of links, by reason, as far as an operator is told: that an address is
+    /// asked to prove itself is part of every link, and worth a line when it is more than nodes that start would cause.
+    pub(super) fn quic_drops(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        use quic::Dropped as D;
+        let codes = D::ALL.map(D::code).into_iter().chain([NO_KEY]);
+        codes.map(|code| (code, self.counters.dropped.get(&("datagram", code)).copied().unwrap_or(0)))
     }
 
     pub(super) fn start_quic(&mut self) {
@@ -272,6 +298,12 @@ impl Node {
                 self.counters.drop("frame", "link_late", frames);
                 self.pull_lost(conn, pull, track, frames, bytes);
             }
+            O::Stranger { remote, reason } => {
+                self.counters.ended_as("link", &reason);
+                let text = format!("a QUIC connection of {remote} never stood: {reason}");
+                self.log(Level::Info, "link", reason.code, text);
+            }
+            O::Dropped(why) => self.counters.drop("datagram", why.code(), 1),
             O::Closed { conn, reason } => {
                 self.timers.cancel(&Alarm::QuicWait(conn));
                 match self.conns.get(&conn).map(|c| &c.proto) {

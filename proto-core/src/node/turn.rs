@@ -125,7 +125,7 @@ impl Node {
                 self.counters.datagrams_in += bytes.len().div_ceil(stride.max(1)) as u64;
                 self.counters.datagram_bytes_in += bytes.len() as u64;
                 if socket == LINK_SOCKET {
-                    return self.tell_quic(quic::Input::Datagram { local, remote, stride, bytes });
+                    return self.quic_datagrams(local, remote, stride, bytes);
                 }
                 if socket != MEDIA_SOCKET {
                     return self.rtsp_datagrams(socket, remote, stride, bytes);

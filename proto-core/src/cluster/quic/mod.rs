@@ -32,7 +32,7 @@ use bytes::{Bytes, BytesMut};
 use incoming::Came;
 use keys::{Clock, Configs, SERVER_NAME};
 use quinn_proto::{ConnectionHandle, DatagramEvent, Transmit};
-use session::{Said, Session, plain, source};
+use session::{Said, Session, plain, source, why};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -224,6 +224,41 @@ pub enum Output {
         /// Why.
         reason: Reason,
     },
+    /// A connection that came never stood: its handshake failed, or did not end in time.
+    Stranger {
+        /// The peer's address.
+        remote: SocketAddr,
+        /// Why.
+        reason: Reason,
+    },
+    /// A datagram led to nothing.
+    Dropped(Dropped),
+}
+
+/// Why a datagram led to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// It is damaged, no QUIC, or of no connection that there is.
+    Unknown,
+    /// It asks for a connection, and its address is not proven yet: it was answered with a Retry. Each link that is dialled
+    /// begins so.
+    Unproven,
+    /// It asks for a connection, while as many handshakes as may be are under way: it was refused.
+    NoRoom,
+}
+
+impl Dropped {
+    /// All of them.
+    pub const ALL: [Dropped; 3] = [Dropped::Unknown, Dropped::Unproven, Dropped::NoRoom];
+
+    /// A word for counters and logs.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Dropped::Unknown => "quic_unknown",
+            Dropped::Unproven => "quic_unproven",
+            Dropped::NoRoom => "quic_no_room",
+        }
+    }
 }
 
 /// How a connection stands, for people.
@@ -361,7 +396,7 @@ impl Endpoint {
         let instant = self.instant(now);
         match self.inner.connect(instant, self.client.clone(), remote, SERVER_NAME) {
             Ok((handle, inner)) => {
-                self.sessions.insert(handle.0, Session::new(inner, Some(conn), None));
+                self.sessions.insert(handle.0, Session::new(inner, Some(conn), None, now));
                 self.by_id.insert(conn, handle.0);
                 self.dirty.insert(handle.0);
             }
@@ -389,8 +424,13 @@ impl Endpoint {
             Some(DatagramEvent::NewConnection(incoming)) => {
                 self.incoming(incoming, local, &mut reply);
             }
-            Some(DatagramEvent::Response(transmit)) => self.transmit(&transmit, Some(local.ip()), &reply),
-            None => {}
+            Some(DatagramEvent::Response(transmit)) => {
+                self.transmit(&transmit, Some(local.ip()), &reply);
+                self.out.push_back(Output::Dropped(Dropped::Unknown));
+            }
+            // What follows on a first packet that waits is kept with it.
+            None if self.waiting.iter().any(|(i, _)| i.remote_address() == remote) => {}
+            None => self.out.push_back(Output::Dropped(Dropped::Unknown)),
         }
         self.scratch = reply;
     }
@@ -401,12 +441,17 @@ impl Endpoint {
             if let Ok(transmit) = self.inner.retry(incoming, reply) {
                 self.transmit(&transmit, Some(local.ip()), reply);
             }
-            return;
+            return self.out.push_back(Output::Dropped(Dropped::Unproven));
         }
-        let strangers = self.sessions.values().filter(|s| !s.dialled && !s.proven).count();
-        if strangers + self.waiting.len() >= self.limits.link_quic_handshakes {
+        let ip = incoming.remote_address().ip();
+        let strangers = self.sessions.values().filter(|s| !s.dialled && !s.proven);
+        let addresses = strangers.map(|s| s.inner.remote_address());
+        let addresses = addresses.chain(self.waiting.iter().map(|(i, _)| i.remote_address()));
+        let (all, own) = addresses.fold((0, 0), |(all, own), a| (all + 1, own + usize::from(a.ip() == ip)));
+        if all >= self.limits.link_quic_handshakes || own >= self.limits.link_quic_handshakes_per_ip {
             let transmit = self.inner.refuse(incoming, reply);
-            return self.transmit(&transmit, Some(local.ip()), reply);
+            self.transmit(&transmit, Some(local.ip()), reply);
+            return self.out.push_back(Output::Dropped(Dropped::NoRoom));
         }
         self.waiting.push_back((incoming, local));
     }
@@ -417,16 +462,19 @@ impl Endpoint {
         let mut reply = std::mem::take(&mut self.scratch);
         while !self.waiting.is_empty() && self.turn.may_begin(now, self.limits.tls_handshake_us_per_turn) {
             let Some((incoming, local)) = self.waiting.pop_front() else { break };
+            let remote = incoming.remote_address();
             reply.clear();
             match self.inner.accept(incoming, instant, &mut reply, None) {
                 Ok((handle, inner)) => {
-                    self.sessions.insert(handle.0, Session::new(inner, None, Some(local)));
+                    self.sessions.insert(handle.0, Session::new(inner, None, Some(local), now));
                     self.dirty.insert(handle.0);
                 }
                 Err(e) => {
                     if let Some(transmit) = e.response {
                         self.transmit(&transmit, Some(local.ip()), &reply);
                     }
+                    let reason = why(remote, &e.cause);
+                    self.out.push_back(Output::Stranger { remote: plain(remote), reason });
                 }
             }
         }
@@ -514,7 +562,12 @@ impl Endpoint {
             let conn = match session.id {
                 Some(conn) => conn,
                 None => {
-                    // Of a stranger who never finished his handshake nobody is told.
+                    // Nobody knows a stranger who never finished his handshake.
+                    if let Said::Closed(reason) = said {
+                        let remote = plain(session.inner.remote_address());
+                        self.out.push_back(Output::Stranger { remote, reason });
+                        continue;
+                    }
                     if !matches!(said, Said::Connected { .. }) {
                         continue;
                     }

@@ -21,6 +21,8 @@ const CONTROL: usize = 256 << 10;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What is handed to the library beyond what may be in flight.
 const AHEAD: u64 = 64 << 10;
+const FLOW_CONTROL_ERROR: u64 = 0x3;
+const STREAM_LIMIT_ERROR: u64 = 0x4;
 
 /// What a session says.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub(super) struct Session {
     /// The peer proved the shared key.
     pub(super) proven: bool,
     pub(super) local: Option<SocketAddr>,
+    /// Since when there is a handshake.
+    since: Time,
     pub(super) out: Outgoing,
     pub(super) incoming: Incoming,
     control: Option<StreamId>,
@@ -62,13 +66,19 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(inner: Connection, id: Option<ConnId>, local: Option<SocketAddr>) -> Session {
+    pub(super) fn new(
+        inner: Connection,
+        id: Option<ConnId>,
+        local: Option<SocketAddr>,
+        now: Time,
+    ) -> Session {
         Session {
             inner,
             dialled: id.is_some(),
             id,
             proven: false,
             local,
+            since: now,
             out: Outgoing::default(),
             incoming: Incoming::default(),
             control: None,
@@ -127,6 +137,14 @@ impl Session {
         while let Some(event) = self.inner.poll() {
             self.event(event, limits, now, instant);
         }
+        if let Some(until) = self.handshake_ends(limits)
+            && now >= until
+        {
+            let remote = plain(self.inner.remote_address());
+            let text = format!("{remote} did not end its QUIC handshake (limits.link_handshake_ms)");
+            self.inner.close(instant, VarInt::from_u32(0), Bytes::new());
+            self.lost(Reason::peer("quic_handshake_timeout", text));
+        }
         if let Err(what) = self.incoming.tick(&mut self.inner, limits, now) {
             self.malformed(what, instant);
         }
@@ -142,7 +160,15 @@ impl Session {
 
     pub(super) fn deadline(&self, limits: &Limits) -> Option<Deadline> {
         let leaving = self.leaving.map(|since| Deadline::new(since + LAST_WORDS, "a link's last words"));
-        Deadline::earliest(self.incoming.deadline(limits), leaving)
+        let handshake = self.handshake_ends(limits).map(|at| Deadline::new(at, "a QUIC handshake"));
+        Deadline::earliest(Deadline::earliest(self.incoming.deadline(limits), leaving), handshake)
+    }
+
+    /// Until when a connection that came must stand: whoever keeps sending something keeps it from falling silent. Those
+    /// that were dialled have the node's own deadline, and so has the proof of the key.
+    fn handshake_ends(&self, limits: &Limits) -> Option<Time> {
+        let waits = self.id.is_none() && !self.over;
+        waits.then(|| self.since + Duration::from_millis(limits.link_handshake_ms))
     }
 
     fn event(&mut self, event: Event, limits: &Limits, now: Time, instant: Instant) {
@@ -276,7 +302,7 @@ pub(super) fn source(local: Option<SocketAddr>) -> Option<IpAddr> {
 }
 
 /// Why a connection was lost, in an operator's words.
-fn why(remote: SocketAddr, error: &ConnectionError) -> Reason {
+pub(super) fn why(remote: SocketAddr, error: &ConnectionError) -> Reason {
     let remote = plain(remote);
     match error {
         ConnectionError::Reset => Reason::peer(
@@ -291,6 +317,16 @@ fn why(remote: SocketAddr, error: &ConnectionError) -> Reason {
             format!("{remote} closed the connection: {}", quote(&error.to_string())),
         ),
         ConnectionError::LocallyClosed => Reason::local("closed", "this node closed the connection"),
+        ConnectionError::TransportError(e) => {
+            let code = match u64::from(e.code) {
+                // RFC 9001 section 4.8: an alert of TLS.
+                0x100..=0x1ff => "quic_handshake",
+                // RFC 9000 section 20.1.
+                FLOW_CONTROL_ERROR | STREAM_LIMIT_ERROR => "quic_limits",
+                _ => "quic",
+            };
+            Reason::peer(code, format!("QUIC with {remote}: {}", quote(&e.to_string())))
+        }
         other => Reason::peer("quic", format!("QUIC with {remote}: {}", quote(&other.to_string()))),
     }
 }
