@@ -1,7 +1,7 @@
 //! What an operator tells this node through the manager: to take nothing new, to have a stream before its viewers
 //! come. And what the node decides by itself when it has no room.
 
-use super::session::SessionId;
+use super::session::{Part, Session, SessionId};
 use super::{Alarm, Node};
 use crate::cluster::member;
 use crate::error::Reason;
@@ -10,6 +10,9 @@ use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::time::Deadline;
 use std::time::Duration;
+
+/// For so long after a publisher has left, the last frames are on their way to viewers.
+const LAST_FRAMES: Duration = Duration::from_secs(1);
 
 impl Node {
     /// The manager passes on an operator's order to take nothing new, or to take it again.
@@ -61,6 +64,29 @@ impl Node {
         for session in left {
             self.end_session(session, &Reason::local("draining", text));
         }
+    }
+
+    /// A node that stops waits for those who publish or see something. Where only sessions are left that wait for a publisher
+    /// to come back, who is not taken here any more, they are ended at once: they find the stream where it is published next.
+    /// Answers whether that was so.
+    pub(super) fn ends_what_nobody_publishes(&mut self) -> bool {
+        let waits = |s: &Session| match s.part {
+            Part::Plays { stream, .. } => {
+                let silent = self.hub.silent_for(stream, self.now).unwrap_or_default();
+                !self.is_live(stream) && silent >= LAST_FRAMES
+            }
+            _ => false,
+        };
+        if self.sessions.is_empty() || !self.sessions.iter().all(waits) {
+            return false;
+        }
+        let n = self.sessions.iter().count();
+        let text = format!("nobody publishes here any more: {n} sessions that wait for a publisher end");
+        self.log(Level::Info, "node", "drain", text);
+        self.end_all(
+            "the node stops, and nobody publishes this stream here any more; reconnect through the manager",
+        );
+        true
     }
 
     /// A stream is to be here for a while whether or not somebody watches it.

@@ -269,6 +269,9 @@ impl Node {
     /// Carries what the machines say until nothing is left, and says so where the node ends with that.
     fn settle(&mut self) {
         self.carry_all();
+        if self.stopping && self.ends_what_nobody_publishes() {
+            self.carry_all();
+        }
         if self.draining && self.drained() {
             self.carry_all();
             self.out.push_back(Output::Drained);
