@@ -179,15 +179,24 @@ impl Node {
             link::Output::Up(peer) => {
                 self.conn_is_used(conn);
                 // Who dialled says so; the other side says what the link is used for.
-                let level = if used == LinkUse::Accepted { Level::Debug } else { Level::Info };
-                let over = if self.link_is_quic(conn) { "QUIC" } else { "TCP" };
-                let text = format!("link {conn} to node {} stands, over {over}", peer.node);
-                self.log(level, "link", "link_up", text);
-                if self.link_is_quic(conn) {
+                let by_quic = self.link_is_quic(conn);
+                if by_quic {
                     self.tell_quic(quic::Input::Proven { conn });
                 } else if peer.features & FEATURE_QUIC != 0 && self.dial_again_by_quic(conn, &used) {
                     return;
                 }
+                let fell_back = !by_quic && self.quic.is_on() && used != LinkUse::Accepted;
+                let (level, over) = match (fell_back, used == LinkUse::Accepted) {
+                    (true, _) => (Level::Warn, "TCP"),
+                    (false, true) => (Level::Debug, if by_quic { "QUIC" } else { "TCP" }),
+                    (false, false) => (Level::Info, if by_quic { "QUIC" } else { "TCP" }),
+                };
+                let mut text = format!("link {conn} to node {} stands, over {over}", peer.node);
+                if fell_back {
+                    text += ", which does not encrypt what is relayed: it did not answer by QUIC. Is udp on the number of its \
+                             cluster.port open between the nodes? (older nodes know TCP only)";
+                }
+                self.log(level, "link", "link_up", text);
                 match used {
                     LinkUse::Manager => {
                         self.member.handle(member::Input::ManagerUp(LinkId::Conn(conn)), self.now)
