@@ -70,7 +70,7 @@ fn an_origin_waits_for_who_publishes_and_is_seen() {
         }
         assert_eq!(w.player(waits).ended, None);
         w.until("its time is over", ms(12_000), |w| w.is_drained(c.o1));
-        assert!(w.publisher(p).ended().is_some());
+        w.until("its publisher is told", ms(500), |w| w.publisher(p).ended().is_some());
     });
 }
 
@@ -78,7 +78,7 @@ fn an_origin_waits_for_who_publishes_and_is_seen() {
 #[test]
 fn viewers_of_an_origin_that_ends_see_its_publisher_again_from_another() {
     seeds("0..2", |w| {
-        let (c, p, [_, at_edge, other]) = rtmp_watched(w);
+        let (c, p, [at_origin, at_edge, other]) = rtmp_watched(w);
         w.drain(c.o1);
         w.run(ms(500));
         w.leave(p);
@@ -90,6 +90,10 @@ fn viewers_of_an_origin_that_ends_see_its_publisher_again_from_another() {
             until_sees(w, v, s, 4_000);
             assert_eq!(w.player(v).ended, None);
         }
+        // Whoever watches at the origin sees it from the other one too, and is waited for.
+        until_sees(w, at_origin, s, 4_000);
+        assert!(!w.is_drained(c.o1));
+        w.leave(at_origin);
         w.until("the origin has ended", ms(3_000), |w| w.is_drained(c.o1));
         assert!(w.expect_drained());
     });

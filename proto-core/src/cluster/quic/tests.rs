@@ -201,6 +201,8 @@ fn an_unvalidated_first_packet_is_answered_by_a_shorter_retry_and_forgotten() {
         while let Some(o) = listener.poll() {
             match o {
                 Output::Datagrams(batch) => said.extend(batch.buf.iter().copied()),
+                // Counted, and no more.
+                Output::Dropped(_) => {}
                 o => panic!("a stranger is told of: {o:?}"),
             }
         }
@@ -340,13 +342,16 @@ fn a_node_that_was_started_anew_resets_what_it_does_not_know() {
 #[test]
 fn strangers_are_limited_and_who_proved_the_key_does_not_count() {
     let mut p = Pair::new();
-    let most = Limits::default().link_quic_handshakes as u64;
+    // All of them have one address.
+    let most = Limits::default().link_quic_handshakes_per_ip as u64;
     for n in 1..=most + 5 {
         p.tell(0, Input::Connect { conn: ConnId::dialled(n), remote: addr(B) });
     }
     p.run(1_000);
     let came = |p: &Pair| p.said[1].iter().filter(|o| matches!(o, Output::Connected { .. })).count() as u64;
     assert_eq!(came(&p), most);
+    let refused = |o: &&Output| matches!(o, Output::Dropped(Dropped::NoRoom));
+    assert_eq!(p.said[1].iter().filter(refused).count(), 5);
     p.tell(1, Input::Proven { conn: ConnId::quic(1) });
     p.tell(0, Input::Connect { conn: ConnId::dialled(1_000), remote: addr(B) });
     p.run(1_000);
