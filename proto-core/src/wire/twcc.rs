@@ -97,6 +97,11 @@ impl<'a> Feedback<'a> {
         })
     }
 
+    /// The number of the first packet that it tells of.
+    pub fn base(&self) -> u16 {
+        self.base
+    }
+
     /// Each packet's number, and when it came: ticks of 250 µs on the receiver's clock, which wraps after 2²⁴ times 64 ms;
     /// `None`: it did not. Ends where the feedback does not say more.
     pub fn iter(&self) -> impl Iterator<Item = (u16, Option<i64>)> + use<'a> {
@@ -169,6 +174,7 @@ fn chunks(mut symbols: &[Symbol]) -> Vec<u16> {
 #[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::wire::rtcp::{Packet, packets};
     use proptest::prelude::*;
 
     /// The first number, the count of feedbacks, and for each packet its time in ticks.
@@ -210,6 +216,9 @@ mod tests {
             let (b, n, read) = read(&out);
             prop_assert!(out.len() <= 1_200);
             prop_assert_eq!((b, n, read.len()), (base, nth, told));
+            let Some(Ok(Packet::Arrivals(feedback))) = packets(&out).next() else { panic!("no feedback") };
+            prop_assert_eq!(feedback.base, base);
+            prop_assert!(feedback.iter().map(|(_, at)| at).eq(read.iter().copied()));
             let ticks: Vec<Option<i64>> = arrivals.iter().map(|a| a.map(|a| (a / TICK_NANOS) as i64)).collect();
             prop_assert_eq!(&read[..], &ticks[..told]);
             let rest = &arrivals[told..arrivals.len().min(PACKETS_MAX)];

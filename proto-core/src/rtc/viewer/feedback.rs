@@ -1,5 +1,6 @@
 //! What viewers say of what they get (RTCP in), and what they are told (RTCP out).
 
+use super::receipts::AFTER_LOSS;
 use super::{PeerEvent, Verdict, Viewer};
 use crate::rtc::path::Path;
 use crate::time::Time;
@@ -14,42 +15,100 @@ const AGAIN_MAX: usize = 1_024;
 /// Bytes that may be sent again at first, and at once: 25 % of the first moments would be too little for a newcomer's
 /// cached pictures.
 const BUDGET_MAX: i64 = 96 << 10;
+/// Of that, copies leave so much to what is asked for …
+const COPIES_LEAVE: i64 = BUDGET_MAX / 4;
+/// … and what nothing is heard of, so much.
+const UNHEARD_LEAVES: i64 = BUDGET_MAX / 8;
 /// Where a stream's time runs away from what its first frame promised by so much, both lanes begin a new count.
 const APART: u64 = 10_000_000_000;
 /// What a viewer's link carries is told to whoever chooses for it so often at most.
 const ROOM_INTERVAL: Duration = Duration::from_millis(200);
 
+/// What is asked for leaves so often where feedback takes long: requests come a round trip apart, and the first answer may be
+/// lost too.
+const COPIES: u8 = 3;
+/// What nothing is heard of leaves so often, as far as there is budget.
+const UNHEARD_COPIES: u8 = 2;
+/// So many packets lie between two copies, so that no burst of losses takes both …
+const BETWEEN: u64 = 10;
+/// … or so much time, where there are few.
+const BETWEEN_MOST: Duration = Duration::from_millis(60);
+
+/// A packet that leaves once more.
+#[derive(Clone, Copy, Debug)]
+struct Copy {
+    packet: (usize, u16),
+    left: u8,
+    /// Packets sent, and the time, when the one before left.
+    before: (u64, Time),
+}
+
 /// What is to be sent again, within a budget (A27).
 #[derive(Debug)]
 pub(super) struct Again {
     asked: VecDeque<(usize, u16)>,
+    /// What nothing was heard of, behind what was asked for.
+    unheard: VecDeque<(usize, u16)>,
+    /// Copies in the order in which they are due; as long as little is lost, there is room for them.
+    copies: VecDeque<Copy>,
     budget: i64,
 }
 
 impl Default for Again {
     fn default() -> Again {
-        Again { asked: VecDeque::new(), budget: BUDGET_MAX }
+        Again {
+            asked: VecDeque::new(),
+            unheard: VecDeque::new(),
+            copies: VecDeque::new(),
+            budget: BUDGET_MAX,
+        }
     }
 }
 
 impl Again {
     fn ask(&mut self, lane: usize, seq: u16) {
-        if self.asked.len() < AGAIN_MAX && !self.asked.contains(&(lane, seq)) {
-            self.asked.push_back((lane, seq));
+        let packet = (lane, seq);
+        let known = self.asked.contains(&packet) || self.copies.iter().any(|c| c.packet == packet);
+        if self.asked.len() < AGAIN_MAX && !known {
+            self.asked.push_back(packet);
         }
     }
 
-    /// The next one that may be sent. What the budget does not cover is forgotten: the viewer asks again, or for a key
-    /// frame.
-    pub(super) fn next(&mut self) -> Option<(usize, u16)> {
+    /// Nothing is heard of a packet: it leaves once more if there is much budget.
+    fn unheard(&mut self, lane: usize, seq: u16) {
+        if self.unheard.len() < AGAIN_MAX {
+            self.unheard.push_back((lane, seq));
+        }
+    }
+
+    /// The next one that may be sent at `now`, after so many packets in all. What the budget does not cover is forgotten: the
+    /// viewer asks again, or for a key frame.
+    pub(super) fn next(&mut self, copies: u8, sent: u64, now: Time) -> Option<(usize, u16)> {
         if self.budget <= 0 {
             self.asked.clear();
         }
-        self.asked.pop_front()
+        if self.budget <= COPIES_LEAVE || copies <= 1 {
+            self.copies.clear();
+        }
+        if self.budget <= UNHEARD_LEAVES {
+            self.unheard.clear();
+        }
+        let due = |c: &mut Copy| sent >= c.before.0 + BETWEEN || now.since(c.before.1) >= BETWEEN_MOST;
+        let (packet, left) = match self.copies.pop_front_if(due) {
+            Some(copy) => (copy.packet, copy.left),
+            None => match self.asked.pop_front() {
+                Some(packet) => (packet, copies),
+                None => (self.unheard.pop_front()?, copies.min(UNHEARD_COPIES)),
+            },
+        };
+        if left > 1 && self.copies.len() < AGAIN_MAX {
+            self.copies.push_back(Copy { packet, left: left - 1, before: (sent, now) });
+        }
+        Some(packet)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.asked.is_empty()
+        self.asked.is_empty() && self.unheard.is_empty()
     }
 
     pub(super) fn spent(&mut self, bytes: usize) {
@@ -106,7 +165,20 @@ impl Viewer {
                 }
                 Packet::Nack { ssrc, missing } => {
                     if let Some(lane) = self.lane_of(ssrc) {
-                        missing.iter().for_each(|seq| self.again.ask(lane, seq));
+                        missing.iter().for_each(|seq| self.asked(lane, seq, now));
+                    }
+                }
+                Packet::Arrivals(feedback) => {
+                    if let Some(bandwidth) = &mut self.bandwidth {
+                        bandwidth.feedback(feedback.iter(), now);
+                        let room = bandwidth.estimate();
+                        self.has_room(room, now);
+                    }
+                    let [Some(pictures), _] = &mut self.lanes else { continue };
+                    let Some(receipts) = &mut pictures.receipts else { continue };
+                    let came = feedback.iter().map(|(_, at)| at.is_some());
+                    for seq in receipts.feedback(feedback.base(), came, now) {
+                        self.again.ask(0, seq as u16);
                     }
                 }
                 Packet::PictureLoss { ssrc } => self.key_frame([ssrc].into_iter()),
@@ -116,13 +188,6 @@ impl Viewer {
                         if let Block::ReferenceTime(time) = block {
                             self.told = Some((ssrc, (time >> 16) as u32, now));
                         }
-                    }
-                }
-                Packet::Arrivals(feedback) => {
-                    if let Some((_, bandwidth)) = &mut self.bandwidth {
-                        bandwidth.feedback(feedback.iter(), now);
-                        let room = bandwidth.estimate();
-                        self.has_room(room, now);
                     }
                 }
                 Packet::Rate { bits } => {
@@ -148,9 +213,44 @@ impl Viewer {
 
     /// What it could be given if its link carried so much.
     pub(in crate::rtc) fn set_goal(&mut self, goal: Option<u64>) {
-        if let Some((_, bandwidth)) = &mut self.bandwidth {
+        if let Some(bandwidth) = &mut self.bandwidth {
             bandwidth.set_goal(goal);
         }
+    }
+
+    /// A packet was asked for. What is known to have come, or may yet come as it left again less than a round trip ago, is
+    /// not sent for that.
+    fn asked(&mut self, lane: usize, seq: u16, now: Time) {
+        let rtt = self.stats.rtt.unwrap_or_default();
+        if let Some(Some(of)) = self.lanes.get_mut(lane)
+            && let Some(number) = of.newest(seq)
+        {
+            of.want_arrivals(now, AFTER_LOSS);
+            let Some(receipts) = &of.receipts else { return self.again.ask(lane, seq) };
+            if receipts.came(number) || receipts.left(number).is_some_and(|at| now.since(at) < rtt) {
+                return;
+            }
+        }
+        self.again.ask(lane, seq);
+    }
+
+    /// What feedback is overdue about is sent again, once: most of it came.
+    pub(super) fn unheard(&mut self, now: Time) {
+        let [Some(pictures), _] = &mut self.lanes else { return };
+        let Some(receipts) = &mut pictures.receipts else { return };
+        for seq in receipts.unheard(Duration::from_millis(self.limits.rtc_rtx_ms), now) {
+            self.again.unheard(0, seq as u16);
+        }
+    }
+
+    /// How often what is asked for leaves. On a full link copies would be what is lost next. Where feedback is back before a
+    /// copy leaves, that tells whether there is need of one; there, packets that others overtook are asked for, too, and
+    /// copies of those are for nothing.
+    pub(super) fn copies(&self, now: Time) -> u8 {
+        let [pictures, _] = &self.lanes;
+        let told = pictures.as_ref().and_then(|l| l.receipts.as_ref()).and_then(|r| r.told_after());
+        let full = self.bandwidth.as_ref().is_some_and(|b| b.is_full(now));
+        if full || told.is_none_or(|after| after <= BETWEEN_MOST) { 1 } else { COPIES }
     }
 
     /// Whether something waits to be sent again.
@@ -225,5 +325,70 @@ impl Viewer {
         rtcp::put_description(&mut plain, &sources, self.cname.as_bytes());
         rtcp::put_goodbye(&mut plain, &sources);
         self.say(&plain, path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_leaves_thrice_with_packets_in_between_while_little_is_lost() {
+        let ms = Time::from_millis;
+        let mut again = Again::default();
+        again.ask(0, 7);
+        again.ask(0, 7);
+        again.ask(0, 8);
+        assert_eq!(
+            [again.next(COPIES, 100, ms(0)), again.next(COPIES, 101, ms(0)), again.next(COPIES, 109, ms(9))],
+            [Some((0, 7)), Some((0, 8)), None]
+        );
+        assert!(again.is_empty(), "a copy asks for no turn of its own");
+        again.ask(0, 7);
+        assert!(again.is_empty(), "it leaves again anyway");
+        assert_eq!([again.next(COPIES, 110, ms(9)), again.next(COPIES, 110, ms(9))], [Some((0, 7)), None]);
+        assert_eq!([again.next(COPIES, 111, ms(9)), again.next(COPIES, 112, ms(68))], [Some((0, 8)), None]);
+        assert_eq!(
+            [
+                again.next(COPIES, 113, ms(69)),
+                again.next(COPIES, 114, ms(69)),
+                again.next(COPIES, 999, ms(999))
+            ],
+            [Some((0, 7)), Some((0, 8)), None],
+            "few packets, but enough time"
+        );
+        again.unheard(0, 5);
+        again.ask(0, 6);
+        assert!(!again.is_empty());
+        assert_eq!(
+            [again.next(COPIES, 999, ms(999)), again.next(COPIES, 999, ms(999))],
+            [Some((0, 6)), Some((0, 5))]
+        );
+        assert_eq!(
+            [again.next(COPIES, 1_009, ms(999)), again.next(COPIES, 1_009, ms(999))],
+            [Some((0, 6)), Some((0, 5))]
+        );
+        assert_eq!(
+            again.next(COPIES, 2_000, ms(2_000)),
+            Some((0, 6)),
+            "what nothing was heard of left twice, that is all"
+        );
+        assert_eq!(again.next(COPIES, 3_000, ms(3_000)), None);
+        again.ask(0, 3);
+        assert_eq!([again.next(1, 3_000, ms(3_000)), again.next(1, 4_000, ms(4_000))], [Some((0, 3)), None]);
+        again.spent((BUDGET_MAX - COPIES_LEAVE) as usize);
+        again.ask(0, 9);
+        assert_eq!(
+            [again.next(COPIES, 2_000, ms(2_000)), again.next(COPIES, 2_100, ms(2_200))],
+            [Some((0, 9)), None]
+        );
+        again.spent((COPIES_LEAVE - UNHEARD_LEAVES) as usize);
+        again.unheard(0, 5);
+        assert_eq!(again.next(COPIES, 2_100, ms(2_200)), None, "the rest is for what is asked for");
+        again.ask(0, 4);
+        assert_eq!(again.next(COPIES, 2_100, ms(2_200)), Some((0, 4)));
+        again.spent(BUDGET_MAX as usize);
+        again.ask(0, 9);
+        assert_eq!(again.next(COPIES, 2_200, ms(2_300)), None);
     }
 }

@@ -1,6 +1,6 @@
 //! A viewer's session without an `Rtc` of its own: an ICE-lite responder, DTLS for the keys, and a sender that seals the
 //! stream's shared packets straight into the batch that leaves. It carries what plain WHEP viewers need: media one way,
-//! no data channel, no bandwidth estimation. Everything else is `rtc/peer.rs`, and that is also the oracle in tests.
+//! no data channel. Everything else is `rtc/peer.rs`, and that is also the oracle in tests.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod answer;
@@ -8,13 +8,14 @@ mod bandwidth;
 mod feedback;
 mod lane;
 mod path;
+mod receipts;
 
 use super::dtls::Identity;
 use super::egress::render;
 use super::path::Path;
 use super::peer::{PeerEvent, Sent, SessionStats, Setup, Verdict, instant, peer_closed};
 use super::sdp::Wish;
-use super::srtp::{self, OVERHEAD, Opener, RTP_HEADER, Sealer};
+use super::srtp::{self, OVERHEAD, Opener, Sealer};
 use crate::error::Reason;
 use crate::guard::must_here;
 use crate::hub::delivery::Delivery;
@@ -31,6 +32,7 @@ use bandwidth::Bandwidth;
 use feedback::{Again, ReportClock};
 use lane::{Fits, Lane};
 use path::Nominated;
+use receipts::AT_FIRST;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,12 +82,14 @@ pub(super) struct Viewer {
     /// As [`Viewer::lanes`].
     waiting: [VecDeque<Waiting>; 2],
     again: Again,
+    /// Packets of media sent, those that were sent again included.
+    packets: u64,
     nominated: Option<Nominated>,
     clock: ReportClock,
     /// A receiver's clock that it told: who, the middle 32 bits of its NTP time, when it came.
     told: Option<(u32, u32, Time)>,
-    /// What its link carries, where it can be given less or more, and the extension that the packets' numbers go by.
-    bandwidth: Option<(u8, Box<Bandwidth>)>,
+    /// What its link carries, where it can be given less or more.
+    bandwidth: Option<Box<Bandwidth>>,
     /// When that was told last.
     next_room: Time,
     opener: Option<Opener>,
@@ -130,7 +134,12 @@ impl Viewer {
         let mut lane = |carried: &Option<lane::Carried>, n: u32| {
             carried.clone().map(|c| Lane::new(c, [ssrc + n, ssrc + n + 1], rng))
         };
-        let lanes = [lane(&offered.video, 0), lane(&offered.audio, 2)];
+        let mut lanes = [lane(&offered.video, 0), lane(&offered.audio, 2)];
+        if let [Some(pictures), _] = &mut lanes
+            && offered.adapts
+        {
+            pictures.want_arrivals(now, Duration::MAX);
+        }
         let cname = rng.token(CNAME_CHARS);
         let crypto = identity.crypto().clone();
         let ours = crypto.sha256_provider.sha256(&identity.certificate().certificate);
@@ -142,10 +151,11 @@ impl Viewer {
             sealer: None,
             waiting: [VecDeque::new(), VecDeque::new()],
             again: Again::default(),
+            packets: 0,
             nominated: None,
             clock: ReportClock::default(),
             told: None,
-            bandwidth: offered.transport.map(|id| (id, Box::new(Bandwidth::new(rng.u32() as u16, now)))),
+            bandwidth: offered.adapts.then(|| Box::new(Bandwidth::new(now))),
             next_room: now,
             opener: None,
             dtls,
@@ -273,6 +283,9 @@ impl Viewer {
             && let Some(nominated) = &self.nominated
         {
             self.connected = true;
+            if let [Some(pictures), _] = &mut self.lanes {
+                pictures.want_arrivals(now, AT_FIRST);
+            }
             self.heard = now;
             self.next_report = now;
             self.events.push_back(PeerEvent::Connected { remote: nominated.path.remote() });
@@ -356,6 +369,8 @@ impl Viewer {
         (segments, most): (usize, usize),
         now: Time,
     ) -> Turn {
+        self.unheard(now);
+        let copies = self.copies(now);
         let Some(nominated) = &self.nominated else { return Turn::Idle };
         let (source, destination) = (Some(nominated.path.local().ip()), nominated.path.remote());
         let Some(sealer) = &mut self.sealer else { return Turn::Idle };
@@ -381,13 +396,17 @@ impl Viewer {
         let mut left = segments.max(1);
         let age = self.limits.rtc_rtx_ms;
         while left > 0
-            && let Some((kind, seq)) = self.again.next()
+            && let Some((kind, seq)) = self.again.next(copies, self.packets, now)
         {
             let start = batch.buf.len();
             if let Some(Some(lane)) = self.lanes.get_mut(kind) {
-                let numbered = numbered(&mut self.bandwidth, kind, PAYLOAD_BYTES, now);
-                let put = lane.again((seq, numbered), now, age, sealer, scratch, &mut batch.buf);
+                if lane.came(seq) {
+                    continue;
+                }
+                let put = lane.again(seq, now, Some(age), sealer, scratch, &mut batch.buf);
+                leaves(&mut self.bandwidth, lane, (batch.buf.len() - start, true), now);
                 self.again.spent(put.unwrap_or(0));
+                self.packets += 1;
             }
             batch.commit(source, destination, start, most);
             left -= 1;
@@ -417,16 +436,22 @@ impl Viewer {
                         pad = u8::try_from(before.len().saturating_sub(payload.len())).unwrap_or(0);
                     }
                     let start = batch.buf.len();
-                    let bytes = payload.len() + usize::from(pad);
-                    let numbered = numbered(&mut self.bandwidth, kind, bytes, now);
-                    let which = (front.next as usize, pad, numbered);
-                    let sealed =
-                        lane.put(&front.frame, which, front.timestamp, sealer, scratch, &mut batch.buf);
+                    let which = (front.next as usize, pad);
+                    let sealed = lane.put(
+                        &front.frame,
+                        which,
+                        (front.timestamp, now),
+                        sealer,
+                        scratch,
+                        &mut batch.buf,
+                    );
                     broken |= sealed.is_err();
+                    leaves(&mut self.bandwidth, lane, (batch.buf.len() - start, false), now);
                     batch.commit(source, destination, start, most);
                     front.next += 1;
                     put += 1;
                     left -= 1;
+                    self.packets += 1;
                 }
                 if front.next as usize >= payloads.len()
                     && let Some(Waiting { frame, timestamp, .. }) = waiting.pop_front()
@@ -440,15 +465,15 @@ impl Viewer {
             }
         }
         // What its link carries beyond that is tried out with packets that it has already.
-        let extra = self.bandwidth.as_mut().map_or(0, |(_, b)| b.extra(now)).min(TRY_BYTES);
+        let extra = self.bandwidth.as_mut().map_or(0, |b| b.extra(now)).min(TRY_BYTES);
         let (mut tried, mut back) = (0, 0);
         while tried < extra
             && let [Some(lane), _] = &mut self.lanes
             && let Some(seq) = lane.recent(back)
         {
-            let numbered = numbered(&mut self.bandwidth, 0, PAYLOAD_BYTES, now);
             let start = batch.buf.len();
-            let put = lane.again((seq, numbered), now, u64::MAX, sealer, scratch, &mut batch.buf);
+            let put = lane.again(seq, now, None, sealer, scratch, &mut batch.buf);
+            leaves(&mut self.bandwidth, lane, (batch.buf.len() - start, false), now);
             batch.commit(source, destination, start, most);
             tried += PAYLOAD_BYTES;
             back += 1;
@@ -568,15 +593,13 @@ impl Viewer {
     }
 }
 
-/// The number of a packet of pictures that is about to leave, where its arrival will be told.
-fn numbered(
-    bandwidth: &mut Option<(u8, Box<Bandwidth>)>,
-    kind: usize,
-    payload: usize,
-    now: Time,
-) -> lane::Numbered {
-    let (id, bandwidth) = bandwidth.as_mut().filter(|_| kind == 0)?;
-    Some((*id, bandwidth.sends(RTP_HEADER + payload + OVERHEAD, now)))
+/// A packet of so many bytes leaves, perhaps again; if it has a number, it is told when it came.
+fn leaves(bandwidth: &mut Option<Box<Bandwidth>>, lane: &mut Lane, (bytes, again): (usize, bool), now: Time) {
+    if let Some(bandwidth) = bandwidth
+        && let Some(number) = lane.numbered(now).filter(|_| bytes > 0)
+    {
+        bandwidth.sends(number, (bytes + OVERHEAD, again), now);
+    }
 }
 
 fn handshake(identity: &Identity, active: bool, now: Instant) -> Result<Box<dyn DtlsInstance>, Reason> {

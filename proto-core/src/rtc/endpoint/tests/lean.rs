@@ -1,6 +1,7 @@
 //! Lean viewers against whole ones: the same deliveries must come out as the same packets, with loss and without.
 
 use super::*;
+use std::collections::BTreeSet;
 
 /// A packet as a receiver sees it, numbers and times from the first on.
 type Seen = (u64, u32, bool, Bytes);
@@ -55,7 +56,16 @@ fn seen(w: &World, pictures: bool) -> Vec<Seen> {
 fn a_lean_viewer_gets_the_packets_that_a_whole_one_gets() {
     let all = [true, false].map(|lean| {
         let (mut w, session) = viewer(lean);
+        let sources = std::rc::Rc::new(std::cell::RefCell::new(BTreeSet::new()));
+        let told = sources.clone();
+        w.filter = Box::new(move |to_server, bytes, _| {
+            if !to_server && is_media(bytes) && !(64..96).contains(&(bytes[1] & 0x7f)) {
+                told.borrow_mut().insert(u32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]));
+            }
+            true
+        });
         show(&mut w, session, 40);
+        assert!(sources.borrow().len() == 2 || !lean, "where nothing is lost nothing is sent again");
         (seen(&w, true), seen(&w, false))
     });
     let [(pictures, sound), whole] = &all;
@@ -88,6 +98,33 @@ fn what_a_lean_viewer_lost_comes_again() {
     let pictures = seen(&w, true);
     assert!(pictures.iter().map(|p| p.0).eq(0..pictures.len() as u64), "every packet came in the end");
     assert_eq!(w.shown().len(), 70);
+}
+
+#[test]
+fn what_a_lean_viewer_lost_comes_again_although_all_its_reports_are_lost() {
+    let (mut w, session) = viewer(true);
+    w.delay = Duration::from_millis(40);
+    show(&mut w, session, 30);
+    let lost = std::rc::Rc::new(std::cell::Cell::new(None));
+    let number = lost.clone();
+    w.filter = Box::new(move |to_server, bytes, _| {
+        let report = is_media(bytes) && (64..96).contains(&(bytes[1] & 0x7f));
+        if to_server || !is_media(bytes) || report || number.get().is_some() {
+            return !(to_server && report);
+        }
+        number.set(Some(u16::from_be_bytes([bytes[2], bytes[3]])));
+        false
+    });
+    for n in 30..40u64 {
+        w.deliver(
+            session,
+            &delivery(2 * n, FrameKind::Delta, picture(false, 3_000, 7), 33_000_000 * n as i64),
+        );
+        w.run(Duration::from_millis(30));
+    }
+    let lost = lost.get().unwrap();
+    let came = |p: &RtpPacket| p.marker_or_payload_is_video() && *p.seq_no as u16 == lost;
+    assert!(w.browser.packets.iter().any(came), "within 300 ms");
 }
 
 #[test]
