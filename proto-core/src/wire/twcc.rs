@@ -79,6 +79,7 @@ pub struct Feedback<'a> {
     base: u16,
     count: u16,
     reference: u32,
+    nth: u8,
     body: &'a [u8],
 }
 
@@ -88,13 +89,19 @@ const READ_MAX: usize = 4_096;
 impl<'a> Feedback<'a> {
     /// Reads what follows the two sources of a feedback. `None` if it is cut short.
     pub fn parse(body: &'a [u8]) -> Option<Feedback<'a>> {
-        let ([b0, b1, c0, c1, r0, r1, r2, _], body) = body.split_first_chunk::<8>()?;
+        let ([b0, b1, c0, c1, r0, r1, r2, nth], body) = body.split_first_chunk::<8>()?;
         Some(Feedback {
             base: u16::from_be_bytes([*b0, *b1]),
             count: u16::from_be_bytes([*c0, *c1]),
             reference: u32::from_be_bytes([0, *r0, *r1, *r2]),
+            nth: *nth,
             body,
         })
+    }
+
+    /// Which feedback it is; the count wraps.
+    pub fn nth(&self) -> u8 {
+        self.nth
     }
 
     /// The number of the first packet that it tells of.
@@ -217,7 +224,7 @@ mod tests {
             prop_assert!(out.len() <= 1_200);
             prop_assert_eq!((b, n, read.len()), (base, nth, told));
             let Some(Ok(Packet::Arrivals(feedback))) = packets(&out).next() else { panic!("no feedback") };
-            prop_assert_eq!(feedback.base, base);
+            prop_assert_eq!((feedback.base(), feedback.nth()), (base, nth));
             prop_assert!(feedback.iter().map(|(_, at)| at).eq(read.iter().copied()));
             let ticks: Vec<Option<i64>> = arrivals.iter().map(|a| a.map(|a| (a / TICK_NANOS) as i64)).collect();
             prop_assert_eq!(&read[..], &ticks[..told]);

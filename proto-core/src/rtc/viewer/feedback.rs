@@ -1,6 +1,6 @@
 //! What viewers say of what they get (RTCP in), and what they are told (RTCP out).
 
-use super::receipts::AFTER_LOSS;
+use super::receipts::{AFTER_LOSS, Asked};
 use super::{PeerEvent, Verdict, Viewer};
 use crate::rtc::path::Path;
 use crate::time::Time;
@@ -15,10 +15,15 @@ const AGAIN_MAX: usize = 1_024;
 /// Bytes that may be sent again at first, and at once: 25 % of the first moments would be too little for a newcomer's
 /// cached pictures.
 const BUDGET_MAX: i64 = 96 << 10;
-/// Of that, copies leave so much to what is asked for …
+/// What is saved up beyond that is forgotten over so long: at 25 % there is enough for all of two seconds at most, for when
+/// nothing is heard of what came.
+const SAVED: Duration = Duration::from_secs(8);
+/// Of the budget, copies leave so much to what is asked for …
 const COPIES_LEAVE: i64 = BUDGET_MAX / 4;
-/// … and what nothing is heard of, so much.
+/// … and what nothing is heard of, so much …
 const UNHEARD_LEAVES: i64 = BUDGET_MAX / 8;
+/// … and copies of that, so much.
+const UNHEARD_COPIES_LEAVE: i64 = BUDGET_MAX / 2;
 /// Where a stream's time runs away from what its first frame promised by so much, both lanes begin a new count.
 const APART: u64 = 10_000_000_000;
 /// What a viewer's link carries is told to whoever chooses for it so often at most.
@@ -29,18 +34,17 @@ const ROOM_INTERVAL: Duration = Duration::from_millis(200);
 const COPIES: u8 = 3;
 /// What nothing is heard of leaves so often, as far as there is budget.
 const UNHEARD_COPIES: u8 = 2;
-/// So many packets lie between two copies, so that no burst of losses takes both …
-const BETWEEN: u64 = 10;
-/// … or so much time, where there are few.
-const BETWEEN_MOST: Duration = Duration::from_millis(60);
+/// So much time lies between two copies, so that hardly a burst of losses takes both.
+const BETWEEN: Duration = Duration::from_millis(50);
+/// Feedback that takes no longer says in time whether there is need of a copy.
+const SOON: Duration = Duration::from_millis(60);
 
 /// A packet that leaves once more.
 #[derive(Clone, Copy, Debug)]
 struct Copy {
     packet: (usize, u16),
     left: u8,
-    /// Packets sent, and the time, when the one before left.
-    before: (u64, Time),
+    due: Time,
 }
 
 /// What is to be sent again, within a budget (A27).
@@ -52,6 +56,8 @@ pub(super) struct Again {
     /// Copies in the order in which they are due; as long as little is lost, there is room for them.
     copies: VecDeque<Copy>,
     budget: i64,
+    /// When it was earned last.
+    earned: Time,
 }
 
 impl Default for Again {
@@ -61,6 +67,7 @@ impl Default for Again {
             unheard: VecDeque::new(),
             copies: VecDeque::new(),
             budget: BUDGET_MAX,
+            earned: Time::ZERO,
         }
     }
 }
@@ -81,9 +88,9 @@ impl Again {
         }
     }
 
-    /// The next one that may be sent at `now`, after so many packets in all. What the budget does not cover is forgotten: the
-    /// viewer asks again, or for a key frame.
-    pub(super) fn next(&mut self, copies: u8, sent: u64, now: Time) -> Option<(usize, u16)> {
+    /// The next one that may be sent at `now`. What the budget does not cover is forgotten: the viewer asks again, or for a
+    /// key frame.
+    pub(super) fn next(&mut self, copies: u8, now: Time) -> Option<(usize, u16)> {
         if self.budget <= 0 {
             self.asked.clear();
         }
@@ -93,16 +100,18 @@ impl Again {
         if self.budget <= UNHEARD_LEAVES {
             self.unheard.clear();
         }
-        let due = |c: &mut Copy| sent >= c.before.0 + BETWEEN || now.since(c.before.1) >= BETWEEN_MOST;
-        let (packet, left) = match self.copies.pop_front_if(due) {
+        let (packet, left) = match self.copies.pop_front_if(|c| c.due <= now) {
             Some(copy) => (copy.packet, copy.left),
             None => match self.asked.pop_front() {
                 Some(packet) => (packet, copies),
-                None => (self.unheard.pop_front()?, copies.min(UNHEARD_COPIES)),
+                None => {
+                    let most = if self.budget > UNHEARD_COPIES_LEAVE { UNHEARD_COPIES } else { 1 };
+                    (self.unheard.pop_front()?, copies.min(most))
+                }
             },
         };
         if left > 1 && self.copies.len() < AGAIN_MAX {
-            self.copies.push_back(Copy { packet, left: left - 1, before: (sent, now) });
+            self.copies.push_back(Copy { packet, left: left - 1, due: now + BETWEEN });
         }
         Some(packet)
     }
@@ -116,8 +125,12 @@ impl Again {
     }
 
     /// Bytes were sent; a share of them may be sent again.
-    pub(super) fn earned(&mut self, bytes: usize, percent: u32) {
-        self.budget = (self.budget + bytes as i64 * i64::from(percent) / 100).min(BUDGET_MAX);
+    pub(super) fn earned(&mut self, bytes: usize, percent: u32, now: Time) {
+        let passed = now.since(self.earned).min(SAVED);
+        self.earned = now;
+        let saved = i128::from((self.budget - BUDGET_MAX).max(0));
+        let forgotten = saved * passed.as_nanos() as i128 / SAVED.as_nanos() as i128;
+        self.budget += bytes as i64 * i64::from(percent) / 100 - forgotten as i64;
     }
 }
 
@@ -176,8 +189,8 @@ impl Viewer {
                     }
                     let [Some(pictures), _] = &mut self.lanes else { continue };
                     let Some(receipts) = &mut pictures.receipts else { continue };
-                    let came = feedback.iter().map(|(_, at)| at.is_some());
-                    for seq in receipts.feedback(feedback.base(), came, now) {
+                    let which = (feedback.nth(), feedback.base());
+                    for seq in receipts.feedback(which, feedback.iter().map(|(_, at)| at), now) {
                         self.again.ask(0, seq as u16);
                     }
                 }
@@ -226,16 +239,20 @@ impl Viewer {
             && let Some(number) = of.newest(seq)
         {
             of.want_arrivals(now, AFTER_LOSS);
-            let Some(receipts) = &of.receipts else { return self.again.ask(lane, seq) };
-            if receipts.came(number) || receipts.left(number).is_some_and(|at| now.since(at) < rtt) {
+            if let Some(receipts) = &mut of.receipts
+                && receipts.asked(number, rtt, now) == Asked::Waits
+            {
                 return;
             }
         }
         self.again.ask(lane, seq);
     }
 
-    /// What feedback is overdue about is sent again, once: most of it came.
+    /// What feedback is overdue about is sent again, once: most of it came. Over TCP all comes.
     pub(super) fn unheard(&mut self, now: Time) {
+        if self.over().is_some() {
+            return;
+        }
         let [Some(pictures), _] = &mut self.lanes else { return };
         let Some(receipts) = &mut pictures.receipts else { return };
         for seq in receipts.unheard(Duration::from_millis(self.limits.rtc_rtx_ms), now) {
@@ -243,14 +260,13 @@ impl Viewer {
         }
     }
 
-    /// How often what is asked for leaves. On a full link copies would be what is lost next. Where feedback is back before a
-    /// copy leaves, that tells whether there is need of one; there, packets that others overtook are asked for, too, and
-    /// copies of those are for nothing.
+    /// How often what is asked for leaves. On a full link copies would be what is lost next, and where feedback is back about
+    /// as soon as a copy would leave, it says whether there is need of one.
     pub(super) fn copies(&self, now: Time) -> u8 {
         let [pictures, _] = &self.lanes;
         let told = pictures.as_ref().and_then(|l| l.receipts.as_ref()).and_then(|r| r.told_after());
         let full = self.bandwidth.as_ref().is_some_and(|b| b.is_full(now));
-        if full || told.is_none_or(|after| after <= BETWEEN_MOST) { 1 } else { COPIES }
+        if full || told.is_none_or(|after| after <= SOON) { 1 } else { COPIES }
     }
 
     /// Whether something waits to be sent again.
@@ -333,62 +349,68 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_leaves_thrice_with_packets_in_between_while_little_is_lost() {
+    fn what_is_asked_for_leaves_thrice_with_time_in_between() {
         let ms = Time::from_millis;
         let mut again = Again::default();
         again.ask(0, 7);
         again.ask(0, 7);
         again.ask(0, 8);
-        assert_eq!(
-            [again.next(COPIES, 100, ms(0)), again.next(COPIES, 101, ms(0)), again.next(COPIES, 109, ms(9))],
-            [Some((0, 7)), Some((0, 8)), None]
-        );
+        assert_eq!([again.next(COPIES, ms(0)), again.next(COPIES, ms(1))], [Some((0, 7)), Some((0, 8))]);
+        assert_eq!(again.next(COPIES, ms(49)), None);
         assert!(again.is_empty(), "a copy asks for no turn of its own");
         again.ask(0, 7);
         assert!(again.is_empty(), "it leaves again anyway");
-        assert_eq!([again.next(COPIES, 110, ms(9)), again.next(COPIES, 110, ms(9))], [Some((0, 7)), None]);
-        assert_eq!([again.next(COPIES, 111, ms(9)), again.next(COPIES, 112, ms(68))], [Some((0, 8)), None]);
-        assert_eq!(
-            [
-                again.next(COPIES, 113, ms(69)),
-                again.next(COPIES, 114, ms(69)),
-                again.next(COPIES, 999, ms(999))
-            ],
-            [Some((0, 7)), Some((0, 8)), None],
-            "few packets, but enough time"
-        );
+        assert_eq!([again.next(COPIES, ms(50)), again.next(COPIES, ms(50))], [Some((0, 7)), None]);
+        assert_eq!([again.next(COPIES, ms(51)), again.next(COPIES, ms(99))], [Some((0, 8)), None]);
+        assert_eq!([again.next(COPIES, ms(100)), again.next(COPIES, ms(101))], [Some((0, 7)), Some((0, 8))]);
+        assert_eq!(again.next(COPIES, ms(999)), None);
+        again.ask(0, 3);
+        assert_eq!([again.next(1, ms(1_000)), again.next(1, ms(2_000))], [Some((0, 3)), None]);
+    }
+
+    #[test]
+    fn what_nothing_is_heard_of_comes_second_and_leaves_twice_while_there_is_much_budget() {
+        let ms = Time::from_millis;
+        let mut again = Again::default();
         again.unheard(0, 5);
         again.ask(0, 6);
         assert!(!again.is_empty());
-        assert_eq!(
-            [again.next(COPIES, 999, ms(999)), again.next(COPIES, 999, ms(999))],
-            [Some((0, 6)), Some((0, 5))]
-        );
-        assert_eq!(
-            [again.next(COPIES, 1_009, ms(999)), again.next(COPIES, 1_009, ms(999))],
-            [Some((0, 6)), Some((0, 5))]
-        );
-        assert_eq!(
-            again.next(COPIES, 2_000, ms(2_000)),
-            Some((0, 6)),
-            "what nothing was heard of left twice, that is all"
-        );
-        assert_eq!(again.next(COPIES, 3_000, ms(3_000)), None);
-        again.ask(0, 3);
-        assert_eq!([again.next(1, 3_000, ms(3_000)), again.next(1, 4_000, ms(4_000))], [Some((0, 3)), None]);
-        again.spent((BUDGET_MAX - COPIES_LEAVE) as usize);
+        let two = |a: &mut Again, at| [a.next(COPIES, ms(at)), a.next(COPIES, ms(at))];
+        assert_eq!(two(&mut again, 0), [Some((0, 6)), Some((0, 5))]);
+        assert_eq!(two(&mut again, 50), [Some((0, 6)), Some((0, 5))]);
+        assert_eq!(two(&mut again, 100), [Some((0, 6)), None]);
+        again.spent((BUDGET_MAX - UNHEARD_COPIES_LEAVE) as usize);
+        again.unheard(0, 5);
+        assert_eq!([again.next(COPIES, ms(200)), again.next(COPIES, ms(300))], [Some((0, 5)), None]);
+        again.spent((UNHEARD_COPIES_LEAVE - COPIES_LEAVE) as usize);
         again.ask(0, 9);
-        assert_eq!(
-            [again.next(COPIES, 2_000, ms(2_000)), again.next(COPIES, 2_100, ms(2_200))],
-            [Some((0, 9)), None]
-        );
+        assert_eq!([again.next(COPIES, ms(400)), again.next(COPIES, ms(500))], [Some((0, 9)), None]);
         again.spent((COPIES_LEAVE - UNHEARD_LEAVES) as usize);
         again.unheard(0, 5);
-        assert_eq!(again.next(COPIES, 2_100, ms(2_200)), None, "the rest is for what is asked for");
+        assert_eq!(again.next(COPIES, ms(600)), None, "the rest is for what is asked for");
         again.ask(0, 4);
-        assert_eq!(again.next(COPIES, 2_100, ms(2_200)), Some((0, 4)));
+        assert_eq!(again.next(COPIES, ms(600)), Some((0, 4)));
         again.spent(BUDGET_MAX as usize);
         again.ask(0, 9);
-        assert_eq!(again.next(COPIES, 2_200, ms(2_300)), None);
+        assert_eq!(again.next(COPIES, ms(700)), None);
+    }
+
+    #[test]
+    fn a_quarter_of_what_was_sent_is_saved_for_some_seconds() {
+        let mut again = Again::default();
+        let mut at = 0;
+        let mut send = |again: &mut Again, seconds: u64, bytes: usize| {
+            for _ in 0..seconds * 50 {
+                at += 20;
+                again.earned(bytes, 25, Time::from_millis(at));
+            }
+            again.budget - BUDGET_MAX
+        };
+        // 300 kB a second.
+        let saved = send(&mut again, 60, 6_000);
+        assert!((580_000..600_000).contains(&saved), "{saved}: 75 kB for eight seconds");
+        assert!(send(&mut again, 60, 0) < 1_000, "who is sent nothing keeps what everyone begins with");
+        again.spent(1 << 20);
+        assert!(send(&mut again, 1, 6_000) < 76_000 - (1 << 20));
     }
 }

@@ -82,8 +82,6 @@ pub(super) struct Viewer {
     /// As [`Viewer::lanes`].
     waiting: [VecDeque<Waiting>; 2],
     again: Again,
-    /// Packets of media sent, those that were sent again included.
-    packets: u64,
     nominated: Option<Nominated>,
     clock: ReportClock,
     /// A receiver's clock that it told: who, the middle 32 bits of its NTP time, when it came.
@@ -151,7 +149,6 @@ impl Viewer {
             sealer: None,
             waiting: [VecDeque::new(), VecDeque::new()],
             again: Again::default(),
-            packets: 0,
             nominated: None,
             clock: ReportClock::default(),
             told: None,
@@ -283,7 +280,9 @@ impl Viewer {
             && let Some(nominated) = &self.nominated
         {
             self.connected = true;
-            if let [Some(pictures), _] = &mut self.lanes {
+            if let [Some(pictures), _] = &mut self.lanes
+                && nominated.path.conn().is_none()
+            {
                 pictures.want_arrivals(now, AT_FIRST);
             }
             self.heard = now;
@@ -396,7 +395,7 @@ impl Viewer {
         let mut left = segments.max(1);
         let age = self.limits.rtc_rtx_ms;
         while left > 0
-            && let Some((kind, seq)) = self.again.next(copies, self.packets, now)
+            && let Some((kind, seq)) = self.again.next(copies, now)
         {
             let start = batch.buf.len();
             if let Some(Some(lane)) = self.lanes.get_mut(kind) {
@@ -406,7 +405,6 @@ impl Viewer {
                 let put = lane.again(seq, now, Some(age), sealer, scratch, &mut batch.buf);
                 leaves(&mut self.bandwidth, lane, (batch.buf.len() - start, true), now);
                 self.again.spent(put.unwrap_or(0));
-                self.packets += 1;
             }
             batch.commit(source, destination, start, most);
             left -= 1;
@@ -451,7 +449,6 @@ impl Viewer {
                     front.next += 1;
                     put += 1;
                     left -= 1;
-                    self.packets += 1;
                 }
                 if front.next as usize >= payloads.len()
                     && let Some(Waiting { frame, timestamp, .. }) = waiting.pop_front()
@@ -496,7 +493,7 @@ impl Viewer {
         }
         self.stats.bytes_out += (batch.buf.len() - began) as u64;
         // What is sent again earns nothing.
-        self.again.earned(batch.buf.len() - fresh, self.limits.rtx_percent);
+        self.again.earned(batch.buf.len() - fresh, self.limits.rtx_percent, now);
         if self.waiting.iter().all(VecDeque::is_empty) && self.again.is_empty() {
             Turn::Idle
         } else {
