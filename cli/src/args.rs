@@ -30,7 +30,8 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  \
         headwater serve\n  \
         headwater serve --roles manager --set cluster.key=SECRET\n  \
-        headwater serve --roles edge --manager 10.0.0.5 --set cluster.key=SECRET\n\n\
+        headwater serve --roles edge --manager 10.0.0.5 --set cluster.key=SECRET\n  \
+        headwater serve --roles edge --manager 10.0.0.5 --port-offset 200   one more node on that machine\n\n\
         Any key of `headwater config` can be given by --set or in the environment (http.port is HEADWATER_HTTP_PORT).\n\
         A flag beats --set, --set beats the environment, the environment beats the file.\n\
         SIGTERM or Ctrl-C lets sessions finish; a second one ends at once.\n\n\
@@ -81,6 +82,9 @@ pub(crate) struct Given {
     /// The IP address for all listeners [default: 0.0.0.0]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) bind: Option<String>,
+    /// Make all ports of this node so much higher, for several nodes at one address; an even number
+    #[arg(long, value_name = "NUMBER", value_parser = port_offset, default_value_t = 0, hide_default_value = true)]
+    pub(crate) port_offset: u16,
     /// A TOML file; `headwater config` prints one to start from
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -128,6 +132,12 @@ pub(crate) struct Replay {
     /// Print up to this time
     #[arg(long, value_name = "SECONDS", requires = "trace", value_parser = seconds)]
     pub(crate) to: Option<Time>,
+}
+
+/// Even, as the first of each pair of RTSP's ports is.
+fn port_offset(text: &str) -> Result<u16, String> {
+    let even = text.parse().ok().filter(|n: &u16| n.is_multiple_of(2));
+    even.ok_or_else(|| "must be an even number, such as 200".to_owned())
 }
 
 /// Seconds, with a fraction if need be.

@@ -80,6 +80,7 @@ fn load(args: &args::Given) -> Result<Loaded, Failure> {
             loader.flag(flag, key, value);
         }
     }
+    loader.offset_ports(args.port_offset);
     Ok(loader.finish()?)
 }
 

@@ -6,8 +6,8 @@ use headwater_tests::interop::browser::Browser;
 use headwater_tests::interop::cluster::{Net, Node, binary, turn};
 use headwater_tests::interop::ffmpeg::{Clip, Ffmpeg, probe};
 use headwater_tests::interop::gstreamer::Pipeline;
+use headwater_tests::interop::http;
 use headwater_tests::interop::log::Mark;
-use headwater_tests::interop::{http, wait};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -125,18 +125,12 @@ fn the_publish_page_shows_the_token_of_its_own_address() {
     let url = url.trim_end_matches('/');
     let token = ctl(&["--url", url, "token", "--action", "publish", "--stream", "live/web"], "");
     let browser = Browser::start();
-    let state_is = |wanted: &str| {
-        wait::until(&format!("the page to say {wanted}"), LONG, || {
-            let said = browser.eval("return document.getElementById('state').textContent");
-            if said.as_str().is_some_and(|s| s.contains(wanted)) { Ok(()) } else { Err(said.to_string()) }
-        });
-    };
     browser.visit(&node.url("/publish/live/web?source=test&start"));
-    state_is("Refused");
+    browser.wait_state("Refused");
     let said = browser.eval("return document.getElementById('notices').textContent");
     assert!(said.as_str().is_some_and(|s| s.contains("show user and password or a token")), "{said}");
     browser.visit(&node.url(&format!("/publish/live/web?source=test&start&token={}", token.trim())));
-    state_is("Live");
+    browser.wait_state("Live");
     node.wait_log(Mark::default(), LONG, &["live/web", "publisher accepted"]);
     assert!(!node.log.tail(10_000).contains(token.trim()));
 }

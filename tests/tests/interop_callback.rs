@@ -6,8 +6,8 @@ use headwater_tests::interop::browser::Browser;
 use headwater_tests::interop::cluster::{Net, Node, turn};
 use headwater_tests::interop::doorman::Doorman;
 use headwater_tests::interop::ffmpeg::{Clip, Ffmpeg, probe};
+use headwater_tests::interop::http;
 use headwater_tests::interop::log::Mark;
-use headwater_tests::interop::{http, wait};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -69,18 +69,12 @@ fn clients_that_are_not_ours_are_let_in_by_a_program_that_is_not_ours() {
     assert_eq!((whip(""), whip("?token=bad"), whip(&format!("?token={TICKET}"))), (401, 403, 400));
 
     let browser = Browser::start();
-    let state_is = |wanted: &str| {
-        wait::until(&format!("the page to say {wanted}"), LONG, || {
-            let said = browser.eval("return document.getElementById('state').textContent");
-            if said.as_str().is_some_and(|s| s.contains(wanted)) { Ok(()) } else { Err(said.to_string()) }
-        });
-    };
     browser.visit(&node.url("/publish/live/web?source=test&start"));
-    state_is("Refused");
+    browser.wait_state("Refused");
     let said = browser.eval("return document.getElementById('notices').textContent");
     assert!(said.as_str().is_some_and(|s| s.contains("not on the list")), "{said}");
     browser.visit(&node.url(&format!("/publish/live/web?source=test&start&token={TICKET}")));
-    state_is("Live");
+    browser.wait_state("Live");
 
     // It stands still: who asks waits in vain for three seconds, and who is in notices nothing.
     drop(by_token);

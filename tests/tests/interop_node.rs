@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use headwater_tests::interop::cluster::{Net, Node, turn};
+use headwater_tests::interop::ffmpeg::{self, Clip, Ffmpeg};
 use headwater_tests::interop::http::{self, Answer};
 use headwater_tests::interop::wait;
 use std::io::{Read, Write};
@@ -139,6 +140,26 @@ fn a_busy_port_names_the_port_and_the_key_that_sets_it() {
     assert!(status.code().is_some_and(|c| c == 1 || c == 2), "{status}");
     let said = second.log.tail(20);
     assert!(said.contains("in use") && said.contains("port"), "{said}");
+}
+
+#[test]
+fn nodes_at_one_address_have_ports_of_their_own() {
+    let _turn = turn();
+    let ip = Net::fresh().host(1);
+    let mut node = Node::start("n1", "manager,origin", ip, None, &[]);
+    node.wait_http("/readyz");
+    let _edge = Node::start("e1", "edge", ip, Some(ip), &["--port-offset", "200"]);
+    let place = || {
+        let path = "/streammanager/api/4.0/event/live/cores?action=subscribe";
+        let place = http::get(&node.url(path))?.ok_json()?;
+        let url = |protocol: &str| place["urls"][protocol].as_str().unwrap_or_default().to_owned();
+        wait::yes(url("rtmp").contains(":2135/"), place.to_string()).map(|()| [url("rtmp"), url("rtsp")])
+    };
+    let _publisher = Ffmpeg::publish(&node.rtmp("live/cores"), Clip::default());
+    for url in wait::until("an edge at another port", LONG, place) {
+        let seen = wait::until(&format!("a picture from {url}"), LONG, || ffmpeg::probe(&url));
+        assert_eq!(seen["streams"][0]["codec_name"], "h264", "{seen}");
+    }
 }
 
 #[test]

@@ -90,13 +90,6 @@ impl Drop for Files {
     }
 }
 
-fn state_is(page: &Browser, wanted: &str) {
-    wait::until(&format!("the page to say {wanted}"), LONG, || {
-        let said = page.eval("return document.getElementById('state').textContent");
-        if said.as_str().is_some_and(|s| s.contains(wanted)) { Ok(()) } else { Err(said.to_string()) }
-    });
-}
-
 #[test]
 fn a_camera_and_its_viewer_on_secure_pages_of_an_address_that_is_not_localhost() {
     let _turn = turn();
@@ -104,9 +97,9 @@ fn a_camera_and_its_viewer_on_secure_pages_of_an_address_that_is_not_localhost()
     let (camera, viewer) = (Browser::trusting(), Browser::trusting());
     camera.visit(&secure(&node, "/publish/live/cam?source=camera&start"));
     assert_eq!(camera.eval("return window.isSecureContext"), true);
-    state_is(&camera, "Live");
+    camera.wait_state("Live");
     viewer.visit(&secure(&node, "/watch/live/cam"));
-    state_is(&viewer, "Live");
+    viewer.wait_state("Live");
 }
 
 #[test]

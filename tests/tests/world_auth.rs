@@ -24,15 +24,6 @@ const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-fn run(seed: u64, scenario: impl FnOnce(&mut World) + Send) -> u64 {
-    determinism::os::run([7; 32], || {
-        let mut w = World::new(seed);
-        scenario(&mut w);
-        w.hash()
-    })
-    .expect("clocks and randomness are the seed's")
-}
-
 fn rules(c: &mut Config) {
     let texts = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     let rule = |action, streams: &[&str], who: &[&str]| RuleConfig {
@@ -175,8 +166,8 @@ fn whoever_may_not_gets_in_by_no_protocol() {
         }
         undisturbed(w, calm);
     };
-    assert_eq!(run(1, scenario), run(1, scenario));
-    run(2, scenario);
+    assert_eq!(World::seeded(1, scenario), World::seeded(1, scenario));
+    World::seeded(2, scenario);
 }
 
 #[test]
@@ -203,13 +194,13 @@ fn whoever_may_does_and_it_ends_with_the_right() {
         assert!(w.publisher(by_password).is_ready() && w.whip(whip).is_ready());
         undisturbed(w, calm);
     };
-    run(3, scenario);
+    World::seeded(3, scenario);
 }
 
 /// What an operator revokes at one node ends everywhere, and is known to nodes that come later.
 #[test]
 fn what_is_revoked_ends_everywhere() {
-    run(9, |w| {
+    World::seeded(9, |w| {
         let c = cluster(w);
         let calm = innocents(w, &c);
         let bad = token(w, "leaked", Action::Publish, "live/*", 3_600);
@@ -238,7 +229,7 @@ fn what_is_revoked_ends_everywhere() {
 /// again, also a new run of it that never heard of it.
 #[test]
 fn what_is_revoked_while_the_manager_is_away_ends_everywhere_when_it_is_back() {
-    run(9, |w| {
+    World::seeded(9, |w| {
         let c = cluster(w);
         let bad = token(w, "leaked", Action::Publish, "live/*", 3_600);
         let op = token(w, "op", Action::Api, "x/x", 3_600);
@@ -298,7 +289,7 @@ fn the_same_identity_takes_over_at_once_and_a_fight_is_slowed_down() {
         undisturbed(w, calm);
     };
     for seed in 4..6 {
-        run(seed, scenario);
+        World::seeded(seed, scenario);
     }
 }
 
@@ -358,7 +349,7 @@ fn rtsp_clients_that_are_sent_on_take_their_right_with_them() {
         assert!(w.log().iter().any(|line| line.contains("sent on to") && line.contains("live/show")));
         assert!(w.publisher(calm[0]).is_ready());
     };
-    assert_eq!(run(5, scenario), run(5, scenario));
+    assert_eq!(World::seeded(5, scenario), World::seeded(5, scenario));
 }
 
 /// Streams between clusters of which both ask who comes.
@@ -380,7 +371,7 @@ fn sources_and_destinations_show_what_their_addresses_hold() {
     .enumerate()
     {
         let right = n < 2;
-        run(7, |w| {
+        World::seeded(7, |w| {
             let all = [Role::Manager, Role::Origin, Role::Edge];
             let other = w.host_with("other", &all, None, rules);
             w.run(ms(2_500));

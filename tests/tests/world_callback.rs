@@ -19,15 +19,6 @@ const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-fn run(seed: u64, scenario: impl FnOnce(&mut World) + Send) -> u64 {
-    determinism::os::run([7; 32], || {
-        let mut w = World::new(seed);
-        scenario(&mut w);
-        w.hash()
-    })
-    .expect("clocks and randomness are the seed's")
-}
-
 struct Cluster {
     doorman: ClientId,
     m: HostId,
@@ -121,7 +112,7 @@ fn whoever_it_lets_in_publishes_and_watches_by_every_protocol() {
         assert!(busy && !body.contains(KEY), "{status} {body}");
         undisturbed(w, &c);
     };
-    assert_eq!(run(1, scenario), run(1, scenario), "S15");
+    assert_eq!(World::seeded(1, scenario), World::seeded(1, scenario), "S15");
 }
 
 #[test]
@@ -138,7 +129,7 @@ fn whatever_it_does_it_costs_only_those_who_ask() {
         Mood::Floods,
         Mood::Drips,
     ];
-    run(2, |w| {
+    World::seeded(2, |w| {
         let c = cluster(w, Fallback::Refuse);
         for mood in moods {
             w.with(c.doorman, |d: &mut Doorman, _| d.is(mood.clone()));
@@ -166,7 +157,7 @@ fn whatever_it_does_it_costs_only_those_who_ask() {
 
 #[test]
 fn rights_end_when_it_says_so_and_not_because_it_is_away() {
-    run(3, |w| {
+    World::seeded(3, |w| {
         let c = cluster(w, Fallback::Refuse);
         let guest = w.publish(c.o, "live/short");
         w.until("the guest", ms(4_000), |w| w.publisher(guest).is_ready());
@@ -187,7 +178,7 @@ fn rights_end_when_it_says_so_and_not_because_it_is_away() {
 
 #[test]
 fn an_operator_may_have_everybody_let_in_while_it_is_away() {
-    run(4, |w| {
+    World::seeded(4, |w| {
         let c = cluster(w, Fallback::Allow);
         w.with(c.doorman, |d: &mut Doorman, _| d.is(Mood::Hangs));
         let any = w.publish(c.o, "live/any");

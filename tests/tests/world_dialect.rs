@@ -10,15 +10,6 @@ use headwater_tests::world::{ClientId, HostId, World};
 use proto_core::node::config::Role;
 
 /// Runs a scenario with a seed and answers the digest of all that nodes were told and said.
-fn run(seed: u64, scenario: impl FnOnce(&mut World) + Send) -> u64 {
-    determinism::os::run([7; 32], || {
-        let mut w = World::new(seed);
-        scenario(&mut w);
-        w.hash()
-    })
-    .expect("clocks and randomness are the seed's")
-}
-
 /// A manager, an origin and an edge.
 fn cluster(w: &mut World) -> [HostId; 3] {
     let m = w.host("m1", &[Role::Manager], None);
@@ -75,7 +66,7 @@ fn whoever_comes_by_a_websocket_goes_on_over_the_data_channel() {
     for seed in 0..2 {
         for by in [Signalling::Socket, Signalling::Managed] {
             for secure in [false, true] {
-                run(seed, |w| whole_life(w, by, secure));
+                World::seeded(seed, |w| whole_life(w, by, secure));
             }
         }
     }
@@ -85,7 +76,7 @@ fn whoever_comes_by_a_websocket_goes_on_over_the_data_channel() {
 #[test]
 fn data_channels_replay() {
     for seed in 0..2 {
-        let hash = || run(seed, |w| whole_life(w, Signalling::Socket, false));
+        let hash = || World::seeded(seed, |w| whole_life(w, Signalling::Socket, false));
         assert_eq!(hash(), hash(), "seed {seed}");
     }
 }
@@ -94,7 +85,7 @@ fn data_channels_replay() {
 #[test]
 fn who_leaves_in_the_middle_of_signalling_leaves_nothing_behind() {
     for seed in 0..2 {
-        run(seed, |w| {
+        World::seeded(seed, |w| {
             let [m, o, e] = cluster(w);
             live(w, o, Signalling::Socket);
             w.run(ms(1_500));
@@ -132,7 +123,7 @@ fn who_leaves_in_the_middle_of_signalling_leaves_nothing_behind() {
 #[test]
 fn a_node_that_dies_at_any_word_of_a_call_through_the_manager_leaves_nothing_behind() {
     for step in 0..12 {
-        run(step, |w| {
+        World::seeded(step, |w| {
             let [m, o, e] = cluster(w);
             let (by, again) = (Signalling::Managed, Some(ms(700)));
             let first = WhipConfig { by: Signalling::Socket, again, ..WhipConfig::default() };
@@ -170,7 +161,7 @@ fn a_node_that_dies_at_any_word_of_a_call_through_the_manager_leaves_nothing_beh
 #[test]
 fn a_viewer_goes_over_to_other_streams_in_one_session() {
     for (seed, by) in [(0, Signalling::Socket), (1, Signalling::Socket), (2, Signalling::Managed)] {
-        run(seed, |w| {
+        World::seeded(seed, |w| {
             let [m, o, e] = cluster(w);
             let one = live(w, o, Signalling::Socket);
             w.run(ms(3_000));

@@ -11,15 +11,6 @@ use proto_core::node::config::Role;
 use std::net::SocketAddr;
 
 /// Runs a scenario with a seed and answers the digest of all that nodes were told and said.
-fn run(seed: u64, scenario: impl FnOnce(&mut World) + Send) -> u64 {
-    determinism::os::run([7; 32], || {
-        let mut w = World::new(seed);
-        scenario(&mut w);
-        w.hash()
-    })
-    .expect("clocks and randomness are the seed's")
-}
-
 fn bad_links() -> Conditions {
     Conditions {
         latency: ms(30),
@@ -55,13 +46,13 @@ fn answers_come_whole_over_tls_and_every_byte_replays() {
         assert!(w.expect_drained());
     };
     for seed in 0..4 {
-        assert_eq!(run(seed, scenario), run(seed, scenario), "seed {seed}");
+        assert_eq!(World::seeded(seed, scenario), World::seeded(seed, scenario), "seed {seed}");
     }
 }
 
 #[test]
 fn handshakes_that_stall_are_ended_and_nothing_is_left_of_them() {
-    run(1, |w| {
+    World::seeded(1, |w| {
         let node = w.host("n1", &[Role::Manager, Role::Origin, Role::Edge], None);
         w.run(ms(500));
         let to = SocketAddr::new(w.http_addr(node).ip(), 5443);
@@ -79,7 +70,7 @@ fn handshakes_that_stall_are_ended_and_nothing_is_left_of_them() {
 #[test]
 fn a_websocket_through_the_proxy_is_told_what_becomes_of_its_node() {
     for seed in 0..6 {
-        run(seed, |w| {
+        World::seeded(seed, |w| {
             let manager = w.host("m1", &[Role::Manager], None);
             let origin = w.host("o1", &[Role::Origin], Some(manager));
             w.run(ms(2_500));
@@ -182,7 +173,7 @@ fn whoever_signals_through_the_proxy_is_told_when_its_node_goes() {
     for seed in 0..8 {
         for step in 0..3 {
             for silent in [false, true] {
-                run(seed, |w| signalling(w, seed % 2 == 0, step, silent));
+                World::seeded(seed, |w| signalling(w, seed % 2 == 0, step, silent));
             }
         }
     }

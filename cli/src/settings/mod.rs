@@ -80,6 +80,19 @@ const HIDDEN: [&str; 7] = [
     "auth.secret",
 ];
 
+/// Every key that is a port which this node opens.
+const PORTS: [&str; 9] = [
+    "http.port",
+    "https.port",
+    "rtmp.port",
+    "rtmps.port",
+    "rtsp.port",
+    "rtsps.port",
+    "rtsp.udp_port",
+    "webrtc.port",
+    "cluster.port",
+];
+
 /// What a reader of TOML says of a list of tables, where that is more than the key and holds nothing of a value.
 fn detail<'a>(key: &str, message: &'a str) -> Option<&'a str> {
     let names_a_field =
@@ -228,6 +241,29 @@ impl Loader {
     /// Takes the value of a flag that stands for a key.
     pub(crate) fn flag(&mut self, flag: &'static str, key: &str, value: &str) {
         self.put(key, Entered::Text(value), value.to_owned(), Source::Flag(flag));
+    }
+
+    /// Makes each port, whoever gave it, so much higher. Comes last.
+    pub(crate) fn offset_ports(&mut self, by: u16) {
+        for key in PORTS {
+            let Some((section, name)) = key.split_once('.') else { continue };
+            let port = self.table.get_mut(section).and_then(|s| s.get_mut(name));
+            let Some(Value::Integer(port)) = port else { continue };
+            let higher = *port + i64::from(by);
+            if by == 0 || *port == 0 {
+                continue;
+            }
+            if higher > u16::MAX.into() {
+                self.problems.push(Problem {
+                    source: Source::Flag("--port-offset"),
+                    key: key.to_owned(),
+                    shown: by.to_string(),
+                    text: format!("is {port}, and {higher} is no port: there are 65535"),
+                });
+            } else {
+                *port = higher;
+            }
+        }
     }
 
     fn is_section(&self, key: &str) -> bool {

@@ -126,6 +126,26 @@ fn text_layers_are_blamed_by_name() {
 }
 
 #[test]
+fn all_ports_are_made_higher_whoever_gave_them() {
+    let of = |c: &Config| {
+        let Config { http, https, rtmp, rtmps, rtsp, rtsps, webrtc, cluster, .. } = c;
+        let tcp = [http.port, https.port, rtmp.port, rtmps.port, rtsp.port, rtsps.port, cluster.port];
+        [&tcp[..], &[rtsp.udp_port, webrtc.port]].concat()
+    };
+    let given = |l: &mut Loader| l.set("http.port=80");
+    let (before, after) = (config(given), config(|l| (given(l), l.offset_ports(400)).1));
+    assert_eq!(of(&before).iter().map(|p| p + 400).collect::<Vec<_>>(), of(&after));
+    assert_eq!(after.http.port, 480);
+    // Every key that is called a port is among them.
+    let named = keys::all().iter().filter(|k| k.name.ends_with("port") && k.allowed.contains("port")).count();
+    assert_eq!(named, PORTS.len());
+    assert_eq!(
+        complaints(|l| (l.set("rtmp.port=65000"), l.offset_ports(600)).1),
+        ["--port-offset 600: rtmp.port is 65000, and 65600 is no port: there are 65535"]
+    );
+}
+
+#[test]
 fn an_unknown_variable_is_only_a_warning() {
     let loaded = load(|l| {
         l.environment(variables(&[("HEADWATER_HTP_PORT", "1"), ("HEADWATER_SERVICE_HOST", "10.0.0.1")]));

@@ -171,9 +171,17 @@ pub struct SourceInfo {
     pub url: String,
     /// `demand` or `always`.
     pub when: String,
+    /// How it stands.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+/// How a stream from or to another server stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
     /// `idle`, `claiming`, `resolving`, `connecting`, `working`, `waiting` (it failed), `standby` (another has the name).
     pub state: String,
-    /// The session that publishes it; empty: none.
+    /// The session that publishes it here or plays it to there; empty: none.
     pub session: String,
     /// Seconds since it came into that state.
     pub since_s: u64,
@@ -204,23 +212,9 @@ pub struct DestinationInfo {
     pub stream: String,
     /// As in [`SourceInfo`].
     pub url: String,
-    /// As in [`SourceInfo`].
-    pub state: String,
-    /// The session that plays the stream to it; empty: none.
-    pub session: String,
-    /// As in [`SourceInfo`].
-    pub since_s: u64,
-    /// As in [`SourceInfo`].
-    pub tries: u64,
-    /// As in [`SourceInfo`].
-    pub worked: u64,
-    /// As in [`SourceInfo`].
-    pub failures: u32,
-    /// As in [`SourceInfo`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_try_s: Option<f64>,
-    /// As in [`SourceInfo`].
-    pub reason: String,
+    /// How it stands.
+    #[serde(flatten)]
+    pub standing: Standing,
 }
 
 /// `GET /api/v1/sessions`

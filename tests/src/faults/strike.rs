@@ -5,7 +5,6 @@ use super::{Fault, Victim};
 use crate::interop::cluster::signal;
 use crate::live::{Id, Protocol};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
 use std::time::Duration;
 
 /// How long it is looked at what comes after a fault.
@@ -82,18 +81,12 @@ impl Scene {
 
     /// All descriptors but three are taken away, and strangers take those.
     fn no_descriptors(&mut self, hit: usize) -> Result<(), String> {
-        let pid = self.nodes[hit].pid();
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).map_err(|e| e.to_string())?.count();
-        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).map_err(|e| e.to_string())?;
-        let line = limits.lines().find(|l| l.starts_with("Max open files")).ok_or("no limit")?;
-        let mut numbers = line.split_whitespace().skip(3);
-        let (soft, hard) = (numbers.next().unwrap_or("1024"), numbers.next().unwrap_or("1024"));
-        limit(pid, &format!("{}:{hard}", open + 3))?;
+        let before = self.nodes[hit].few_descriptors(3)?;
         let to = SocketAddr::new(self.ip(hit).into(), 5080);
         let strangers: Vec<TcpStream> =
             (0..20).filter_map(|_| TcpStream::connect_timeout(&to, s(1)).ok()).collect();
         self.during(s(3));
-        limit(pid, &format!("{soft}:{hard}"))?;
+        self.nodes[hit].limit_descriptors(&before)?;
         drop(strangers);
         Ok(())
     }
@@ -123,12 +116,4 @@ impl Scene {
         }
         Ok(())
     }
-}
-
-fn limit(pid: u32, nofile: &str) -> Result<(), String> {
-    let ran =
-        Command::new("prlimit").args(["--pid", &pid.to_string(), &format!("--nofile={nofile}")]).output();
-    let ran = ran.map_err(|e| format!("prlimit does not run: {e}"))?;
-    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
-    if ran.status.success() { Ok(()) } else { Err(format!("prlimit: {said}")) }
 }

@@ -3,6 +3,7 @@
 
 use super::http;
 use super::log::{Log, Mark};
+use super::wait;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -193,6 +194,17 @@ impl Browser {
     /// As [`Browser::try_eval`]; a throw in the page is a panic here.
     pub fn eval(&self, body: &str) -> Value {
         self.try_eval(body).unwrap_or_else(|e| panic!("in the page: {e}\nscript: {body:.300}"))
+    }
+
+    /// Waits until a page of ours says these words of its state.
+    ///
+    /// # Panics
+    /// If it does not within a minute.
+    pub fn wait_state(&self, words: &str) {
+        wait::until(&format!("the page to say {words}"), Duration::from_secs(60), || {
+            let said = self.eval("return document.getElementById('state').textContent");
+            if said.as_str().is_some_and(|s| s.contains(words)) { Ok(()) } else { Err(said.to_string()) }
+        });
     }
 
     /// What is to be seen now, as a PNG in base64 (for a person who looks at a failure).

@@ -217,6 +217,33 @@ impl Node {
         tasks.filter_map(count).sum()
     }
 
+    /// Leaves the process so many descriptors more than it has open. Answers its limit until then, as `SOFT:HARD`.
+    ///
+    /// # Errors
+    /// Why that cannot be.
+    pub fn few_descriptors(&self, more: usize) -> Result<String, String> {
+        let pid = self.pid();
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).map_err(|e| e.to_string())?.count();
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).map_err(|e| e.to_string())?;
+        let line = limits.lines().find(|l| l.starts_with("Max open files")).ok_or("no limit")?;
+        let mut numbers = line.split_whitespace().skip(3);
+        let (soft, hard) = (numbers.next().unwrap_or("1024"), numbers.next().unwrap_or("1024"));
+        self.limit_descriptors(&format!("{}:{hard}", open + more))?;
+        Ok(format!("{soft}:{hard}"))
+    }
+
+    /// Sets the limit of its descriptors, `SOFT:HARD`.
+    ///
+    /// # Errors
+    /// Why that cannot be.
+    pub fn limit_descriptors(&self, limit: &str) -> Result<(), String> {
+        let (pid, limit) = (self.pid().to_string(), format!("--nofile={limit}"));
+        let ran = Command::new("prlimit").args(["--pid", &pid, &limit]).output();
+        let ran = ran.map_err(|e| format!("prlimit does not run: {e}"))?;
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        if ran.status.success() { Ok(()) } else { Err(format!("prlimit: {said}")) }
+    }
+
     /// Resident memory, KiB (`VmRSS`).
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");

@@ -10,7 +10,6 @@ pub mod ffmpeg;
 pub mod firefox;
 pub mod gstreamer;
 pub mod http;
-pub mod innocent;
 pub mod log;
 pub mod matrix;
 pub mod wait;

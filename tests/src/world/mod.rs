@@ -182,6 +182,19 @@ impl World {
         }
     }
 
+    /// Plays a scenario in a world of its own, with clocks and randomness of its own. Answers the world's hash.
+    ///
+    /// # Panics
+    /// As the scenario does.
+    pub fn seeded(seed: u64, scenario: impl FnOnce(&mut World) + Send) -> u64 {
+        let ran = determinism::os::run([7; 32], || {
+            let mut w = World::new(seed);
+            scenario(&mut w);
+            w.hash()
+        });
+        ran.expect("clocks and randomness are the seed's")
+    }
+
     /// What the simulation switches on in nodes that are added from now on.
     pub fn switch(&mut self, switches: Switches) {
         self.switches = switches;

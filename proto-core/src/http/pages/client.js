@@ -254,6 +254,11 @@ function encodings({ bitrate = 3_000_000, simulcast = false }) {
   return simulcast ? [layer("l", 4, 0.08), layer("m", 2, 0.3), layer("h", 1, 1)] : [{ maxBitrate: bitrate }];
 }
 
+/** Whether the node said goodbye: it closed DTLS, which the state of the connection as a whole does not tell of. */
+function dismissed(pc) {
+  return pc.getTransceivers().some((t) => (t.receiver.transport ?? t.sender.transport)?.state === "closed");
+}
+
 /** Numbers of a connection; read once a second. */
 class Numbers {
   constructor(pc, kind) {
@@ -623,6 +628,7 @@ export class Session extends EventTarget {
       // What the node says of a session that stood is no refusal of the next.
       if (this.#lost) throw this.#lost.status === 404 ? this.#lost : new Error(this.#lost.message);
       if (["failed", "closed"].includes(pc.connectionState)) throw new Error("the connection was lost");
+      if (dismissed(pc)) throw new Error("the node has ended the session");
       broken = pc.connectionState === "connected" ? 0 : broken + 1;
       stood ||= broken === 0;
       // The browser itself waits for 5 s before it says that nothing comes back.

@@ -1,40 +1,26 @@
 //! Sources and destinations for people: the API's lists and metrics.
 
 use super::{Remote, RemoteId, State};
-use crate::http::api::{DestinationInfo, Destinations, SourceInfo, Sources};
+use crate::http::api::{DestinationInfo, Destinations, SourceInfo, Sources, Standing};
 use crate::node::Node;
 use crate::node::config::remotes::{Pattern, Rule};
 use std::collections::BTreeMap;
 
-/// What both lists say of one.
-struct Row {
-    state: String,
-    session: String,
-    since_s: u64,
-    tries: u64,
-    worked: u64,
-    failures: u32,
-    next_try_s: Option<f64>,
-    reason: String,
-}
-
-impl Row {
-    fn idle() -> Row {
-        Row {
-            state: State::Idle.name().to_owned(),
-            session: String::new(),
-            since_s: 0,
-            tries: 0,
-            worked: 0,
-            failures: 0,
-            next_try_s: None,
-            reason: String::new(),
-        }
+fn idle() -> Standing {
+    Standing {
+        state: State::Idle.name().to_owned(),
+        session: String::new(),
+        since_s: 0,
+        tries: 0,
+        worked: 0,
+        failures: 0,
+        next_try_s: None,
+        reason: String::new(),
     }
 }
 
 impl Node {
-    fn row(&self, remote: &Remote) -> Row {
+    fn standing(&self, remote: &Remote) -> Standing {
         let next = match remote.state {
             State::Waits(at) | State::StandsBy(at) => Some(at.since(self.now).as_secs_f64()),
             _ => None,
@@ -43,7 +29,7 @@ impl Node {
             State::Works(_, session) => self.sessions.get(session).map(|s| s.name()),
             _ => None,
         };
-        Row {
+        Standing {
             state: remote.state.name().to_owned(),
             session: session.unwrap_or_default(),
             since_s: self.now.since(remote.since).as_secs(),
@@ -56,33 +42,24 @@ impl Node {
     }
 
     pub(in crate::node) fn api_sources(&self) -> Sources {
-        let info = |stream: String, url: String, when: &str, row: Row| SourceInfo {
-            stream,
-            url,
-            when: when.to_owned(),
-            state: row.state,
-            session: row.session,
-            since_s: row.since_s,
-            tries: row.tries,
-            worked: row.worked,
-            failures: row.failures,
-            next_try_s: row.next_try_s,
-            reason: row.reason,
+        let info = |stream: String, url: String, when: &str, standing| {
+            let when = when.to_owned();
+            SourceInfo { stream, url, when, standing }
         };
         let mut sources = Vec::new();
-        let idle = |rule: &&Rule| match &rule.pattern {
+        let unused = |rule: &&Rule| match &rule.pattern {
             Pattern::One(key) => !self.remotes.has_source(key),
             pattern @ Pattern::Prefix(_) => {
                 !self.remotes.all.keys().any(|id| matches!(id, RemoteId::Source(key) if pattern.fits(key)))
             }
         };
-        for rule in self.remotes.sources.iter().filter(idle) {
-            sources.push(info(rule.stream.clone(), rule.shown(), rule.when.name(), Row::idle()));
+        for rule in self.remotes.sources.iter().filter(unused) {
+            sources.push(info(rule.stream.clone(), rule.shown(), rule.when.name(), idle()));
         }
         for (id, remote) in &self.remotes.all {
             if let RemoteId::Source(key) = id {
-                let (row, url) = (self.row(remote), remote.target.shown.clone());
-                sources.push(info(key.to_string(), url, remote.when.name(), row));
+                let (standing, url) = (self.standing(remote), remote.target.shown.clone());
+                sources.push(info(key.to_string(), url, remote.when.name(), standing));
             }
         }
         sources.sort_by(|a, b| a.stream.cmp(&b.stream));
@@ -90,18 +67,7 @@ impl Node {
     }
 
     pub(in crate::node) fn api_destinations(&self) -> Destinations {
-        let info = |stream: String, url: String, row: Row| DestinationInfo {
-            stream,
-            url,
-            state: row.state,
-            session: row.session,
-            since_s: row.since_s,
-            tries: row.tries,
-            worked: row.worked,
-            failures: row.failures,
-            next_try_s: row.next_try_s,
-            reason: row.reason,
-        };
+        let info = |stream: String, url: String, standing| DestinationInfo { stream, url, standing };
         let mut destinations = Vec::new();
         for (n, rule) in self.remotes.destinations.iter().enumerate() {
             let before = destinations.len();
@@ -110,11 +76,11 @@ impl Node {
                     && *of == n
                 {
                     let url = remote.target.shown.clone();
-                    destinations.push(info(key.to_string(), url, self.row(remote)));
+                    destinations.push(info(key.to_string(), url, self.standing(remote)));
                 }
             }
             if destinations.len() == before {
-                destinations.push(info(rule.stream.clone(), rule.shown(), Row::idle()));
+                destinations.push(info(rule.stream.clone(), rule.shown(), idle()));
             }
         }
         Destinations { destinations }

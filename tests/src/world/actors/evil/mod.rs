@@ -20,10 +20,11 @@ use crate::world::event::Event;
 use crate::world::{ClientId, HostId, Party, World};
 use bytes::Bytes;
 use proto_core::io::Service;
+use proto_core::node::config::Config;
 use proto_core::rand::Rng;
 use proto_core::time::Time;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Declares the kinds: one line of meaning each, and the list of all.
@@ -256,6 +257,23 @@ struct Target {
 }
 
 impl Target {
+    fn of(c: &Config, ip: IpAddr, nodes: Vec<String>, streams: Vec<String>, own: String) -> Target {
+        let on = |port| SocketAddr::new(ip, port);
+        Target {
+            rtmp: on(c.rtmp.port),
+            rtsp: on(c.rtsp.port),
+            rtsp_udp: on(c.rtsp.udp_port),
+            http: on(c.http.port),
+            https: on(c.https.port),
+            link: on(c.cluster.port),
+            udp: on(c.webrtc.port),
+            key: c.cluster.key.clone(),
+            nodes,
+            streams,
+            own,
+        }
+    }
+
     fn stream(&self, rng: &mut Rng) -> String {
         let n = u32::try_from(self.streams.len()).unwrap_or(0);
         match n {
@@ -323,27 +341,26 @@ pub fn transcripts(kind: Evil, rng: &mut Rng, n: u64) -> Vec<Transcript> {
     (0..n).map(connection).collect()
 }
 
+/// A misbehaving client that goes for a real node at `ip`, configured as `c`, where others publish `streams`; for [`Live`].
+///
+/// [`Live`]: crate::live::Live
+pub fn on_sockets(kind: Evil, c: &Config, ip: IpAddr, streams: &[&str], rng: Rng, now: Time) -> Box<Abuser> {
+    let owned = |all: &[&str]| all.iter().map(|s| (*s).to_owned()).collect();
+    let own = format!("evil{}", kind as usize);
+    let target = Target::of(c, ip, vec![c.node.name.clone()], owned(streams), own);
+    Box::new(Abuser::new(kind, target, rng, now))
+}
+
 impl World {
     /// Adds a misbehaving client, the `nth` of its kind, that goes for a host. It goes on until [`World::relent`].
     pub fn evil(&mut self, kind: Evil, at: HostId, nth: u64) -> ClientId {
         let host = &self.hosts[at.0];
-        let on = |port| SocketAddr::new(host.ip, port);
         let mut streams: Vec<String> =
             self.standings().filter(|(_, s)| s.publishes).filter_map(|(_, s)| s.stream).collect();
         streams.dedup();
-        let target = Target {
-            rtmp: on(host.config.rtmp.port),
-            rtsp: on(host.config.rtsp.port),
-            rtsp_udp: on(host.config.rtsp.udp_port),
-            http: on(host.config.http.port),
-            https: on(host.config.https.port),
-            link: on(host.config.cluster.port),
-            udp: on(host.config.webrtc.port),
-            key: host.config.cluster.key.clone(),
-            nodes: self.hosts.iter().map(|h| h.config.node.name.clone()).collect(),
-            streams,
-            own: format!("evil{}x{nth}", kind as usize),
-        };
+        let nodes = self.hosts.iter().map(|h| h.config.node.name.clone()).collect();
+        let own = format!("evil{}x{nth}", kind as usize);
+        let target = Target::of(&host.config, host.ip, nodes, streams, own);
         let rng = self.rng.fork("evil", nth << 8 | kind as u64);
         let now = self.now;
         self.trace(|| format!("{kind:?} {nth} goes for {}", target.http.ip()));
