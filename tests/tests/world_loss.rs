@@ -54,7 +54,8 @@ fn half_a_second_without_a_viewers_reports_costs_it_nothing() {
 fn hardly_anything_is_sent_again_where_packets_overtake_one_another() {
     let overtakes = Conditions { reorder: 0.02, ..far() };
     let q = under(0, Lossy::Downlink, overtakes, TIME, clean(0, TIME));
-    assert!(q.shown == 1.0 && q.freeze <= FREEZE / 2 && q.again <= 0.002, "{q:#?}");
+    // More than half of that is the number in each packet: eight bytes.
+    assert!(q.shown == 1.0 && q.freeze <= FREEZE / 2 && q.again <= 0.008, "{q:#?}");
 }
 
 /// Beyond the bar it gets worse, but slowly.
