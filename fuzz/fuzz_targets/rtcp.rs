@@ -14,6 +14,11 @@ fuzz_target!(|data: &[u8]| {
             Ok(Packet::Nack { missing, .. }) => missing.iter().count(),
             Ok(Packet::FullIntra(sources)) => sources.iter().count(),
             Ok(Packet::Extended { blocks, .. }) => blocks.iter().count(),
+            // Two bytes tell of up to 8191 packets, and no feedback of more than it has numbers.
+            Ok(Packet::Arrivals(feedback)) => {
+                assert!(feedback.iter().count() <= usize::from(u16::MAX));
+                1
+            }
             _ => 1,
         };
     }

@@ -2,7 +2,8 @@
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![forbid(unsafe_code)]
 
-use headwater_tests::sim::loss::{FREEZE, Lossy, clean, measure};
+use headwater_tests::sim::loss::{FREEZE, Lossy, clean, far, measure, under};
+use headwater_tests::world::link::Conditions;
 use std::time::Duration;
 
 const TIME: Duration = Duration::from_secs(30);
@@ -32,12 +33,29 @@ fn two_percent_on_both_links_still_show_nearly_all_pictures() {
     assert!(q.shown >= 0.99 && q.freeze <= FREEZE * 2 && q.again <= 0.25, "{q:#?}");
 }
 
-/// The bar, over minutes, on a publisher's link.
+/// The bar, over minutes: where one link loses.
 #[test]
-fn two_percent_on_a_publishers_link_cost_nothing_over_minutes() {
+fn two_percent_on_one_link_cost_nothing_over_minutes() {
     for seed in 5..8 {
-        holds(seed, 0.02, &[Lossy::Uplink]);
+        holds(seed, 0.02, &[Lossy::Uplink, Lossy::Downlink]);
     }
+}
+
+/// In these half minutes bursts take eleven and seventeen of a viewer's reports in a row.
+#[test]
+fn half_a_second_without_a_viewers_reports_costs_it_nothing() {
+    for seed in [11, 16] {
+        holds(seed, 0.02, &[Lossy::Downlink]);
+    }
+}
+
+/// Packets that others overtake are reported as lost, and are not.
+#[test]
+fn hardly_anything_is_sent_again_where_packets_overtake_one_another() {
+    let overtakes = Conditions { reorder: 0.02, ..far() };
+    let q = under(0, Lossy::Downlink, overtakes, TIME, clean(0, TIME));
+    // More than half of that is the number in each packet: eight bytes.
+    assert!(q.shown == 1.0 && q.freeze <= FREEZE / 2 && q.again <= 0.008, "{q:#?}");
 }
 
 /// Beyond the bar it gets worse, but slowly.

@@ -79,6 +79,7 @@ pub struct Feedback<'a> {
     base: u16,
     count: u16,
     reference: u32,
+    nth: u8,
     body: &'a [u8],
 }
 
@@ -88,13 +89,24 @@ const READ_MAX: usize = 4_096;
 impl<'a> Feedback<'a> {
     /// Reads what follows the two sources of a feedback. `None` if it is cut short.
     pub fn parse(body: &'a [u8]) -> Option<Feedback<'a>> {
-        let ([b0, b1, c0, c1, r0, r1, r2, _], body) = body.split_first_chunk::<8>()?;
+        let ([b0, b1, c0, c1, r0, r1, r2, nth], body) = body.split_first_chunk::<8>()?;
         Some(Feedback {
             base: u16::from_be_bytes([*b0, *b1]),
             count: u16::from_be_bytes([*c0, *c1]),
             reference: u32::from_be_bytes([0, *r0, *r1, *r2]),
+            nth: *nth,
             body,
         })
+    }
+
+    /// Which feedback it is; the count wraps.
+    pub fn nth(&self) -> u8 {
+        self.nth
+    }
+
+    /// The number of the first packet that it tells of.
+    pub fn base(&self) -> u16 {
+        self.base
     }
 
     /// Each packet's number, and when it came: ticks of 250 µs on the receiver's clock, which wraps after 2²⁴ times 64 ms;
@@ -169,6 +181,7 @@ fn chunks(mut symbols: &[Symbol]) -> Vec<u16> {
 #[allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::wire::rtcp::{Packet, packets};
     use proptest::prelude::*;
 
     /// The first number, the count of feedbacks, and for each packet its time in ticks.
@@ -210,6 +223,9 @@ mod tests {
             let (b, n, read) = read(&out);
             prop_assert!(out.len() <= 1_200);
             prop_assert_eq!((b, n, read.len()), (base, nth, told));
+            let Some(Ok(Packet::Arrivals(feedback))) = packets(&out).next() else { panic!("no feedback") };
+            prop_assert_eq!((feedback.base(), feedback.nth()), (base, nth));
+            prop_assert!(feedback.iter().map(|(_, at)| at).eq(read.iter().copied()));
             let ticks: Vec<Option<i64>> = arrivals.iter().map(|a| a.map(|a| (a / TICK_NANOS) as i64)).collect();
             prop_assert_eq!(&read[..], &ticks[..told]);
             let rest = &arrivals[told..arrivals.len().min(PACKETS_MAX)];

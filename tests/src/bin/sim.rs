@@ -157,6 +157,9 @@ enum Command {
         /// Runs of each kind, with other seeds.
         #[arg(long, default_value_t = 5)]
         seeds: u64,
+        /// The first of these seeds.
+        #[arg(long, default_value_t = 0)]
+        first: u64,
         /// Only this share lost, per cent.
         #[arg(long)]
         percent: Option<u8>,
@@ -198,24 +201,25 @@ enum Command {
 }
 
 /// The worst of several runs of each kind.
-fn losses(time: Duration, seeds: u64, only: Option<u8>, link: Option<&str>, tell: bool) {
+fn losses(time: Duration, (first, seeds): (u64, u64), only: Option<u8>, link: Option<&str>, tell: bool) {
     println!(
         "| loss | link | pictures shown | longest freeze | freezes over 300 ms in 10 min | sent again |\n|---|---|---|---|---|---|"
     );
     let seeds = seeds.max(1);
-    let clean: Vec<_> = each(seeds, |s| clean(s, time));
+    let clean: Vec<_> = each(seeds, |s| clean(first + s, time));
     let wanted = |l: &Lossy| link.is_none_or(|only| l.to_string() == only);
     for percent in [0, 1, 2, 5].into_iter().filter(|p| only.is_none_or(|only| only == *p)) {
         for lossy in Lossy::ALL.into_iter().filter(wanted) {
             let share = f64::from(percent) / 100.0;
-            let all: Vec<Quality> = each(seeds, |s| measure(s, lossy, share, time, clean[s as usize]));
+            let all: Vec<Quality> =
+                each(seeds, |s| measure(first + s, lossy, share, time, clean[s as usize]));
             let shown = all.iter().map(|q| q.shown).fold(1.0, f64::min) * 100.0;
             let freeze = all.iter().map(|q| q.freeze).max().unwrap_or_default().as_millis();
             let again = all.iter().map(|q| q.again).fold(0.0, f64::max) * 100.0;
             let count: usize = all.iter().map(|q| q.freezes.len()).sum();
             let often = count as f64 * 600.0 / (time.as_secs_f64() * seeds as f64);
             println!("| {percent} % | {lossy} | {shown:.2} % | {freeze} ms | {often:.1} | {again:.1} % |");
-            for (seed, quality) in all.iter().enumerate().filter(|_| tell) {
+            for (seed, quality) in (first..).zip(&all).filter(|_| tell) {
                 for f in &quality.freezes {
                     println!(
                         "  seed {seed}: {} ms at {} ms ({} ms for a viewer on a clean link), {} pictures left out",
@@ -333,8 +337,8 @@ fn main() -> ExitCode {
         Command::Hash { seeds, profile } => hashes(seeds, profile),
         Command::Twice { seeds, profile } => twice(seeds, profile),
         Command::Planted { name } => planted_bugs(name.as_deref()),
-        Command::Loss { seconds, seeds, percent, link, story } => {
-            losses(Duration::from_secs(seconds), seeds, percent, link.as_deref(), story);
+        Command::Loss { seconds, seeds, first, percent, link, story } => {
+            losses(Duration::from_secs(seconds), (first, seeds), percent, link.as_deref(), story);
             Ok(true)
         }
         Command::Clock { seconds, seed } => Ok(clocks(seed, Duration::from_secs(seconds))),

@@ -82,12 +82,23 @@ pub struct Freeze {
 
 /// What is sent in a world of `seed` that loses nothing, by the publisher and by the edge: what [`measure`] compares with.
 pub fn clean(seed: u64, time: Duration) -> [u64; 2] {
-    observe(seed, Lossy::Both, 0.0, time).1
+    observe(seed, Lossy::Both, far(), time).1
+}
+
+/// A link that loses nothing.
+pub fn far() -> Conditions {
+    Conditions { latency: LATENCY, ..Conditions::default() }
 }
 
 /// Runs a world of `seed` for so long while `lossy` loses this share of all datagrams.
 pub fn measure(seed: u64, lossy: Lossy, share: f64, time: Duration, clean: [u64; 2]) -> Quality {
-    let (quality, sent) = observe(seed, lossy, share, time);
+    let conditions = Conditions { loss: Loss { mean: share, burst: BURST }, ..far() };
+    under(seed, lossy, conditions, time, clean)
+}
+
+/// As [`measure`], under any conditions.
+pub fn under(seed: u64, lossy: Lossy, conditions: Conditions, time: Duration, clean: [u64; 2]) -> Quality {
+    let (quality, sent) = observe(seed, lossy, conditions, time);
     let more = |now: u64, before: u64| now.saturating_sub(before) as f64 / before.max(1) as f64;
     Quality { again: more(sent[0], clean[0]).max(more(sent[1], clean[1])), ..quality }
 }
@@ -113,7 +124,9 @@ fn story(fates: &[Fate], names: &[(Party, &str)], from: Time, until: Time) -> Ve
     around
         .filter_map(|f| {
             let what = match f.content {
-                Content::Media { ssrc, .. } if again(f.from, ssrc) => "a packet sent again".to_owned(),
+                Content::Media { ssrc, seq, .. } if again(f.from, ssrc) => {
+                    format!("a packet sent again, number {seq} of {ssrc}")
+                }
                 Content::Media { ssrc, seq, marked } if f.lost => {
                     format!(
                         "packet {seq} of {ssrc}{}",
@@ -130,7 +143,7 @@ fn story(fates: &[Fate], names: &[(Party, &str)], from: Time, until: Time) -> Ve
         .collect()
 }
 
-fn observe(seed: u64, lossy: Lossy, share: f64, time: Duration) -> (Quality, [u64; 2]) {
+fn observe(seed: u64, lossy: Lossy, bad: Conditions, time: Duration) -> (Quality, [u64; 2]) {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_be_bytes());
     os::run(bytes, || {
@@ -147,7 +160,7 @@ fn observe(seed: u64, lossy: Lossy, share: f64, time: Duration) -> (Quality, [u6
             picture: PICTURE,
             ..WhipConfig::default()
         };
-        let far = Conditions { latency: LATENCY, ..Conditions::default() };
+        let far = far();
         let publisher = w.publish_webrtc(origin, "live/one", config);
         w.degrade(publisher, far);
         w.until("it publishes", Duration::from_secs(5), |w| w.whip(publisher).is_ready());
@@ -159,15 +172,14 @@ fn observe(seed: u64, lossy: Lossy, share: f64, time: Duration) -> (Quality, [u6
         w.degrade(viewer, far);
         w.until("it sees", Duration::from_secs(5), |w| w.whep(viewer).last_picture().is_some());
         w.run(Duration::from_secs(3));
-        let loses = Conditions { loss: Loss { mean: share, burst: BURST }, ..far };
         if matches!(lossy, Lossy::Uplink | Lossy::Both) {
-            w.degrade(publisher, loses);
+            w.degrade(publisher, bad);
         }
         if matches!(lossy, Lossy::Downlink | Lossy::Both) {
-            w.degrade(viewer, loses);
+            w.degrade(viewer, bad);
         }
         if lossy == Lossy::Sent {
-            w.degrade_one_way(viewer, Direction::Down, loses);
+            w.degrade_one_way(viewer, Direction::Down, bad);
         }
         let began = w.now();
         w.note_fates();

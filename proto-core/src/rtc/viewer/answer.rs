@@ -17,10 +17,10 @@ pub(super) struct Offered {
     pub(super) waits: bool,
     pub(super) video: Option<Carried>,
     pub(super) audio: Option<Carried>,
-    /// The extension for numbers that all packets share, where when they came is to be told.
-    pub(super) transport: Option<u8>,
-    /// What else is agreed to: lines of the section with pictures.
-    more: Vec<String>,
+    /// When packets came is told, for a viewer that can be given less or more.
+    pub(super) adapts: bool,
+    /// In place of that the viewer says itself what it takes its link to carry: the line that agrees to it.
+    rate: Option<String>,
     sections: Vec<(String, Vec<Line>)>,
 }
 
@@ -44,8 +44,12 @@ fn print(text: &str) -> Option<[u8; 32]> {
     Some(out)
 }
 
+/// Feedback of what came.
+const ARRIVALS: &str = "transport-cc";
+/// What a viewer takes its link to carry.
+const RATE: &str = "goog-remb";
 /// What we do with feedback of these kinds is known; nothing else is agreed to.
-const FEEDBACK: [&str; 3] = ["nack", "nack pli", "ccm fir"];
+const FEEDBACK: [&str; 4] = ["nack", "nack pli", "ccm fir", ARRIVALS];
 
 impl Offered {
     /// Reads a prepared offer.
@@ -53,16 +57,19 @@ impl Offered {
     /// # Errors
     /// `bad_sdp` for what the preparation should not have let through.
     pub(super) fn read(prepared: &Prepared, adapts: bool) -> Result<Offered, Reason> {
-        let mut video = prepared.video_mid.as_ref().zip(prepared.video.first()).and_then(|(mid, f)| {
-            let rate = codecs::payload_format(f.codec)?.clock_rate();
-            Some(Carried { mid: mid.clone(), codec: f.codec, pt: f.pt, rtx: f.rtx, nack: false, rate })
-        });
+        let mut video: Option<Carried> =
+            prepared.video_mid.as_ref().zip(prepared.video.first()).and_then(|(mid, f)| {
+                let rate = codecs::payload_format(f.codec)?.clock_rate();
+                let (mid, codec, pt, rtx) = (mid.clone(), f.codec, f.pt, f.rtx);
+                Some(Carried { mid, codec, pt, rtx, nack: false, rate, transport: None })
+            });
         let mut audio = prepared.audio_mid.as_ref().zip(prepared.audio).and_then(|(mid, f)| {
             let rate = codecs::payload_format(f.codec)?.clock_rate();
-            Some(Carried { mid: mid.clone(), codec: f.codec, pt: f.pt, rtx: None, nack: false, rate })
+            let (mid, codec, pt) = (mid.clone(), f.codec, f.pt);
+            Some(Carried { mid, codec, pt, rtx: None, nack: false, rate, transport: None })
         });
         let (mut fingerprint, mut setup) = (None, "actpass");
-        let (mut transport, mut feedback) = (None, [None, None]);
+        let mut rate = None;
         let mut sections: Vec<(String, Vec<Line>)> = Vec::new();
         for line in prepared.offer.lines() {
             if line.starts_with("m=") {
@@ -76,9 +83,12 @@ impl Offered {
                 "mid" => value.clone_into(mid),
                 "fingerprint" => fingerprint = fingerprint.or(print(value)),
                 "setup" => setup = value,
-                "extmap" if prepared.video_mid.as_deref() == Some(mid.as_str()) => {
-                    if let Some((id, TRANSPORT)) = value.split_once(' ') {
-                        transport = transport.or(id.parse().ok());
+                "extmap" => {
+                    // The short form of extensions has no others (RFC 8285, 4.2).
+                    let id = value.strip_suffix(TRANSPORT).and_then(|id| id.trim_end().parse().ok());
+                    let id = id.filter(|id| (1..15).contains(id));
+                    if let Some(carried) = video.as_mut().filter(|v| v.mid == *mid && v.rtx.is_some()) {
+                        carried.transport = carried.transport.or(id);
                     }
                 }
                 "rtpmap" | "fmtp" => {
@@ -90,11 +100,8 @@ impl Offered {
                     if let Some((pt, what)) = value.split_once(' ')
                         && let Ok(pt) = pt.parse()
                     {
-                        let known = ["transport-cc", "goog-remb"].iter().position(|f| *f == what);
-                        if video.as_ref().is_some_and(|v| v.pt == pt)
-                            && let Some(slot) = known.and_then(|n| feedback.get_mut(n))
-                        {
-                            *slot = Some(line.to_owned());
+                        if adapts && what == RATE && video.as_ref().is_some_and(|v| v.pt == pt) {
+                            rate = Some(line.to_owned());
                         }
                         for carried in [&mut video, &mut audio].into_iter().flatten() {
                             carried.nack |= what == "nack" && carried.mid == *mid && carried.pt == pt;
@@ -107,19 +114,22 @@ impl Offered {
                 _ => {}
             }
         }
+        // A number without feedback is of no use.
+        let told = |v: &Carried| {
+            let feedback = format!("a=rtcp-fb:{} {ARRIVALS}", v.pt);
+            sections.iter().any(|(mid, lines)| *mid == v.mid && lines.iter().any(|l| l.text == feedback))
+        };
+        if let Some(carried) = video.as_mut().filter(|v| !told(v)) {
+            carried.transport = None;
+        }
         let fingerprint = fingerprint.ok_or_else(|| bad("it has no fingerprint"))?;
         if video.is_none() && audio.is_none() {
             return Err(bad("it has neither pictures nor sound that can be sent"));
         }
-        let [arrivals, rate] = feedback;
-        let again = video.as_ref().is_some_and(|v| v.rtx.is_some());
-        let (transport, more) = match (transport.filter(|id| adapts && again && *id < 15), arrivals, rate) {
-            (Some(id), Some(line), _) => (Some(id), vec![format!("a=extmap:{id} {TRANSPORT}"), line]),
-            (_, _, Some(line)) if adapts => (None, vec![line]),
-            _ => (None, Vec::new()),
-        };
+        let adapts = adapts && video.as_ref().is_some_and(|v| v.transport.is_some());
+        let rate = rate.filter(|_| !adapts);
         let waits = setup == "passive";
-        Ok(Offered { fingerprint, waits, video, audio, transport, more, sections })
+        Ok(Offered { fingerprint, waits, video, audio, adapts, rate, sections })
     }
 
     /// Our answer, a section for each that is taken; [`Prepared::answer`] puts it together with the rest.
@@ -156,10 +166,14 @@ impl Offered {
                  a=sendonly\r\na=rtcp-mux\r\n",
                 creds.ufrag, creds.pass
             );
-            for line in lines.iter().filter(|l| formats.contains(&l.pt)) {
+            if let Some(id) = lane.carried.transport {
+                let _ = write!(out, "a=extmap:{id} {TRANSPORT}\r\n");
+            }
+            let told = |l: &&Line| lane.carried.transport.is_some() || !l.text.ends_with(ARRIVALS);
+            for line in lines.iter().filter(|l| formats.contains(&l.pt)).filter(told) {
                 let _ = write!(out, "{}\r\n", line.text);
             }
-            for line in self.more.iter().filter(|_| codec.is_video()) {
+            for line in self.rate.iter().filter(|_| codec.is_video()) {
                 let _ = write!(out, "{line}\r\n");
             }
             let _ = write!(out, "a=msid:{cname} {kind}\r\n");

@@ -25,6 +25,8 @@ const LOSS_PACKETS: u64 = 20;
 const BASE: Duration = Duration::from_secs(20);
 /// After the estimate fell, the queue has so long to drain before what it shows counts anew.
 const DRAIN: Duration = Duration::from_millis(1_000);
+/// A link that was full is taken for full for so long.
+const FULL: Duration = Duration::from_secs(5);
 /// Of what came while the queue was full, this much is used: else it would never drain, percent.
 const USED: u64 = 90;
 /// While all is well the estimate grows by so much a second, percent (GCC, section 5.5).
@@ -47,6 +49,8 @@ struct Sent {
     number: u64,
     at: Time,
     bytes: u32,
+    /// It was sent before.
+    again: bool,
 }
 
 /// A packet of which feedback came.
@@ -58,6 +62,7 @@ struct Came {
     bytes: u32,
     /// How long it was on its way, on clocks that differ.
     delay: i64,
+    again: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -90,9 +95,9 @@ pub(super) struct Bandwidth {
 }
 
 impl Bandwidth {
-    pub(super) fn new(first: u16, now: Time) -> Bandwidth {
+    pub(super) fn new(now: Time) -> Bandwidth {
         Bandwidth {
-            next: u64::from(first & 0x7fff),
+            next: 0,
             sent: VecDeque::new(),
             came: VecDeque::new(),
             base: [i64::MAX; 2],
@@ -113,15 +118,19 @@ impl Bandwidth {
         self.estimate
     }
 
-    /// The number of the next packet, and that it leaves.
-    pub(super) fn sends(&mut self, bytes: usize, now: Time) -> u16 {
-        let number = self.next;
-        self.next += 1;
+    /// Whether more was sent lately than the link carries.
+    pub(super) fn is_full(&self, now: Time) -> bool {
+        self.fell.is_some_and(|(at, ..)| now < at + FULL)
+    }
+
+    /// The next packet leaves under this number, perhaps not for the first time. Numbers rise.
+    pub(super) fn sends(&mut self, number: u16, (bytes, again): (usize, bool), now: Time) {
+        let number = self.next + u64::from(number.wrapping_sub(self.next as u16));
+        self.next = number + 1;
         if self.sent.len() >= SENT_MAX {
             self.sent.pop_front();
         }
-        self.sent.push_back(Sent { number, at: now, bytes: bytes as u32 });
-        number as u16
+        self.sent.push_back(Sent { number, at: now, bytes: bytes as u32, again });
     }
 
     /// What it could be given if its link carried so much, bits a second; `None`: it has the best.
@@ -181,7 +190,7 @@ impl Bandwidth {
             if arrived.is_some() {
                 self.lowest(delay, now);
             }
-            self.came.push_back(Came { arrived, sent: sent.at, bytes: sent.bytes, delay });
+            self.came.push_back(Came { arrived, sent: sent.at, bytes: sent.bytes, delay, again: sent.again });
         }
         let old = |c: &Came| now.since(c.sent) > Duration::from_secs(3);
         while self.came.front().is_some_and(old) || self.came.len() > SENT_MAX {
@@ -237,10 +246,11 @@ impl Bandwidth {
         seen.span = newest - first;
         let bytes = seen.bytes.saturating_sub(u64::from(last_bytes));
         seen.rate = bytes * 8_000 / (seen.span / 1_000_000).max(1).unsigned_abs();
-        // Loss is seen by order of sending, over twice the span.
+        // Loss is seen by order of sending, over twice the span. Copies say nothing of it: there are the more of them, the more
+        // is lost.
         let span = Duration::from_nanos(2 * span.unsigned_abs());
         let until = self.came.iter().map(|c| c.sent).max()?;
-        for c in self.came.iter().filter(|c| until.since(c.sent) <= span) {
+        for c in self.came.iter().filter(|c| !c.again && until.since(c.sent) <= span) {
             seen.told += 1;
             seen.lost += u64::from(c.arrived.is_none());
         }
@@ -371,7 +381,8 @@ mod tests {
             while left > 0 {
                 let bytes = left.min(1_200);
                 left -= bytes;
-                let number = b.sends(bytes, *now);
+                let number = b.next as u16;
+                b.sends(number, (bytes, false), *now);
                 told.push_back((number, link.pass(bytes, *now)));
             }
             *now += Duration::from_micros(33_333);
@@ -391,7 +402,10 @@ mod tests {
 
     fn fresh(rate: u64) -> (Bandwidth, Link, Time) {
         let now = Time::from_millis(5_000);
-        (Bandwidth::new(0x7ff0, now), Link { rate, most: 200, busy: 0, latency: 20 }, now)
+        // Numbers wrap while it runs.
+        let mut b = Bandwidth::new(now);
+        b.next = 0xfff0;
+        (b, Link { rate, most: 200, busy: 0, latency: 20 }, now)
     }
 
     #[test]
@@ -442,7 +456,8 @@ mod tests {
             let (mut b, _, mut now) = fresh(1);
             for n in 0..600u64 {
                 let sent = now;
-                let number = b.sends(1_000, sent);
+                let number = b.next as u16;
+                b.sends(number, (1_000, false), sent);
                 now += Duration::from_millis(10);
                 let at = (n % each != 0).then_some(sent.as_nanos() as i64 / 250_000);
                 b.feedback([(number, at)].into_iter(), now);

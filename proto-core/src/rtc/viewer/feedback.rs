@@ -1,5 +1,6 @@
 //! What viewers say of what they get (RTCP in), and what they are told (RTCP out).
 
+use super::receipts::{AFTER_LOSS, Asked};
 use super::{PeerEvent, Verdict, Viewer};
 use crate::rtc::path::Path;
 use crate::time::Time;
@@ -14,42 +15,109 @@ const AGAIN_MAX: usize = 1_024;
 /// Bytes that may be sent again at first, and at once: 25 % of the first moments would be too little for a newcomer's
 /// cached pictures.
 const BUDGET_MAX: i64 = 96 << 10;
+/// What is saved up beyond that is forgotten over so long: at 25 % there is enough for all of two seconds at most, for when
+/// nothing is heard of what came.
+const SAVED: Duration = Duration::from_secs(8);
+/// Of the budget, copies leave so much to what is asked for …
+const COPIES_LEAVE: i64 = BUDGET_MAX / 4;
+/// … and what nothing is heard of, so much …
+const UNHEARD_LEAVES: i64 = BUDGET_MAX / 8;
+/// … and copies of that, so much.
+const UNHEARD_COPIES_LEAVE: i64 = BUDGET_MAX / 2;
 /// Where a stream's time runs away from what its first frame promised by so much, both lanes begin a new count.
 const APART: u64 = 10_000_000_000;
 /// What a viewer's link carries is told to whoever chooses for it so often at most.
 const ROOM_INTERVAL: Duration = Duration::from_millis(200);
 
+/// What is asked for leaves so often where feedback takes long: requests come a round trip apart, and the first answer may be
+/// lost too.
+const COPIES: u8 = 3;
+/// What nothing is heard of leaves so often, as far as there is budget.
+const UNHEARD_COPIES: u8 = 2;
+/// So much time lies between two copies, so that hardly a burst of losses takes both.
+const BETWEEN: Duration = Duration::from_millis(50);
+/// Feedback that takes no longer says in time whether there is need of a copy.
+const SOON: Duration = Duration::from_millis(60);
+
+/// A packet that leaves once more.
+#[derive(Clone, Copy, Debug)]
+struct Copy {
+    packet: (usize, u16),
+    left: u8,
+    due: Time,
+}
+
 /// What is to be sent again, within a budget (A27).
 #[derive(Debug)]
 pub(super) struct Again {
     asked: VecDeque<(usize, u16)>,
+    /// What nothing was heard of, behind what was asked for.
+    unheard: VecDeque<(usize, u16)>,
+    /// Copies in the order in which they are due; as long as little is lost, there is room for them.
+    copies: VecDeque<Copy>,
     budget: i64,
+    /// When it was earned last.
+    earned: Time,
 }
 
 impl Default for Again {
     fn default() -> Again {
-        Again { asked: VecDeque::new(), budget: BUDGET_MAX }
+        Again {
+            asked: VecDeque::new(),
+            unheard: VecDeque::new(),
+            copies: VecDeque::new(),
+            budget: BUDGET_MAX,
+            earned: Time::ZERO,
+        }
     }
 }
 
 impl Again {
     fn ask(&mut self, lane: usize, seq: u16) {
-        if self.asked.len() < AGAIN_MAX && !self.asked.contains(&(lane, seq)) {
-            self.asked.push_back((lane, seq));
+        let packet = (lane, seq);
+        let known = self.asked.contains(&packet) || self.copies.iter().any(|c| c.packet == packet);
+        if self.asked.len() < AGAIN_MAX && !known {
+            self.asked.push_back(packet);
         }
     }
 
-    /// The next one that may be sent. What the budget does not cover is forgotten: the viewer asks again, or for a key
-    /// frame.
-    pub(super) fn next(&mut self) -> Option<(usize, u16)> {
+    /// Nothing is heard of a packet: it leaves once more if there is much budget.
+    fn unheard(&mut self, lane: usize, seq: u16) {
+        if self.unheard.len() < AGAIN_MAX {
+            self.unheard.push_back((lane, seq));
+        }
+    }
+
+    /// The next one that may be sent at `now`. What the budget does not cover is forgotten: the viewer asks again, or for a
+    /// key frame.
+    pub(super) fn next(&mut self, copies: u8, now: Time) -> Option<(usize, u16)> {
         if self.budget <= 0 {
             self.asked.clear();
         }
-        self.asked.pop_front()
+        if self.budget <= COPIES_LEAVE || copies <= 1 {
+            self.copies.clear();
+        }
+        if self.budget <= UNHEARD_LEAVES {
+            self.unheard.clear();
+        }
+        let (packet, left) = match self.copies.pop_front_if(|c| c.due <= now) {
+            Some(copy) => (copy.packet, copy.left),
+            None => match self.asked.pop_front() {
+                Some(packet) => (packet, copies),
+                None => {
+                    let most = if self.budget > UNHEARD_COPIES_LEAVE { UNHEARD_COPIES } else { 1 };
+                    (self.unheard.pop_front()?, copies.min(most))
+                }
+            },
+        };
+        if left > 1 && self.copies.len() < AGAIN_MAX {
+            self.copies.push_back(Copy { packet, left: left - 1, due: now + BETWEEN });
+        }
+        Some(packet)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.asked.is_empty()
+        self.asked.is_empty() && self.unheard.is_empty()
     }
 
     pub(super) fn spent(&mut self, bytes: usize) {
@@ -57,8 +125,12 @@ impl Again {
     }
 
     /// Bytes were sent; a share of them may be sent again.
-    pub(super) fn earned(&mut self, bytes: usize, percent: u32) {
-        self.budget = (self.budget + bytes as i64 * i64::from(percent) / 100).min(BUDGET_MAX);
+    pub(super) fn earned(&mut self, bytes: usize, percent: u32, now: Time) {
+        let passed = now.since(self.earned).min(SAVED);
+        self.earned = now;
+        let saved = i128::from((self.budget - BUDGET_MAX).max(0));
+        let forgotten = saved * passed.as_nanos() as i128 / SAVED.as_nanos() as i128;
+        self.budget += bytes as i64 * i64::from(percent) / 100 - forgotten as i64;
     }
 }
 
@@ -106,7 +178,20 @@ impl Viewer {
                 }
                 Packet::Nack { ssrc, missing } => {
                     if let Some(lane) = self.lane_of(ssrc) {
-                        missing.iter().for_each(|seq| self.again.ask(lane, seq));
+                        missing.iter().for_each(|seq| self.asked(lane, seq, now));
+                    }
+                }
+                Packet::Arrivals(feedback) => {
+                    if let Some(bandwidth) = &mut self.bandwidth {
+                        bandwidth.feedback(feedback.iter(), now);
+                        let room = bandwidth.estimate();
+                        self.has_room(room, now);
+                    }
+                    let [Some(pictures), _] = &mut self.lanes else { continue };
+                    let Some(receipts) = &mut pictures.receipts else { continue };
+                    let which = (feedback.nth(), feedback.base());
+                    for seq in receipts.feedback(which, feedback.iter().map(|(_, at)| at), now) {
+                        self.again.ask(0, seq as u16);
                     }
                 }
                 Packet::PictureLoss { ssrc } => self.key_frame([ssrc].into_iter()),
@@ -116,13 +201,6 @@ impl Viewer {
                         if let Block::ReferenceTime(time) = block {
                             self.told = Some((ssrc, (time >> 16) as u32, now));
                         }
-                    }
-                }
-                Packet::Arrivals(feedback) => {
-                    if let Some((_, bandwidth)) = &mut self.bandwidth {
-                        bandwidth.feedback(feedback.iter(), now);
-                        let room = bandwidth.estimate();
-                        self.has_room(room, now);
                     }
                 }
                 Packet::Rate { bits } => {
@@ -148,9 +226,47 @@ impl Viewer {
 
     /// What it could be given if its link carried so much.
     pub(in crate::rtc) fn set_goal(&mut self, goal: Option<u64>) {
-        if let Some((_, bandwidth)) = &mut self.bandwidth {
+        if let Some(bandwidth) = &mut self.bandwidth {
             bandwidth.set_goal(goal);
         }
+    }
+
+    /// A packet was asked for. What is known to have come, or may yet come as it left again less than a round trip ago, is
+    /// not sent for that.
+    fn asked(&mut self, lane: usize, seq: u16, now: Time) {
+        let rtt = self.stats.rtt.unwrap_or_default();
+        if let Some(Some(of)) = self.lanes.get_mut(lane)
+            && let Some(number) = of.newest(seq)
+        {
+            of.want_arrivals(now, AFTER_LOSS);
+            if let Some(receipts) = &mut of.receipts
+                && receipts.asked(number, rtt, now) == Asked::Waits
+            {
+                return;
+            }
+        }
+        self.again.ask(lane, seq);
+    }
+
+    /// What feedback is overdue about is sent again, once: most of it came. Over TCP all comes.
+    pub(super) fn unheard(&mut self, now: Time) {
+        if self.over().is_some() {
+            return;
+        }
+        let [Some(pictures), _] = &mut self.lanes else { return };
+        let Some(receipts) = &mut pictures.receipts else { return };
+        for seq in receipts.unheard(Duration::from_millis(self.limits.rtc_rtx_ms), now) {
+            self.again.unheard(0, seq as u16);
+        }
+    }
+
+    /// How often what is asked for leaves. On a full link copies would be what is lost next, and where feedback is back about
+    /// as soon as a copy would leave, it says whether there is need of one.
+    pub(super) fn copies(&self, now: Time) -> u8 {
+        let [pictures, _] = &self.lanes;
+        let told = pictures.as_ref().and_then(|l| l.receipts.as_ref()).and_then(|r| r.told_after());
+        let full = self.bandwidth.as_ref().is_some_and(|b| b.is_full(now));
+        if full || told.is_none_or(|after| after <= SOON) { 1 } else { COPIES }
     }
 
     /// Whether something waits to be sent again.
@@ -225,5 +341,76 @@ impl Viewer {
         rtcp::put_description(&mut plain, &sources, self.cname.as_bytes());
         rtcp::put_goodbye(&mut plain, &sources);
         self.say(&plain, path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_leaves_thrice_with_time_in_between() {
+        let ms = Time::from_millis;
+        let mut again = Again::default();
+        again.ask(0, 7);
+        again.ask(0, 7);
+        again.ask(0, 8);
+        assert_eq!([again.next(COPIES, ms(0)), again.next(COPIES, ms(1))], [Some((0, 7)), Some((0, 8))]);
+        assert_eq!(again.next(COPIES, ms(49)), None);
+        assert!(again.is_empty(), "a copy asks for no turn of its own");
+        again.ask(0, 7);
+        assert!(again.is_empty(), "it leaves again anyway");
+        assert_eq!([again.next(COPIES, ms(50)), again.next(COPIES, ms(50))], [Some((0, 7)), None]);
+        assert_eq!([again.next(COPIES, ms(51)), again.next(COPIES, ms(99))], [Some((0, 8)), None]);
+        assert_eq!([again.next(COPIES, ms(100)), again.next(COPIES, ms(101))], [Some((0, 7)), Some((0, 8))]);
+        assert_eq!(again.next(COPIES, ms(999)), None);
+        again.ask(0, 3);
+        assert_eq!([again.next(1, ms(1_000)), again.next(1, ms(2_000))], [Some((0, 3)), None]);
+    }
+
+    #[test]
+    fn what_nothing_is_heard_of_comes_second_and_leaves_twice_while_there_is_much_budget() {
+        let ms = Time::from_millis;
+        let mut again = Again::default();
+        again.unheard(0, 5);
+        again.ask(0, 6);
+        assert!(!again.is_empty());
+        let two = |a: &mut Again, at| [a.next(COPIES, ms(at)), a.next(COPIES, ms(at))];
+        assert_eq!(two(&mut again, 0), [Some((0, 6)), Some((0, 5))]);
+        assert_eq!(two(&mut again, 50), [Some((0, 6)), Some((0, 5))]);
+        assert_eq!(two(&mut again, 100), [Some((0, 6)), None]);
+        again.spent((BUDGET_MAX - UNHEARD_COPIES_LEAVE) as usize);
+        again.unheard(0, 5);
+        assert_eq!([again.next(COPIES, ms(200)), again.next(COPIES, ms(300))], [Some((0, 5)), None]);
+        again.spent((UNHEARD_COPIES_LEAVE - COPIES_LEAVE) as usize);
+        again.ask(0, 9);
+        assert_eq!([again.next(COPIES, ms(400)), again.next(COPIES, ms(500))], [Some((0, 9)), None]);
+        again.spent((COPIES_LEAVE - UNHEARD_LEAVES) as usize);
+        again.unheard(0, 5);
+        assert_eq!(again.next(COPIES, ms(600)), None, "the rest is for what is asked for");
+        again.ask(0, 4);
+        assert_eq!(again.next(COPIES, ms(600)), Some((0, 4)));
+        again.spent(BUDGET_MAX as usize);
+        again.ask(0, 9);
+        assert_eq!(again.next(COPIES, ms(700)), None);
+    }
+
+    #[test]
+    fn a_quarter_of_what_was_sent_is_saved_for_some_seconds() {
+        let mut again = Again::default();
+        let mut at = 0;
+        let mut send = |again: &mut Again, seconds: u64, bytes: usize| {
+            for _ in 0..seconds * 50 {
+                at += 20;
+                again.earned(bytes, 25, Time::from_millis(at));
+            }
+            again.budget - BUDGET_MAX
+        };
+        // 300 kB a second.
+        let saved = send(&mut again, 60, 6_000);
+        assert!((580_000..600_000).contains(&saved), "{saved}: 75 kB for eight seconds");
+        assert!(send(&mut again, 60, 0) < 1_000, "who is sent nothing keeps what everyone begins with");
+        again.spent(1 << 20);
+        assert!(send(&mut again, 1, 6_000) < 76_000 - (1 << 20));
     }
 }

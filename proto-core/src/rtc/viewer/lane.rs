@@ -3,6 +3,7 @@
 //! A lane is the only one that ever sends on its SSRCs, and its numbers never go back: under GCM that is what keeps the
 //! key secret.
 
+use super::receipts::{Leaves, Receipts};
 use crate::media::frame::{Frame, FrameKind};
 use crate::media::payload::marks;
 use crate::media::track::{Codec, CodecConfig, TrackId};
@@ -11,6 +12,7 @@ use crate::rtc::srtp::{RTP_HEADER, Refused, Sealer};
 use crate::time::Time;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How a section of the viewer's session carries its media.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,9 @@ pub(super) struct Carried {
     pub(super) nack: bool,
     /// Ticks of the RTP clock a second.
     pub(super) rate: u32,
+    /// The extension with a number that the viewer's feedback of what came goes by. Only where there is `rtx`, since a packet
+    /// that comes again as it was cannot have another number.
+    pub(super) transport: Option<u8>,
 }
 
 /// A frame that was sent and may be asked for: its place in the lane, and the frame itself, which the stream's other
@@ -40,22 +45,44 @@ struct Sent {
 
 /// Set in an RTP header whose packet ends with padding (RFC 3550, 5.1).
 const PADDED: u8 = 0x20;
-/// Set in an RTP header that extensions follow (RFC 3550, 5.3.1).
+/// Set in an RTP header with an extension (RFC 3550, 5.1).
 const EXTENDED: u8 = 0x10;
-/// Bytes of an RTP header with the one extension that a packet may have.
-const EXTENDED_HEADER: usize = RTP_HEADER + 8;
+/// Bytes of an extension with one element of two bytes (RFC 8285, 4.2).
+const EXTENSION: usize = 8;
 
-/// The number that all packets of a session share, and the extension that carries it; `None` where nobody asked for it.
-pub(super) type Numbered = Option<(u8, u16)>;
-
-/// What stands in front of a payload.
-struct Header {
-    bytes: [u8; EXTENDED_HEADER],
+/// An RTP header.
+#[derive(Clone, Copy)]
+struct Head {
+    bytes: [u8; RTP_HEADER + EXTENSION],
     len: usize,
 }
 
-impl Header {
-    fn bytes(&self) -> &[u8] {
+impl Head {
+    fn plain(fixed: [u8; RTP_HEADER]) -> Head {
+        let mut bytes = [0; RTP_HEADER + EXTENSION];
+        for (to, from) in bytes.iter_mut().zip(fixed) {
+            *to = from;
+        }
+        Head { bytes, len: RTP_HEADER }
+    }
+
+    fn set(&mut self, flag: u8) {
+        let [first, ..] = &mut self.bytes;
+        *first |= flag;
+    }
+
+    /// Adds the extension `id` with a number.
+    fn extend(&mut self, id: u8, number: u16) {
+        let [n0, n1] = number.to_be_bytes();
+        let element = [0xbe, 0xde, 0, 1, id << 4 | 1, n0, n1, 0];
+        for (to, from) in self.bytes.iter_mut().skip(RTP_HEADER).zip(element) {
+            *to = from;
+        }
+        self.len = RTP_HEADER + EXTENSION;
+        self.set(EXTENDED);
+    }
+
+    fn as_slice(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 }
@@ -75,6 +102,7 @@ pub(super) struct Lane {
     pub(super) packets: u32,
     pub(super) octets: u32,
     sent: VecDeque<Sent>,
+    pub(super) receipts: Option<Box<Receipts>>,
 }
 
 /// Why a frame is not for this lane, or the configuration that it needs.
@@ -104,6 +132,7 @@ impl Lane {
             packets: 0,
             octets: 0,
             sent: VecDeque::new(),
+            receipts: None,
         }
     }
 
@@ -138,28 +167,11 @@ impl Lane {
         self.offset.wrapping_add(ticks as u32)
     }
 
-    fn header(
-        &self,
-        (pt, seq, ssrc): (u8, u64, u32),
-        timestamp: u32,
-        marked: bool,
-        numbered: Numbered,
-    ) -> Header {
+    fn header(&self, pt: u8, seq: u64, timestamp: u32, ssrc: u32, marked: bool) -> Head {
         let [q0, q1] = (seq as u16).to_be_bytes();
         let [t0, t1, t2, t3] = timestamp.to_be_bytes();
         let [s0, s1, s2, s3] = ssrc.to_be_bytes();
-        let ((id, number), len) = match numbered {
-            Some(numbered) => (numbered, EXTENDED_HEADER),
-            None => ((0, 0), RTP_HEADER),
-        };
-        let (first, [n0, n1]) =
-            (2 << 6 | if numbered.is_some() { EXTENDED } else { 0 }, number.to_be_bytes());
-        let second = pt & 0x7f | u8::from(marked) << 7;
-        // One extension of two bytes in the short form (RFC 8285, 4.2), and a byte of padding.
-        let extension = [0xbe, 0xde, 0, 1, id << 4 | 1, n0, n1, 0];
-        let [e0, e1, e2, e3, e4, e5, e6, e7] = extension;
-        let bytes = [first, second, q0, q1, t0, t1, t2, t3, s0, s1, s2, s3, e0, e1, e2, e3, e4, e5, e6, e7];
-        Header { bytes, len }
+        Head::plain([2 << 6, pt & 0x7f | u8::from(marked) << 7, q0, q1, t0, t1, t2, t3, s0, s1, s2, s3])
     }
 
     /// The number of the `back`th last packet that may be sent again: something to send where a link is tried out.
@@ -170,13 +182,47 @@ impl Lane {
         Some((self.next.checked_sub(1 + back % known)?) as u16)
     }
 
+    /// Adds the number by which the viewer tells whether the packet `seq` of this lane came, where that is wanted.
+    fn number(&mut self, header: &mut Head, packet: Leaves, now: Time) {
+        if let (Some(id), Some(receipts)) = (self.carried.transport, &mut self.receipts)
+            && receipts.are_wanted(now)
+        {
+            header.extend(id, receipts.leaves(packet, now));
+        }
+    }
+
+    /// The viewer is to tell what comes, for so long from now on, if it said that it would.
+    pub(super) fn want_arrivals(&mut self, now: Time, span: Duration) {
+        if self.carried.transport.is_some() {
+            self.receipts.get_or_insert_with(|| Box::new(Receipts::new(0))).want(now, span);
+        }
+    }
+
+    /// The number, as all packets with the extension are counted, of the packet that has just left; `None`: it had none.
+    pub(super) fn numbered(&mut self, now: Time) -> Option<u16> {
+        let receipts = self.receipts.as_mut()?;
+        receipts.are_wanted(now).then(|| receipts.newest())
+    }
+
+    /// Whether it is known that the viewer has the packet with these lower bits of its number.
+    pub(super) fn came(&self, seq: u16) -> bool {
+        let seq = self.newest(seq);
+        self.receipts.as_ref().zip(seq).is_some_and(|(receipts, seq)| receipts.came(seq))
+    }
+
+    /// The number, with its wraps, of the newest packet that has left under these lower bits.
+    pub(super) fn newest(&self, seq: u16) -> Option<u64> {
+        let back = (self.next.wrapping_sub(1) as u16).wrapping_sub(seq);
+        self.next.checked_sub(1 + u64::from(back))
+    }
+
     /// Appends the `n`th packet of a frame. Packets of a frame must come one after the other, beginning with 0. `pad` bytes
     /// of padding make it longer (RFC 3550, 5.1).
     pub(super) fn put(
         &mut self,
         frame: &Frame,
-        (n, pad, numbered): (usize, u8, Numbered),
-        timestamp: u32,
+        (n, pad): (usize, u8),
+        (timestamp, now): (u32, Time),
         sealer: &mut Sealer,
         scratch: &mut Vec<u8>,
         out: &mut Vec<u8>,
@@ -187,7 +233,8 @@ impl Lane {
         let seq = self.next;
         // Used up whatever comes of it.
         self.next += 1;
-        let header = self.header((self.carried.pt, seq, self.ssrc), timestamp, marked, numbered);
+        let mut header = self.header(self.carried.pt, seq, timestamp, self.ssrc, marked);
+        self.number(&mut header, Leaves::First(seq), now);
         seal(header, seq, payload, pad, sealer, scratch, out)?;
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload.len() as u32);
@@ -203,7 +250,7 @@ impl Lane {
         most: usize,
         age_ms: u64,
     ) {
-        if !self.carried.nack {
+        if !self.carried.nack && self.carried.transport.is_none() {
             return;
         }
         let count = frame.renderings.rtp.get().map_or(0, |r| r.0.len()) as u64;
@@ -216,32 +263,30 @@ impl Lane {
     }
 
     /// Appends a packet that was lost on its way: on the SSRC for that (RFC 4588), or just as it was. Answers its bytes
-    /// of payload; 0 if it is not known any more.
+    /// of payload; 0 if it is not known any more, or older than `age_ms`; `None`: it is only there to fill the link.
     pub(super) fn again(
         &mut self,
-        (seq, numbered): (u16, Numbered),
+        seq: u16,
         now: Time,
-        age_ms: u64,
+        age_ms: Option<u64>,
         sealer: &mut Sealer,
         scratch: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<usize, Refused> {
-        // The newest number with these lower bits that has been used.
-        let back = (self.next.wrapping_sub(1) as u16).wrapping_sub(seq);
-        let Some(number) = self.next.checked_sub(1 + u64::from(back)) else { return Ok(0) };
+        let Some(number) = self.newest(seq) else { return Ok(0) };
         let at = self.sent.partition_point(|s| s.first <= number);
         let Some(sent) = at.checked_sub(1).and_then(|at| self.sent.get(at)) else { return Ok(0) };
         let payloads = sent.frame.renderings.rtp.get().map(|r| r.0.as_slice()).unwrap_or_default();
         let n = (number - sent.first) as usize;
         let Some(payload) = payloads.get(n) else { return Ok(0) };
-        if now.since(sent.at).as_millis() as u64 > age_ms {
+        if age_ms.is_some_and(|most| now.since(sent.at).as_millis() as u64 > most) {
             return Ok(0);
         }
         let (timestamp, marked) = (sent.timestamp, n + 1 == payloads.len() && marks(self.carried.codec));
         let Some(pt) = self.carried.rtx else {
             // The same number again must be the same packet again in every byte.
             let pad = if n + 1 == payloads.len() { sent.pad } else { 0 };
-            let header = self.header((self.carried.pt, number, self.ssrc), timestamp, marked, None);
+            let header = self.header(self.carried.pt, number, timestamp, self.ssrc, marked);
             seal(header, number, payload, pad, sealer, scratch, out)?;
             return Ok(payload.len());
         };
@@ -250,14 +295,16 @@ impl Lane {
         scratch.extend_from_slice(payload);
         let own = self.next_rtx;
         self.next_rtx += 1;
-        let header = self.header((pt, own, self.rtx_ssrc), timestamp, marked, numbered);
-        sealer.rtp(header.bytes(), (own >> 16) as u32, scratch, out)?;
+        let mut header = self.header(pt, own, timestamp, self.rtx_ssrc, marked);
+        let leaves = if age_ms.is_some() { Leaves::Again(number) } else { Leaves::Filling };
+        self.number(&mut header, leaves, now);
+        sealer.rtp(header.as_slice(), (own >> 16) as u32, scratch, out)?;
         Ok(scratch.len())
     }
 }
 
 fn seal(
-    mut header: Header,
+    mut header: Head,
     number: u64,
     payload: &[u8],
     pad: u8,
@@ -267,15 +314,14 @@ fn seal(
 ) -> Result<(), Refused> {
     let roc = (number >> 16) as u32;
     if pad == 0 {
-        return sealer.rtp(header.bytes(), roc, payload, out);
+        return sealer.rtp(header.as_slice(), roc, payload, out);
     }
-    let [first, ..] = &mut header.bytes;
-    *first |= PADDED;
+    header.set(PADDED);
     scratch.clear();
     scratch.extend_from_slice(payload);
     scratch.resize(payload.len() + usize::from(pad) - 1, 0);
     scratch.push(pad);
-    sealer.rtp(header.bytes(), roc, scratch, out)
+    sealer.rtp(header.as_slice(), roc, scratch, out)
 }
 
 #[cfg(test)]
@@ -322,6 +368,7 @@ mod tests {
                 rtx: None,
                 nack: true,
                 rate: 90_000,
+                transport: None,
             };
             let mut lane = Lane::new(carried, [5, 6], &mut Rng::new([3; 32]));
             let (f, mut scratch, now) = (frame(&[900, 900, 890]), Vec::new(), Time::from_millis(1));
@@ -330,7 +377,7 @@ mod tests {
             for n in 0..3 {
                 let mut out = Vec::new();
                 let pad = if n == 2 { 10 } else { 0 };
-                lane.put(&f, (n, pad, None), 1, &mut sealer, &mut scratch, &mut out).unwrap();
+                lane.put(&f, (n, pad), (1, now), &mut sealer, &mut scratch, &mut out).unwrap();
                 sent.push(out);
             }
             assert!(sent.iter().all(|p| p.len() == sent[0].len()), "padded to one size");
@@ -338,9 +385,7 @@ mod tests {
             for (n, before) in sent.iter().enumerate() {
                 let mut out = Vec::new();
                 let seq = (first + n as u64) as u16;
-                assert!(
-                    lane.again((seq, None), now, 1_000, &mut sealer, &mut scratch, &mut out).unwrap() > 0
-                );
+                assert!(lane.again(seq, now, Some(1_000), &mut sealer, &mut scratch, &mut out).unwrap() > 0);
                 assert_eq!(out, *before, "packet {n} with {profile:?}");
             }
         }

@@ -1,6 +1,6 @@
 //! A viewer's session without an `Rtc` of its own: an ICE-lite responder, DTLS for the keys, and a sender that seals the
 //! stream's shared packets straight into the batch that leaves. It carries what plain WHEP viewers need: media one way,
-//! no data channel, no bandwidth estimation. Everything else is `rtc/peer.rs`, and that is also the oracle in tests.
+//! no data channel. Everything else is `rtc/peer.rs`, and that is also the oracle in tests.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod answer;
@@ -8,13 +8,14 @@ mod bandwidth;
 mod feedback;
 mod lane;
 mod path;
+mod receipts;
 
 use super::dtls::Identity;
 use super::egress::render;
 use super::path::Path;
 use super::peer::{PeerEvent, Sent, SessionStats, Setup, Verdict, instant, peer_closed};
 use super::sdp::Wish;
-use super::srtp::{self, OVERHEAD, Opener, RTP_HEADER, Sealer};
+use super::srtp::{self, OVERHEAD, Opener, Sealer};
 use crate::error::Reason;
 use crate::guard::must_here;
 use crate::hub::delivery::Delivery;
@@ -31,6 +32,7 @@ use bandwidth::Bandwidth;
 use feedback::{Again, ReportClock};
 use lane::{Fits, Lane};
 use path::Nominated;
+use receipts::AT_FIRST;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -84,8 +86,8 @@ pub(super) struct Viewer {
     clock: ReportClock,
     /// A receiver's clock that it told: who, the middle 32 bits of its NTP time, when it came.
     told: Option<(u32, u32, Time)>,
-    /// What its link carries, where it can be given less or more, and the extension that the packets' numbers go by.
-    bandwidth: Option<(u8, Box<Bandwidth>)>,
+    /// What its link carries, where it can be given less or more.
+    bandwidth: Option<Box<Bandwidth>>,
     /// When that was told last.
     next_room: Time,
     opener: Option<Opener>,
@@ -130,7 +132,12 @@ impl Viewer {
         let mut lane = |carried: &Option<lane::Carried>, n: u32| {
             carried.clone().map(|c| Lane::new(c, [ssrc + n, ssrc + n + 1], rng))
         };
-        let lanes = [lane(&offered.video, 0), lane(&offered.audio, 2)];
+        let mut lanes = [lane(&offered.video, 0), lane(&offered.audio, 2)];
+        if let [Some(pictures), _] = &mut lanes
+            && offered.adapts
+        {
+            pictures.want_arrivals(now, Duration::MAX);
+        }
         let cname = rng.token(CNAME_CHARS);
         let crypto = identity.crypto().clone();
         let ours = crypto.sha256_provider.sha256(&identity.certificate().certificate);
@@ -145,7 +152,7 @@ impl Viewer {
             nominated: None,
             clock: ReportClock::default(),
             told: None,
-            bandwidth: offered.transport.map(|id| (id, Box::new(Bandwidth::new(rng.u32() as u16, now)))),
+            bandwidth: offered.adapts.then(|| Box::new(Bandwidth::new(now))),
             next_room: now,
             opener: None,
             dtls,
@@ -273,6 +280,11 @@ impl Viewer {
             && let Some(nominated) = &self.nominated
         {
             self.connected = true;
+            if let [Some(pictures), _] = &mut self.lanes
+                && nominated.path.conn().is_none()
+            {
+                pictures.want_arrivals(now, AT_FIRST);
+            }
             self.heard = now;
             self.next_report = now;
             self.events
@@ -357,6 +369,8 @@ impl Viewer {
         (segments, most): (usize, usize),
         now: Time,
     ) -> Turn {
+        self.unheard(now);
+        let copies = self.copies(now);
         let Some(nominated) = &self.nominated else { return Turn::Idle };
         let (source, destination) = (Some(nominated.path.local().ip()), nominated.path.remote());
         let Some(sealer) = &mut self.sealer else { return Turn::Idle };
@@ -382,12 +396,15 @@ impl Viewer {
         let mut left = segments.max(1);
         let age = self.limits.rtc_rtx_ms;
         while left > 0
-            && let Some((kind, seq)) = self.again.next()
+            && let Some((kind, seq)) = self.again.next(copies, now)
         {
             let start = batch.buf.len();
             if let Some(Some(lane)) = self.lanes.get_mut(kind) {
-                let numbered = numbered(&mut self.bandwidth, kind, PAYLOAD_BYTES, now);
-                let put = lane.again((seq, numbered), now, age, sealer, scratch, &mut batch.buf);
+                if lane.came(seq) {
+                    continue;
+                }
+                let put = lane.again(seq, now, Some(age), sealer, scratch, &mut batch.buf);
+                leaves(&mut self.bandwidth, lane, (batch.buf.len() - start, true), now);
                 self.again.spent(put.unwrap_or(0));
             }
             batch.commit(source, destination, start, most);
@@ -418,12 +435,17 @@ impl Viewer {
                         pad = u8::try_from(before.len().saturating_sub(payload.len())).unwrap_or(0);
                     }
                     let start = batch.buf.len();
-                    let bytes = payload.len() + usize::from(pad);
-                    let numbered = numbered(&mut self.bandwidth, kind, bytes, now);
-                    let which = (front.next as usize, pad, numbered);
-                    let sealed =
-                        lane.put(&front.frame, which, front.timestamp, sealer, scratch, &mut batch.buf);
+                    let which = (front.next as usize, pad);
+                    let sealed = lane.put(
+                        &front.frame,
+                        which,
+                        (front.timestamp, now),
+                        sealer,
+                        scratch,
+                        &mut batch.buf,
+                    );
                     broken |= sealed.is_err();
+                    leaves(&mut self.bandwidth, lane, (batch.buf.len() - start, false), now);
                     batch.commit(source, destination, start, most);
                     front.next += 1;
                     put += 1;
@@ -441,15 +463,15 @@ impl Viewer {
             }
         }
         // What its link carries beyond that is tried out with packets that it has already.
-        let extra = self.bandwidth.as_mut().map_or(0, |(_, b)| b.extra(now)).min(TRY_BYTES);
+        let extra = self.bandwidth.as_mut().map_or(0, |b| b.extra(now)).min(TRY_BYTES);
         let (mut tried, mut back) = (0, 0);
         while tried < extra
             && let [Some(lane), _] = &mut self.lanes
             && let Some(seq) = lane.recent(back)
         {
-            let numbered = numbered(&mut self.bandwidth, 0, PAYLOAD_BYTES, now);
             let start = batch.buf.len();
-            let put = lane.again((seq, numbered), now, u64::MAX, sealer, scratch, &mut batch.buf);
+            let put = lane.again(seq, now, None, sealer, scratch, &mut batch.buf);
+            leaves(&mut self.bandwidth, lane, (batch.buf.len() - start, false), now);
             batch.commit(source, destination, start, most);
             tried += PAYLOAD_BYTES;
             back += 1;
@@ -472,7 +494,7 @@ impl Viewer {
         }
         self.stats.bytes_out += (batch.buf.len() - began) as u64;
         // What is sent again earns nothing.
-        self.again.earned(batch.buf.len() - fresh, self.limits.rtx_percent);
+        self.again.earned(batch.buf.len() - fresh, self.limits.rtx_percent, now);
         if self.waiting.iter().all(VecDeque::is_empty) && self.again.is_empty() {
             Turn::Idle
         } else {
@@ -569,15 +591,13 @@ impl Viewer {
     }
 }
 
-/// The number of a packet of pictures that is about to leave, where its arrival will be told.
-fn numbered(
-    bandwidth: &mut Option<(u8, Box<Bandwidth>)>,
-    kind: usize,
-    payload: usize,
-    now: Time,
-) -> lane::Numbered {
-    let (id, bandwidth) = bandwidth.as_mut().filter(|_| kind == 0)?;
-    Some((*id, bandwidth.sends(RTP_HEADER + payload + OVERHEAD, now)))
+/// A packet of so many bytes leaves, perhaps again; if it has a number, it is told when it came.
+fn leaves(bandwidth: &mut Option<Box<Bandwidth>>, lane: &mut Lane, (bytes, again): (usize, bool), now: Time) {
+    if let Some(bandwidth) = bandwidth
+        && let Some(number) = lane.numbered(now).filter(|_| bytes > 0)
+    {
+        bandwidth.sends(number, (bytes + OVERHEAD, again), now);
+    }
 }
 
 fn handshake(identity: &Identity, active: bool, now: Instant) -> Result<Box<dyn DtlsInstance>, Reason> {

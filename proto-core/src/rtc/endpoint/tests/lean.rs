@@ -1,6 +1,7 @@
 //! Lean viewers against whole ones: the same deliveries must come out as the same packets, with loss and without.
 
 use super::*;
+use std::collections::BTreeSet;
 
 /// A packet as a receiver sees it, numbers and times from the first on.
 type Seen = (u64, u32, bool, Bytes);
@@ -55,7 +56,14 @@ fn seen(w: &World, pictures: bool) -> Vec<Seen> {
 fn a_lean_viewer_gets_the_packets_that_a_whole_one_gets() {
     let all = [true, false].map(|lean| {
         let (mut w, session) = viewer(lean);
+        let sources = std::rc::Rc::new(std::cell::RefCell::new(BTreeSet::new()));
+        let told = sources.clone();
+        w.filter = Box::new(move |to_server, bytes, _| {
+            told.borrow_mut().extend(media_of(bytes).filter(|_| !to_server));
+            true
+        });
         show(&mut w, session, 40);
+        assert!(sources.borrow().len() == 2 || !lean, "where nothing is lost nothing is sent again");
         (seen(&w, true), seen(&w, false))
     });
     let [(pictures, sound), whole] = &all;
@@ -88,6 +96,58 @@ fn what_a_lean_viewer_lost_comes_again() {
     let pictures = seen(&w, true);
     assert!(pictures.iter().map(|p| p.0).eq(0..pictures.len() as u64), "every packet came in the end");
     assert_eq!(w.shown().len(), 70);
+}
+
+/// The source of a packet of media.
+fn media_of(bytes: &[u8]) -> Option<u32> {
+    is_media(bytes).then(|| u32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]))
+}
+
+/// A viewer that is shown 30 frames, of which the `nth` packet is lost; then all its reports are, and at last one packet.
+/// Answers whether that came, and how many sources there were since its reports are lost.
+fn without_reports(nth: Option<usize>) -> (bool, usize) {
+    let (mut w, session) = viewer(true);
+    w.delay = Duration::from_millis(40);
+    let mut count = 0;
+    w.filter = Box::new(move |to_server, bytes, _| {
+        let counts = !to_server && media_of(bytes).is_some();
+        count += usize::from(counts);
+        !(counts && Some(count) == nth)
+    });
+    show(&mut w, session, 30);
+    let shared = std::rc::Rc::new(std::cell::RefCell::new((None, BTreeSet::new())));
+    let state = shared.clone();
+    w.filter = Box::new(move |to_server, bytes, _| {
+        let Some(source) = media_of(bytes).filter(|_| !to_server) else {
+            return !(to_server && Multiplexed::of(bytes) == Some(Multiplexed::Rtcp));
+        };
+        let (lost, sources) = &mut *state.borrow_mut();
+        let first = sources.insert(source) && lost.is_none();
+        if first {
+            *lost = Some(u16::from_be_bytes([bytes[2], bytes[3]]));
+        }
+        !first
+    });
+    for n in 30..40u64 {
+        w.deliver(
+            session,
+            &delivery(2 * n, FrameKind::Delta, picture(false, 3_000, 7), 33_000_000 * n as i64),
+        );
+        w.run(Duration::from_millis(30));
+    }
+    let (lost, sources) = &*shared.borrow();
+    let came = |p: &RtpPacket| p.marker_or_payload_is_video() && Some(*p.seq_no as u16) == *lost;
+    (w.browser.packets.iter().any(came), sources.len())
+}
+
+#[test]
+fn what_a_lean_viewer_lost_comes_again_although_all_its_reports_are_lost() {
+    assert_eq!(without_reports(Some(50)), (true, 2), "within 300 ms");
+}
+
+#[test]
+fn a_lean_viewer_that_lost_nothing_before_is_sent_nothing_again_while_it_says_nothing() {
+    assert_eq!(without_reports(None), (false, 1));
 }
 
 #[test]
