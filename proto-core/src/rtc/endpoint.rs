@@ -470,7 +470,13 @@ impl Endpoint {
                 "this node knows no address of its own that WebRTC peers could reach; set advertise.public",
             ));
         }
-        let prepared = guard(|| sdp::prepare(offer.sdp, wish, &limits)).and_then(|prepared| prepared)?;
+        let mut prepared = guard(|| sdp::prepare(offer.sdp, wish, &limits)).and_then(|prepared| prepared)?;
+        // A lean viewer has no data channel, and answers only.
+        let plain = !offered && prepared.channel_mid.is_none();
+        let lean = self.lean && plain && matches!(wish, Wish::Play { .. });
+        if !lean {
+            prepared.begin();
+        }
 
         let id = SessionId(u64::from(self.loop_index) << 56 | self.next_id);
         self.next_id += 1;
@@ -489,9 +495,6 @@ impl Endpoint {
             now,
             offered,
         };
-        // A lean viewer has no data channel, and answers only.
-        let plain = !offered && prepared.channel_mid.is_none();
-        let lean = self.lean && plain && matches!(wish, Wish::Play { .. });
         let opened = guard(|| {
             if lean {
                 Viewer::open(setup, &mut rng).map(|(viewer, answer)| (Talk::Lean(Box::new(viewer)), answer))

@@ -490,12 +490,12 @@ fn write_channel(
     Ok(())
 }
 
-/// Where the peer leaves to us who begins the DTLS handshake, whoever sends media does: the one that begins a handshake is
-/// the last to end it (RFC 6347, 4.2.4), so all that it sends from then on is understood. Else the first packets may
-/// overtake the last of the handshake, and are lost.
+/// Where the peer leaves to us who begins the DTLS handshake, whoever sends media would best: the one that begins a handshake
+/// is the last to end it (RFC 6347, 4.2.4), so all that it sends from then on is understood. Else the first packets may
+/// overtake the last of the handshake, and are lost. For those that play it is left open here: lean sessions have more to
+/// consider (`rtc/viewer/answer.rs`), others begin ([`Prepared::begin`]).
 fn role(setup: &str, wish: Wish) -> &str {
     match (setup, wish) {
-        ("actpass", Wish::Play { .. }) => "passive",
         ("actpass", Wish::Publish) => "active",
         (said, _) => said,
     }
@@ -632,6 +632,11 @@ impl Prepared {
     pub(super) fn first_mid(&self) -> &str {
         let mut mids = self.offer.lines().filter_map(|l| l.strip_prefix("a=mid:"));
         mids.next().unwrap_or_default()
+    }
+
+    /// Has us begin the DTLS handshake where the peer left that to us.
+    pub(super) fn begin(&mut self) {
+        self.offer = self.offer.replace("a=setup:actpass\r\n", "a=setup:passive\r\n");
     }
 
     /// Makes the peer's answer out of str0m's: a refusal for each section that was not taken, the session part of

@@ -256,7 +256,7 @@ fn whip_and_whep_in_the_dialect() {
     // Without a requestId it is plain WHEP, and the offer is the viewer's.
     let post = format!("POST /live/whep/endpoint/s1 HTTP/1.1\r\n{sdp}");
     let created = http(&mut bench, conn, &post, include_str!("offer.sdp"));
-    assert!(created.starts_with("HTTP/1.1 201") && created.contains("a=setup:active"), "{created}");
+    assert!(created.starts_with("HTTP/1.1 201") && created.contains("a=setup:passive"), "{created}");
     let busy = format!("POST /live/whip/endpoint/s1 HTTP/1.1\r\n{sdp}");
     assert!(http(&mut bench, conn, &busy, &offer()).starts_with("HTTP/1.1 409"));
 }

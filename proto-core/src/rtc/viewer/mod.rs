@@ -49,6 +49,9 @@ const RECORD: usize = 2_048;
 /// Characters of the name that both sources share (RFC 3550, 6.5.1): 95 bits of chance.
 const CNAME_CHARS: usize = 16;
 
+/// How long media waits after a handshake that the viewer began, until the last words of it have left a second time: what
+/// leaves with them could overtake them, or they are lost, and the viewer would decrypt nothing of its first pictures.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 /// Packets of sound that may leave in a turn whatever else does.
 const SOUNDS: usize = 4;
 /// Bytes that may leave at once to try a link out.
@@ -64,6 +67,12 @@ struct Waiting {
     /// The next packet.
     next: u32,
     since: Time,
+}
+
+/// The end of a handshake that the peer began, which it has yet to hear.
+struct LastWords {
+    again: Time,
+    records: Vec<Vec<u8>>,
 }
 
 /// What became of a turn of sending.
@@ -97,6 +106,7 @@ pub(super) struct Viewer {
     /// The certificate that the peer showed is the one that its offer named.
     proven: bool,
     shaken: bool,
+    last_words: Option<LastWords>,
     client: bool,
     crypto: Arc<CryptoProvider>,
     password: String,
@@ -160,6 +170,7 @@ impl Viewer {
             fingerprint: offered.fingerprint,
             proven: false,
             shaken: false,
+            last_words: None,
             client: offered.waits,
             crypto,
             password: creds.pass,
@@ -225,9 +236,13 @@ impl Viewer {
     /// Takes out what DTLS says; its records leave on the path that is given.
     fn shake(&mut self, path: Path, now: Time) {
         let mut buf = [0; RECORD];
+        let (shaken, mut records) = (self.shaken, Vec::new());
         loop {
             match self.dtls.poll_output(&mut buf) {
                 DtlsOutput::Packet(packet) => {
+                    if !self.client && !shaken {
+                        records.push(packet.to_vec());
+                    }
                     self.stats.bytes_out += packet.len() as u64;
                     self.sent.push_back((path, packet.to_vec()));
                 }
@@ -269,6 +284,9 @@ impl Viewer {
                 _ => {}
             }
         }
+        if self.shaken && !records.is_empty() {
+            self.last_words = Some(LastWords { again: now + LAST_WORDS, records });
+        }
         self.connect(now);
     }
 
@@ -278,7 +296,13 @@ impl Viewer {
             && self.shaken
             && let Some(sealer) = &self.sealer
             && let Some(nominated) = &self.nominated
+            && self.last_words.as_ref().is_none_or(|words| words.again <= now)
         {
+            // A record that comes twice is taken once (RFC 6347, 4.1.2.6).
+            for record in self.last_words.take().map(|words| words.records).unwrap_or_default() {
+                self.stats.bytes_out += record.len() as u64;
+                self.sent.push_back((nominated.path, record));
+            }
             self.connected = true;
             if let [Some(pictures), _] = &mut self.lanes
                 && nominated.path.conn().is_none()
@@ -539,6 +563,7 @@ impl Viewer {
                 None => self.dtls_deadline = now + REPORT_INTERVAL,
             }
         }
+        self.connect(now);
         if self.next_stats <= now {
             self.next_stats = now + STATS_INTERVAL;
             if self.connected {
@@ -566,6 +591,8 @@ impl Viewer {
         if !self.limits.simulation.planted(Bug::ConsentIgnored) {
             next = Deadline::earliest(next, Some(Deadline::new(consent, "consent")));
         }
+        let again = self.last_words.as_ref().filter(|_| self.nominated.is_some());
+        next = Deadline::earliest(next, again.map(|w| Deadline::new(w.again, "the handshake's end, again")));
         if self.connected {
             next = Deadline::earliest(next, Some(Deadline::new(self.next_stats, "numbers")));
         } else {

@@ -72,6 +72,43 @@ fn a_lean_viewer_gets_the_packets_that_a_whole_one_gets() {
     assert_eq!((pictures, sound), (&whole.0, &whole.1));
 }
 
+/// The viewer begins, so that the profile is ours to choose; its first pictures leave right behind the handshake's end, and are
+/// understood whichever copy of that end is lost.
+#[test]
+fn a_handshake_that_the_viewer_began_ends_before_its_first_picture() {
+    let all = [None, Some(0), Some(1)].map(|lost| {
+        let (mut w, offer) = World::new(Limits::default(), Direction::RecvOnly, true);
+        let playing = w.endpoint.play(from(&offer, &[addr(SERVER)]), &tracks(), w.now).unwrap();
+        assert!(playing.answer.contains("a=setup:passive"), "{}", playing.answer);
+        w.browser.answer(&playing.answer);
+        let ends = std::rc::Rc::new(std::cell::Cell::new(0));
+        let counter = ends.clone();
+        w.filter = Box::new(move |to_server, bytes, _| {
+            // ChangeCipherSpec begins what a handshake ends with.
+            let end = !to_server && bytes[0] == 20;
+            let nth = counter.replace(counter.get() + u32::from(end));
+            !(end && lost == Some(nth))
+        });
+        let connected = |w: &World| {
+            w.events.iter().find_map(|(_, _, e)| match e {
+                PeerEvent::Connected { srtp, .. } => Some(*srtp),
+                _ => None,
+            })
+        };
+        while connected(&w).is_none() {
+            w.run(Duration::from_millis(1));
+            assert!(w.now < Time::from_millis(2_000), "it never ends");
+        }
+        assert_eq!(connected(&w), Some("SRTP_AEAD_AES_256_GCM"));
+        show(&mut w, playing.session, 3);
+        assert_eq!(ends.get(), 2, "it leaves twice");
+        (seen(&w, true), seen(&w, false))
+    });
+    let [whole, first, second] = &all;
+    assert!(!whole.0.is_empty() && whole.1.len() == 3);
+    assert_eq!((first, second), (whole, whole));
+}
+
 #[test]
 fn what_a_lean_viewer_lost_comes_again() {
     let (mut w, session) = viewer(true);
