@@ -51,7 +51,8 @@ const CNAME_CHARS: usize = 16;
 
 /// How long media waits after a handshake that the viewer began, until the last words of it have left a second time: what
 /// leaves with them could overtake them, or they are lost, and the viewer would decrypt nothing of its first pictures.
-const LAST_WORDS: Duration = Duration::from_millis(20);
+/// Two round trips, within these bounds: nothing is overtaken by so much.
+const LAST_WORDS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(60)];
 /// Packets of sound that may leave in a turn whatever else does.
 const SOUNDS: usize = 4;
 /// Bytes that may leave at once to try a link out.
@@ -106,6 +107,8 @@ pub(super) struct Viewer {
     /// The certificate that the peer showed is the one that its offer named.
     proven: bool,
     shaken: bool,
+    /// When our last flight of a handshake that the peer began left.
+    flight: Time,
     last_words: Option<LastWords>,
     client: bool,
     crypto: Arc<CryptoProvider>,
@@ -170,6 +173,7 @@ impl Viewer {
             fingerprint: offered.fingerprint,
             proven: false,
             shaken: false,
+            flight: now,
             last_words: None,
             client: offered.waits,
             crypto,
@@ -285,7 +289,11 @@ impl Viewer {
             }
         }
         if self.shaken && !records.is_empty() {
-            self.last_words = Some(LastWords { again: now + LAST_WORDS, records });
+            let [least, most] = LAST_WORDS;
+            let again = now + (now.since(self.flight) * 2).clamp(least, most);
+            self.last_words = Some(LastWords { again, records });
+        } else if !records.is_empty() {
+            self.flight = now;
         }
         self.connect(now);
     }
