@@ -11,6 +11,7 @@ pub mod bridge;
 pub mod buf;
 pub mod cluster;
 pub mod error;
+pub mod few;
 pub mod guard;
 pub mod http;
 pub mod hub;

@@ -219,13 +219,13 @@ impl Node {
                 Proto::Http(Box::new(http::server::Server::new(&self.limits, now)))
             }
             Service::Rtmp | Service::Rtmps => Proto::Rtmp(Box::new(rtmp::server::Server::new(
-                self.config.limits.clone(),
+                self.limits.clone(),
                 self.rng.fork("rtmp", id.0),
                 now,
             ))),
             Service::Rtsp | Service::Rtsps => {
                 let mut machine = rtsp::Server::new(
-                    self.config.limits.clone(),
+                    self.limits.clone(),
                     self.rng.fork("rtsp", id.0),
                     self.wall,
                     // Over TLS nobody expects media in the clear beside it.

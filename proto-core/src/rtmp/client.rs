@@ -21,6 +21,7 @@ use crate::wire::rtmp_chunk::ChunkReader;
 use crate::wire::rtmp_message::{Message, event, kind, parse_user_control};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 mod media;
@@ -124,7 +125,7 @@ enum Patience {
 /// The client's side of one RTMP connection.
 #[derive(Debug)]
 pub struct Client {
-    limits: Limits,
+    limits: Arc<Limits>,
     target: Target,
     task: Task,
     patience: Patience,
@@ -157,16 +158,30 @@ pub struct Client {
 impl Client {
     /// A client that will publish `stream` under `app` on a connection to `host` (`host[:port]`, as the server is to
     /// see it) that stands since `now`.
-    pub fn new(host: &str, app: &str, stream: &str, limits: Limits, rng: Rng, now: Time) -> Client {
+    pub fn new(
+        host: &str,
+        app: &str,
+        stream: &str,
+        limits: impl Into<Arc<Limits>>,
+        rng: Rng,
+        now: Time,
+    ) -> Client {
         let target =
             Target { tls: false, host: host.to_owned(), app: app.to_owned(), stream: stream.to_owned() };
-        Client::make(target, Task::Publish, Patience::Publisher, String::new(), limits, rng, now)
+        Client::make(target, Task::Publish, Patience::Publisher, String::new(), limits.into(), rng, now)
     }
 
     /// A node's client on a connection that stands since `now`. It gives up by the limits for sources and destinations.
     /// `via`: the marks of the nodes that the stream came through, told to the server in `connect`; empty: none.
-    pub fn of_node(target: Target, task: Task, via: String, limits: Limits, rng: Rng, now: Time) -> Client {
-        Client::make(target, task, Patience::Node, via, limits, rng, now)
+    pub fn of_node(
+        target: Target,
+        task: Task,
+        via: String,
+        limits: impl Into<Arc<Limits>>,
+        rng: Rng,
+        now: Time,
+    ) -> Client {
+        Client::make(target, task, Patience::Node, via, limits.into(), rng, now)
     }
 
     fn make(
@@ -174,7 +189,7 @@ impl Client {
         task: Task,
         patience: Patience,
         via: String,
-        limits: Limits,
+        limits: Arc<Limits>,
         mut rng: Rng,
         now: Time,
     ) -> Client {

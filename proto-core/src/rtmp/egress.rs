@@ -1,6 +1,7 @@
 //! Frames of a stream into media messages: for a player (from the hub's deliveries) and for our own publisher.
 
 use super::{OUR_CHUNK_SIZE, csid};
+use crate::few::Few;
 use crate::hub::delivery::Delivery;
 use crate::media::frame::{Frame, FrameKind};
 use crate::media::track::{Codec, CodecConfig, CodecParams, CodecSet, Origin, TrackId};
@@ -13,7 +14,7 @@ use crate::wire::rtmp_chunk::render_message;
 use crate::wire::rtmp_message::{Message, kind};
 use crate::wire::vp9::{self, Vp9Format};
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 /// The message stream id for which renderings are shared: that of a connection's first `createStream`.
@@ -179,7 +180,7 @@ impl Form {
 #[derive(Debug)]
 pub(super) struct Player {
     form: Form,
-    configs: BTreeMap<TrackId, Arc<CodecConfig>>,
+    configs: Few<TrackId, Arc<CodecConfig>>,
     /// Configurations that the player has not been told yet.
     untold: bool,
     /// The player has asked for silence.
@@ -199,7 +200,7 @@ impl Player {
     pub(super) fn new(form: Form, takes: CodecSet, tracks: bool) -> Player {
         Player {
             form,
-            configs: BTreeMap::new(),
+            configs: Few::default(),
             untold: false,
             paused: false,
             audio: true,
@@ -220,14 +221,14 @@ impl Player {
             Some(aac) if first.1.params.codec() == Codec::Opus => aac,
             _ => first,
         };
-        Some((*id, config))
+        Some((id, config))
     }
 
     pub(super) fn deliver(&mut self, delivery: &Delivery) -> Rendered {
         match delivery {
             Delivery::Config { track, config } if !self.takes.has(config.params.codec()) => {
                 // The publisher before may have had AAC there; its configuration must not speak for this one's sound.
-                self.untold |= self.configs.remove(track).is_some();
+                self.untold |= self.configs.remove(*track).is_some();
                 Rendered { refused: Some(config.params.codec()), ..Rendered::default() }
             }
             Delivery::Config { track, config } => {
@@ -236,7 +237,7 @@ impl Player {
                 // there now.
                 match config.origin {
                     Origin::Derived { from } => {
-                        self.configs.remove(&from);
+                        self.configs.remove(from);
                     }
                     Origin::Ingest => self
                         .configs
@@ -277,7 +278,7 @@ impl Player {
             return None;
         }
         // A bridge's sound stands in for what it is made of, and is no further track.
-        let config = self.configs.get(&track)?.clone();
+        let config = self.configs.get(track)?.clone();
         if number.is_some() && matches!(config.origin, Origin::Derived { .. }) {
             return None;
         }
@@ -307,7 +308,7 @@ impl Player {
                 }
             }
             for (track, config) in self.configs.iter().filter(|(_, c)| c.origin == Origin::Ingest) {
-                let number = self.number(*track, config.params.codec().is_video());
+                let number = self.number(track, config.params.codec().is_video());
                 let header =
                     number.and_then(|n| sequence_header(&config.params, Some(n), time, self.form.stream()));
                 out.headers.extend(header.map(|m| self.form.render(&m)));

@@ -28,6 +28,7 @@ mod commands;
 mod roles;
 
 use roles::Roles;
+use std::sync::Arc;
 
 /// What a server session is told.
 #[derive(Debug)]
@@ -125,42 +126,43 @@ struct Peer {
 /// The server's side of one RTMP connection.
 #[derive(Debug)]
 pub struct Server {
-    limits: Limits,
-    rng: Rng,
-    /// What the peer said of itself.
-    said: Said,
     phase: Phase,
-    reader: ChunkReader,
-    writer: Writer,
     outbox: Outbox,
-    events: VecDeque<Output>,
-    peer: Option<Peer>,
-    streams: BTreeSet<u32>,
     roles: Roles,
-    /// The message stream about which the node thinks, where nothing else is done on this connection; then nothing is read.
-    thinks: Option<u32>,
-    /// Bytes that came while the node was thinking.
-    held: Vec<u8>,
-    /// A publish or play was accepted once.
-    ever_accepted: bool,
-    commands: u32,
-    commands_since: Time,
+    events: VecDeque<Output>,
+    limits: Arc<Limits>,
     /// When the present phase began: the start, the end of the handshake, the end of a publish or play.
     since: Time,
     heard: Time,
-    pinged: bool,
     progress: Time,
+    pinged: bool,
+    /// A publish or play was accepted once.
+    ever_accepted: bool,
+    /// The message stream about which the node thinks, where nothing else is done on this connection; then nothing is read.
+    thinks: Option<u32>,
     received: u64,
     acked: u64,
     ack_window: u64,
     /// The window that the peer was last told.
     told_window: u32,
+    commands: u32,
+    commands_since: Time,
+    /// Bytes that came while the node was thinking.
+    held: Vec<u8>,
+    streams: BTreeSet<u32>,
     drops: BTreeMap<&'static str, u64>,
+    peer: Option<Peer>,
+    /// What the peer said of itself.
+    said: Said,
+    reader: ChunkReader,
+    writer: Writer,
+    rng: Rng,
 }
 
 impl Server {
     /// A session for a connection that was accepted at `now`.
-    pub fn new(limits: Limits, rng: Rng, now: Time) -> Server {
+    pub fn new(limits: impl Into<Arc<Limits>>, rng: Rng, now: Time) -> Server {
+        let limits = limits.into();
         Server {
             reader: ChunkReader::new(&limits),
             limits,

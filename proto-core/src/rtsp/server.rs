@@ -265,7 +265,7 @@ struct Described {
 /// The server's side of one RTSP connection.
 #[derive(Debug)]
 pub struct Server {
-    limits: Limits,
+    limits: Arc<Limits>,
     rng: Rng,
     wall: WallAnchor,
     /// Datagrams may be used.
@@ -313,7 +313,8 @@ pub struct Server {
 impl Server {
     /// A session for a connection that was accepted at `now`. `wall` ties its reports to the wall clock; `udp`: tracks may
     /// go over datagrams.
-    pub fn new(limits: Limits, rng: Rng, wall: WallAnchor, udp: bool, now: Time) -> Server {
+    pub fn new(limits: impl Into<Arc<Limits>>, rng: Rng, wall: WallAnchor, udp: bool, now: Time) -> Server {
+        let limits = limits.into();
         let caps = Caps {
             line: limits.rtsp_line_bytes,
             headers: limits.rtsp_headers,

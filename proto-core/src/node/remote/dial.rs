@@ -180,7 +180,7 @@ impl Node {
                 RemoteId::Source(_) => rtmp::client::Task::Play,
                 RemoteId::Destination(..) => rtmp::client::Task::Publish,
             };
-            let (limits, of) = (self.config.limits.clone(), rtmp_target(target));
+            let (limits, of) = (self.limits.clone(), rtmp_target(target));
             let client = rtmp::client::Client::of_node(of, task, via, limits, rng, self.now);
             return Ok(Session::Rtmp(Box::new(client)));
         }

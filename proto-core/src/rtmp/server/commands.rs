@@ -257,7 +257,7 @@ impl Server {
 
     /// Ends the publish or play on a message stream, if there is one.
     pub(super) fn leave(&mut self, id: u32, now: Time) {
-        let code = match self.roles.0.get_mut(&id) {
+        let code = match self.roles.0.get_mut(id) {
             Some(Role::Publisher { .. }) => "NetStream.Unpublish.Success",
             Some(Role::Player(_)) => "NetStream.Play.Stop",
             Some(Role::Asked { left, .. }) => {

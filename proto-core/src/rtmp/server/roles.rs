@@ -3,6 +3,7 @@
 
 use super::{Output, Phase, Server};
 use crate::error::Reason;
+use crate::few::Few;
 use crate::hub::delivery::Delivery;
 use crate::io::Level;
 use crate::media::key::StreamKey;
@@ -13,7 +14,6 @@ use crate::rtmp::ingest::{Demuxer, Taken};
 use crate::time::Time;
 use crate::wire::amf0::Value;
 use crate::wire::rtmp_message::{Message, event};
-use std::collections::BTreeMap;
 
 /// What a message stream does.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(super) enum Role {
 
 /// All that do something, by message stream.
 #[derive(Debug, Default)]
-pub(super) struct Roles(pub(super) BTreeMap<u32, Role>);
+pub(super) struct Roles(pub(super) Few<u32, Role>);
 
 impl Roles {
     pub(super) fn is_empty(&self) -> bool {
@@ -46,22 +46,22 @@ impl Roles {
     }
 
     pub(super) fn has(&self, stream: u32) -> bool {
-        self.0.contains_key(&stream)
+        self.0.has(stream)
     }
 
     /// How many publish or play.
     pub(super) fn accepted(&self) -> usize {
-        self.0.values().filter(|r| !matches!(r, Role::Asked { .. })).count()
+        self.0.iter().filter(|(_, r)| !matches!(r, Role::Asked { .. })).count()
     }
 
     pub(super) fn plays(&self) -> bool {
-        self.0.values().any(|r| matches!(r, Role::Player(_)))
+        self.0.iter().any(|(_, r)| matches!(r, Role::Player(_)))
     }
 
     /// The player that a command on this message stream is for: its own, or the only one (some clients use stream 0).
     pub(super) fn player(&mut self, stream: u32) -> Option<&mut Player> {
         let only = self.0.len() == 1;
-        let own = |(n, _): &(&u32, &mut Role)| **n == stream || only;
+        let own = |(n, _): &(u32, &mut Role)| *n == stream || only;
         match self.0.iter_mut().find(own) {
             Some((_, Role::Player(player))) => Some(player),
             _ => None,
@@ -71,7 +71,7 @@ impl Roles {
     /// The message stream that publishes this name of the app: Flash Media Live Encoder ends it by name, on stream 0.
     pub(super) fn publishes(&self, name: &str) -> Option<u32> {
         let mut all = self.0.iter().filter_map(|(n, role)| match role {
-            Role::Publisher { key, .. } => Some((*n, key.to_string())),
+            Role::Publisher { key, .. } => Some((n, key.to_string())),
             _ => None,
         });
         let ends = |key: &str| key.strip_suffix(name).is_some_and(|app| app.ends_with('/'));
@@ -103,7 +103,7 @@ impl Server {
 
     /// Ends what a message stream does and tells the node, once.
     pub(super) fn end_role(&mut self, stream: u32, now: Time) {
-        match self.roles.0.remove(&stream) {
+        match self.roles.0.remove(stream) {
             None => return,
             Some(Role::Asked { publish: true, .. } | Role::Publisher { .. }) => {
                 self.events.push_back(Output::Unpublished(stream));
@@ -124,7 +124,7 @@ impl Server {
 
     /// Ends all that is done here.
     pub(super) fn end_roles(&mut self, now: Time) {
-        while let Some(stream) = self.roles.0.keys().next().copied() {
+        while let Some(stream) = self.roles.0.first() {
             self.end_role(stream, now);
         }
         self.thinks = None;
@@ -141,7 +141,7 @@ impl Server {
 
     pub(super) fn media(&mut self, message: Message, now: Time) -> Result<(), Reason> {
         let (stream, most) = (message.stream, self.may_hold());
-        let taken = match self.roles.0.get_mut(&stream) {
+        let taken = match self.roles.0.get_mut(stream) {
             Some(Role::Publisher { demuxer, .. }) => demuxer.take(&message, &self.limits),
             Some(Role::Asked { publish: true, held, bytes, left: false, .. }) => {
                 *bytes = bytes.saturating_add(message.payload.len());
@@ -184,7 +184,7 @@ impl Server {
 
     /// What the node answered; then what was held meanwhile.
     pub(super) fn answered(&mut self, stream: u32, accepted: Result<(), Reason>, publish: bool, now: Time) {
-        let (key, early, left) = match self.roles.0.get_mut(&stream) {
+        let (key, early, left) = match self.roles.0.get_mut(stream) {
             Some(Role::Asked { key, publish: p, held, left, .. }) if *p == publish => {
                 (key.clone(), std::mem::take(held), *left)
             }
@@ -221,7 +221,7 @@ impl Server {
                 };
                 self.writer.on_status(stream, "error", code, &reason.text);
                 // The node knows that it refused; it need not be told that the request is over.
-                self.roles.0.remove(&stream);
+                self.roles.0.remove(stream);
                 self.role_ended(now);
                 return self.over(reason, now);
             }
@@ -247,7 +247,7 @@ impl Server {
     }
 
     pub(super) fn deliver(&mut self, stream: u32, delivery: &Delivery) {
-        let Some(Role::Player(player)) = self.roles.0.get_mut(&stream) else { return };
+        let Some(Role::Player(player)) = self.roles.0.get_mut(stream) else { return };
         let rendered = player.deliver(delivery);
         if let Some(values) = rendered.metadata {
             self.writer.data(stream, &values);
@@ -267,7 +267,7 @@ impl Server {
     }
 
     pub(super) fn stream_event(&mut self, stream: u32, event: u16) {
-        if let Some(Role::Player(_)) = self.roles.0.get(&stream) {
+        if let Some(Role::Player(_)) = self.roles.0.get(stream) {
             self.writer.user_control(event, stream);
             self.flush();
         }
@@ -275,7 +275,7 @@ impl Server {
 
     /// What a message stream plays is over.
     pub(super) fn ended(&mut self, stream: u32, reason: Reason, now: Time) {
-        if let Some(Role::Player(_)) = self.roles.0.get(&stream) {
+        if let Some(Role::Player(_)) = self.roles.0.get(stream) {
             self.writer.on_status(stream, "status", "NetStream.Play.UnpublishNotify", &reason.text);
             self.writer.user_control(event::STREAM_EOF, stream);
         }
@@ -285,7 +285,7 @@ impl Server {
 
     /// The node wants a message stream to end.
     pub(super) fn ended_by_us(&mut self, stream: u32, reason: Reason, now: Time) {
-        let code = match self.roles.0.get(&stream) {
+        let code = match self.roles.0.get(stream) {
             None => return,
             Some(_) if self.roles.0.len() == 1 => return self.say_goodbye(reason, now),
             Some(Role::Asked { publish: true, .. } | Role::Publisher { .. }) => "NetStream.Publish.Denied",
