@@ -134,9 +134,7 @@ impl FanOut {
         let subscriber = counted(|| hub.subscribe(self.stream, CodecSet::ALL, now)).unwrap();
         for (track, config) in tracks {
             let delivery = proto_core::hub::delivery::Delivery::Config { track, config };
-            counted(|| {
-                endpoint.handle(Input::Deliver { session: playing.session, delivery: &delivery }, now)
-            });
+            counted(|| endpoint.handle(Input::Deliver { session: playing.session, delivery }, now));
         }
         self.viewers.insert(subscriber, playing.session);
         self.carry();
@@ -202,8 +200,7 @@ impl FanOut {
             while let Some(event) = hub.poll_event() {
                 let HubEvent::Ready(subscriber) = event else { continue };
                 while let Some(delivery) = hub.next(subscriber, now) {
-                    endpoint
-                        .handle(Input::Deliver { session: viewers[&subscriber], delivery: &delivery }, now);
+                    endpoint.handle(Input::Deliver { session: viewers[&subscriber], delivery }, now);
                 }
             }
             loop {

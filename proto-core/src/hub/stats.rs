@@ -26,6 +26,90 @@ impl Count {
 /// Frames by the reason why they were dropped.
 pub type Drops = BTreeMap<&'static str, u64>;
 
+/// Why a subscriber is not given a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum LeftOut {
+    /// No picture of the track is decodable until a key frame comes.
+    Waiting,
+    /// The subscriber was too slow.
+    Lagging,
+    /// The ring went on before the subscriber came for the frame.
+    Overrun,
+    /// The subscriber cannot play it.
+    NotWanted,
+    /// The subscriber shows pictures as they come, and this one is shown before one that it has. No other refers to it.
+    BFrame,
+    /// As before, but others refer to such pictures: without them there is nothing to show.
+    Referenced,
+    /// Another rendition of what the subscriber is shown, or further sound.
+    Other,
+    /// The subscriber's link carries key frames and sound only.
+    Thin,
+    /// Sound or data of a newcomer's cached group, older than the squeezed pictures.
+    Cached,
+    /// A picture of a newcomer's cached group that a newer key frame made useless.
+    Superseded,
+}
+
+impl LeftOut {
+    const ALL: [LeftOut; 10] = [
+        LeftOut::Waiting,
+        LeftOut::Lagging,
+        LeftOut::Overrun,
+        LeftOut::NotWanted,
+        LeftOut::BFrame,
+        LeftOut::Referenced,
+        LeftOut::Other,
+        LeftOut::Thin,
+        LeftOut::Cached,
+        LeftOut::Superseded,
+    ];
+
+    /// As statistics call it.
+    const fn name(self) -> &'static str {
+        match self {
+            LeftOut::Waiting => "waiting_for_key",
+            LeftOut::Lagging => "lagging",
+            LeftOut::Overrun => "ring_overrun",
+            LeftOut::NotWanted => "not_wanted",
+            LeftOut::BFrame => "b_frame",
+            LeftOut::Referenced => "b_frame_referenced",
+            LeftOut::Other => "other_rendition",
+            LeftOut::Thin => "thin_link",
+            LeftOut::Cached => "cached_sound",
+            LeftOut::Superseded => "superseded",
+        }
+    }
+}
+
+/// Frames that were left out, by reason. Sound that a viewer cannot play is counted for each viewer fifty times a second, so
+/// no reason is looked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally([u64; LeftOut::ALL.len()]);
+
+impl Tally {
+    pub(super) fn add(&mut self, reason: LeftOut, frames: u64) {
+        if let Some(n) = self.0.get_mut(reason as usize) {
+            *n += frames;
+        }
+    }
+
+    pub(super) fn of(&self, reason: LeftOut) -> u64 {
+        self.0.get(reason as usize).copied().unwrap_or(0)
+    }
+
+    pub(super) fn all(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Those that happened.
+    pub(super) fn by_name(&self) -> Drops {
+        let happened = LeftOut::ALL.into_iter().map(|r| (r.name(), self.of(r)));
+        happened.filter(|(_, n)| *n > 0).collect()
+    }
+}
+
 /// Whether a stream has a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamState {

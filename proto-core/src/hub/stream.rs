@@ -5,7 +5,7 @@ use super::event::Notice;
 use super::pace::Drained;
 use super::rendition::Choice;
 use super::ring::Ring;
-use super::stats::{Count, Drops, Rate, StreamState, StreamStats, TrackStats};
+use super::stats::{Count, Drops, Rate, StreamState, StreamStats, Tally, TrackStats};
 use super::{SourceId, SubscriberId};
 use crate::error::Reason;
 use crate::guard::must;
@@ -163,7 +163,7 @@ pub(super) struct Stream {
     /// There are several tracks of pictures, or of sound.
     pub(super) grouped: bool,
     pub(super) notices: Vec<Notice>,
-    pub(super) not_delivered: Drops,
+    pub(super) not_delivered: Tally,
     clock: StreamClock,
     offered: u64,
     dropped: Drops,
@@ -186,7 +186,7 @@ impl Stream {
             key_requests: BTreeMap::new(),
             grouped: false,
             notices: Vec::new(),
-            not_delivered: Drops::new(),
+            not_delivered: Tally::default(),
             clock: StreamClock::default(),
             offered: 0,
             dropped: Drops::new(),
@@ -544,7 +544,7 @@ impl Stream {
             offered: self.offered,
             dropped: self.dropped.clone(),
             corrected: self.corrected.clone(),
-            not_delivered: self.not_delivered.clone(),
+            not_delivered: self.not_delivered.by_name(),
             ring_frames: self.ring.len() as u64,
             ring_bytes: self.ring.bytes(),
             ring_ms: u64::try_from(self.ring.span() / 1_000_000).unwrap_or(0),

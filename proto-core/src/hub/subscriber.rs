@@ -6,7 +6,7 @@ use super::delivery::Delivery;
 use super::pace::Pace;
 use super::rendition::{Choice, Picks, Shown};
 use super::ring::{Entry, Ring, nanos};
-use super::stats::{Count, Drops, SubscriberStats};
+use super::stats::{Count, LeftOut, SubscriberStats, Tally};
 use super::stream::Stream;
 use super::{StreamId, SubscriberId};
 use crate::error::Reason;
@@ -31,27 +31,6 @@ pub enum SubscriberState {
     /// It was too slow; pictures up to the next key frame are left out, sound passes.
     Lagging,
 }
-
-/// No picture of the track is decodable until a key frame comes.
-const WAITING: &str = "waiting_for_key";
-/// The subscriber was too slow.
-const LAGGING: &str = "lagging";
-/// The ring went on before the subscriber came for the frame.
-const OVERRUN: &str = "ring_overrun";
-/// The subscriber cannot play it.
-const NOT_WANTED: &str = "not_wanted";
-/// The subscriber shows pictures as they come, and this one is shown before one that it has. No other refers to it.
-const B_FRAME: &str = "b_frame";
-/// As before, but others refer to such pictures: without them there is nothing to show.
-const REFERENCED: &str = "b_frame_referenced";
-/// Another rendition of what the subscriber is shown, or further sound.
-const OTHER: &str = "other_rendition";
-/// The subscriber's link carries key frames and sound only.
-const THIN: &str = "thin_link";
-/// Sound or data of a newcomer's cached group, older than the squeezed pictures.
-const CACHED: &str = "cached_sound";
-/// A picture of a newcomer's cached group that a newer key frame made useless.
-const SUPERSEDED: &str = "superseded";
 
 /// How the pictures of a cached group are squeezed for a newcomer: per track, its newest cached frame keeps its time
 /// and the ones before stand [`MIN_STEP`] apart, so that a player races through them to the live edge.
@@ -150,6 +129,26 @@ pub(super) enum Next {
     Drained,
 }
 
+/// Configuration versions that were given, per track slot. Those of the first slots stand with the rest of the subscriber: they
+/// are looked at with every frame.
+#[derive(Debug, Default)]
+struct Sent {
+    few: [u32; 4],
+    more: Vec<u32>,
+}
+
+impl Sent {
+    /// Notes which version is given now. Answers whether it is another than before.
+    fn is_news(&mut self, slot: usize, version: u32) -> bool {
+        let more = slot.saturating_sub(self.few.len());
+        if slot >= self.few.len() && self.more.len() <= more {
+            self.more.resize(more + 1, 0);
+        }
+        let sent = self.few.get_mut(slot).or_else(|| self.more.get_mut(more));
+        sent.is_some_and(|sent| std::mem::replace(sent, version) != version)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Subscriber {
     pub(super) id: SubscriberId,
@@ -165,11 +164,11 @@ pub(super) struct Subscriber {
     /// Bit per track slot: no picture until a key frame. All set at first, so that tracks to come count too.
     needs_key: u64,
     /// Why pictures are left out while [`Subscriber::needs_key`] says so.
-    skips: &'static str,
+    skips: LeftOut,
     /// Configurations to give before anything else, last one first.
     greeting: Vec<(usize, TrackId, Arc<CodecConfig>)>,
     /// Configuration versions given, per track slot.
-    sent: Vec<u32>,
+    sent: Sent,
     squeeze: Option<Box<Squeeze>>,
     /// Bytes and clock of the stream at joining: what a newcomer's lag is counted from.
     mark: (u64, i64),
@@ -185,7 +184,7 @@ pub(super) struct Subscriber {
     /// When a key frame or sound was last handed over.
     served: Time,
     delivered: Count,
-    dropped: Drops,
+    dropped: Tally,
     told: bool,
     /// The highest epoch of which it was handed a frame.
     epoch: Epoch,
@@ -211,9 +210,9 @@ impl Subscriber {
             from,
             cursor: from,
             needs_key: u64::MAX,
-            skips: WAITING,
+            skips: LeftOut::Waiting,
             greeting: greeting(stream, accepts, &choice, bridge),
-            sent: Vec::new(),
+            sent: Sent::default(),
             squeeze: Squeeze::new(stream, from, accepts, &choice),
             choice,
             mark: (stream.ring.total(), stream.ring.edge()),
@@ -224,7 +223,7 @@ impl Subscriber {
             progress: now,
             served: now,
             delivered: Count::default(),
-            dropped: Drops::new(),
+            dropped: Tally::default(),
             told: false,
             epoch: Epoch::default(),
         }
@@ -237,7 +236,7 @@ impl Subscriber {
 
     /// Once, when the first frame was left out because the viewer is too slow: the words for it.
     pub(super) fn tell(&mut self) -> Option<Reason> {
-        let slow = !self.told && self.dropped.contains_key(LAGGING);
+        let slow = !self.told && self.dropped.of(LeftOut::Lagging) > 0;
         self.told |= slow;
         slow.then(|| {
             Reason::limit(
@@ -248,9 +247,9 @@ impl Subscriber {
         })
     }
 
-    fn leave_out(&mut self, stream: &mut Stream, reason: &'static str, frames: u64) {
-        *self.dropped.entry(reason).or_default() += frames;
-        *stream.not_delivered.entry(reason).or_default() += frames;
+    fn leave_out(&mut self, stream: &mut Stream, reason: LeftOut, frames: u64) {
+        self.dropped.add(reason, frames);
+        stream.not_delivered.add(reason, frames);
         self.cursor += frames;
     }
 
@@ -275,9 +274,9 @@ impl Subscriber {
         loop {
             if self.cursor < stream.ring.first() {
                 let lost = stream.ring.first() - self.cursor;
-                self.leave_out(stream, OVERRUN, lost);
+                self.leave_out(stream, LeftOut::Overrun, lost);
                 self.needs_key = u64::MAX;
-                self.skips = LAGGING;
+                self.skips = LeftOut::Lagging;
             }
             let Some(entry) = stream.ring.get(self.cursor) else {
                 self.busy = None;
@@ -289,19 +288,19 @@ impl Subscriber {
                 *wants_key = self.choice.aim(stream, self.accepts, key, now).or(*wants_key);
             }
             if let Err(reason) = self.judge(stream, entry, now, limits) {
-                if reason == LAGGING && self.skips != LAGGING {
+                if reason == LeftOut::Lagging && self.skips != LeftOut::Lagging {
                     self.choice.fell_behind(stream, now);
                 }
                 let kind = entry.frame.media.kind;
                 let bit = 1u64.checked_shl(entry.slot as u32).unwrap_or(0);
-                let missed = reason != NOT_WANTED && reason != B_FRAME;
+                let missed = reason != LeftOut::NotWanted && reason != LeftOut::BFrame;
                 if matches!(kind, FrameKind::Key | FrameKind::Delta) && missed {
                     // What follows up to the next key frame refers to this one.
                     self.needs_key |= bit;
-                    if reason != OTHER {
+                    if reason != LeftOut::Other {
                         self.skips = reason;
                     }
-                    if reason == WAITING {
+                    if reason == LeftOut::Waiting {
                         wants_key.get_or_insert(entry.slot);
                     }
                 }
@@ -319,15 +318,13 @@ impl Subscriber {
                 // Whoever renders it is told anew what it is, and of the one before nothing fits any more.
                 let of = |slot: usize| 1u64.checked_shl(slot as u32).unwrap_or(0);
                 self.needs_key |= before.map_or(0, of);
-                if let Some(sent) = self.sent.get_mut(slot) {
-                    *sent = 0;
-                }
+                self.sent.is_news(slot, 0);
             }
-            if let Some(config) = entry.config.clone()
-                && self.is_news(slot, &config)
+            if let Some(config) = &entry.config
+                && self.is_news(slot, config)
             {
                 let track = entry.frame.media.track;
-                return Next::Item(Delivery::Config { track, config });
+                return Next::Item(Delivery::Config { track, config: Arc::clone(config) });
             }
             let cached = self.squeeze.as_deref().filter(|s| self.cursor < s.until);
             let media = &entry.frame.media;
@@ -344,7 +341,7 @@ impl Subscriber {
             }
             if media.kind == FrameKind::Key {
                 self.needs_key &= !1u64.checked_shl(slot as u32).unwrap_or(0);
-                self.skips = WAITING;
+                self.skips = LeftOut::Waiting;
             }
             if matches!(media.kind, FrameKind::Key | FrameKind::Audio) {
                 self.served = now;
@@ -371,15 +368,11 @@ impl Subscriber {
     }
 
     fn is_news(&mut self, slot: usize, config: &CodecConfig) -> bool {
-        if self.sent.len() <= slot {
-            self.sent.resize(slot + 1, 0);
-        }
-        let Some(sent) = self.sent.get_mut(slot) else { return false };
-        std::mem::replace(sent, config.version) != config.version
+        self.sent.is_news(slot, config.version)
     }
 
     /// Whether the frame at the cursor is to be handed over; else the reason to leave it out.
-    fn judge(&self, stream: &Stream, entry: &Entry, now: Time, limits: &Limits) -> Result<(), &'static str> {
+    fn judge(&self, stream: &Stream, entry: &Entry, now: Time, limits: &Limits) -> Result<(), LeftOut> {
         let track = stream.tracks.get(entry.slot);
         let damaged = track.is_some_and(|t| t.derived.is_none() && t.reordering() == Reordering::Referenced);
         let wanted = match &entry.config {
@@ -389,10 +382,10 @@ impl Subscriber {
             None => self.accepts.has_data(),
         };
         if !wanted {
-            return Err(NOT_WANTED);
+            return Err(LeftOut::NotWanted);
         }
         if !self.choice.lets(stream, entry.slot, entry.frame.media.kind, self.accepts) {
-            return Err(OTHER);
+            return Err(LeftOut::Other);
         }
         let cached = self.squeeze.as_deref().filter(|s| self.cursor < s.until);
         let newcomer = now < self.joined + Duration::from_millis(limits.viewer_newcomer_ms);
@@ -402,22 +395,22 @@ impl Subscriber {
         match media.kind {
             FrameKind::Audio | FrameKind::Data => {
                 if cached.is_some_and(|s| media.dts < s.start) {
-                    return Err(CACHED);
+                    return Err(LeftOut::Cached);
                 }
                 // Sound is kept while pictures are skipped, for it is small. Where there are no pictures to skip, or
                 // it is so old that the viewer would be evicted had it heard nothing since, it is skipped as well.
                 let alone = !self.wants_pictures(stream);
                 if over && (alone || behind > nanos(limits.viewer_starved_ms)) {
-                    return Err(LAGGING);
+                    return Err(LeftOut::Lagging);
                 }
                 Ok(())
             }
             FrameKind::Key | FrameKind::Delta => {
                 match entry.late {
                     _ if self.accepts.has_reordered() => {}
-                    _ if damaged => return Err(REFERENCED),
-                    Reordering::Referenced => return Err(REFERENCED),
-                    Reordering::Unreferenced => return Err(B_FRAME),
+                    _ if damaged => return Err(LeftOut::Referenced),
+                    Reordering::Referenced => return Err(LeftOut::Referenced),
+                    Reordering::Unreferenced => return Err(LeftOut::BFrame),
                     Reordering::None => {}
                 }
                 let newer = stream.tracks.get(entry.slot).and_then(|t| t.last_key) > Some(self.cursor);
@@ -427,15 +420,15 @@ impl Subscriber {
                     return Err(self.skips);
                 }
                 if self.choice.is_thin() && !key && cached.is_none() {
-                    return Err(THIN);
+                    return Err(LeftOut::Thin);
                 }
                 if cached.is_some() && newer {
-                    return Err(SUPERSEDED);
+                    return Err(LeftOut::Superseded);
                 }
                 // The newest key frame is handed over however late it is: a viewer that gets each next one is
                 // thin, not lost.
                 if over && (newer || !key) {
-                    return Err(LAGGING);
+                    return Err(LeftOut::Lagging);
                 }
                 Ok(())
             }
@@ -454,7 +447,7 @@ impl Subscriber {
                 && self.choice.plays(stream, slot, self.accepts);
             t.is_video() && wanted && self.needs_key & 1u64.checked_shl(slot as u32).unwrap_or(0) != 0
         });
-        match (waits, self.skips == LAGGING) {
+        match (waits, self.skips == LeftOut::Lagging) {
             (false, _) => SubscriberState::Live,
             (true, false) => SubscriberState::WaitingForKey,
             (true, true) => SubscriberState::Lagging,
@@ -522,7 +515,7 @@ impl Subscriber {
     /// Frames that were offered, delivered, dropped, and that wait.
     pub(super) fn balance(&self, stream: &Stream) -> (u64, u64, u64, u64) {
         let end = stream.ring.end();
-        (end - self.from, self.delivered.frames, self.dropped.values().sum(), end - self.cursor)
+        (end - self.from, self.delivered.frames, self.dropped.all(), end - self.cursor)
     }
 
     pub(super) fn stats(&self, stream: &Stream) -> SubscriberStats {
@@ -530,7 +523,7 @@ impl Subscriber {
             state: self.state(stream),
             offered: stream.ring.end() - self.from,
             delivered: self.delivered,
-            dropped: self.dropped.clone(),
+            dropped: self.dropped.by_name(),
             pending: stream.ring.end() - self.cursor,
             shown: self.choice.shown(stream, self.accepts),
         }

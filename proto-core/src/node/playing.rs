@@ -2,7 +2,7 @@
 
 use super::authority::Asker;
 use super::conns::{Conn, Proto};
-use super::session::{Carrier, Part, Protocol, SessionId};
+use super::session::{AtCursor, Carrier, Part, Protocol, SessionId};
 use super::web::Answered;
 use super::{Alarm, Node};
 use crate::error::Reason;
@@ -356,9 +356,10 @@ impl Node {
 
     /// Hands a viewer what it can take now.
     pub(super) fn pump(&mut self, subscriber: SubscriberId) {
-        let Some(id) = self.sessions.of_subscriber(subscriber) else { return };
-        let Some((carrier, part)) = self.sessions.get(id).map(|s| (s.carrier, s.part)) else { return };
-        if let Err(broken) = self.plays_its_own(part, subscriber) {
+        let Some(AtCursor { session: id, carrier, stream, .. }) = self.sessions.at_cursor(subscriber) else {
+            return;
+        };
+        if let Err(broken) = self.plays_its_own(stream, subscriber) {
             return self.end_session(id, &broken);
         }
         match carrier {
@@ -427,11 +428,10 @@ impl Node {
     }
 
     /// S3, asserted with each turn: what a subscriber is handed is of the stream that its session plays.
-    fn plays_its_own(&self, part: Part, subscriber: SubscriberId) -> Result<(), Reason> {
+    fn plays_its_own(&self, stream: StreamId, subscriber: SubscriberId) -> Result<(), Reason> {
         let from = self.hub.stream_of(subscriber);
-        let own = matches!(part, Part::Plays { stream, .. } if from == Some(stream));
-        must(self.limits.simulation, own, "S3", || {
-            format!("frames of {from:?} for a session that does this: {part:?}")
+        must(self.limits.simulation, from == Some(stream), "S3", || {
+            format!("frames of {from:?} for a session that plays {stream:?}")
         })
     }
 
@@ -514,7 +514,7 @@ impl Node {
                     continue;
                 }
             }
-            self.rtc.handle(rtc::endpoint::Input::Deliver { session, delivery: &delivery }, self.now);
+            self.rtc.handle(rtc::endpoint::Input::Deliver { session, delivery }, self.now);
         }
         if bytes > 0 {
             // As much as leaves before others have their turn.

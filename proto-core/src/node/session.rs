@@ -105,29 +105,30 @@ impl Carrier {
     }
 }
 
-/// One session.
+/// One session. Its fields stand in this order in memory: what each frame touches lies together.
+#[repr(C)]
 #[derive(Clone, Debug)]
 pub struct Session {
     /// Its number.
     pub id: SessionId,
-    /// How it reaches us.
-    pub protocol: Protocol,
-    /// What it does.
-    pub part: Part,
-    /// The stream's name.
-    pub key: StreamKey,
-    /// Where the peer is.
-    pub remote: Option<SocketAddr>,
-    /// What carries it.
-    pub carrier: Carrier,
-    /// When it began.
-    pub since: Time,
-    /// Media bytes from the peer.
-    pub bytes_in: u64,
     /// Media bytes to the peer.
     pub bytes_out: u64,
     /// When the first picture or sound went to a viewer.
     pub first_frame: Option<Time>,
+    /// When it began.
+    pub since: Time,
+    /// How it reaches us.
+    pub protocol: Protocol,
+    /// What it does.
+    pub part: Part,
+    /// What carries it.
+    pub carrier: Carrier,
+    /// Media bytes from the peer.
+    pub bytes_in: u64,
+    /// The stream's name.
+    pub key: StreamKey,
+    /// Where the peer is.
+    pub remote: Option<SocketAddr>,
     /// Round trip, where the protocol measures it.
     pub rtt_ms: Option<f64>,
     /// Share of packets lost (0 to 1), where the protocol measures it.
@@ -180,33 +181,46 @@ impl fmt::Display for Session {
     }
 }
 
-/// The sessions that play, by the slots of their cursors: every frame looks there for every viewer.
+/// What every frame needs to know of a session that plays.
+#[derive(Clone, Copy, Debug)]
+pub struct AtCursor {
+    cursor: SubscriberId,
+    /// The session.
+    pub session: SessionId,
+    /// What carries it.
+    pub carrier: Carrier,
+    /// The stream that it plays.
+    pub stream: StreamId,
+}
+
+/// The sessions that play, by the slots of their cursors: every frame looks there for every viewer, and finds all that it needs
+/// without a look at the session.
 #[derive(Debug, Default)]
 struct Cursors {
-    slots: Vec<Option<(SubscriberId, SessionId)>>,
+    slots: Vec<Option<AtCursor>>,
     taken: usize,
 }
 
 impl Cursors {
-    fn get(&self, cursor: SubscriberId) -> Option<SessionId> {
-        let (of, session) = self.slots.get(cursor.slot()).copied().flatten()?;
-        (of == cursor).then_some(session)
+    fn get(&self, cursor: SubscriberId) -> Option<AtCursor> {
+        self.slots.get(cursor.slot()).copied().flatten().filter(|plays| plays.cursor == cursor)
     }
 
     /// Whoever had the slot before is gone from the hub.
-    fn insert(&mut self, cursor: SubscriberId, session: SessionId) {
-        if self.slots.len() <= cursor.slot() {
-            self.slots.resize(cursor.slot() + 1, None);
+    fn insert(&mut self, plays: AtCursor) {
+        let at = plays.cursor.slot();
+        if self.slots.len() <= at {
+            self.slots.resize(at + 1, None);
         }
-        if let Some(slot) = self.slots.get_mut(cursor.slot()) {
+        if let Some(slot) = self.slots.get_mut(at) {
             self.taken += usize::from(slot.is_none());
-            *slot = Some((cursor, session));
+            *slot = Some(plays);
         }
     }
 
     fn remove(&mut self, cursor: SubscriberId) {
         if let Some(slot) = self.slots.get_mut(cursor.slot())
-            && slot.is_some_and(|(of, _)| of == cursor)
+            && slot.is_some_and(|plays| plays.cursor == cursor)
         {
             *slot = None;
             self.taken -= 1;
@@ -305,6 +319,9 @@ impl Sessions {
         }
         s.carrier = carrier;
         self.by_carrier.insert(carrier, id);
+        if let Part::Plays { stream, subscriber: cursor } = s.part {
+            self.by_subscriber.insert(AtCursor { cursor, session: id, carrier, stream });
+        }
     }
 
     /// Says what a session does now.
@@ -313,8 +330,8 @@ impl Sessions {
         if let Part::Plays { subscriber, .. } = s.part {
             self.by_subscriber.remove(subscriber);
         }
-        if let Part::Plays { subscriber, .. } = part {
-            self.by_subscriber.insert(subscriber, id);
+        if let Part::Plays { stream, subscriber: cursor } = part {
+            self.by_subscriber.insert(AtCursor { cursor, session: id, carrier: s.carrier, stream });
         }
         s.part = part;
     }
@@ -375,6 +392,11 @@ impl Sessions {
 
     /// The session behind a cursor.
     pub fn of_subscriber(&self, subscriber: SubscriberId) -> Option<SessionId> {
+        self.at_cursor(subscriber).map(|plays| plays.session)
+    }
+
+    /// As [`Sessions::of_subscriber`], with what carries the session and what it plays.
+    pub fn at_cursor(&self, subscriber: SubscriberId) -> Option<AtCursor> {
         self.by_subscriber.get(subscriber)
     }
 
@@ -406,10 +428,12 @@ impl Sessions {
             Broken::unless(carried, "S7", || {
                 format!("session {s}: its carrier is {:?}'s", self.on(s.carrier))
             })?;
-            if let Part::Plays { subscriber, .. } = s.part {
+            if let Part::Plays { stream, subscriber } = s.part {
                 cursors += 1;
-                let of = self.of_subscriber(subscriber);
-                Broken::unless(of == Some(s.id), "S7", || format!("session {s}: its cursor is {of:?}'s"))?;
+                let of = self.at_cursor(subscriber);
+                let own =
+                    of.is_some_and(|of| of.session == s.id && of.carrier == s.carrier && of.stream == stream);
+                Broken::unless(own, "S7", || format!("session {s}: at its cursor is {of:?}"))?;
             }
             if let Some(resource) = &s.resource {
                 resources += 1;

@@ -152,7 +152,7 @@ pub enum Input<'a> {
         /// The viewer.
         session: SessionId,
         /// What to send.
-        delivery: &'a Delivery,
+        delivery: Delivery,
     },
     /// Ask a publisher for a key frame.
     RequestKeyFrame {

@@ -64,9 +64,9 @@ impl Talk {
         }
     }
 
-    pub(super) fn deliver(&mut self, delivery: &Delivery, now: Time) {
+    pub(super) fn deliver(&mut self, delivery: Delivery, now: Time) {
         match self {
-            Talk::Whole(p) => p.deliver(delivery, now),
+            Talk::Whole(p) => p.deliver(&delivery, now),
             Talk::Lean(v) => {
                 v.deliver(delivery, now);
             }

@@ -57,10 +57,10 @@ impl Fan {
 
 impl Endpoint {
     /// Something for a viewer.
-    pub(super) fn deliver(&mut self, id: SessionId, delivery: &Delivery, now: Time) {
+    pub(super) fn deliver(&mut self, id: SessionId, delivery: Delivery, now: Time) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Talk::Lean(viewer) = &mut session.talk else {
-            if !self.behind(id, delivery) {
+            if !self.behind(id, &delivery) {
                 self.with(id, now, |p| p.deliver(delivery, now));
             }
             return;

@@ -318,7 +318,7 @@ impl World {
     }
 
     fn deliver(&mut self, session: SessionId, delivery: &Delivery) {
-        self.endpoint.handle(Input::Deliver { session, delivery }, self.now);
+        self.endpoint.handle(Input::Deliver { session, delivery: delivery.clone() }, self.now);
     }
 
     /// What the browser can show of what it received.
