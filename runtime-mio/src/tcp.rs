@@ -110,6 +110,8 @@ pub(crate) struct Tcp {
     /// The connections that the node knows and has not closed.
     /// Made with the runtime, not on the thread that runs it: there, a recorded node's maps take their keys from a seed.
     by_id: HashMap<ConnId, usize>,
+    /// Where the connection is that bytes were staged for last: more for it mostly follow.
+    last: Option<(ConnId, usize)>,
     /// Connections that are gone without the node having been told yet.
     dead: BTreeSet<ConnId>,
     ready: VecDeque<(usize, ConnId)>,
@@ -131,6 +133,7 @@ impl Tcp {
         Tcp {
             conns: Slab::new(),
             by_id: HashMap::new(),
+            last: None,
             dead: BTreeSet::new(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
@@ -312,7 +315,9 @@ impl Tcp {
 
     /// Takes bytes to send.
     pub(crate) fn send(&mut self, id: ConnId, bytes: Bytes) {
-        let Some(&key) = self.by_id.get(&id) else { return };
+        let last = self.last.filter(|(of, _)| *of == id).map(|(_, key)| key);
+        let Some(key) = last.or_else(|| self.by_id.get(&id).copied()) else { return };
+        self.last = Some((id, key));
         let Some(conn) = self.conns.get_mut(key) else { return };
         if bytes.is_empty() || conn.write_failed.is_some() {
             return;
@@ -347,6 +352,7 @@ impl Tcp {
     /// Closes a connection for the node: at once by a reset, or after what it sent has left.
     pub(crate) fn close(&mut self, id: ConnId, at_once: bool, now: Time, alarms: &mut Timers<Alarm>) {
         self.dead.remove(&id);
+        self.last = None;
         let Some(key) = self.by_id.remove(&id) else { return };
         let Some(conn) = self.conns.get_mut(key) else { return };
         if at_once {
@@ -548,6 +554,7 @@ impl Tcp {
     /// Removes a connection about whose end the node is to be told.
     fn bury(&mut self, key: usize, alarms: &mut Timers<Alarm>) {
         if let Some(conn) = self.conns.get(key) {
+            self.last = None;
             self.by_id.remove(&conn.id);
             self.dead.insert(conn.id);
             self.remove(key, alarms);
