@@ -42,6 +42,15 @@ pub enum Pace {
     Merged,
 }
 
+/// How a newcomer comes by what was before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CatchesUp {
+    /// The next frame is out of the cache.
+    Cached,
+    /// It is new here, and may be given frames faster than they were made.
+    New,
+}
+
 /// The subscribers of a stream that have taken everything, by their pace. May name some that left.
 #[derive(Debug, Default)]
 pub(super) struct Drained {
@@ -141,6 +150,13 @@ impl Hub {
             }
         }
         s.drained.restore(pace, list);
+    }
+
+    /// Whether a subscriber is a newcomer who is given what was before it came: out of the cache of a group of pictures, or, as
+    /// the first on a node that pulls the stream, as it comes from there.
+    pub fn catches_up(&self, subscriber: SubscriberId, now: Time) -> Option<CatchesUp> {
+        let v = self.subscribers.get(subscriber.slot).filter(|v| v.id == subscriber)?;
+        v.catches_up(now, &self.limits)
     }
 
     /// Takes out the next event. Those who can have more come last: they may be left to wait for a turn

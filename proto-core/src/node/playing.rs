@@ -493,8 +493,11 @@ impl Node {
     /// done once a call, not once a frame.
     fn pump_rtc(&mut self, id: SessionId, subscriber: SubscriberId, session: rtc::SessionId) {
         let (mut burst, mut bytes, mut waits) = (0, 0, Some((self.now, "a viewer has more to take")));
+        let catches_up = self.hub.catches_up(subscriber, self.now);
+        let most =
+            catches_up.map_or(usize::MAX, |how| self.rtc.burst(session, how, self.now)).min(BURST_BYTES);
         for turns in 0..ITEMS_A_TURN {
-            if burst >= BURST_BYTES {
+            if burst >= most {
                 waits = Some((self.now + BURST_PAUSE, "the next burst for a newcomer"));
                 break;
             }
@@ -508,7 +511,7 @@ impl Node {
             };
             if let Delivery::Frame { frame, cached, .. } = &delivery {
                 bytes += frame.len();
-                burst += if *cached { frame.len() } else { 0 };
+                burst += if *cached || catches_up.is_some() { frame.len() } else { 0 };
                 if frame.media.kind == FrameKind::Data {
                     self.signal_data(id, &frame.media.payload);
                     continue;

@@ -73,6 +73,14 @@ impl Talk {
         }
     }
 
+    /// Bytes that a newcomer may be handed now; `None`: there is no telling.
+    pub(super) fn burst(&mut self, now: Time) -> Option<usize> {
+        match self {
+            Talk::Whole(_) => None,
+            Talk::Lean(v) => v.burst(now),
+        }
+    }
+
     /// The TCP connection that the peer chose as its path, if it is one.
     pub(super) fn over(&self) -> Option<ConnId> {
         match self {

@@ -5,11 +5,12 @@
 use super::{Endpoint, POOL, Session, SessionId, gone};
 use crate::error::Reason;
 use crate::guard::{guard, strike};
+use crate::hub::CatchesUp;
 use crate::hub::delivery::Delivery;
 use crate::io::{Batch, ConnId, SocketId};
 use crate::rtc::peer::PeerEvent;
 use crate::rtc::talk::Talk;
-use crate::rtc::viewer::Turn;
+use crate::rtc::viewer::{Turn, UNTOLD_BYTES};
 use crate::simulation::Site;
 use crate::time::{Deadline, Time};
 use std::collections::VecDeque;
@@ -83,6 +84,12 @@ impl Endpoint {
             Ok(false) => {}
             Err(reason) => self.broke(id, reason),
         }
+    }
+
+    /// Bytes that a newcomer may be handed now, so that they are not lost for want of room on their way.
+    pub fn burst(&mut self, session: SessionId, catches_up: CatchesUp, now: Time) -> usize {
+        let told = self.sessions.get_mut(&session).and_then(|s| s.talk.burst(now));
+        told.unwrap_or(if catches_up == CatchesUp::Cached { UNTOLD_BYTES } else { usize::MAX })
     }
 
     /// Has a viewer's session go on with another stream: what is delivered from now on is of that.

@@ -5,6 +5,7 @@
 
 mod answer;
 mod bandwidth;
+mod burst;
 mod feedback;
 mod lane;
 mod path;
@@ -29,6 +30,7 @@ use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
 use answer::Offered;
 use bandwidth::Bandwidth;
+pub(super) use burst::UNTOLD_BYTES;
 use feedback::{Again, ReportClock};
 use lane::{Fits, Lane};
 use path::Nominated;
@@ -535,6 +537,21 @@ impl Viewer {
         } else {
             Turn::More
         }
+    }
+
+    /// Bytes that it may be handed now as a newcomer; `None`: it does not tell what comes.
+    pub(super) fn burst(&mut self, now: Time) -> Option<usize> {
+        if self.over().is_some() {
+            // TCP sees to it.
+            return Some(usize::MAX);
+        }
+        let [Some(lane), _] = &mut self.lanes else { return None };
+        let [pictures, _] = &self.waiting;
+        let left = |w: &Waiting| {
+            w.frame.renderings.rtp.get().map_or(0, |r| r.0.len()).saturating_sub(w.next as usize)
+        };
+        let waiting = pictures.iter().map(left).sum::<usize>() as u64;
+        lane.receipts.as_mut()?.burst(waiting, now)
     }
 
     /// Ends the session: says goodbye, then `Closed`.

@@ -8,6 +8,7 @@
 //! A viewer tells of packets that have the extension and of no others. So that those who lose nothing, who are nearly all,
 //! cost neither feedback nor memory, packets have it only for a while at first, and after something was lost.
 
+use super::burst::Burst;
 use crate::time::Time;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -124,6 +125,8 @@ pub(super) struct Receipts {
     top: (u64, Time),
     /// How much later than packets behind it one came, and when that was seen last.
     overtaken: (Duration, Time),
+    /// What may be on its way to a newcomer; `None`: nothing has left yet.
+    burst: Option<Burst>,
     /// Something was lost, in either direction.
     loses: bool,
     /// Nothing is late before.
@@ -148,6 +151,7 @@ impl Receipts {
             passed: Time::ZERO,
             top: (0, Time::ZERO),
             overtaken: (Duration::ZERO, Time::ZERO),
+            burst: None,
             loses: false,
             look: Time::ZERO,
         }
@@ -172,6 +176,9 @@ impl Receipts {
     pub(super) fn leaves(&mut self, packet: Leaves, now: Time) -> u16 {
         let number = self.next;
         self.next += 1;
+        if self.burst.is_none() {
+            (self.burst, self.covered) = (Some(Burst::new(number, now)), number);
+        }
         let (seq, fresh) = match packet {
             Leaves::First(seq) => (Some(seq), true),
             Leaves::Again(seq) => (Some(seq), false),
@@ -199,6 +206,12 @@ impl Receipts {
     /// The number that was given last.
     pub(super) fn newest(&self) -> u16 {
         self.next.wrapping_sub(1) as u16
+    }
+
+    /// Bytes that may leave for a newcomer beside `waiting` packets that are about to; `None`: there is no telling.
+    pub(super) fn burst(&mut self, waiting: u64, now: Time) -> Option<usize> {
+        let next = self.next + waiting;
+        Some(self.burst.as_mut()?.room(next, next - self.covered, now))
     }
 
     /// How long after a packet leaves its arrival is told of, on average; `None`: nothing was told of yet.
@@ -278,6 +291,7 @@ impl Receipts {
         self.told_from.get_or_insert(begin);
         let mut until = begin;
         let mut delay = None;
+        let mut came: Option<(u64, i64, i64)> = None;
         let mut before: Option<(i64, Time)> = None;
         for (number, arrived) in (begin..=newest).zip(arrivals) {
             until = number + 1;
@@ -294,6 +308,9 @@ impl Receipts {
                 self.overtaken = (by.max(self.window(now)), now);
             }
             before = Some((arrived, at));
+            came = came.map_or(Some((1, arrived, arrived)), |(n, a, z)| {
+                Some((n + 1, a.min(arrived), z.max(arrived)))
+            });
             self.top = self.top.max((number, at));
             let Some(packet) = self.packet(seq).filter(|p| p.fate != Fate::Came) else { continue };
             packet.fate = Fate::Came;
@@ -317,7 +334,13 @@ impl Receipts {
         // What the feedback before told of may be lost with it.
         self.look = self.look.min(now);
         self.forget();
-        self.lost(from..until, now)
+        let lost = self.lost(from..until, now);
+        let (came, from, to) = came.unwrap_or_default();
+        if let Some(burst) = &mut self.burst {
+            let within = Duration::from_nanos(to.saturating_sub(from).saturating_mul(TICK).unsigned_abs());
+            burst.told(came, within, !lost.is_empty(), now);
+        }
+        lost
     }
 
     /// What is lost: it was told of what left under these numbers, and of one that left later by the window.
