@@ -180,3 +180,15 @@ fn a_port_in_use_names_the_port_the_key_and_its_holder() {
     let elsewhere = runtime.bind(Service::Http, "192.0.2.1:80".parse().unwrap()).unwrap_err().to_string();
     assert!(elsewhere.contains("this host has no address 192.0.2.1"), "{elsewhere}");
 }
+
+#[test]
+fn loops_share_a_port_and_nobody_else_gets_a_part_of_it() {
+    let runtime = || Runtime::new(Options::new(&Limits::default(), |_| {})).unwrap();
+    let (mut zero, mut one, mut stranger) = (runtime(), runtime(), runtime());
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    zero.bind_shared(Service::Http, free, true).unwrap();
+    one.bind_shared(Service::Http, free, false).unwrap();
+    let refused = stranger.bind_shared(Service::Http, free, true).unwrap_err();
+    assert_eq!(refused.error.kind(), ErrorKind::AddrInUse);
+    assert_eq!(stranger.bind(Service::Http, free).unwrap_err().error.kind(), ErrorKind::AddrInUse);
+}
