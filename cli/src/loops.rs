@@ -76,6 +76,8 @@ pub(crate) fn start(
         let door = door.map_err(|e| Failure::Running(format!("the loops cannot reach each other: {e}")))?;
         runtimes.push((runtime, log, door));
     }
+    // Whoever asks about a session of another loop, or whether all is well, is answered until the end.
+    runtime_mio::end_together(runtimes.iter_mut().map(|(runtime, ..)| runtime));
     let doors: Vec<SocketAddr> = runtimes.iter().map(|(.., door)| *door).collect();
     let configs = with_doors(&config, &doors, token(32)?, made_key);
     let configs = configs.map_err(|why| Failure::Running(format!("node.loops {why}")))?;

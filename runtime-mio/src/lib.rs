@@ -99,6 +99,15 @@ pub struct Runtime {
     control: RemoteControl,
 }
 
+/// Makes these loops of one process end together once their nodes have drained: until the last has, each answers who asks.
+pub fn end_together<'a>(runtimes: impl Iterator<Item = &'a mut Runtime>) {
+    let all: Vec<&mut Runtime> = runtimes.collect();
+    let together = control::Together::new(all.iter().map(|r| r.handle()).collect());
+    for runtime in all {
+        runtime.io.together = Some(together.clone());
+    }
+}
+
 impl Runtime {
     /// An event loop without listeners. The clock of its node starts here.
     ///
