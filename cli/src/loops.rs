@@ -97,9 +97,10 @@ pub(crate) fn start(
     log.say(
         Level::Info,
         format!(
-            "{of} loops, {0}/0 to {0}/{1}: the kernel deals connections out to them; limits are each loop's own",
+            "{of} loops, {0}/0 to {0}/{1}: the kernel deals connections out to them; limits are each loop's own{2}",
             config.node.name,
-            of - 1
+            of - 1,
+            if made_key { "; without a cluster.key no other node can join them" } else { "" }
         ),
     );
     Ok(ready)

@@ -10,7 +10,6 @@ use headwater_tests::interop::wait;
 use headwater_tests::live::{Id, Live, Protocol};
 use headwater_tests::world::actors::webrtc::Whep;
 use serde_json::Value;
-use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -57,10 +56,13 @@ fn publish(live: &mut Live, net: Net, stream: &str) -> Id {
 }
 
 /// Viewers by WHEP, so many that both loops have some, all of whom see pictures.
-fn viewers(live: &mut Live, node: &Node, from: Ipv4Addr, stream: &str) -> Vec<Id> {
+fn viewers(live: &mut Live, node: &Node, net: Net, stream: &str) -> Vec<Id> {
     let mut viewers = Vec::new();
+    // Each at an address of its own: their ports begin at the same number.
+    let mut hosts = 10..=255;
     for _ in 0..8 {
-        viewers.extend((0..MANY).map(|_| live.play(Protocol::WebRtc, from, node.ip, stream, None)));
+        let some = hosts.by_ref().take(MANY).map(|n| net.host(n));
+        viewers.extend(some.map(|from| live.play(Protocol::WebRtc, from, node.ip, stream, None)));
         let seeing = live.until(LONG, |l| viewers.iter().all(|v| l.played(*v).picture.is_some()));
         assert!(seeing, "{} viewers do not all see pictures", viewers.len());
         if of_loops(node, "sessions", ",protocol=\"whep\",role=\"play\"").iter().all(|n| *n > 0) {
@@ -113,7 +115,7 @@ fn what_follows_on_a_session_finds_its_loop_over_whatever_connection() {
     let node = loops(net, &["--set", "limits.conns_per_ip=1000"]);
     let mut live = Live::new(33);
     publish(&mut live, net, "live/x");
-    let viewers = viewers(&mut live, &node, net.host(8), "live/x");
+    let viewers = viewers(&mut live, &node, net, "live/x");
     // Whatever loop answers, it tells of all.
     for _ in 0..MANY {
         assert_eq!(sessions(&node, "whep").len(), viewers.len());
@@ -168,7 +170,7 @@ fn a_process_drains_and_ends_as_a_whole() {
     assert_eq!(second.status.code(), Some(1));
     let mut live = Live::new(34);
     publish(&mut live, net, "live/y");
-    viewers(&mut live, &node, net.host(8), "live/y");
+    viewers(&mut live, &node, net, "live/y");
     let drain = |method: &str, name: &str| {
         let url = node.url(&format!("/api/v1/nodes/{name}/drain"));
         let said = Command::new("curl").args(["-s", "-X", method, &url]).output().expect("curl runs");

@@ -140,6 +140,14 @@ impl Client {
         self
     }
 
+    /// The same, which waits for the answer no longer than this from `now` on, milliseconds.
+    #[must_use]
+    pub fn within(mut self, answer_ms: u64, now: Time) -> Client {
+        self.until = now + Duration::from_millis(answer_ms);
+        self.answer_ms = answer_ms;
+        self
+    }
+
     fn fail(&mut self, reason: Reason) {
         self.phase = Phase::Failed(reason);
     }

@@ -12,12 +12,14 @@ use super::Node;
 use super::conns::{Conn, Transport};
 use crate::cluster::NodeId;
 use crate::error::Reason;
-use crate::http::client::Ask;
+use crate::http::client::{Ask, Client};
 use crate::http::message::{Method, Request, Response, encode_percent};
 use crate::http::router::{ApiRoute, Route};
 use crate::http::token::same_secret;
 use crate::io::{ConnId, Level, Output, Service};
+use crate::limits::Limits;
 use crate::node::config::loops::Loops;
+use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -176,6 +178,14 @@ impl Doors {
     /// Whether a connection was dialled for this.
     pub(super) fn has(&self, conn: ConnId) -> bool {
         self.errands.contains_key(&conn)
+    }
+
+    /// Fits a client to what it asks for: lists are longer than other answers, and how things stand with a loop that hangs should be
+    /// known before whoever asks gives up.
+    pub(super) fn fit(&self, conn: ConnId, client: Client, limits: &Limits, now: Time) -> Client {
+        let Some(task) = self.errands.get(&conn).and_then(|e| self.tasks.get(&e.task)) else { return client };
+        let client = client.taking(limits.loop_answer_bytes);
+        if task.kind.is_some() { client.within(limits.proxy_dial_ms, now) } else { client }
     }
 
     /// The connections that were dialled for this.

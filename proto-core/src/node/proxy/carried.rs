@@ -286,9 +286,7 @@ impl Node {
             return;
         };
         let client = Client::new(ask, &self.limits, now);
-        let of_a_loop = self.doors.has(conn);
-        *machine =
-            Some(Box::new(if of_a_loop { client.taking(self.limits.loop_answer_bytes) } else { client }));
+        *machine = Some(Box::new(self.doors.fit(conn, client, &self.limits, now)));
         self.fetches.connected(conn);
         self.dirty_conns.insert(conn);
     }
