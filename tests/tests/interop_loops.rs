@@ -50,7 +50,7 @@ fn sessions(node: &Node, protocol: &str) -> Vec<String> {
 }
 
 fn publish(live: &mut Live, net: Net, stream: &str) -> Id {
-    let publisher = live.publish(Protocol::Rtmp, net.host(9), net.host(1), stream, None);
+    let publisher = live.publish(Protocol::WebRtc, net.host(9), net.host(1), stream, None);
     assert!(live.until(LONG, |l| l.published(publisher).ready), "the publisher was not accepted");
     publisher
 }
@@ -124,10 +124,12 @@ fn what_follows_on_a_session_finds_its_loop_over_whatever_connection() {
         assert_eq!(json(&node, "/api/v1/nodes")["nodes"].as_array().map(Vec::len), Some(2));
         assert_eq!(get(&node, "/healthz").status, 200);
     }
-    let streams = json(&node, "/api/v1/streams");
-    assert_eq!(streams["streams"][0]["viewers"], viewers.len(), "{streams}");
+    wait::until("the manager to hear of all viewers", LONG, || {
+        let streams = json(&node, "/api/v1/streams");
+        wait::yes(streams["streams"][0]["viewers"] == viewers.len(), streams.to_string())
+    });
     for name in sessions(&node, "whep") {
-        assert_eq!(json(&node, &format!("/api/v1/why/{name}"))["session"]["id"], name.as_str());
+        assert_eq!(json(&node, &format!("/api/v1/why/{name}"))["id"], name.as_str());
     }
     let kicked = sessions(&node, "whep").swap_remove(0);
     let kick = http::delete(&node.url(&format!("/api/v1/sessions/{kicked}"))).expect("a node answers");

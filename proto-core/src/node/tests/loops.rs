@@ -112,7 +112,7 @@ fn the_door_is_for_those_who_know_the_process() {
 fn who_comes_by_the_door_has_the_rights_of_its_client_and_not_of_this_host() {
     let mut bench = one_of(2, |_| {});
     // A session that is not there, so only whoever may look is told so.
-    let request = "DELETE /api/v1/sessions/rtmp-2 HTTP/1.1\r\nHost: n\r\n\r\n";
+    let request = "DELETE /api/v1/sessions/rtmp-2 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
     let told = at_door(&mut bench, 1, request, SECRET, false);
     assert!(told.starts_with("HTTP/1.1 403"), "{told}");
     let local = request.replacen(
