@@ -64,11 +64,13 @@ fn ports(config: &Config, report: &mut Report) -> bool {
     let loops = loops::plan(config).unwrap_or_default();
     for (index, config) in loops.iter().enumerate() {
         let listeners = listen::listeners(config);
+        let of = if loops.len() > 1 { format!(" (loop {index})") } else { String::new() };
         for (service, what, addr) in listeners.filter(|(s, ..)| index == 0 || !loops::is_shared(*s)) {
-            look(service.key(), what, "tcp", addr, TcpListener::bind(addr).map(drop));
+            let of = if loops::is_shared(service) { "" } else { &of };
+            look(service.key(), &format!("{what}{of}"), "tcp", addr, TcpListener::bind(addr).map(drop));
         }
         let webrtc = config.webrtc_addr();
-        look("webrtc.port", "WebRTC", "udp", webrtc, UdpSocket::bind(webrtc).map(drop));
+        look("webrtc.port", &format!("WebRTC{of}"), "udp", webrtc, UdpSocket::bind(webrtc).map(drop));
     }
     let media = loops.iter().flat_map(Config::rtsp_udp_pairs).flat_map(|(rtp, rtcp)| [rtp, rtcp]);
     let media: Vec<SocketAddr> = media.map(|port| SocketAddr::new(config.bind, port)).collect();

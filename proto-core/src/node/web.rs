@@ -478,7 +478,10 @@ impl Node {
         let at = &node.advertised;
         let door = match secure {
             None => Door::Node { secure: false, at: format!("{}:{}", at.host(), at.http) },
-            Some(here) if node.id == self.id => Door::Node { secure: true, at: here.to_owned() },
+            // The loops of this process share the port.
+            Some(here) if node.id == self.id || self.sibling(&node.id).is_some() => {
+                Door::Node { secure: true, at: here.to_owned() }
+            }
             Some(_) if at.https != 0 => {
                 Door::Node { secure: true, at: format!("{}:{}", at.host(), at.https) }
             }

@@ -194,3 +194,18 @@ fn metrics_name_the_loop() {
     assert!(page.contains(r#"headwater_node_info{loop="2",node="n/2","#), "{page}");
     assert!(page.contains("headwater_connections{loop=\"2\"} "), "{page}");
 }
+
+#[test]
+fn a_secure_page_goes_straight_to_another_loop_and_to_other_nodes_through_the_manager() {
+    let bench = one_of(0, |_| {});
+    let urls = |id: &str| {
+        let node = &bench.node;
+        let info = links::node_info(&node.config, &NodeId(id.to_owned()), 1, &node.advertised);
+        let key = StreamKey::parse("live/x").unwrap();
+        let urls = node.urls_at(Some("here:5443"), &info, crate::http::event::Action::Subscribe, &key);
+        serde_json::to_string(&urls).unwrap()
+    };
+    assert!(urls("n/1").contains("\"https://here:5443/whep/live/x\""), "{}", urls("n/1"));
+    assert!(urls("m/1").contains("https://here:5443/as/v1/proxy/whep/live/x"), "{}", urls("m/1"));
+    assert!(urls("n/7").contains("/as/v1/proxy/"), "there is no such loop: {}", urls("n/7"));
+}
