@@ -31,14 +31,16 @@ pub(crate) enum Command {
         headwater serve\n  \
         headwater serve --roles manager --set cluster.key=SECRET\n  \
         headwater serve --roles edge --manager 10.0.0.5 --set cluster.key=SECRET\n  \
-        headwater serve --roles edge --manager 10.0.0.5 --port-offset 200   one more node on that machine\n\n\
+        headwater serve --roles edge --manager 10.0.0.5 --port-offset 200   one more node on that machine\n  \
+        headwater serve --loops 0                                           a loop for each core, at the same ports\n\n\
         Any key of `headwater config` can be given by --set or in the environment (http.port is HEADWATER_HTTP_PORT).\n\
         A flag beats --set, --set beats the environment, the environment beats the file.\n\
         SIGTERM or Ctrl-C lets sessions finish; a second one ends at once.\n\n\
         A recording (--record) makes a fault repeatable: `headwater replay FILE` runs the same node again. The file\n\
         holds secrets: this node's configuration and keys, tokens, and all media that was sent to it. Only its owner\n\
         may read it (mode 0600). While it records, the node uses slower cryptography that is made from a seed in the\n\
-        file. When the limit is reached or the disk is full, recording ends and the node runs on.")]
+        file. When the limit is reached or the disk is full, recording ends and the node runs on. With several loops\n\
+        each writes a file of its own, FILE.0, FILE.1 and so on.")]
     Serve(Serve),
     /// Say whether a node with this configuration can do its work on this host, and what to do if not
     #[command(after_help = "Examples:\n  \
@@ -76,6 +78,9 @@ pub(crate) struct Given {
     /// What this node does: any mix of manager, origin and edge, with commas between [default: all three]
     #[arg(long, value_name = "ROLES")]
     pub(crate) roles: Option<String>,
+    /// Run so many loops, each a node of the cluster on a core of its own; 0: one for each core [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) loops: Option<String>,
     /// The manager to register with, where that is another node (port 5090 if left out)
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) manager: Option<String>,

@@ -5,6 +5,7 @@ use proto_core::node::config::{LogConfig, LogFormat, LogLevel};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
 use std::time::SystemTime;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -20,7 +21,7 @@ pub(crate) struct Log {
     format: LogFormat,
     level: Level,
     colour: bool,
-    node: Option<&'static str>,
+    node: Option<Arc<str>>,
 }
 
 impl Log {
@@ -38,8 +39,8 @@ impl Log {
     }
 
     /// The same log for one of several nodes in this process; each line then names the node.
-    pub(crate) fn of_node(&self, node: &'static str) -> Log {
-        Log { node: Some(node), ..self.clone() }
+    pub(crate) fn of_node(&self, node: &str) -> Log {
+        Log { node: Some(node.into()), ..self.clone() }
     }
 
     /// Writes a line, unless its level is left out.
@@ -76,7 +77,7 @@ impl Log {
             (true, Level::Debug) => ("\x1b[2m", "\x1b[0m"),
         };
         let mut out = format!("{ts} {on}{word:<5}{off} ");
-        if let Some(node) = self.node {
+        if let Some(node) = &self.node {
             // Writing to a String cannot fail.
             let _ = write!(out, "{node:<9} ");
         }
@@ -106,7 +107,7 @@ impl Log {
         let object = Object {
             ts,
             level: level_name(line.level),
-            node: self.node,
+            node: self.node.as_deref(),
             target: line.target,
             session: line.session.as_deref(),
             stream: line.stream.as_deref(),

@@ -16,6 +16,7 @@ mod failure;
 mod identity;
 mod listen;
 mod log;
+mod loops;
 mod passwd;
 mod replay;
 mod run;
@@ -72,6 +73,7 @@ fn load(args: &args::Given) -> Result<Loaded, Failure> {
     args.set.iter().for_each(|pair| loader.set(pair));
     let flags = [
         ("--roles", "node.roles", &args.roles),
+        ("--loops", "node.loops", &args.loops),
         ("--manager", "cluster.manager", &args.manager),
         ("--bind", "bind", &args.bind),
     ];
@@ -105,15 +107,16 @@ fn serve(args: &args::Serve) -> Result<(), Failure> {
     }
     // The node reads the file again by itself.
     let config = settings::cluster_keys(&loaded.config).map_err(Failure::Running)?;
-    let node = match &args.record {
-        None => run::start(&config, log.clone()),
-        Some(path) => {
-            let record = run::Record { path: path.clone(), limit: args.record_limit };
-            run::start_recording(&config, log.clone(), &record)
+    let record = args.record.clone().map(|path| run::Record { path, limit: args.record_limit });
+    let nodes = match (&record, loops::count(&config)) {
+        (record, 2..) => loops::start(&config, &log, record.as_ref())?,
+        (None, _) => vec![("node".to_owned(), run::start(&config, log.clone())?)],
+        (Some(record), _) => {
+            vec![("node".to_owned(), run::start_recording(&config, log.clone(), record)?)]
         }
-    }?;
+    };
     let said = log.clone();
-    run::until_all_end(vec![("node", node)], &log, move |nodes| {
+    run::until_all_end(nodes, &log, move |nodes| {
         said.say(
             Level::Info,
             "asked to end: sessions may finish, nothing new is taken; once more ends at once",

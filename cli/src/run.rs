@@ -1,14 +1,16 @@
-//! Nodes that run: one for `serve`, three for `demo`, each with its loop on a thread of its own.
+//! Nodes that run: one for `serve`, or several loops of one, three for `demo`, each with its loop on a thread of its own.
 
 use crate::failure::Failure;
 use crate::identity;
 use crate::listen;
 use crate::log::Log;
+use crate::loops;
 use crate::seeded::Seeded;
 use crate::signals;
 use proto_core::io::Level;
 use proto_core::node::Node;
 use proto_core::node::config::Config;
+use proto_core::node::identity::Identity;
 use proto_core::recording::Header;
 use runtime_mio::{ExitReason, Recorder, RemoteControl, Runtime};
 use std::path::PathBuf;
@@ -32,18 +34,23 @@ pub(crate) struct Record {
     pub(crate) limit: u64,
 }
 
+impl Record {
+    /// The recording of one of several loops: a file of its own.
+    pub(crate) fn of_loop(&self, index: usize) -> Record {
+        let mut path = self.path.clone().into_os_string();
+        path.push(format!(".{index}"));
+        Record { path: path.into(), limit: self.limit }
+    }
+}
+
 /// Starts a node: its listeners, its seed, its loop.
 ///
 /// # Errors
 /// What keeps it from starting, with the remedy.
 pub(crate) fn start(config: &Config, log: Log) -> Result<Ready, Failure> {
-    let mut runtime = listening(config, log)?;
+    let prepared = Prepared::listening(config, log)?;
     let identity = identity::make(config)?;
-    let mut node = Node::new(config.clone(), seed()?, runtime.start_instant(), identity)
-        .map_err(|reason| Failure::Running(reason.text.into_owned()))?;
-    let control = runtime.handle();
-    let enter = move || outcome(runtime.run(&mut node));
-    Ok(Ready { control, enter: Box::new(enter) })
+    prepared.node(identity)
 }
 
 /// As [`start`], with everything that the node is told written to a file, and cryptography from a seed.
@@ -51,42 +58,112 @@ pub(crate) fn start(config: &Config, log: Log) -> Result<Ready, Failure> {
 /// # Errors
 /// What keeps it from starting, with the remedy.
 pub(crate) fn start_recording(config: &Config, log: Log, record: &Record) -> Result<Ready, Failure> {
-    determinism::os::check().map_err(|e| Failure::Running(format!("cannot record here: {e}")))?;
-    let said = log.clone();
-    let mut runtime = listening(config, log)?;
-    let header = Header {
-        version: crate::VERSION.to_owned(),
-        config: config.clone(),
-        node_seed: seed()?,
-        crypto_seed: seed()?,
-    };
-    let recorder =
-        Recorder::create(&record.path, &header, record.limit).map_err(|e| Failure::Running(e.to_string()))?;
-    let shown = record.path.display();
-    said.say(
-        Level::Warn,
-        format!(
-            "everything that this node is told is recorded to {shown}, at most {} bytes; the file holds secrets \
-             (keys, tokens, media): keep it as you would keep a key",
-            record.limit
-        ),
-    );
-    said.say(
-        Level::Warn,
-        "recording uses seeded cryptography, which is slower, and as safe as the recording is kept; \
-         start without --record for normal service",
-    );
-    let control = runtime.handle();
-    let enter = move || {
-        // On the thread of the loop: what the libraries keep for a thread is seeded there.
-        let mut node = recorder.before(Seeded::new(&header)?);
-        let exit = runtime.run(&mut node);
-        if let Err(e) = node.finish() {
-            said.say(Level::Error, e.to_string());
+    Prepared::listening(config, log)?.recorded(record)
+}
+
+/// A loop, and what its node will be made of.
+pub(crate) struct Prepared {
+    /// The loop.
+    pub(crate) runtime: Runtime,
+    /// The node's configuration.
+    pub(crate) config: Config,
+    /// Where its lines go.
+    pub(crate) log: Log,
+}
+
+impl Prepared {
+    /// A loop without listeners.
+    ///
+    /// # Errors
+    /// What the operating system did not give.
+    pub(crate) fn runtime(config: &Config, log: &Log) -> Result<Runtime, Failure> {
+        // More descriptors are better; fewer only mean fewer clients, which `limits.conns` does not know.
+        let _ = runtime_mio::raise_file_limit();
+        let log = log.clone();
+        let options = runtime_mio::Options {
+            gso: config.webrtc.gso,
+            ..runtime_mio::Options::new(&config.limits, move |line| log.line(line))
+        };
+        Runtime::new(options).map_err(|e| Failure::Running(format!("cannot make the event loop: {e}")))
+    }
+
+    fn listening(config: &Config, log: Log) -> Result<Prepared, Failure> {
+        let runtime = Prepared::runtime(config, &log)?;
+        let mut prepared = Prepared { runtime, config: config.clone(), log };
+        prepared.listen()?;
+        Ok(prepared)
+    }
+
+    /// Opens the listeners of the node.
+    ///
+    /// # Errors
+    /// The port that cannot be had, with the remedy.
+    pub(crate) fn listen(&mut self) -> Result<(), Failure> {
+        let index = self.config.loops.as_ref().map(|l| l.index);
+        for (service, what, addr) in listen::listeners(&self.config) {
+            let bound = match index {
+                Some(index) if loops::is_shared(service) => {
+                    self.runtime.bind_shared(service, addr, index == 0)
+                }
+                _ => self.runtime.bind(service, addr),
+            };
+            bound.map_err(|e| {
+                Failure::Running(listen::refusal(what, service.key(), e.addr, e.holder.as_deref(), &e.error))
+            })?;
         }
-        outcome(exit)
-    };
-    Ok(Ready { control, enter: Box::new(enter) })
+        Ok(())
+    }
+
+    /// The node, ready to run.
+    ///
+    /// # Errors
+    /// What is wrong with its configuration.
+    pub(crate) fn node(self, identity: Identity) -> Result<Ready, Failure> {
+        let Prepared { mut runtime, config, .. } = self;
+        let mut node = Node::new(config, seed()?, runtime.start_instant(), identity)
+            .map_err(|reason| Failure::Running(reason.text.into_owned()))?;
+        let control = runtime.handle();
+        let enter = move || outcome(runtime.run(&mut node));
+        Ok(Ready { control, enter: Box::new(enter) })
+    }
+
+    /// The node, ready to run and to be recorded.
+    ///
+    /// # Errors
+    /// What keeps it from being recorded.
+    pub(crate) fn recorded(self, record: &Record) -> Result<Ready, Failure> {
+        determinism::os::check().map_err(|e| Failure::Running(format!("cannot record here: {e}")))?;
+        let Prepared { mut runtime, config, log: said } = self;
+        let header =
+            Header { version: crate::VERSION.to_owned(), config, node_seed: seed()?, crypto_seed: seed()? };
+        let recorder = Recorder::create(&record.path, &header, record.limit)
+            .map_err(|e| Failure::Running(e.to_string()))?;
+        let shown = record.path.display();
+        said.say(
+            Level::Warn,
+            format!(
+                "everything that this node is told is recorded to {shown}, at most {} bytes; the file holds secrets \
+                 (keys, tokens, media): keep it as you would keep a key",
+                record.limit
+            ),
+        );
+        said.say(
+            Level::Warn,
+            "recording uses seeded cryptography, which is slower, and as safe as the recording is kept; \
+             start without --record for normal service",
+        );
+        let control = runtime.handle();
+        let enter = move || {
+            // On the thread of the loop: what the libraries keep for a thread is seeded there.
+            let mut node = recorder.before(Seeded::new(&header)?);
+            let exit = runtime.run(&mut node);
+            if let Err(e) = node.finish() {
+                said.say(Level::Error, e.to_string());
+            }
+            outcome(exit)
+        };
+        Ok(Ready { control, enter: Box::new(enter) })
+    }
 }
 
 fn outcome(exit: ExitReason) -> Result<(), String> {
@@ -94,24 +171,6 @@ fn outcome(exit: ExitReason) -> Result<(), String> {
         ExitReason::Drained | ExitReason::Stopped => Ok(()),
         ExitReason::Fatal(reason) => Err(reason.text.into_owned()),
     }
-}
-
-/// A loop with all listeners of a node.
-fn listening(config: &Config, log: Log) -> Result<Runtime, Failure> {
-    // More descriptors are better; fewer only mean fewer clients, which `limits.conns` does not know.
-    let _ = runtime_mio::raise_file_limit();
-    let options = runtime_mio::Options {
-        gso: config.webrtc.gso,
-        ..runtime_mio::Options::new(&config.limits, move |line| log.line(line))
-    };
-    let mut runtime =
-        Runtime::new(options).map_err(|e| Failure::Running(format!("cannot make the event loop: {e}")))?;
-    for (service, what, addr) in listen::listeners(config) {
-        runtime.bind(service, addr).map_err(|e| {
-            Failure::Running(listen::refusal(what, service.key(), e.addr, e.holder.as_deref(), &e.error))
-        })?;
-    }
-    Ok(runtime)
 }
 
 /// A secret of 256 bits from the operating system.
@@ -131,7 +190,7 @@ pub(crate) fn seed() -> Result<[u8; 32], Failure> {
 /// # Errors
 /// Why the first of them failed.
 pub(crate) fn until_all_end(
-    nodes: Vec<(&'static str, Ready)>,
+    nodes: Vec<(String, Ready)>,
     log: &Log,
     first: impl FnOnce(&[RemoteControl]) + Send + 'static,
 ) -> Result<(), Failure> {
@@ -148,13 +207,16 @@ pub(crate) fn until_all_end(
     join(nodes, &controls)
 }
 
-fn join(nodes: Vec<(&'static str, Ready)>, controls: &[RemoteControl]) -> Result<(), Failure> {
+fn join(nodes: Vec<(String, Ready)>, controls: &[RemoteControl]) -> Result<(), Failure> {
     let (ended, ends) = mpsc::channel();
     let mut failure = None;
     for (name, node) in nodes {
-        let guard =
-            Guard { ended: ended.clone(), name, result: Err("its thread panicked; see above".to_owned()) };
-        let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let guard = Guard {
+            ended: ended.clone(),
+            name: name.clone(),
+            result: Err("its thread panicked; see above".to_owned()),
+        };
+        let spawned = thread::Builder::new().name(name.clone()).spawn(move || {
             let mut guard = guard;
             guard.result = (node.enter)();
         });
@@ -176,8 +238,8 @@ fn join(nodes: Vec<(&'static str, Ready)>, controls: &[RemoteControl]) -> Result
 
 /// Tells how a node ended, also where its thread was unwound.
 struct Guard {
-    ended: mpsc::Sender<(&'static str, Result<(), String>)>,
-    name: &'static str,
+    ended: mpsc::Sender<(String, Result<(), String>)>,
+    name: String,
     result: Result<(), String>,
 }
 
@@ -185,7 +247,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let result = std::mem::replace(&mut self.result, Ok(()));
         // The receiver waits for all senders, so this arrives.
-        let _ = self.ended.send((self.name, result));
+        let _ = self.ended.send((std::mem::take(&mut self.name), result));
     }
 }
 
@@ -207,20 +269,24 @@ mod tests {
         Ready { enter: Box::new(enter), ..node() }
     }
 
-    fn run(nodes: Vec<(&'static str, Ready)>) -> Result<(), Failure> {
+    fn run(nodes: Vec<(String, Ready)>) -> Result<(), Failure> {
         let controls: Vec<_> = nodes.iter().map(|(_, n)| n.control.clone()).collect();
         join(nodes, &controls)
     }
 
     #[test]
     fn one_failure_ends_the_others_and_is_told() {
-        let nodes = vec![("manager", node()), ("edge", ending(|| Err("out of luck".to_owned())))];
+        let nodes = vec![
+            ("manager".to_owned(), node()),
+            ("edge".to_owned(), ending(|| Err("out of luck".to_owned()))),
+        ];
         assert_eq!(run(nodes), Err(Failure::Running("edge ended: out of luck".to_owned())));
     }
 
     #[test]
     fn a_panic_in_a_loop_is_a_failure_and_not_silence() {
-        let nodes = vec![("manager", node()), ("edge", ending(|| panic!("on purpose")))];
+        let nodes =
+            vec![("manager".to_owned(), node()), ("edge".to_owned(), ending(|| panic!("on purpose")))];
         assert_eq!(
             run(nodes),
             Err(Failure::Running("edge ended: its thread panicked; see above".to_owned()))
@@ -231,6 +297,6 @@ mod tests {
     fn all_good_is_good() {
         let idle = node();
         idle.control.drain();
-        assert_eq!(run(vec![("a", ending(|| Ok(()))), ("b", idle)]), Ok(()));
+        assert_eq!(run(vec![("a".to_owned(), ending(|| Ok(()))), ("b".to_owned(), idle)]), Ok(()));
     }
 }

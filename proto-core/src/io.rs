@@ -83,6 +83,8 @@ pub enum Service {
     Rtsps,
     /// ICE over TCP: WebRTC for those whose network lets no UDP through.
     IceTcp,
+    /// The other loops of the same process: HTTP on loopback.
+    Door,
 }
 
 impl Service {
@@ -97,6 +99,7 @@ impl Service {
             Service::Rtmps => "rtmps",
             Service::Rtsps => "rtsps",
             Service::IceTcp => "ice_tcp",
+            Service::Door => "door",
         }
     }
 
@@ -111,6 +114,7 @@ impl Service {
             Service::Rtmps => "rtmps.port",
             Service::Rtsps => "rtsps.port",
             Service::IceTcp => "webrtc.port",
+            Service::Door => "node.loops",
         }
     }
 

@@ -154,6 +154,8 @@ limits! {
     proxy_dial_ms: u64 = 5_000;
     /// How long the proxy waits for the answer to a WHIP or WHEP request that it carries, milliseconds.
     proxy_answer_ms: u64 = 20_000;
+    /// The most bytes of an answer that one loop of a process takes of another (`node.loops`): lists and metrics.
+    loop_answer_bytes: usize = 16 << 20;
     /// A18: an address that the manager gave out may be named as the proxy's target for this long, milliseconds.
     proxy_grant_ms: u64 = 60_000;
     /// A18: addresses given out that are remembered; the oldest is forgotten first.

@@ -192,6 +192,7 @@ impl Input<'_> {
                     Service::Rtsp => 5,
                     Service::Rtsps => 6,
                     Service::IceTcp => 7,
+                    Service::Door => 8,
                 });
                 d.addr(*local);
                 d.addr(*remote);

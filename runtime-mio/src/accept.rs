@@ -63,6 +63,17 @@ impl std::error::Error for BindError {
     }
 }
 
+/// Whether other listeners of this process have the same address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// None.
+    No,
+    /// Others will.
+    First,
+    /// Others have.
+    Next,
+}
+
 /// What a listener brought.
 pub(crate) enum Taken {
     Conn { service: Service, stream: TcpStream, remote: SocketAddr },
@@ -97,9 +108,10 @@ impl Listeners {
         &mut self,
         service: Service,
         addr: SocketAddr,
+        share: Share,
         registry: &Registry,
     ) -> Result<SocketAddr, BindError> {
-        self.try_bind(service, addr, registry).map_err(|error| {
+        self.try_bind(service, addr, share, registry).map_err(|error| {
             let holder = (error.kind() == ErrorKind::AddrInUse).then(|| who_holds(addr)).flatten();
             BindError { service, addr, holder, error }
         })
@@ -109,10 +121,22 @@ impl Listeners {
         &mut self,
         service: Service,
         addr: SocketAddr,
+        share: Share,
         registry: &Registry,
     ) -> io::Result<SocketAddr> {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
+        let unbound = || {
+            let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_reuse_address(true)?;
+            Ok::<_, io::Error>(socket)
+        };
+        if share == Share::First {
+            // Who does not share cannot bind where somebody listens, whether or not that one would.
+            unbound()?.bind(&addr.into())?;
+        }
+        let socket = unbound()?;
+        if share != Share::No {
+            socket.set_reuse_port(true)?;
+        }
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;

@@ -2,7 +2,8 @@
 
 use mio::Waker;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
 
 const DRAIN: u8 = 1;
 const STOP: u8 = 2;
@@ -53,6 +54,35 @@ impl RemoteControl {
         }
         let wishes = self.wishes.swap(0, Relaxed);
         (wishes & DRAIN != 0, wishes & STOP != 0)
+    }
+}
+
+/// Loops that end together: one whose node has drained goes on, for whoever asks how things stand or ends a session of another,
+/// until the nodes of all have.
+#[derive(Clone, Debug)]
+pub(crate) struct Together(Arc<Party>);
+
+#[derive(Debug)]
+struct Party {
+    left: AtomicUsize,
+    all: Vec<RemoteControl>,
+}
+
+impl Together {
+    pub(crate) fn new(all: Vec<RemoteControl>) -> Together {
+        Together(Arc::new(Party { left: AtomicUsize::new(all.len()), all }))
+    }
+
+    /// One more has drained, which is said once for each.
+    pub(crate) fn one_less(&self) {
+        if self.0.left.fetch_sub(1, AcqRel) == 1 {
+            self.0.all.iter().for_each(RemoteControl::wake);
+        }
+    }
+
+    /// Whether all have.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.left.load(Acquire) == 0
     }
 }
 

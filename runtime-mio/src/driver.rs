@@ -89,6 +89,7 @@ impl<N: Drive> Driver<'_, N> {
         if stop {
             self.io.stop();
         }
+        self.io.look_at_others();
         if let Some(wall) = self.io.expire() {
             self.feed(Input::WallClock(wall));
         }

@@ -3,7 +3,7 @@
 
 use crate::accept::Listeners;
 use crate::asks::Asks;
-use crate::control::RemoteControl;
+use crate::control::{RemoteControl, Together};
 use crate::fds::SpareFd;
 use crate::tcp::Tcp;
 use crate::udp::Udp;
@@ -75,6 +75,8 @@ pub(crate) struct Io {
     asks: Asks,
     reports: VecDeque<Input<'static>>,
     ending: Option<ExitReason>,
+    /// The loops that it ends together with, until all have drained.
+    pub(crate) together: Option<Together>,
     /// Busy time since then, for the node's load.
     measured: (Time, Duration),
     log: Box<dyn FnMut(&LogLine) + Send>,
@@ -99,6 +101,7 @@ impl Io {
             asks: Asks::new(control.clone()),
             reports: VecDeque::new(),
             ending: None,
+            together: None,
             measured: (Time::ZERO, Duration::ZERO),
             log: options.log,
             control,
@@ -171,14 +174,27 @@ impl Io {
             Output::Ask { ask, work } => self.asks.ask(ask, work, &mut self.reports),
             Output::Log(line) => (self.log)(&line),
             Output::Fatal(reason) => self.ending = Some(ExitReason::Fatal(reason)),
-            Output::Drained => {
-                let now = self.now();
-                self.alarms.set(
-                    Alarm::DrainAnyway,
-                    Deadline::new(now + LAST_WORDS, "connections say goodbye before the process ends"),
-                );
-                self.ending.get_or_insert(ExitReason::Drained);
-            }
+            Output::Drained => match &self.together {
+                Some(together) => together.one_less(),
+                None => self.drained(),
+            },
+        }
+    }
+
+    fn drained(&mut self) {
+        let now = self.now();
+        self.alarms.set(
+            Alarm::DrainAnyway,
+            Deadline::new(now + LAST_WORDS, "connections say goodbye before the process ends"),
+        );
+        self.ending.get_or_insert(ExitReason::Drained);
+    }
+
+    /// Ends the loop if it waits only for others, and those have drained too.
+    pub(crate) fn look_at_others(&mut self) {
+        if self.together.as_ref().is_some_and(Together::is_over) {
+            self.together = None;
+            self.drained();
         }
     }
 

@@ -29,6 +29,7 @@ mod udp;
 mod tests;
 
 pub use accept::BindError;
+use accept::Share;
 pub use asks::read as read_file;
 pub use control::{RemoteControl, Stats};
 pub use fds::raise_file_limit;
@@ -98,6 +99,15 @@ pub struct Runtime {
     control: RemoteControl,
 }
 
+/// Makes these loops of one process end together once their nodes have drained: until the last has, each answers who asks.
+pub fn end_together<'a>(runtimes: impl Iterator<Item = &'a mut Runtime>) {
+    let all: Vec<&mut Runtime> = runtimes.collect();
+    let together = control::Together::new(all.iter().map(|r| r.handle()).collect());
+    for runtime in all {
+        runtime.io.together = Some(together.clone());
+    }
+}
+
 impl Runtime {
     /// An event loop without listeners. The clock of its node starts here.
     ///
@@ -119,7 +129,23 @@ impl Runtime {
     /// [`BindError`], whose text names the address, the key that sets it and, where it can be known, who holds the
     /// port.
     pub fn bind(&mut self, service: Service, addr: SocketAddr) -> Result<SocketAddr, BindError> {
-        self.io.listeners.bind(service, addr, &self.io.registry)
+        self.io.listeners.bind(service, addr, Share::No, &self.io.registry)
+    }
+
+    /// As [`Runtime::bind`], at an address that several loops of this process listen on (SO_REUSEPORT): the kernel deals
+    /// connections out to them. The `first` of them sees to it that nobody else has it: without that, two processes of one user
+    /// could each get a part of the other's clients.
+    ///
+    /// # Errors
+    /// As [`Runtime::bind`].
+    pub fn bind_shared(
+        &mut self,
+        service: Service,
+        addr: SocketAddr,
+        first: bool,
+    ) -> Result<SocketAddr, BindError> {
+        let share = if first { Share::First } else { Share::Next };
+        self.io.listeners.bind(service, addr, share, &self.io.registry)
     }
 
     /// The moment that is [`proto_core::time::Time::ZERO`] for the node of this loop; the std `Instant` that some

@@ -1,7 +1,8 @@
 //! The demo's three nodes: who they are and on which ports.
 
+use proto_core::node::address::reachable;
 use proto_core::node::config::{Config, Role};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 /// One node of the demo.
 #[derive(Clone, Debug)]
@@ -13,10 +14,11 @@ pub(crate) struct Planned {
 }
 
 /// Keys that the demo sets for each node and that nobody else may set.
-pub(crate) const OWN_KEYS: [&str; 15] = [
+pub(crate) const OWN_KEYS: [&str; 16] = [
     "bind",
     "node.name",
     "node.roles",
+    "node.loops",
     "http.port",
     "https.port",
     "rtmp.port",
@@ -81,15 +83,6 @@ pub(crate) fn plan(base: &Config, bind: IpAddr, shift: u16, key: &str) -> Result
         node.config.cluster.manager = SocketAddr::new(local, manager.config.cluster.port).to_string();
     }
     Ok(nodes)
-}
-
-/// The address at which this host reaches a listener that is bound to `bind`.
-pub(crate) fn reachable(bind: IpAddr) -> IpAddr {
-    match bind {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        other => other,
-    }
 }
 
 /// What the demo tells its user at the start: where to look, how to publish, how to end it.

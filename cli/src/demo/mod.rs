@@ -13,6 +13,7 @@ use crate::say;
 use crate::settings::{self, Loader};
 use clip::Clip;
 use proto_core::io::Level;
+use proto_core::node::address::reachable;
 use publisher::{Job, Publisher};
 use runtime_mio::RemoteControl;
 use std::fmt::Write as _;
@@ -56,11 +57,11 @@ pub(crate) fn run(args: &args::Demo) -> Result<(), Failure> {
     for node in &planned {
         let ready = run::start(&node.config, log.of_node(node.label))
             .map_err(|e| told_by_offset(e, args.port_offset))?;
-        nodes.push((node.label, ready));
+        nodes.push((node.label.to_owned(), ready));
     }
     say(&cluster::welcome(&planned))?;
     let manager = &planned[0].config;
-    let manager = SocketAddr::new(cluster::reachable(manager.bind), manager.http.port);
+    let manager = SocketAddr::new(reachable(manager.bind), manager.http.port);
     let job = Job { manager, stream: STREAM, clip, limits: base.limits.clone() };
     let publisher = Publisher::start(job, log.of_node("publisher"))
         .map_err(|e| Failure::Running(format!("the publisher has no thread to run on: {e}")))?;

@@ -3,6 +3,7 @@
 use super::{Mark, Report, reach};
 use crate::identity;
 use crate::listen;
+use crate::loops;
 use crate::settings::host_port;
 use proto_core::limits::Limits;
 use proto_core::node::address::Advertised;
@@ -23,11 +24,11 @@ pub(super) fn examine(config: &Config, report: &mut Report) {
     let public = addresses(config, report);
     certificates(config, report);
     clock(report);
-    limits(&config.limits, report);
+    limits(&config.limits, loops::count(config), report);
     segments(config, report);
     manager(config, report);
     if running {
-        reach::webrtc(config, public, report);
+        loops::plan(config).unwrap_or_default().iter().for_each(|c| reach::webrtc(c, public, report));
     } else {
         let text = "start the node, then ask again; from another machine: headwater doctor --reach HOST";
         report.add(
@@ -59,12 +60,19 @@ fn ports(config: &Config, report: &mut Report) -> bool {
             }
         }
     };
-    for (service, what, addr) in listen::listeners(config) {
-        look(service.key(), what, "tcp", addr, TcpListener::bind(addr).map(drop));
+    // The configuration was accepted, so each loop has ports.
+    let loops = loops::plan(config).unwrap_or_default();
+    for (index, config) in loops.iter().enumerate() {
+        let listeners = listen::listeners(config);
+        let of = if loops.len() > 1 { format!(" (loop {index})") } else { String::new() };
+        for (service, what, addr) in listeners.filter(|(s, ..)| index == 0 || !loops::is_shared(*s)) {
+            let of = if loops::is_shared(service) { "" } else { &of };
+            look(service.key(), &format!("{what}{of}"), "tcp", addr, TcpListener::bind(addr).map(drop));
+        }
+        let webrtc = config.webrtc_addr();
+        look("webrtc.port", &format!("WebRTC{of}"), "udp", webrtc, UdpSocket::bind(webrtc).map(drop));
     }
-    let webrtc = config.webrtc_addr();
-    look("webrtc.port", "WebRTC", "udp", webrtc, UdpSocket::bind(webrtc).map(drop));
-    let media = config.rtsp_udp_pairs().flat_map(|(rtp, rtcp)| [rtp, rtcp]);
+    let media = loops.iter().flat_map(Config::rtsp_udp_pairs).flat_map(|(rtp, rtcp)| [rtp, rtcp]);
     let media: Vec<SocketAddr> = media.map(|port| SocketAddr::new(config.bind, port)).collect();
     let key = "rtsp.udp_port";
     match media.iter().find_map(|addr| UdpSocket::bind(addr).err().map(|e| (*addr, e))) {
@@ -162,16 +170,20 @@ fn clock(report: &mut Report) {
     }
 }
 
-fn limits(limits: &Limits, report: &mut Report) {
+fn limits(limits: &Limits, loops: usize, report: &mut Report) {
+    // Limits are each loop's.
+    let times = if loops > 1 { format!(" in each of {loops} loops") } else { String::new() };
+    let loops = loops as u64;
     match runtime_mio::raise_file_limit() {
-        Ok(most) if most >= limits.conns as u64 + OTHERS => {
-            report.add(Mark::Good, "descriptors", format!("{most}, enough for limits.conns = {}", limits.conns));
+        Ok(most) if most >= (limits.conns as u64 + OTHERS).saturating_mul(loops) => {
+            let text = format!("{most}, enough for limits.conns = {}{times}", limits.conns);
+            report.add(Mark::Good, "descriptors", text);
         }
         Ok(most) => report.add(
             Mark::Doubtful,
             "descriptors",
             format!(
-                "this process may have {most}, and limits.conns = {} connections need more: raise it (ulimit -n, or \
+                "this process may have {most}, and limits.conns = {} connections{times} need more: raise it (ulimit -n, or \
                  LimitNOFILE= in systemd), or lower limits.conns",
                 limits.conns
             ),
@@ -192,13 +204,17 @@ fn limits(limits: &Limits, report: &mut Report) {
         }
     }
     if let Some(all) = memory() {
-        if limits.memory_bytes <= all {
-            let text =
-                format!("limits.memory_bytes is {} of this host's {}", mib(limits.memory_bytes), mib(all));
+        let wanted = limits.memory_bytes.saturating_mul(loops);
+        if wanted <= all {
+            let text = format!(
+                "limits.memory_bytes is {}{times} of this host's {}",
+                mib(limits.memory_bytes),
+                mib(all)
+            );
             report.add(Mark::Good, "memory", text);
         } else {
             let text = format!(
-                "limits.memory_bytes is {}, this host has {}: a full node would be killed; set it lower",
+                "limits.memory_bytes is {}{times}, this host has {}: a full node would be killed; set it lower",
                 mib(limits.memory_bytes),
                 mib(all)
             );

@@ -2,6 +2,7 @@
 
 use super::{Mark, Report};
 use crate::listen;
+use crate::loops;
 use proto_core::io::Service;
 use proto_core::node::config::Config;
 use proto_core::wire::stun;
@@ -61,7 +62,7 @@ pub(super) fn node(config: &Config, ip: IpAddr, report: &mut Report) {
             Err(e) => report.add(Mark::Bad, service.key(), unreachable(what, to, &e)),
         }
     }
-    webrtc(config, ip, report);
+    loops::plan(config).unwrap_or_default().iter().for_each(|c| webrtc(c, ip, report));
 }
 
 /// Whether the WebRTC port of an address answers, over UDP and over TCP.

@@ -1,9 +1,11 @@
 //! What a configuration must satisfy beyond the types of its values.
 
+use crate::{listen, loops};
 use proto_core::auth::token::TokenKeys;
 use proto_core::cluster::keys::{KEYS_MAX, Keys};
 use proto_core::http::url::HttpUrl;
-use proto_core::node::config::{Config, Role};
+use proto_core::node::config::loops::LOOPS_MAX;
+use proto_core::node::config::{Config, LinkTransport, Role};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -25,6 +27,7 @@ pub(crate) const CLUSTER_PORT: u16 = 5090;
 pub(crate) fn check(config: &Config) -> Vec<Finding> {
     let mut found = Findings::default();
     ports(config, &mut found);
+    loops(config, &mut found);
     names(config, &mut found);
     addresses(config, &mut found);
     cluster(config, &mut found);
@@ -91,6 +94,64 @@ fn ports(config: &Config, found: &mut Findings) {
             "http.port",
             "old clients of the stream-manager dialect rewrite ports 8081 and 8083; take another",
         );
+    }
+}
+
+fn loops(config: &Config, found: &mut Findings) {
+    let key = "node.loops";
+    if config.node.loops > LOOPS_MAX {
+        return found
+            .wrong(key, format!("must be a whole number from 0 to {LOOPS_MAX}; 0 means one for each core"));
+    }
+    let of = loops::count(config);
+    if of == 1 {
+        return;
+    }
+    if !cfg!(target_os = "linux") {
+        found.wrong(key, "above 1 needs a kernel that deals connections out to several listeners: Linux");
+    }
+    if config.node.roles == [Role::Manager] {
+        found.wrong(
+            key,
+            format!("is {of}, and a manager alone has work for one; add the role origin or edge"),
+        );
+    }
+    if config.webrtc.tcp_on_https {
+        let text = format!(
+            "cannot be true where node.loops is {of}: who comes to https.port may meet another loop than the one that has \
+             its session; webrtc.tcp works, on each loop's own port"
+        );
+        found.wrong("webrtc.tcp_on_https", text);
+    }
+    match loops::plan(config) {
+        Err(text) => found.wrong(key, text),
+        Ok(configs) => own_ports(&configs, found),
+    }
+}
+
+/// Each loop's own ports must not be another's, nor one that they share.
+fn own_ports(configs: &[Config], found: &mut Findings) {
+    let mut taken: BTreeMap<(&str, u16), String> = BTreeMap::new();
+    let Some(first) = configs.first() else { return };
+    for (service, _, addr) in listen::listeners(first).filter(|(service, ..)| loops::is_shared(*service)) {
+        taken.insert(("tcp", addr.port()), service.key().to_owned());
+    }
+    for (index, config) in configs.iter().enumerate() {
+        let udp = config.rtsp_udp_pairs().flat_map(|(rtp, rtcp)| [rtp, rtcp]);
+        let own = [("tcp", "cluster.port", config.cluster.port), ("udp", "webrtc.port", config.webrtc.port)];
+        let tcp = config.webrtc.tcp.then_some(("tcp", "webrtc.port", config.webrtc.port));
+        let quic = config.cluster.transport == LinkTransport::Quic;
+        let quic = quic.then_some(("udp", "cluster.port", config.cluster.port));
+        let udp = udp.map(|port| ("udp", "rtsp.udp_port", port));
+        for (kind, key, port) in own.into_iter().chain(tcp).chain(quic).chain(udp) {
+            if let Some(other) = taken.insert((kind, port), format!("{key} of loop {index}")) {
+                let text = format!(
+                    "leads to {kind} port {port} for loop {index} of {}, which is {other}: keep as many ports free above it",
+                    configs.len()
+                );
+                return found.wrong(key, text);
+            }
+        }
     }
 }
 
@@ -403,6 +464,23 @@ mod tests {
         let mut config = Config::default();
         change(&mut config);
         check(&config).into_iter().filter(|f| !f.harmless).map(|f| f.key).collect()
+    }
+
+    #[test]
+    fn loops_need_ports_of_their_own_and_work_to_do() {
+        let wrong = |change: &dyn Fn(&mut Config)| {
+            wrong_keys(|c| {
+                c.node.loops = 4;
+                change(c);
+            })
+        };
+        assert_eq!(wrong(&|_| {}), Vec::<String>::new());
+        assert_eq!(wrong(&|c| c.node.loops = 65), ["node.loops"]);
+        assert_eq!(wrong(&|c| c.node.roles = vec![Role::Manager]), ["node.loops"]);
+        assert_eq!(wrong(&|c| c.webrtc.tcp_on_https = true), ["webrtc.tcp_on_https"]);
+        assert_eq!(wrong(&|c| c.cluster.port = 5_079), ["cluster.port"], "5080 is http.port");
+        assert_eq!(wrong(&|c| c.rtsp.udp_port = 8_172), ["rtsp.udp_port"], "8190 is webrtc.port of loop 1");
+        assert_eq!(wrong(&|c| c.webrtc.port = 65_533), ["node.loops"]);
     }
 
     #[test]

@@ -51,6 +51,13 @@ const KEYS: &[(&str, &str, &str)] = &[
          Every node speaks every protocol; roles decide what the manager gives out.",
         "a list of manager, origin and edge",
     ),
+    (
+        "node.loops",
+        "So many loops in this process, each a node of the cluster (NAME/0, NAME/1 …) on a thread of its own; 0: one for each \
+         core. The kernel deals connections out to them. Each has its own webrtc.port and cluster.port, one above that of \
+         the one before, its own rtsp.udp_pairs, and its part of node.capacity_mbps; limits are each loop's. Linux only.",
+        "a whole number from 0 to 64",
+    ),
     ("node.region", "The region that this node stands in. Clients may ask the manager for one.", NAME),
     (
         "node.capacity_mbps",

@@ -1,5 +1,5 @@
 //! One HTTP/1.1 request on a connection of its own, and its answer: what the manager's proxy carries to nodes for WHIP and
-//! WHEP, and what the node asks of servers that its operator named.
+//! WHEP, what one loop of a process asks of another, and what the node asks of servers that its operator named.
 
 use super::message::{Method, Response};
 use crate::buf::{Inbox, Outbox};
@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use std::time::Duration;
 
 /// Headers of an answer that are carried on. Framing is each connection's own, and the rest concerns nobody else.
-const CARRIED: [&str; 10] = [
+const CARRIED: [&str; 17] = [
     "content-type",
     "location",
     "etag",
@@ -22,6 +22,13 @@ const CARRIED: [&str; 10] = [
     "www-authenticate",
     "allow",
     "cache-control",
+    "headwater-sound",
+    "accept-patch",
+    "accept-post",
+    "access-control-allow-origin",
+    "access-control-expose-headers",
+    "access-control-allow-credentials",
+    "vary",
 ];
 
 /// What is asked for.
@@ -123,6 +130,22 @@ impl Client {
             until: now + Duration::from_millis(limits.proxy_answer_ms),
             answer_ms: limits.proxy_answer_ms,
         }
+    }
+
+    /// The same, which takes an answer of so many bytes.
+    #[must_use]
+    pub fn taking(mut self, bytes: usize) -> Client {
+        self.body_bytes = bytes;
+        self.inbox.set_cap(self.head_bytes.saturating_add(bytes));
+        self
+    }
+
+    /// The same, which waits for the answer no longer than this from `now` on, milliseconds.
+    #[must_use]
+    pub fn within(mut self, answer_ms: u64, now: Time) -> Client {
+        self.until = now + Duration::from_millis(answer_ms);
+        self.answer_ms = answer_ms;
+        self
     }
 
     fn fail(&mut self, reason: Reason) {

@@ -312,13 +312,20 @@ fn proxied(request: &Request, rest: &str) -> Route {
     match what {
         "whip" => endpoint(Protocol::Whip),
         "whep" => endpoint(Protocol::Whep),
-        "to" => match rest.split_once('/') {
-            Some((node, path)) if !node.is_empty() && whip::is_resource(&format!("/{path}")) => {
-                let route = || Route::ProxyResource { node: node.to_owned(), path: format!("/{path}") };
-                crossing(request, &[Method::Delete, Method::Patch], RESOURCE, route)
+        "to" => {
+            // The name of a node that is one loop of several has a slash.
+            let at = rest.match_indices('/').take(2).map(|(at, _)| rest.split_at(at));
+            let mut fitting = at.filter(|(node, path)| !node.is_empty() && whip::is_resource(path));
+            match fitting.next() {
+                Some((node, path)) => {
+                    let route = || Route::ProxyResource { node: node.to_owned(), path: path.to_owned() };
+                    crossing(request, &[Method::Delete, Method::Patch], RESOURCE, route)
+                }
+                None => Route::NotFound(
+                    "this is no session; use the Location that the offer was answered with".to_owned(),
+                ),
             }
-            _ => Route::NotFound("this is no session; use the Location that the offer was answered with".to_owned()),
-        },
+        }
         _ => Route::NotFound(
             "the proxy has /as/v1/proxy/whip/{app}/{stream}, …/whep/… and, for websockets, …/ws/publish/… and \
              …/ws/subscribe/…"
@@ -363,7 +370,7 @@ fn api(request: &Request, rest: &str) -> Route {
             Method::Delete => Route::Api(ApiRoute::Kick(rest.to_owned())),
             _ => Route::MethodNotAllowed { allow: "DELETE" },
         },
-        "nodes" => match rest.strip_suffix("/drain").filter(|node| named(node)) {
+        "nodes" => match rest.strip_suffix("/drain").filter(|node| named(&node.replacen('/', ".", 1))) {
             Some(node) => match request.method {
                 Method::Put => Route::Api(ApiRoute::Drain { node: node.to_owned(), on: true }),
                 Method::Delete => Route::Api(ApiRoute::Drain { node: node.to_owned(), on: false }),

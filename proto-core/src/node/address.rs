@@ -1,7 +1,16 @@
 //! The addresses that others are told (`advertise.*`), found once the host's own addresses are known.
 
 use super::config::Config;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The address at which this host reaches a listener that is bound to `bind`.
+pub fn reachable(bind: IpAddr) -> IpAddr {
+    match bind {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    }
+}
 
 /// Where publishers, viewers and other nodes reach this node.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -564,6 +564,10 @@ impl Node {
         Broken::unless(wrong.is_none(), "S7", || {
             format!("the connection of {wrong:?} is gone or is another's")
         })?;
+        let gone = self.doors.dialled().find(|c| !self.conns.contains_key(c));
+        Broken::unless(gone.is_none() && self.doors.agrees(), "S7", || {
+            format!("the tables of what other loops are asked do not agree; the connection {gone:?} is gone")
+        })?;
         let gone = self.proxy.dialled().find(|c| !self.conns.contains_key(c));
         Broken::unless(gone.is_none() && self.proxy.agrees(), "S7", || {
             format!("the proxy's tables do not agree; the connection {gone:?} is gone")

@@ -375,8 +375,9 @@ impl Node {
         let Some(forwarded) = request.header("x-forwarded-for") else {
             return From { local: direct.local && request.header("forwarded").is_none(), ..direct };
         };
-        let manager =
-            self.manager_conn.and_then(|c| self.conns.get(&c)).map(|c| c.remote.ip().to_canonical());
+        // A manager in this process comes to the door, and says nothing here.
+        let manager = self.manager_conn.filter(|_| self.manager_loop().is_none());
+        let manager = manager.and_then(|c| self.conns.get(&c)).map(|c| c.remote.ip().to_canonical());
         match forwarded.trim().parse::<IpAddr>() {
             Ok(ip) if manager == Some(direct.ip.to_canonical()) => {
                 let local = ip.to_canonical().is_loopback();

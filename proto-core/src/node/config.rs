@@ -1,6 +1,7 @@
 //! The configuration of a node, as the file, `--set` and the environment spell it. Reading those is the command
 //! line's business; what the keys mean stands here.
 
+pub mod loops;
 pub mod remotes;
 
 pub use crate::ids::Role;
@@ -24,6 +25,10 @@ pub struct Config {
     pub destinations: Vec<remotes::Destination>,
     /// Who this node is.
     pub node: NodeConfig,
+    /// Its place among the loops of its process, where there are several. Whoever starts them makes it ([`loops`]); it is no
+    /// key of a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loops: Option<loops::Loops>,
     /// Pages, API, WHIP, WHEP.
     pub http: HttpConfig,
     /// HTTP over TLS.
@@ -65,6 +70,7 @@ impl Default for Config {
             sources: Vec::new(),
             destinations: Vec::new(),
             node: NodeConfig::default(),
+            loops: None,
             http: HttpConfig::default(),
             https: HttpsConfig::default(),
             rtmp: RtmpConfig::default(),
@@ -154,6 +160,8 @@ pub struct NodeConfig {
     pub name: String,
     /// Any mix of `manager`, `origin`, `edge`.
     pub roles: Vec<Role>,
+    /// So many loops in one process, each a node of the cluster with a thread of its own; 0: one for each core.
+    pub loops: usize,
     /// The region that it stands in, such as `eu-west`.
     pub region: String,
     /// What it can send in all, megabits a second; placement measures load against it.
@@ -165,6 +173,7 @@ impl Default for NodeConfig {
         NodeConfig {
             name: String::new(),
             roles: vec![Role::Manager, Role::Origin, Role::Edge],
+            loops: 1,
             region: "local".to_owned(),
             capacity_mbps: 1_000,
         }

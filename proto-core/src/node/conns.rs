@@ -101,6 +101,9 @@ pub(super) struct Conn {
     pub(super) idle: bool,
     /// It is a websocket that has not ended.
     pub(super) socket: bool,
+    /// It came to the door of this loop and was introduced: whether only a part of an answer is wanted. `service`, `local` and
+    /// `remote` are the client's since then.
+    pub(super) door: Option<bool>,
     /// The log has said already why it ends.
     pub(super) explained: bool,
     /// How often its machine was told something by the driver.
@@ -146,6 +149,7 @@ impl Conn {
             let_in: true,
             idle: false,
             socket: false,
+            door: None,
             explained: false,
             told: 0,
             alarm: None,
@@ -180,7 +184,7 @@ impl Node {
         let of_ip = self.conns_per_ip.get(&ip).copied().unwrap_or(0);
         let refusal = if self.conns.len() + self.tls.leaving.len() >= self.limits.conns {
             Some(("conns", "limits.conns"))
-        } else if of_ip >= self.limits.conns_per_ip {
+        } else if of_ip >= self.limits.conns_per_ip && service != Service::Door {
             Some(("conns_per_ip", "limits.conns_per_ip"))
         } else {
             None
@@ -215,7 +219,7 @@ impl Node {
             }
         };
         let proto = match service {
-            Service::Http | Service::Https => {
+            Service::Http | Service::Https | Service::Door => {
                 Proto::Http(Box::new(http::server::Server::new(&self.limits, now)))
             }
             Service::Rtmp | Service::Rtmps => Proto::Rtmp(Box::new(rtmp::server::Server::new(
@@ -241,7 +245,11 @@ impl Node {
                 used: LinkUse::Accepted,
             },
         };
-        *self.conns_per_ip.entry(ip).or_default() += 1;
+        // Who comes to the door is a client of another loop, which counts it.
+        let idle = service != Service::Door;
+        if idle {
+            *self.conns_per_ip.entry(ip).or_default() += 1;
+        }
         self.counters.accepted(service);
         let conn = Conn {
             transport,
@@ -251,8 +259,9 @@ impl Node {
             remote,
             free: None,
             let_in: false,
-            idle: true,
+            idle,
             socket: false,
+            door: None,
             explained: false,
             told: 0,
             alarm: None,
@@ -723,6 +732,7 @@ impl Node {
                 self.flv.remove(&id);
                 self.proxy_client_gone(id);
                 self.carry_client_gone(id);
+                self.door_client_gone(id);
                 self.http_gone(id);
             }
             Proto::Socket { .. } => self.proxy_back_gone(id, &reason),

@@ -96,6 +96,10 @@ impl Node {
 
     /// Where the manager speaks RTSP. It knows where to go on from there.
     fn rtsp_at_the_manager(&self, conn: ConnId) -> Option<String> {
+        // Where the manager is another loop of this process, that is the address where the client is.
+        if self.manager_loop().is_some() {
+            return None;
+        }
         let tls = self.conns.get(&conn)?.service.is_secure();
         self.member.manager_rtsp(tls).map(str::to_owned)
     }
@@ -116,18 +120,20 @@ impl Node {
         let Some((conn, wish)) = self.elsewhere.remove(&req) else { return false };
         let Some(tls) = self.conns.get(&conn).map(|c| c.service.is_secure()) else { return true };
         match result {
-            Ok(p) if p.node.id != self.id => match p.node.advertised.rtsp_base(tls) {
-                base if base.is_empty() => self.rtsp_here(conn, wish),
-                base => {
-                    let asked = match wish.action {
-                        Action::Broadcast => event::Action::Broadcast,
-                        Action::Subscribe => event::Action::Subscribe,
-                    };
-                    let public = self.authority.policy.likely(&wish.key);
-                    self.gave_out(asked, &public, p);
-                    self.rtsp_sent(conn, &base, &wish);
+            Ok(p) if p.node.id != self.id && self.sibling(&p.node.id).is_none() => {
+                match p.node.advertised.rtsp_base(tls) {
+                    base if base.is_empty() => self.rtsp_here(conn, wish),
+                    base => {
+                        let asked = match wish.action {
+                            Action::Broadcast => event::Action::Broadcast,
+                            Action::Subscribe => event::Action::Subscribe,
+                        };
+                        let public = self.authority.policy.likely(&wish.key);
+                        self.gave_out(asked, &public, p);
+                        self.rtsp_sent(conn, &base, &wish);
+                    }
                 }
-            },
+            }
             _ => self.rtsp_here(conn, wish),
         }
         true

@@ -100,9 +100,10 @@ impl Exposition {
         self.metric(name, help).samples.insert(vec![], Value::Histogram(value.clone()));
     }
 
-    /// The page, in the text format of OpenMetrics 1.0.
-    pub fn text(self) -> String {
-        let mut registry = Registry::with_prefix("headwater");
+    /// The page, in the text format of OpenMetrics 1.0, of this loop of several in a process, if it is one.
+    pub fn text(self, of_loop: Option<usize>) -> String {
+        let labels = of_loop.map(|n| ("loop".into(), n.to_string().into()));
+        let mut registry = Registry::with_prefix_and_labels("headwater", labels.into_iter());
         registry.register_collector(Box::new(self));
         let mut out = String::new();
         // Writing into a String cannot fail.
@@ -162,7 +163,7 @@ mod tests {
         for stream in ["a", "b", "c", "d"] {
             e.counter("bytes", "Bytes", vec![("stream", stream.into())], 5);
         }
-        let text = e.text();
+        let text = e.text(None);
         assert!(text.contains("# TYPE headwater_sessions gauge"), "{text}");
         assert!(text.contains("headwater_sessions{protocol=\"rtmp\"} 3"), "{text}");
         assert!(text.contains("headwater_bytes_total{stream=\"a\"} 5"), "{text}");
@@ -177,7 +178,7 @@ mod tests {
         for protocol in ["whip", "relay", "rtmp"] {
             e.gauge("sessions", "Sessions now", vec![("protocol", protocol.into())], 1.0);
         }
-        let text = e.text();
+        let text = e.text(None);
         assert!(text.contains("\nheadwater_up 1\n"), "{text}");
         assert!(text.contains("\nheadwater_loss 0.25\n"), "{text}");
         let at = |protocol| text.find(protocol).unwrap();
@@ -191,7 +192,7 @@ mod tests {
         [0.25, 0.5, 0.75, 9.0].into_iter().for_each(|v| h.observe(v));
         let mut e = Exposition::new(10);
         e.histogram("join_seconds", "Joins", &h);
-        let text = e.text();
+        let text = e.text(None);
         for line in [
             "_bucket{le=\"0.5\"} 2",
             "_bucket{le=\"1.0\"} 3",

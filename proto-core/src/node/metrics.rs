@@ -15,7 +15,7 @@ impl Node {
         self.cluster_metrics(&mut e);
         self.session_metrics(&mut e);
         self.stream_metrics(&mut e);
-        e.text()
+        e.text(self.config.loops.as_ref().map(|l| l.index))
     }
 
     fn node_metrics(&self, e: &mut Exposition) {

@@ -25,6 +25,7 @@ mod gate;
 mod keys;
 mod links;
 mod log;
+mod loops;
 mod memory;
 mod metrics;
 mod operators;
@@ -180,6 +181,8 @@ pub struct Node {
     logins: operators::Logins,
     pair_waiting: BTreeMap<u64, web::WaitingPair>,
     proxy: proxy::Proxy,
+    /// Requests that other loops of this process answer.
+    doors: loops::Doors,
     pulls: pulling::Pulls,
     remotes: remote::Remotes,
     serving: serving::Served,
@@ -234,13 +237,16 @@ impl Node {
             NodeId(config.node.name.clone())
         };
         let instance = names.u64();
+        let place = config.loops.as_ref();
+        let (index, of) = place.map_or((0, 1), |l| (l.index, l.doors.len()));
         let mut rtc = Endpoint::new(EndpointConfig {
             limits: config.limits.clone(),
             rng: rng.fork("rtc", 0),
             start,
             identity: identity.rtc,
             stun: config.webrtc.stun,
-            loop_index: 0,
+            // A process has no more than fit (`config::loops::LOOPS_MAX`).
+            loop_index: place.and_then(|l| u8::try_from(l.index).ok()).unwrap_or(0),
         })?;
         if !config.webrtc.lean {
             rtc.use_whole_viewers();
@@ -293,7 +299,7 @@ impl Node {
             strays: links::Strays::default(),
             elsewhere: elsewhere::Asking::default(),
             udp_open: false,
-            sessions: Sessions::keeping(config.limits.sessions_kept),
+            sessions: Sessions::keeping(config.limits.sessions_kept).numbered(index, of),
             claims: BTreeMap::new(),
             next_req: 0,
             whip_waiting: BTreeMap::new(),
@@ -310,7 +316,8 @@ impl Node {
             quic,
             logins: operators::Logins::default(),
             pair_waiting: BTreeMap::new(),
-            proxy: proxy::Proxy::default(),
+            proxy: proxy::Proxy::numbered(index, of),
+            doors: loops::Doors::default(),
             pulls: pulling::Pulls::default(),
             remotes,
             serving: serving::Served::default(),

@@ -9,6 +9,8 @@ use crate::http::token::{self, Claims};
 use crate::http::{api, sm2};
 use crate::io::{ConnId, Level};
 use crate::media::key::StreamKey;
+use crate::rand::Rng;
+use sha2::{Digest as _, Sha256};
 use std::net::IpAddr;
 
 /// What a node says that is asked for the manager's knowledge and has not that role.
@@ -32,7 +34,11 @@ pub(super) fn words(response: &Response) -> String {
 impl Node {
     pub(super) fn token_key(&self) -> [u8; 32] {
         let mut key = [0; 32];
-        let mut rng = self.rng.fork("token", 0);
+        // A login is good at all loops of a process.
+        let mut rng = match &self.config.loops {
+            Some(loops) => Rng::new(Sha256::digest(loops.secret.as_bytes()).into()).fork("token", 0),
+            None => self.rng.fork("token", 0),
+        };
         for chunk in key.chunks_mut(8) {
             for (to, from) in chunk.iter_mut().zip(rng.u64().to_be_bytes()) {
                 *to = from;
@@ -106,8 +112,8 @@ impl Node {
         let Some(manager) = &mut self.manager else {
             return Err(Refusal::new("no_manager_here", 503, NO_MANAGER));
         };
-        let node = manager.find_node(name)?;
-        manager.drain_node(&node, order)
+        // The loops of a process share their ports: a client cannot go round one of them.
+        manager.find_process(name)?.iter().try_for_each(|node| manager.drain_node(node, order))
     }
 
     /// `PUT` and `DELETE /api/v1/nodes/{node}/drain`

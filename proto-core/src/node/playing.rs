@@ -300,6 +300,7 @@ impl Node {
         };
         self.sessions.set_carrier(session, Carrier::Rtc(playing.session));
         let secret = self.rng.fork("resource", session.0).token(32);
+        let secret = super::loops::resource(self.config.loops.as_ref(), secret);
         self.sessions.name_resource(session, secret);
         self.expect_viewer(stream, playing.takes);
         let known = self.hub.notices(stream).iter().map(|n| n.text().to_owned());

@@ -9,6 +9,7 @@ pub(super) mod carried;
 pub(super) mod given;
 
 use super::conns::{Conn, Proto};
+use super::loops::{passed, with_query};
 use super::{Alarm, Node};
 use crate::cluster::manager::{self, Placement};
 use crate::cluster::placement::Refusal;
@@ -72,6 +73,8 @@ struct Proxied {
 #[derive(Debug, Default)]
 pub(super) struct Proxy {
     next: u64,
+    /// From one number to the next.
+    step: u64,
     all: BTreeMap<u64, Proxied>,
     /// By the client's connection and by the node's.
     by_conn: BTreeMap<ConnId, u64>,
@@ -84,6 +87,11 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
+    /// None yet; numbers as those of sessions ([`super::session::Sessions::numbered`]).
+    pub(super) fn numbered(rest: usize, of: usize) -> Proxy {
+        Proxy { next: rest as u64, step: of.max(1) as u64, ..Proxy::default() }
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.all.len()
@@ -144,8 +152,9 @@ impl Node {
         let refuse = |status, text: String| Box::new(Response::text(status, text));
         let ask = Ask::parse(request).map_err(|(status, text)| refuse(status, text))?;
         let Some(c) = self.conns.get(&conn) else { return Ok(()) };
-        let (remote, secure) = (c.remote, c.service.is_secure());
-        if self.manager.is_none() {
+        let remote = c.remote;
+        let manager_loop = self.manager_loop();
+        if self.manager.is_none() && manager_loop.is_none() {
             let text = "this node is no manager and proxies nothing; open the websocket at the manager";
             return Err(refuse(503, text.to_owned()));
         }
@@ -166,6 +175,11 @@ impl Node {
                 503,
                 format!("{most} websockets are proxied already (limits.proxy_sessions)"),
             ));
+        }
+        if let Some(to) = manager_loop {
+            let key = self.authority.policy.likely(ask.wish.key());
+            self.proxy_to_manager(conn, request, key, to);
+            return Ok(());
         }
         let unchecked = self.limits.simulation.planted(Bug::ProxyUnchecked);
         let chosen = match &ask.host {
@@ -193,28 +207,10 @@ impl Node {
             self.proxy_here(conn, request.clone(), ask.path);
             return Ok(());
         }
-        self.proxy.next += 1;
-        let id = self.proxy.next;
         let req = self.next_req();
-        let proxied = Proxied {
-            client: conn,
-            remote,
-            secure,
-            request: request.clone(),
-            key: key.clone(),
-            path: ask.path,
-            stage: Stage::Placing { req },
-            node: None,
-            to: None,
-            back: None,
-            since: self.now,
-            stopped: (false, false),
-        };
-        self.proxy.all.insert(id, proxied);
-        self.proxy.by_conn.insert(conn, id);
+        let stage = Stage::Placing { req };
+        let Some(id) = self.proxy_add(conn, request, key.clone(), ask.path, stage) else { return Ok(()) };
         self.proxy.by_req.insert(req, id);
-        *self.proxy.per_ip.entry(remote.ip()).or_default() += 1;
-        self.look_at_proxies_in(LOOK);
         match chosen {
             Some(node) => self.proxy_dial(id, node),
             None => {
@@ -229,6 +225,55 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    fn proxy_add(
+        &mut self,
+        client: ConnId,
+        request: &Request,
+        key: StreamKey,
+        path: String,
+        stage: Stage,
+    ) -> Option<u64> {
+        let c = self.conns.get(&client)?;
+        let (remote, secure) = (c.remote, c.service.is_secure());
+        self.proxy.next += self.proxy.step;
+        let id = self.proxy.next;
+        let proxied = Proxied {
+            client,
+            remote,
+            secure,
+            request: request.clone(),
+            key,
+            path,
+            stage,
+            node: None,
+            to: None,
+            back: None,
+            since: self.now,
+            stopped: (false, false),
+        };
+        self.proxy.all.insert(id, proxied);
+        self.proxy.by_conn.insert(client, id);
+        *self.proxy.per_ip.entry(remote.ip()).or_default() += 1;
+        self.look_at_proxies_in(LOOK);
+        Some(id)
+    }
+
+    /// The manager is another loop of this process: it is asked there, as it was here.
+    fn proxy_to_manager(
+        &mut self,
+        conn: ConnId,
+        request: &Request,
+        key: StreamKey,
+        (node, to): (NodeId, SocketAddr),
+    ) {
+        let path = with_query(&request.path, request);
+        let stage = Stage::Dialling { since: self.now };
+        let Some(id) = self.proxy_add(conn, request, key, path, stage) else { return };
+        let mut headers = Vec::from_iter(self.letter(conn, false));
+        headers.extend(passed(request));
+        self.proxy_dial_at(id, node, to, headers);
     }
 
     /// The node behind a `host`, if the manager gave that out.
@@ -296,6 +341,19 @@ impl Node {
             Ok(to) => to,
             Err(reason) => return self.proxy_failed(id, code::BAD_GATEWAY, &reason),
         };
+        let Some(p) = self.proxy.all.get(&id) else { return };
+        let letter = self.sibling(&node).and_then(|_| self.letter(p.client, false));
+        let headers = match letter {
+            Some(letter) => vec![letter],
+            None => vec![
+                ("X-Forwarded-For", p.remote.ip().to_string()),
+                ("X-Forwarded-Proto", if p.secure { "https" } else { "http" }.to_owned()),
+            ],
+        };
+        self.proxy_dial_at(id, node, to, headers);
+    }
+
+    fn proxy_dial_at(&mut self, id: u64, node: NodeId, to: SocketAddr, headers: Vec<(&'static str, String)>) {
         self.next_dial += 1;
         let back = ConnId::dialled(self.next_dial);
         let Some(p) = self.proxy.all.get_mut(&id) else { return };
@@ -306,10 +364,6 @@ impl Node {
         p.node = Some(node);
         p.to = Some(to);
         p.back = Some(back);
-        let headers = vec![
-            ("X-Forwarded-For", p.remote.ip().to_string()),
-            ("X-Forwarded-Proto", if p.secure { "https" } else { "http" }.to_owned()),
-        ];
         let target = Target { host: to.to_string(), path: p.path.clone(), headers };
         self.proxy.by_conn.insert(back, id);
         self.conns.insert(back, Conn::dialling_socket(to, target));
@@ -510,11 +564,12 @@ impl Node {
     /// Gives up what is proxied to nodes whose lease has run out, and dials that took too long.
     pub(super) fn look_at_proxies(&mut self) {
         let patience = Duration::from_millis(self.limits.proxy_dial_ms);
-        let Some(registry) = self.manager.as_ref().map(manager::Manager::registry) else { return };
+        let registry = self.manager.as_ref().map(manager::Manager::registry);
         let mut alive: BTreeMap<&NodeId, bool> = BTreeMap::new();
         let mut over = Vec::new();
         for (id, p) in &self.proxy.all {
-            if let Some(node) = &p.node
+            // Without a registry it is proxied to the manager of this process, which lives as long as this loop.
+            if let (Some(node), Some(registry)) = (&p.node, registry)
                 && !*alive.entry(node).or_insert_with(|| registry.alive(node, self.now))
             {
                 let text = format!("node {node} is no longer heard of");

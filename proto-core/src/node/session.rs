@@ -236,6 +236,8 @@ impl Cursors {
 #[derive(Debug, Default)]
 pub struct Sessions {
     next: u64,
+    /// From one number to the next.
+    step: u64,
     all: Table<SessionId, Session>,
     by_carrier: BTreeMap<Carrier, SessionId>,
     by_subscriber: Cursors,
@@ -248,7 +250,13 @@ pub struct Sessions {
 impl Sessions {
     /// None yet; the stories of the last `keep` that end are kept.
     pub fn keeping(keep: usize) -> Sessions {
-        Sessions { keep, ..Sessions::default() }
+        Sessions { keep, step: 1, ..Sessions::default() }
+    }
+
+    /// The same, with numbers that leave this rest when they are divided by `of`: those of several loops of one process, of
+    /// which none has a number of another's.
+    pub fn numbered(self, rest: usize, of: usize) -> Sessions {
+        Sessions { next: rest as u64, step: of.max(1) as u64, ..self }
     }
 
     /// A session of this name that ended lately.
@@ -258,7 +266,7 @@ impl Sessions {
 
     /// A number that no session has or will have, for a source that is none (a pull).
     pub fn fresh(&mut self) -> SessionId {
-        self.next += 1;
+        self.next += self.step;
         SessionId(self.next)
     }
 

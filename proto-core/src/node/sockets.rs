@@ -14,6 +14,9 @@ impl Node {
     /// A connection asks to become a websocket; its handshake is good. Exactly one of [`Node::socket_accept`] and
     /// [`Node::respond`] is owed, now or later.
     pub(super) fn socket_asked(&mut self, conn: ConnId, request: Request) {
+        if !self.introduced(conn, &request) {
+            return;
+        }
         if let Err(response) = self.origin_fits(&request) {
             self.log_refusal(conn, &request, &response);
             return self.respond(conn, *response);

@@ -4,6 +4,7 @@ mod auth;
 mod callback;
 mod dialect;
 mod flv;
+mod loops;
 mod proxy;
 mod several;
 

@@ -60,7 +60,8 @@ impl Node {
                 "this node has no secret to sign tokens with (auth.secret or cluster.key)",
             );
         };
-        let shared = !self.config.auth.secret.is_empty() || !self.config.cluster.key.is_empty();
+        let made_key = self.config.loops.as_ref().is_some_and(|l| l.made_key);
+        let shared = !self.config.auth.secret.is_empty() || !self.config.cluster.key.is_empty() && !made_key;
         let words = format!(
             "a token to {} {} was made, id {}, good until {} s after 1970",
             claims.action.iter().map(|a| a.name()).collect::<Vec<_>>().join(" and "),

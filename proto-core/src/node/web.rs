@@ -1,6 +1,7 @@
 //! What HTTP answers: pages at once, WHIP, WHEP and pairing when the cluster has answered.
 
 use super::gate::Gate;
+use super::loops::{self, Way};
 use super::operators::NO_MANAGER;
 use super::session::{Carrier, Part, Protocol, SessionId};
 use super::{Node, api};
@@ -87,13 +88,27 @@ const fn refused_as(status: u16) -> &'static str {
 impl Node {
     /// A whole request arrived on a connection.
     pub(super) fn request(&mut self, conn: ConnId, request: Request) {
+        if !self.introduced(conn, &request) {
+            return;
+        }
         let mut route = router::route(&request);
+        let way = self.way_of(conn, &request, &route);
+        if way == Way::Away {
+            return;
+        }
         let crossing = route.cross_origin();
-        let answer = match self.gate(conn, &request, &mut route) {
+        let gate = match self.wants_a_part(conn) {
+            true => Gate::Open(Grant::default()),
+            false => self.gate(conn, &request, &mut route),
+        };
+        let answer = match gate {
             Gate::Open(grant) => self.answer(conn, &request, route, grant),
             Gate::Shut(response) => Some(*response),
             Gate::Later => None,
         };
+        if let (Way::Gathered(kind), Some(own)) = (way, answer.as_ref().filter(|a| a.status < 300)) {
+            return self.gather(conn, &request, kind, own.clone());
+        }
         if let Some(mut response) = answer {
             self.log_refusal(conn, &request, &response);
             if crossing {
@@ -220,6 +235,7 @@ impl Node {
                 let session =
                     self.sessions.add(Protocol::Whip, Part::AsksToPublish, key, remote, carrier, self.now);
                 let secret = self.rng.fork("resource", session.0).token(32);
+                let secret = loops::resource(self.config.loops.as_ref(), secret);
                 self.sessions.name_resource(session, secret);
                 self.grant(session, grant);
                 self.whip_waiting
@@ -462,7 +478,10 @@ impl Node {
         let at = &node.advertised;
         let door = match secure {
             None => Door::Node { secure: false, at: format!("{}:{}", at.host(), at.http) },
-            Some(here) if node.id == self.id => Door::Node { secure: true, at: here.to_owned() },
+            // The loops of this process share the port.
+            Some(here) if node.id == self.id || self.sibling(&node.id).is_some() => {
+                Door::Node { secure: true, at: here.to_owned() }
+            }
             Some(_) if at.https != 0 => {
                 Door::Node { secure: true, at: format!("{}:{}", at.host(), at.https) }
             }

@@ -311,6 +311,7 @@ fn input(c: &mut Cursor) -> Read<Recorded> {
                 5 => Service::Rtsp,
                 6 => Service::Rtsps,
                 7 => Service::IceTcp,
+                8 => Service::Door,
                 _ => return Err("a listener of an unknown kind".into()),
             },
             local: c.address()?,

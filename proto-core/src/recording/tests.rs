@@ -187,6 +187,7 @@ fn recorded() -> impl Strategy<Value = Recorded> {
         Service::Rtsp,
         Service::Rtsps,
         Service::IceTcp,
+        Service::Door,
     ]);
     let file = prop_oneof![bytes().prop_map(Ok), ".*".prop_map(Err)];
     let socket = || any::<u32>().prop_map(SocketId);

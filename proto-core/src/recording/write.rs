@@ -165,6 +165,7 @@ impl Writer {
                     Service::Rtsp => 5,
                     Service::Rtsps => 6,
                     Service::IceTcp => 7,
+                    Service::Door => 8,
                 });
                 address(out, *local);
                 address(out, *remote);

@@ -180,3 +180,44 @@ fn a_port_in_use_names_the_port_the_key_and_its_holder() {
     let elsewhere = runtime.bind(Service::Http, "192.0.2.1:80".parse().unwrap()).unwrap_err().to_string();
     assert!(elsewhere.contains("this host has no address 192.0.2.1"), "{elsewhere}");
 }
+
+#[test]
+fn loops_share_a_port_and_nobody_else_gets_a_part_of_it() {
+    let runtime = || Runtime::new(Options::new(&Limits::default(), |_| {})).unwrap();
+    let (mut zero, mut one, mut stranger) = (runtime(), runtime(), runtime());
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    zero.bind_shared(Service::Http, free, true).unwrap();
+    one.bind_shared(Service::Http, free, false).unwrap();
+    let refused = stranger.bind_shared(Service::Http, free, true).unwrap_err();
+    assert_eq!(refused.error.kind(), ErrorKind::AddrInUse);
+    assert_eq!(stranger.bind(Service::Http, free).unwrap_err().error.kind(), ErrorKind::AddrInUse);
+}
+
+#[test]
+fn loops_that_end_together_wait_for_the_last() {
+    let limits = Limits::default();
+    let mut runtimes = [(); 2].map(|()| Runtime::new(Options::new(&limits, |_| {})).unwrap());
+    crate::end_together(runtimes.iter_mut());
+    let [mut zero, mut one] = runtimes;
+    let addr = zero.bind(Service::Http, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let controls = [zero.handle(), one.handle()];
+    let threads = [&mut zero, &mut one];
+    std::thread::scope(|scope| {
+        let ends = threads.map(|runtime| {
+            let (tell, _) = std::sync::mpsc::channel();
+            let mut probe = super::Probe { says: Says::default(), behaviour: Box::new(echo), saw: tell };
+            scope.spawn(move || runtime.run(&mut probe))
+        });
+        controls[0].drain();
+        // It has drained, and answers all the same.
+        for _ in 0..3 {
+            let mut stream = TcpStream::connect(addr).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(b"still there?").unwrap();
+            let mut back = [0; 12];
+            stream.read_exact(&mut back).unwrap();
+        }
+        controls[1].drain();
+        assert_eq!(ends.map(|end| end.join().unwrap()), [ExitReason::Drained, ExitReason::Drained]);
+    });
+}

@@ -10,6 +10,7 @@ use crate::io::Level;
 use crate::media::key::StreamKey;
 use crate::time::Time;
 use crate::wire::link::Message;
+use std::collections::BTreeSet;
 
 /// What a node is to do about new work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,32 +23,60 @@ pub struct DrainOrder {
     pub stop: bool,
 }
 
+fn no_such_node(text: &str) -> Refusal {
+    let text = format!("no node {} is registered here; `headwater ctl nodes` lists them", quote(text));
+    Refusal::new("no_such_node", 404, text)
+}
+
+/// The process that a node is a loop of, or its own name.
+fn process_of(id: &NodeId) -> &str {
+    id.0.split_once('/').map_or(id.0.as_str(), |(process, _)| process)
+}
+
 impl Manager {
-    /// The node that an operator means by its name, or by its public address where that is one node's only.
+    /// The node that an operator means by its name, or by its public address where that is one process's only.
     ///
     /// # Errors
     /// 404 if there is none; says what to do.
     pub fn find_node(&self, text: &str) -> Result<NodeId, Refusal> {
+        let named = NodeId(text.to_owned());
+        if self.registry.node(&named).is_some() {
+            return Ok(named);
+        }
+        let nodes = self.find_process(text)?;
+        nodes.into_iter().next().ok_or_else(|| no_such_node(text))
+    }
+
+    /// The nodes of the process that an operator means: one, or all its loops (`node.loops`), whose names are `name/0`,
+    /// `name/1` and so on. The name of one of them means all, and so do `name` and the address.
+    ///
+    /// # Errors
+    /// 404 if there is none, or if several processes have that address; says what to do.
+    pub fn find_process(&self, text: &str) -> Result<Vec<NodeId>, Refusal> {
         let nodes = self.registry.nodes();
-        if let Some((id, _)) = nodes.get_key_value(&NodeId(text.to_owned())) {
-            return Ok(id.clone());
+        let of = |process: &str| -> Vec<NodeId> {
+            nodes.keys().filter(|id| process_of(id) == process).cloned().collect()
+        };
+        let named = match nodes.get_key_value(&NodeId(text.to_owned())) {
+            Some((id, _)) => of(process_of(id)),
+            None => of(text),
+        };
+        if !named.is_empty() {
+            return Ok(named);
         }
         let at = |n: &&crate::cluster::registry::Node| {
             let a = &n.info.advertised;
             a.host() == text || a.public.to_string() == text || a.private.to_string() == text
         };
-        let found: Vec<_> = nodes.values().filter(at).collect();
-        match found.as_slice() {
-            [one] => Ok(one.info.id.clone()),
-            [] => Err(Refusal::new(
-                "no_such_node",
-                404,
-                format!("no node {} is registered here; `headwater ctl nodes` lists them", quote(text)),
-            )),
+        let found: Vec<NodeId> = nodes.values().filter(at).map(|n| n.info.id.clone()).collect();
+        let processes: BTreeSet<&str> = found.iter().map(process_of).collect();
+        match processes.len() {
+            1 => Ok(found),
+            0 => Err(no_such_node(text)),
             several => Err(Refusal::new(
                 "which_node",
                 404,
-                format!("{} nodes have the address {}; use a node's name", several.len(), quote(text)),
+                format!("{several} nodes have the address {}; use a node's name", quote(text)),
             )),
         }
     }
@@ -59,11 +88,7 @@ impl Manager {
     /// 404 if there is no such node, 503 if it cannot be told now.
     pub fn drain_node(&mut self, node: &NodeId, order: DrainOrder) -> Result<(), Refusal> {
         let Some(entry) = self.registry.node(node) else {
-            return Err(Refusal::new(
-                "no_such_node",
-                404,
-                format!("no node {} is registered here", quote(&node.0)),
-            ));
+            return Err(no_such_node(&node.0));
         };
         if order.stop && entry.link.is_none() {
             let text =

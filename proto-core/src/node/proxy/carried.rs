@@ -15,6 +15,7 @@ use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::node::Node;
 use crate::node::conns::{Conn, Proto, Transport};
+use crate::node::loops::with_query;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -139,14 +140,22 @@ impl Node {
         node: &str,
         path: &str,
     ) -> Option<Response> {
-        let node = NodeId(node.to_owned());
         let now = self.now;
         let registry = self.manager.as_ref().map(manager::Manager::registry);
+        let (mut node, mut path) = (NodeId(node.to_owned()), path.to_owned());
+        // Of a loop of several, in the dialect, whose paths may begin with any number of names.
+        if let Some((index, rest)) = path.trim_start_matches('/').split_once('/')
+            && registry.is_some_and(|r| r.node(&node).is_none())
+            && !index.is_empty()
+            && index.bytes().all(|b| b.is_ascii_digit())
+        {
+            (node, path) = (NodeId(format!("{node}/{index}")), format!("/{rest}"));
+        }
         if !registry.is_some_and(|r| r.alive(&node, now)) {
             let text = format!("the node {} of this session is not here any more", quote(&node.0));
             return Some(Response::text(404, text));
         }
-        let path = with_query(path, request);
+        let path = with_query(&path, request);
         match self.carry(conn, request, path, None) {
             Ok(id) => self.carry_dial(id, node),
             Err(response) => return Some(*response),
@@ -237,6 +246,7 @@ impl Node {
         let host = registry.and_then(|r| r.node(&node)).map(|n| n.info.advertised.host()).unwrap_or_default();
         let client = self.proxy.carried.all.get(&id).map(|c| c.client);
         let secure = client.and_then(|c| self.conns.get(&c)).is_some_and(|c| c.service.is_secure());
+        let letter = client.filter(|_| self.sibling(&node).is_some()).and_then(|c| self.letter(c, false));
         self.next_dial += 1;
         let back = ConnId::dialled(self.next_dial);
         let carried = &mut self.proxy.carried;
@@ -251,7 +261,9 @@ impl Node {
                 headers.push((name, value.to_owned()));
             }
         }
-        if let Some(remote) = remote {
+        if let Some(letter) = letter {
+            headers.push(letter);
+        } else if let Some(remote) = remote {
             headers.push(("X-Forwarded-For", remote.ip().to_string()));
             headers.push(("X-Forwarded-Proto", if secure { "https" } else { "http" }.to_owned()));
         }
@@ -273,7 +285,8 @@ impl Node {
         let Some(Conn { proto: Proto::Request { machine, ask }, .. }) = self.conns.get_mut(&conn) else {
             return;
         };
-        *machine = Some(Box::new(Client::new(ask, &self.limits, now)));
+        let client = Client::new(ask, &self.limits, now);
+        *machine = Some(Box::new(self.doors.fit(conn, client, &self.limits, now)));
         self.fetches.connected(conn);
         self.dirty_conns.insert(conn);
     }
@@ -283,6 +296,7 @@ impl Node {
         match said {
             client::Output::Send(bytes) => self.send(conn, bytes),
             client::Output::Closed(reason) => self.end_conn(conn, reason, Some(false)),
+            client::Output::Answer(response) if self.doors.has(conn) => self.door_answered(conn, response),
             client::Output::Answer(mut response) => {
                 let Some(id) = self.proxy.carried.by_back.get(&conn).copied() else {
                     return self.fetch_answered(conn, response);
@@ -306,6 +320,9 @@ impl Node {
 
     /// The connection of a request is gone, answered or not.
     pub(in crate::node) fn carry_back_gone(&mut self, conn: ConnId, reason: &Reason) {
+        if self.doors.has(conn) {
+            return self.door_gone(conn, reason);
+        }
         match self.proxy.carried.by_back.get(&conn).copied() {
             Some(id) => self.carry_failed(id, reason),
             None => self.fetch_gone(conn, reason),
@@ -339,6 +356,10 @@ impl Node {
     /// # Errors
     /// If it has none, or one that is this process's own.
     pub(in crate::node) fn node_http(&self, node: &NodeId) -> Result<SocketAddr, Reason> {
+        // The loops of this process share the port that they registered with.
+        if let Some(door) = self.sibling(node).and_then(|index| self.door(index)) {
+            return Ok(door);
+        }
         let registry = self.manager.as_ref().map(manager::Manager::registry);
         let at = registry.and_then(|r| r.node(node)).map(|n| &n.info.advertised);
         let to = at.map(|at| SocketAddr::new(at.private, at.http)).filter(|to| to.port() != 0);
@@ -351,15 +372,6 @@ impl Node {
             return Err(Reason::local("proxy_to_itself", text));
         }
         Ok(to)
-    }
-}
-
-/// A path with the query that a request has.
-fn with_query(path: &str, request: &Request) -> String {
-    let path = encode_percent(path, "/");
-    match &request.query {
-        Some(query) => format!("{path}?{query}"),
-        None => path,
     }
 }
 

@@ -360,6 +360,11 @@ impl Caller {
         }
     }
 
+    /// The path of the present call's resource.
+    pub(super) fn resource(&self) -> Option<&str> {
+        self.resource.as_deref()
+    }
+
     /// Forgets the present call without a word to anybody.
     pub(super) fn drop_call(&mut self, now: Time) {
         self.end("dropped", now);

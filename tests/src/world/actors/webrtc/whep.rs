@@ -185,6 +185,11 @@ impl Whep {
         &self.caller.calls
     }
 
+    /// The path of its present call's resource.
+    pub fn resource(&self) -> Option<&str> {
+        self.caller.resource()
+    }
+
     /// Whether its present call stands.
     pub fn is_connected(&self) -> bool {
         self.caller.connected()
