@@ -102,6 +102,74 @@ fn a_manager_that_comes_back_is_linked_by_quic() {
     });
 }
 
+/// A link falls silent for longer than it may, and is made anew: several key frames came meanwhile. The viewer gets every
+/// picture, and the stream's time goes on as if nothing had happened.
+#[test]
+fn a_link_that_was_cut_for_seconds_costs_no_picture_and_no_time() {
+    seeds("0..8", |w| {
+        w.quic(true);
+        let manager = w.host("m1", &[Role::Manager], None);
+        let origin = w.host("o1", &[Role::Origin], Some(manager));
+        let edge = w.host("e1", &[Role::Edge], Some(manager));
+        w.run(ms(2_500));
+        let p = w.publish(origin, "live/a");
+        ready(w, p, 5_000);
+        let v = w.play(edge, "live/a");
+        let s = session(w, p);
+        until_sees(w, v, s, 5_000);
+        // At any place of the group of pictures.
+        let at = w.pick("the break", 0, 1_000);
+        w.run(ms(2_000 + at));
+        let broke = w.now();
+        w.part(origin.into(), edge.into());
+        w.run(ms(2_200));
+        w.heal_all();
+        w.run(ms(3_000));
+        let said = |words: &str| w.log().iter().filter(|l| l.contains(" e1 ") && l.contains(words)).count();
+        assert_eq!(said("pull of live/a broke"), 1, "the link was over");
+        saw_all_pictures(w, v, p, s);
+        let after: Vec<u64> = w.player(v).frames('v', s).filter(|f| f.at >= broke).map(|f| f.stamp).collect();
+        assert!(after.len() > 100 && after.windows(2).all(|t| t[1] - t[0] == 40), "{after:?}");
+        assert!(w.expect_drained());
+    });
+}
+
+/// Nodes of the version before, which know TCP only, and nodes that link by QUIC are one cluster, whichever of them is manager or
+/// origin: a stream is watched at an edge of either sort.
+#[test]
+fn a_mixed_cluster_relays_between_old_and_new_nodes() {
+    for (manager_is_old, origin_is_old) in [(true, true), (true, false), (false, true)] {
+        seeds("0..2", |w| {
+            w.quic(true);
+            let node = |w: &mut World, name: &str, role, manager, old: bool| {
+                let id = w.host_off(name, &[role], manager, |_| {});
+                w.speech(id, old.then_some(Speech::Older));
+                w.start(id);
+                id
+            };
+            let m = node(w, "m1", Role::Manager, None, manager_is_old);
+            let o = node(w, "o1", Role::Origin, Some(m), origin_is_old);
+            let edges =
+                [("e1", true), ("e2", false)].map(|(name, old)| node(w, name, Role::Edge, Some(m), old));
+            w.run(ms(4_000));
+            let p = w.publish(o, "live/a");
+            ready(w, p, 5_000);
+            w.run(ms(1_000));
+            let s = session(w, p);
+            let viewers = edges.map(|e| w.play(e, "live/a"));
+            viewers.into_iter().for_each(|v| until_sees(w, v, s, 5_000));
+            w.run(ms(3_000));
+            viewers.into_iter().for_each(|v| saw_all_pictures(w, v, p, s));
+            let by_quic = [!manager_is_old, !origin_is_old].into_iter().filter(|q| *q).count();
+            assert_eq!(links(w, edges[0]), (0, 2), "the old edge knows TCP only");
+            assert_eq!(links(w, edges[1]), (by_quic, 2 - by_quic));
+            let told = w.log().iter().any(|l| l.contains(" e2 Warn ") && l.contains("by QUIC"));
+            assert!(told, "what is not encrypted is told as a warning");
+            assert!(w.expect_drained());
+        });
+    }
+}
+
 /// A crowd of strangers whose addresses are their own fills all handshakes that a manager takes, and tries on. Nodes that come
 /// meanwhile are reached all the same, and who is linked already notices nothing.
 #[test]
