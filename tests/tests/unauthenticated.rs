@@ -16,7 +16,7 @@ use proto_core::error::Reason;
 use proto_core::io::{ConnId, Input, Level, Output, Service, SocketId};
 use proto_core::machine::Machine;
 use proto_core::node::Node;
-use proto_core::node::config::Config;
+use proto_core::node::config::{Config, LinkTransport};
 use proto_core::node::identity::Identity;
 use proto_core::rand::Rng;
 use proto_core::time::{Time, WallTime};
@@ -70,6 +70,7 @@ impl Bench {
     fn new(change: impl FnOnce(&mut Config)) -> Bench {
         let mut config = Config { bind: "192.0.2.1".parse().expect("an address"), ..Config::default() };
         config.node.name = "n".to_owned();
+        config.cluster.transport = LinkTransport::Quic;
         let nobody = |action| RuleConfig { action, streams: Vec::new(), who: vec!["tokens".to_owned()] };
         config.auth.rules = [Action::Publish, Action::Play, Action::Api].map(nobody).to_vec();
         change(&mut config);
@@ -608,10 +609,10 @@ fn a_quic_connection_that_showed_no_key_holds_no_more_than_its_share() {
         }
         let mut worst = (0, "");
         for (n, (name, heedless, act)) in ACTS.into_iter().enumerate() {
-            // The lesser of two, as elsewhere: where a table of the node grew, that is not the connection's.
-            let runs = [0, 1].map(|again| quic_peak(&mut bench, heedless, 10 + 2 * n as u64 + again, act));
-            let peak = runs[0].0.min(runs[1].0);
-            let left = runs[0].1.min(runs[1].1);
+            // The least of three: where a table of the node grew, that is not the connection's.
+            let runs = [0, 1, 2].map(|again| quic_peak(&mut bench, heedless, 10 + 3 * n as u64 + again, act));
+            let peak = runs.iter().map(|r| r.0).min().unwrap_or(0);
+            let left = runs.iter().map(|r| r.1).min().unwrap_or(0);
             println!("quic: {peak} bytes at most, {left} left, with {name}");
             assert!(peak <= QUIC, "{name}: {peak}");
             assert!(left <= 256, "{name}: {left} bytes are left");
