@@ -267,7 +267,7 @@ impl Arena {
             let streams = self.limits.link_quic_streams as usize;
             assert!(self.victim.partial(conn) <= most * streams, "{} bytes wait", self.victim.partial(conn));
         }
-        self.now = self.now + Duration::from_millis(ms);
+        self.now += Duration::from_millis(ms);
     }
 
     fn play(mut self, mut data: &[u8]) -> Tally {

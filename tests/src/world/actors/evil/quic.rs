@@ -22,8 +22,8 @@ use quinn_proto::crypto::{self as quic_crypto, CryptoError, ExportKeyingMaterial
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{
     ClientConfig, ConnectError, Connection, ConnectionHandle, ConnectionId, ConnectionIdGenerator,
-    DatagramEvent, Dir, Endpoint, EndpointConfig, Event, NoneTokenStore, ReadError, Side as QuicSide,
-    StreamEvent, StreamId, TransportConfig, TransportError,
+    DatagramEvent, Dir, Endpoint, EndpointConfig, Event, NoneTokenStore, Side as QuicSide, StreamEvent,
+    StreamId, TransportConfig, TransportError,
 };
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -462,11 +462,8 @@ impl FalseQuic {
             Event::Stream(StreamEvent::Readable { id }) if lane.control == Some(id) => {
                 let mut heard = Vec::new();
                 if let Ok(mut chunks) = lane.inner.recv_stream(id).read(true) {
-                    loop {
-                        match chunks.next(usize::MAX) {
-                            Ok(Some(chunk)) => heard.push(chunk.bytes),
-                            Ok(None) | Err(ReadError::Blocked | ReadError::Reset(_)) => break,
-                        }
+                    while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
+                        heard.push(chunk.bytes);
                     }
                     let _ = chunks.finalize();
                 }
