@@ -19,6 +19,7 @@ const NODES: &[&str] = &[
     "cluster_ops",
     "hub_ops",
     "node",
+    "quic_link",
     "recording",
     "rtmp_client",
     "rtmp_server",
@@ -44,6 +45,25 @@ pub fn root() -> PathBuf {
 /// The file that runs are added to: date, commit, target, executions, seconds, and what came of it, with tabs between.
 pub fn record() -> PathBuf {
     root().join("fuzz/executions.tsv")
+}
+
+/// Writes the seeds that are made, not found, where they are not what they would be now. Answers how many that were.
+///
+/// # Errors
+/// If one cannot be written.
+pub fn write_seeds() -> Result<usize, String> {
+    let dir = root().join("fuzz/seeds/quic_link");
+    std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let mut written = 0;
+    for (name, bytes) in crate::sim::quic::seeds::all() {
+        let path = dir.join(name);
+        if std::fs::read(&path).is_ok_and(|there| there == bytes) {
+            continue;
+        }
+        std::fs::write(&path, bytes).map_err(|e| format!("{}: {e}", path.display()))?;
+        written += 1;
+    }
+    Ok(written)
 }
 
 /// The fuzz targets, by name.

@@ -40,7 +40,7 @@ fn settings(ip: Ipv4Addr, own: &str) -> String {
         "[limits]\nrtmp_handshake_ms = 2000\nhttp_head_ms = 2000\nrtsp_head_ms = 2000\ntls_handshake_ms = 2000\n\
          rtc_handshake_ms = 3000\nlink_handshake_ms = 2000\nviewer_stuck_ms = 2000\nrtsp_idle_ms = 4000\n\
          signalling_messages_per_s = 50\nframe_bytes = 200000\nframe_packets = 200\ncluster_streams = 500\n\
-         [cluster]\nkey = '{KEY}'\n\
+         [cluster]\nkey = '{KEY}'\ntransport = 'quic'\n\
          [http]\norigins = ['https://ours.example']\n\
          [auth]\nsecret = 'a secret of thirty-two characters'\n\
          [[auth.rules]]\naction = 'publish'\nstreams = ['live/{own}']\nwho = ['tokens']\n\
@@ -186,7 +186,7 @@ impl Scene {
         let many = match kind {
             Evil::ConnectionFlood => 70,
             Evil::UnconnectedWhep | Evil::UnconnectedWhip => 36,
-            Evil::StunAnonymous | Evil::StunWrong | Evil::UdpGarbage => 400,
+            Evil::StunAnonymous | Evil::StunWrong | Evil::UdpGarbage | Evil::QuicGarbage => 400,
             _ => EACH,
         };
         let mut all = transcripts(kind, rng, many);
@@ -198,7 +198,11 @@ impl Scene {
                 }
             }
         }
-        let port = if kind.is_about_rtsp() { 8_000 } else { 8_189 };
+        let port = match kind {
+            Evil::QuicGarbage => 5_090,
+            kind if kind.is_about_rtsp() => 8_000,
+            _ => 8_189,
+        };
         let socket = UdpSocket::bind((self.evil, 0)).expect("a socket");
         // A datagram may be lost, and a flood of lines is one only within a second.
         let udp = matches!(all.first(), Some(Transcript::Datagram(_)));
@@ -245,7 +249,7 @@ impl Scene {
         }
     }
 
-    /// A false node: it works until its signs are there, or for a while if it has none. What is not as it should be.
+    /// A false node, or who speaks QUIC: it works until its signs are there, or for a while if it has none. What is not as it should be.
     fn false_node(&self, innocents: &mut Innocents, abuse: &Abuse, kind: Evil) -> Option<String> {
         let before = self.counts();
         let mut config = Config::default();
@@ -310,7 +314,7 @@ fn signs(abuse: &Abuse) -> impl Iterator<Item = &Sign> {
 
 /// Who needs to forge addresses, or to overhear others: the simulator's.
 fn forges(kind: Evil) -> bool {
-    matches!(kind, Evil::StunForged | Evil::ReplayElsewhere)
+    matches!(kind, Evil::StunForged | Evil::ReplayElsewhere | Evil::QuicForged)
         || kind.needs_webrtc() && transcripts(kind, &mut Rng::new([0; 32]), 2).is_empty()
 }
 

@@ -610,7 +610,7 @@ fn link_says() -> Vec<Said> {
     let mut says = vec![
         Said::Locate { req: 1, key: key.clone(), direct: false },
         Said::NotFound { req: 1, key: key.clone() },
-        Said::Pull { pull, key: key.clone(), hops: vec![NodeId("a".to_owned())] },
+        Said::Pull { pull, key: key.clone(), hops: vec![NodeId("a".to_owned())], after: None },
         Said::Claimed { req: 2, key, epoch },
         Said::KeyRequest { pull, track: None },
         Said::Ping,

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use determinism::os::count::{Counting, count, counted, from_here};
 use determinism::{crypto, os};
-use headwater_tests::world::actors::evil::{Evil, Transcript, transcripts};
+use headwater_tests::world::actors::evil::{Evil, Transcript, quic, transcripts};
 use headwater_tests::world::tls as client_tls;
 use proto_core::auth::Action;
 use proto_core::auth::config::RuleConfig;
@@ -16,11 +16,12 @@ use proto_core::error::Reason;
 use proto_core::io::{ConnId, Input, Level, Output, Service, SocketId};
 use proto_core::machine::Machine;
 use proto_core::node::Node;
-use proto_core::node::config::Config;
+use proto_core::node::config::{Config, LinkTransport};
 use proto_core::node::identity::Identity;
 use proto_core::rand::Rng;
 use proto_core::time::{Time, WallTime};
 use proto_core::{rtc, tls};
+use quinn_proto::{Connection, ConnectionHandle, DatagramEvent, Dir};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -33,6 +34,8 @@ static ALLOCATOR: Counting = Counting;
 /// What a connection may hold at most before its peer has shown a right (docs/abuse.md).
 const PLAIN: i64 = 32 << 10;
 const HTTP: i64 = 96 << 10;
+/// The same of a QUIC connection on the nodes' port.
+const QUIC: i64 = 96 << 10;
 
 /// A node that lets nobody in, and what its driver would hold.
 struct Bench {
@@ -67,6 +70,7 @@ impl Bench {
     fn new(change: impl FnOnce(&mut Config)) -> Bench {
         let mut config = Config { bind: "192.0.2.1".parse().expect("an address"), ..Config::default() };
         config.node.name = "n".to_owned();
+        config.cluster.transport = LinkTransport::Quic;
         let nobody = |action| RuleConfig { action, streams: Vec::new(), who: vec!["tokens".to_owned()] };
         config.auth.rules = [Action::Publish, Action::Play, Action::Api].map(nobody).to_vec();
         change(&mut config);
@@ -491,6 +495,137 @@ fn a_connection_over_tls_holds_no_more_than_its_share() {
     });
 }
 
+/// A stranger who speaks QUIC to the nodes' port.
+struct QuicPeer {
+    endpoint: quinn_proto::Endpoint,
+    inner: Connection,
+    base: Instant,
+    to: (SocketId, SocketAddr),
+    from: SocketAddr,
+    sent: u64,
+}
+
+impl QuicPeer {
+    fn new(bench: &Bench, heedless: bool, nth: u64) -> QuicPeer {
+        let rng = Rng::new([13; 32]).fork("peer", nth);
+        let base = Instant::now();
+        let to = *bench.sockets.iter().find(|(_, local)| local.port() == 5090).expect("QUIC's socket");
+        let mut endpoint = quic::endpoint(&rng);
+        let config = quic::client_config(quic::ALPN, heedless, &rng);
+        let (_, inner) = endpoint.connect(base, config, to.1, "n.invalid").expect("it can be dialled");
+        QuicPeer { endpoint, inner, base, to, from: SocketAddr::from(([198, 51, 100, 9], 4_000)), sent: 0 }
+    }
+
+    fn instant(&self, bench: &Bench) -> Instant {
+        self.base + bench.now.since(Time::ZERO)
+    }
+
+    /// Says what there is to say, as far as it `passes`, and hears the answers if it `hears`, until both are silent.
+    fn talk(&mut self, bench: &mut Bench, hears: bool, mut passes: impl FnMut(u64) -> bool) {
+        loop {
+            while self.inner.poll().is_some() {}
+            while let Some(event) = self.inner.poll_endpoint_events() {
+                if let Some(event) = self.endpoint.handle_event(ConnectionHandle(0), event) {
+                    self.inner.handle_event(event);
+                }
+            }
+            let mut bytes = Vec::new();
+            let instant = self.instant(bench);
+            let Some(transmit) = self.inner.poll_transmit(instant, 1, &mut bytes) else { break };
+            bytes.truncate(transmit.size);
+            self.sent += 1;
+            if !passes(self.sent) {
+                continue;
+            }
+            let ((socket, local), remote) = (self.to, self.from);
+            let stride = bytes.len();
+            bench.tell(Input::Datagram { socket, local, remote, stride, bytes: &bytes });
+            for (_, answer) in std::mem::take(&mut bench.answered) {
+                let mut reply = Vec::new();
+                let event =
+                    self.endpoint.handle(instant, local, None, None, answer.as_slice().into(), &mut reply);
+                if let Some(DatagramEvent::ConnectionEvent(_, event)) = event.filter(|_| hears) {
+                    self.inner.handle_event(event);
+                }
+            }
+        }
+    }
+
+    /// Writes so many bytes to the control stream, in frames of a few bytes each.
+    fn writes(&mut self, bytes: usize) {
+        let control = self.inner.streams().open(Dir::Bi).expect("one stream may be opened");
+        let message = [&(4_000u32).to_be_bytes()[..], &vec![7; bytes]].concat();
+        let _ = self.inner.send_stream(control).write(&message);
+    }
+}
+
+/// What the node holds at most, and what is left of it in the end, of a stranger by QUIC who does this.
+fn quic_peak(bench: &mut Bench, heedless: bool, nth: u64, act: fn(&mut QuicPeer, &mut Bench)) -> (i64, i64) {
+    bench.deaf = false;
+    let before = from_here().live;
+    let mut peer = QuicPeer::new(bench, heedless, nth);
+    act(&mut peer, bench);
+    bench.later(50);
+    let peak = count().peak - before;
+    bench.answered.clear();
+    bench.later(60_000);
+    bench.answered.clear();
+    (peak, count().live - before)
+}
+
+#[test]
+fn a_quic_connection_that_showed_no_key_holds_no_more_than_its_share() {
+    type Act = fn(&mut QuicPeer, &mut Bench);
+    const ACTS: [(&str, bool, Act); 7] = [
+        ("a first packet, whose address is not proven", false, |p, b| p.talk(b, false, |n| n == 1)),
+        ("the same a hundred times", false, |p, b| {
+            for nth in 0..100 {
+                QuicPeer::new(b, false, 1_000 + nth).talk(b, false, |n| n == 1);
+            }
+            p.talk(b, false, |_| false);
+        }),
+        ("half a handshake", false, |p, b| p.talk(b, true, |n| n <= 2)),
+        ("a handshake", false, |p, b| p.talk(b, true, |_| true)),
+        ("a handshake, and as much as its window lets", false, |p, b| {
+            p.talk(b, true, |_| true);
+            p.writes(1 << 20);
+            p.talk(b, true, |_| true);
+        }),
+        ("the same with every other packet lost", false, |p, b| {
+            p.talk(b, true, |_| true);
+            p.writes(1 << 20);
+            p.talk(b, true, |n| n % 2 == 0);
+        }),
+        ("more than its window lets", true, |p, b| {
+            p.talk(b, true, |_| true);
+            p.writes(1 << 20);
+            p.talk(b, true, |n| n % 2 == 0);
+        }),
+    ];
+    seeded(|| {
+        let mut bench = Bench::new(|c| c.cluster.key = "a key of sixteen characters".to_owned());
+        for nth in 0..3 {
+            quic_peak(&mut bench, false, nth, |p, b| p.talk(b, true, |_| true));
+        }
+        let mut worst = (0, "");
+        for (n, (name, heedless, act)) in ACTS.into_iter().enumerate() {
+            // The least of three: where a table of the node grew, that is not the connection's.
+            let runs = [0, 1, 2].map(|again| quic_peak(&mut bench, heedless, 10 + 3 * n as u64 + again, act));
+            let peak = runs.iter().map(|r| r.0).min().unwrap_or(0);
+            let left = runs.iter().map(|r| r.1).min().unwrap_or(0);
+            println!("quic: {peak} bytes at most, {left} left, with {name}");
+            assert!(peak <= QUIC, "{name}: {peak}");
+            assert!(left <= 256, "{name}: {left} bytes are left");
+            if peak > worst.0 {
+                worst = (peak, name);
+            }
+        }
+        println!("quic: {} bytes of {QUIC} at most, with {}", worst.0, worst.1);
+        assert!(worst.0 > 1_000, "something is measured");
+        assert_eq!(bench.errors, Vec::<String>::new());
+    });
+}
+
 /// A request for one's own address (RFC 8489, 6 and 14): no user name, the cookie, whole.
 fn asks_for_its_address(bytes: &[u8]) -> bool {
     bytes.len() >= 20
@@ -524,10 +659,11 @@ fn datagrams_of_strangers_are_answered_by_nothing_larger_and_garbage_by_silence(
             }
         }
         all.extend((0..2_000).map(|n| noise(rng, n % 1_473)));
-        for stun in [true, false] {
-            let mut bench = Bench::new(|c| c.webrtc.stun = stun);
-            assert_eq!(bench.sockets.len(), 9, "WebRTC's, and four pairs of RTSP");
-            let (mut asked, mut silent) = (0, 0);
+        // With the key of a cluster or without, which makes the nodes' port silent.
+        for (stun, key) in [(true, "a key of sixteen characters"), (false, "")] {
+            let mut bench = Bench::new(|c| (c.webrtc.stun, c.cluster.key) = (stun, key.to_owned()));
+            assert_eq!(bench.sockets.len(), 10, "WebRTC's, four pairs of RTSP, and the nodes'");
+            let (mut asked, mut silent, mut quic) = (0, 0, 0);
             for (n, bytes) in all.iter().enumerate() {
                 // From ever new networks, so that no limit on answers helps.
                 let from = [198, 51, (n / 250) as u8, (n % 250) as u8 + 1];
@@ -540,7 +676,11 @@ fn datagrams_of_strangers_are_answered_by_nothing_larger_and_garbage_by_silence(
                     let honest = stun && webrtc && asks_for_its_address(bytes);
                     let back: usize = answered.iter().map(|(_, b)| b.len()).sum();
                     assert!(answered.iter().all(|(to, _)| *to == remote), "answers go where it came from");
-                    if honest {
+                    if local.port() == 5090 && !key.is_empty() {
+                        // Refusals, lists of versions, resets (RFC 9000 sections 5.2.2, 6, 8.1, 10.3).
+                        assert!(back <= bytes.len(), "{back} for {} bytes", bytes.len());
+                        quic += usize::from(back > 0);
+                    } else if honest {
                         // The named exception: an address and its frame are 12 bytes more than a bare request.
                         assert!(back <= bytes.len() + 12, "{back} for {} bytes", bytes.len());
                         asked += usize::from(back > 0);
@@ -553,6 +693,7 @@ fn datagrams_of_strangers_are_answered_by_nothing_larger_and_garbage_by_silence(
             }
             assert_eq!(asked > 0, stun, "the exception is for who asks for an address");
             assert!(silent > 20_000, "{silent}");
+            assert_eq!(quic > 0, !key.is_empty(), "garbage of QUIC is answered where there is a cluster");
             assert_eq!(bench.errors, Vec::<String>::new());
         }
     });

@@ -46,6 +46,7 @@ planted! {
     the_tail_of_a_group_of_pictures "gop-tail-kept";
     a_drop_that_is_not_counted "drop-not-counted";
     a_frame_lost_between_two_nodes "relay-drop-not-counted";
+    a_frame_lost_between_two_nodes_by_quic "relay-drop-not-counted-by-quic";
     a_queue_without_limit "queue-limit-ignored";
     memory_without_end "memory-ignored";
     a_session_left_in_a_map "session-left-in-map";

@@ -7,7 +7,7 @@ use crate::loops;
 use crate::settings::host_port;
 use proto_core::limits::Limits;
 use proto_core::node::address::Advertised;
-use proto_core::node::config::Config;
+use proto_core::node::config::{Config, LinkTransport};
 use runtime_mio::host as kernel;
 use std::fs;
 use std::io;
@@ -71,6 +71,11 @@ fn ports(config: &Config, report: &mut Report) -> bool {
         }
         let webrtc = config.webrtc_addr();
         look("webrtc.port", &format!("WebRTC{of}"), "udp", webrtc, UdpSocket::bind(webrtc).map(drop));
+        if config.cluster.transport == LinkTransport::Quic {
+            let link = config.cluster_addr();
+            let what = format!("other nodes by QUIC{of}");
+            look("cluster.port", &what, "udp", link, UdpSocket::bind(link).map(drop));
+        }
     }
     let media = loops.iter().flat_map(Config::rtsp_udp_pairs).flat_map(|(rtp, rtcp)| [rtp, rtcp]);
     let media: Vec<SocketAddr> = media.map(|port| SocketAddr::new(config.bind, port)).collect();
@@ -257,7 +262,11 @@ fn manager(config: &Config, report: &mut Report) {
         .collect();
     match tried.iter().find(|(_, tried)| tried.is_ok()) {
         Some((ip, _)) => {
-            report.add(Mark::Good, what, format!("it listens at {}", SocketAddr::new(*ip, port)));
+            let at = SocketAddr::new(*ip, port);
+            report.add(Mark::Good, what, format!("it listens at {at}"));
+            if config.cluster.transport == LinkTransport::Quic {
+                manager_by_quic(at, report);
+            }
         }
         None => {
             let why =
@@ -268,6 +277,24 @@ fn manager(config: &Config, report: &mut Report) {
             );
             report.add(Mark::Bad, what, text);
         }
+    }
+}
+
+/// Whether a manager that listens answers by QUIC too.
+fn manager_by_quic(at: SocketAddr, report: &mut Report) {
+    let what = "cluster.transport";
+    match reach::ask_quic(at) {
+        Ok(()) => report.add(Mark::Good, what, format!("udp {at} speaks QUIC: links are encrypted")),
+        Err(e) => report.add(
+            Mark::Doubtful,
+            what,
+            format!(
+                "the manager does not answer by QUIC at udp {at} ({e}): links to it will use TCP, whose content is not encrypted; \
+                 let udp {} through between nodes (each way), or set cluster.transport = \"tcp\" on every node if that is what \
+                 you want",
+                at.port()
+            ),
+        ),
     }
 }
 

@@ -120,11 +120,43 @@ fn no_answer() -> std::io::Error {
     std::io::Error::other("what came is no answer")
 }
 
-fn ask_udp(to: SocketAddr) -> std::io::Result<SocketAddr> {
+/// A socket that sends to one address, and waits a moment for what comes back.
+fn asking(to: SocketAddr) -> std::io::Result<UdpSocket> {
     let any: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any)?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(ANSWER))?;
+    Ok(socket)
+}
+
+/// Whether somebody speaks QUIC there: a packet of a version that nobody speaks is answered with a list of those that are
+/// spoken (RFC 9000 section 6), and leaves nothing behind.
+pub(super) fn ask_quic(to: SocketAddr) -> std::io::Result<()> {
+    let socket = asking(to)?;
+    let mut last = no_answer();
+    for _ in 0..TRIES {
+        let (theirs, ours) = (transaction()?, transaction()?);
+        let mut question = vec![0xc0, 0x1a, 0x2a, 0x3a, 0x4a, 12];
+        question.extend_from_slice(&theirs);
+        question.push(12);
+        question.extend_from_slice(&ours);
+        // Whoever asks in fewer bytes is not answered.
+        question.resize(1_200, 0);
+        socket.send(&question)?;
+        let mut answer = [0; 1_500];
+        match socket.recv(&mut answer) {
+            Ok(_) if answer[0] & 0x80 != 0 && answer[1..6] == [0, 0, 0, 0, 12] && answer[6..18] == ours => {
+                return Ok(());
+            }
+            Ok(_) => {}
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}
+
+fn ask_udp(to: SocketAddr) -> std::io::Result<SocketAddr> {
+    let socket = asking(to)?;
     let transaction = transaction()?;
     let mut last = no_answer();
     for _ in 0..TRIES {
@@ -187,6 +219,23 @@ mod tests {
         let mapped = ask_udp(to).unwrap();
         assert_eq!(mapped, answering.join().unwrap());
         assert!(ask_udp(to).is_err(), "nobody is there any more");
+    }
+
+    #[test]
+    fn a_port_that_speaks_quic_is_told_from_one_that_does_not() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = server.local_addr().unwrap();
+        let answering = std::thread::spawn(move || {
+            let mut question = [0; 1_500];
+            let (n, from) = server.recv_from(&mut question).unwrap();
+            assert_eq!(n, 1_200, "as large as a first packet of QUIC must be");
+            // Both ids change places (RFC 9000 section 17.2.1).
+            let ids = [&question[18..31], &question[5..18]].concat();
+            server.send_to(&[&[0x80, 0, 0, 0, 0][..], &ids, &[0, 0, 0, 1]].concat(), from).unwrap();
+        });
+        ask_quic(to).unwrap();
+        answering.join().unwrap();
+        assert!(ask_quic(to).is_err(), "nobody is there any more");
     }
 
     #[test]

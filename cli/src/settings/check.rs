@@ -89,6 +89,19 @@ fn ports(config: &Config, found: &mut Findings) {
             found.wrong("rtsp.udp_port", text);
         }
     }
+    let cluster = config.cluster.port;
+    if config.cluster.transport == LinkTransport::Quic && cluster != 0 {
+        let way_out = "QUIC between nodes needs the udp port of that number: choose another, or set cluster.transport = \"tcp\"";
+        if cluster == config.webrtc.port && !config.webrtc.tcp {
+            found.wrong("cluster.port", format!("webrtc.port has port {cluster} already; {way_out}"));
+        }
+        if (first..first + 2 * pairs).contains(&cluster.into()) {
+            found.wrong(
+                "cluster.port",
+                format!("the ports of RTSP media (rtsp.udp_port) include {cluster}; {way_out}"),
+            );
+        }
+    }
     if matches!(config.http.port, 8081 | 8083) {
         found.odd(
             "http.port",
@@ -556,6 +569,14 @@ mod tests {
         assert_eq!(wrong_keys(|c| c.webrtc.port = 5080), ["webrtc.port"], "it is a TCP port too");
         let udp_only = |c: &mut Config| (c.webrtc.port, c.webrtc.tcp) = (5080, false);
         assert_eq!(wrong_keys(udp_only), Vec::<String>::new(), "UDP and TCP do not collide");
+        for (transport, wrong) in [(LinkTransport::Quic, &["cluster.port"][..]), (LinkTransport::Tcp, &[])] {
+            let webrtc = |c: &mut Config| {
+                (c.cluster.transport, c.webrtc.port, c.webrtc.tcp) = (transport, c.cluster.port, false);
+            };
+            assert_eq!(wrong_keys(webrtc), wrong, "nodes link by UDP too");
+            let media = |c: &mut Config| (c.cluster.transport, c.cluster.port) = (transport, 8_003);
+            assert_eq!(wrong_keys(media), wrong, "a port of RTSP media");
+        }
         let mut config = Config::default();
         config.http.port = 8081;
         assert!(check(&config).iter().all(|f| f.harmless && f.key == "http.port"));

@@ -166,8 +166,9 @@ const KEYS: &[(&str, &str, &str)] = &[
     ),
     (
         "cluster.transport",
-        "What links to other nodes use: quic (encrypted; UDP on the port number of cluster.port, and TCP with nodes that do \
-         not speak it) or tcp (not encrypted).",
+        "What links to other nodes use: quic (encrypted; udp on the port number of cluster.port, which must be open between \
+         nodes; a node that is not reached so, or is older, is linked by TCP, which the log says) or tcp (not encrypted; no udp \
+         port is opened).",
         "quic or tcp",
     ),
     (

@@ -351,7 +351,7 @@ impl World {
             return;
         }
         match message {
-            Message::Pull { pull, key, hops } => {
+            Message::Pull { pull, key, hops, .. } => {
                 let own = self.nodes[to].info.id.clone();
                 let live = self.nodes[to].publishing.contains_key(&key);
                 let answer = match PullServer::accept(pull, key, &hops, &own, &[], Arc::clone(&self.limits)) {

@@ -14,6 +14,9 @@ const START: i64 = 1_000_000_000;
 /// clock that was set back, and holding time still until it has caught up would stop the picture.
 const BACK: i64 = 500_000_000;
 
+/// By how much later than its time a frame may have come that another source hands on: what links vary by.
+const LATE: i64 = 100_000_000;
+
 /// Counted when the source's timestamps jumped and its clock was tied to the stream's anew.
 pub(super) const JUMP: &str = "timestamp_jump";
 /// Counted when a timestamp did not rise and was moved.
@@ -60,6 +63,17 @@ impl StreamClock {
     /// Another source follows: its clock is unrelated.
     pub(super) fn forget_source(&mut self) {
         self.offset = None;
+    }
+
+    /// Another source goes on with a track from where the one before was, `former`: if it tells the same times, the stream
+    /// keeps them. Said before the frame at `raw_dts` is placed, and of no use once another track was placed otherwise.
+    pub(super) fn goes_on(&mut self, track: &mut TrackClock, former: &TrackClock, raw_dts: i64, now: Time) {
+        let (Some(offset), Some(last)) = (former.offset, former.last) else { return };
+        let latest = last.saturating_add(gap(former.at, now)).saturating_add(LATE);
+        let same = (last..=latest).contains(&raw_dts.wrapping_add(offset));
+        if same && self.offset.is_none_or(|o| o == offset) {
+            (self.offset, track.offset) = (Some(offset), Some(offset));
+        }
     }
 
     /// The highest dts given out.
@@ -242,6 +256,36 @@ mod tests {
         w.video.forget_source();
         let after = w.video(9_999_999, 4_000);
         assert_eq!((after.corrected, after.dts - before.dts), (None, 4_000 * MS));
+    }
+
+    #[test]
+    fn a_source_that_goes_on_keeps_the_times_if_they_are_the_same() {
+        // The link was broken for 700 ms; what came meanwhile is handed on at once.
+        let cut = |shift: i64| {
+            let mut w = World::new();
+            let first = w.video(100, 0).dts - 100 * MS;
+            let mut came = w.audio(110, 10).dts - 110 * MS;
+            assert_eq!(came, first);
+            let former = w.video.clone();
+            w.stream.forget_source();
+            w.video.forget_source();
+            w.audio.forget_source();
+            for n in 0..18 {
+                let raw = (140 + 40 * n + shift) * MS;
+                if n == 0 {
+                    w.stream.goes_on(&mut w.video, &former, raw, Time::from_millis(740));
+                }
+                let placed = w.video(raw / MS, 740);
+                assert_eq!(placed.corrected, None);
+                came = placed.dts - (140 + 40 * n) * MS;
+            }
+            let sound = w.audio(150 + shift, 745);
+            assert_eq!(sound.dts - 150 * MS, came, "sound and pictures stay together");
+            (came - first) / MS
+        };
+        assert_eq!(cut(0), 0);
+        // Of another node's clock nothing is known: the first frame is of now.
+        assert_eq!((cut(50_000), cut(-50_000)), (700, 700));
     }
 
     #[test]

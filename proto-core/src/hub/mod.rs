@@ -59,6 +59,16 @@ pub struct StreamId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceId(pub u64);
 
+/// Where a frame stands in its publisher's stream, as the node says that counted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relayed {
+    /// Its number; it rises within an epoch.
+    pub seq: u64,
+    /// The number of its track's frame before it, where it is known to be the very next one. A source that takes over with it
+    /// under the same epoch goes on from there: its pictures wait for no key frame, and its times are those of before.
+    pub after: Option<u64>,
+}
+
 /// A subscriber of this hub. Never reused. Ordered by the time of joining.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriberId {
@@ -264,16 +274,30 @@ impl Hub {
 
     /// Takes a frame that another node has counted already: it keeps its number. Otherwise like
     /// [`Hub::ingest`].
-    pub fn relay(&mut self, stream: StreamId, source: SourceId, seq: u64, frame: NewFrame, now: Time) {
-        self.take(stream, source, Ingest::Frame(frame), Some(seq), now);
+    pub fn relay(
+        &mut self,
+        stream: StreamId,
+        source: SourceId,
+        relayed: Relayed,
+        frame: NewFrame,
+        now: Time,
+    ) {
+        self.take(stream, source, Ingest::Frame(frame), Some(relayed), now);
     }
 
-    fn take(&mut self, stream: StreamId, source: SourceId, item: Ingest, seq: Option<u64>, now: Time) {
+    fn take(
+        &mut self,
+        stream: StreamId,
+        source: SourceId,
+        item: Ingest,
+        relayed: Option<Relayed>,
+        now: Time,
+    ) {
         let Some(s) = self.streams.get_mut(&stream) else {
             self.stray += u64::from(matches!(item, Ingest::Frame(_)));
             return;
         };
-        let taken = s.take(source, item, seq, now, &self.limits);
+        let taken = s.take(source, item, relayed, now, &self.limits);
         if let Some(track) = taken.key {
             let track = Some(track).filter(|_| s.grouped);
             if let Some(asked) = s.key_requests.get_mut(&track) {
@@ -493,6 +517,17 @@ impl Hub {
     pub fn set_pace(&mut self, subscriber: SubscriberId, pace: Pace) {
         if let Some(v) = self.subscribers.get_mut(subscriber.slot).filter(|v| v.id == subscriber) {
             v.pace = pace;
+        }
+    }
+
+    /// Has a subscriber go on where it was before it came, after a frame that it had: it begins with that one in place of what a
+    /// newcomer gets. Where that frame is no longer there, or lies far back, it stays a newcomer. Said before the first
+    /// [`Hub::next`].
+    pub fn resume(&mut self, subscriber: SubscriberId, epoch: Epoch, seq: u64) {
+        if let Some(v) = self.subscribers.get_mut(subscriber.slot).filter(|v| v.id == subscriber)
+            && let Some(at) = self.streams.get(&v.stream).and_then(|s| s.ring.find(epoch, seq))
+        {
+            v.resume(at);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The bounded ring of a stream's latest frames: what subscribers' cursors point into, and the cache of groups of
 //! pictures.
 
+use crate::ids::Epoch;
 use crate::limits::Limits;
 use crate::media::frame::{Frame, Renderings};
 use crate::media::key::StreamKey;
@@ -48,6 +49,9 @@ pub(super) struct Ring {
 /// How long after its frame a form for sending is kept in the ring, nanoseconds of the media clock: longer than what
 /// viewers may be behind (`viewer_queue_ms`).
 const HOT: i64 = 4_000_000_000;
+
+/// How far back somebody may go on who had the stream before, nanoseconds of the media clock.
+const RECENT: i64 = 4_000_000_000;
 
 /// Milliseconds as the nanoseconds of the media clock.
 pub(super) fn nanos(ms: u64) -> i64 {
@@ -140,6 +144,15 @@ impl Ring {
     pub(super) fn get(&self, seq: u64) -> Option<&Entry> {
         let at = usize::try_from(seq.checked_sub(self.first)?).ok()?;
         self.entries.get(at)
+    }
+
+    /// The number of the frame with this position in its publisher's stream, if it is here and not long ago.
+    pub(super) fn find(&self, epoch: Epoch, seq: u64) -> Option<u64> {
+        let recent = self.edge.saturating_sub(RECENT);
+        let back = self.entries.iter().rev().take_while(|e| e.edge >= recent && e.frame.epoch == epoch);
+        // What was derived from it has its number too, and lies behind it.
+        let (at, entry) = back.take_while(|e| e.frame.seq >= seq).enumerate().last()?;
+        (entry.frame.seq == seq).then(|| self.end() - 1 - at as u64)
     }
 
     /// The number of the oldest entry; equals [`Ring::end`] while the ring is empty.

@@ -6,7 +6,7 @@ use super::pace::Drained;
 use super::rendition::Choice;
 use super::ring::Ring;
 use super::stats::{Count, Drops, Rate, StreamState, StreamStats, Tally, TrackStats};
-use super::{SourceId, SubscriberId};
+use super::{Relayed, SourceId, SubscriberId};
 use crate::error::Reason;
 use crate::guard::must;
 use crate::ids::Epoch;
@@ -43,6 +43,10 @@ pub(super) struct Track {
     input: Count,
     /// Deltas are dropped until a key frame comes: their references are not there.
     needs_key: bool,
+    /// The newest frame of its source: epoch, and number.
+    newest: Option<(Epoch, u64)>,
+    /// What the source before had come to, while the present one may yet go on from there.
+    former: Option<Box<Former>>,
     /// In which order its pictures are shown.
     order: OrderWatch,
     /// The track and the codec that a bridge of this node made it of.
@@ -106,6 +110,16 @@ impl Track {
     pub(super) fn is_video(&self) -> bool {
         self.config.as_ref().is_some_and(|c| c.params.codec().is_video())
     }
+}
+
+/// Where a track was when its source went. Another pull of the same publisher's stream may hand on the very next frame: then
+/// all that was known still holds.
+#[derive(Debug)]
+struct Former {
+    /// The last frame: epoch, and number.
+    newest: (Epoch, u64),
+    order: OrderWatch,
+    clock: TrackClock,
 }
 
 /// What became of an item that a source handed in.
@@ -195,8 +209,8 @@ impl Stream {
         }
     }
 
-    /// Another source takes over: the clock goes on, pictures wait for a key frame, tracks for their
-    /// configuration.
+    /// Another source takes over: the clock goes on, tracks wait for their configuration, pictures for a key frame, or for
+    /// the frame behind the last one (see [`Relayed::after`]).
     pub(super) fn take_over(&mut self, epoch: Epoch, source: SourceId, now: Time) {
         self.epoch = epoch;
         self.source = Some(source);
@@ -204,20 +218,27 @@ impl Stream {
         self.clock.forget_source();
         for t in &mut self.tracks {
             t.active = false;
+            let order = std::mem::take(&mut t.order);
+            // Of a source that brought nothing of the track the one before it still counts.
+            let whole = t.config.is_some() && !(t.needs_key && t.is_video());
+            if t.former.is_none()
+                && let Some(newest) = t.newest.filter(|_| whole)
+            {
+                t.former = Some(Box::new(Former { newest, order, clock: t.clock.clone() }));
+            }
             t.needs_key = true;
             t.clock.forget_source();
-            t.order.forget();
         }
         self.notices.clear();
         self.key_requests.values_mut().for_each(|k| k.pending = false);
     }
 
-    /// `seq` is the frame's number where another node has given it one.
+    /// `relayed` is the frame's place in the stream where another node has given it one.
     pub(super) fn take(
         &mut self,
         source: SourceId,
         item: Ingest,
-        seq: Option<u64>,
+        relayed: Option<Relayed>,
         now: Time,
         limits: &Limits,
     ) -> Taken {
@@ -241,7 +262,7 @@ impl Stream {
                     return self.refuse("displaced_source", None);
                 }
                 self.heard = now;
-                self.frame(frame, seq, now, limits)
+                self.frame(frame, relayed, now, limits)
             }
         }
     }
@@ -269,6 +290,8 @@ impl Stream {
             output: Count::default(),
             input: Count::default(),
             needs_key: true,
+            newest: None,
+            former: None,
             order: OrderWatch::default(),
             derived: None,
             heard: Time::ZERO,
@@ -286,7 +309,7 @@ impl Stream {
         if params_bytes(&params) > limits.frame_bytes as u64 {
             // What follows cannot be decoded with what was known before.
             track.active = false;
-            track.needs_key = true;
+            (track.needs_key, track.former) = (true, None);
             *self.corrected.entry("config_too_large").or_default() += 1;
             return;
         }
@@ -299,7 +322,7 @@ impl Stream {
         if changed {
             let version = track.config.as_ref().map_or(0, |c| c.version).saturating_add(1);
             track.config = Some(Arc::new(CodecConfig { version, params, origin: Origin::Ingest }));
-            track.needs_key = true;
+            (track.needs_key, track.former) = (true, None);
         }
         let published = |video: bool| {
             let all = self.tracks.iter().filter(|t| t.derived.is_none() && t.config.is_some());
@@ -428,7 +451,7 @@ impl Stream {
         Some(notice)
     }
 
-    fn frame(&mut self, mut media: NewFrame, seq: Option<u64>, now: Time, limits: &Limits) -> Taken {
+    fn frame(&mut self, mut media: NewFrame, relayed: Option<Relayed>, now: Time, limits: &Limits) -> Taken {
         let is_data = media.kind == FrameKind::Data;
         let is_video = media.is_video();
         let id = media.track;
@@ -452,13 +475,24 @@ impl Stream {
         {
             // What refers to this picture cannot be decoded.
             let breaks = is_video && !media.discardable;
-            track.needs_key |= breaks;
+            if breaks {
+                (track.needs_key, track.former) = (true, None);
+            }
             return self.refuse("frame_too_large", breaks.then_some(id));
         }
-        match media.kind {
-            FrameKind::Delta if track.needs_key => return self.refuse("waiting_for_key", Some(id)),
-            FrameKind::Key => track.needs_key = false,
-            _ => {}
+        let former = track.former.take();
+        let after = relayed.and_then(|r| r.after).map(|after| (self.epoch, after));
+        match former.filter(|f| after == Some(f.newest)) {
+            Some(former) => {
+                track.needs_key = false;
+                track.order = former.order;
+                self.clock.goes_on(&mut track.clock, &former.clock, media.dts, now);
+            }
+            None if media.kind == FrameKind::Delta && track.needs_key => {
+                return self.refuse("waiting_for_key", Some(id));
+            }
+            None if media.kind == FrameKind::Key => track.needs_key = false,
+            None => {}
         }
         let min_step = if is_data { 0 } else { MIN_STEP };
         let placed = self.clock.place(&mut track.clock, (media.dts, media.pts), min_step, now, limits);
@@ -477,10 +511,12 @@ impl Stream {
         if config.is_some() {
             track.used.clone_from(&config);
         }
+        let seq = relayed.map_or(place, |r| r.seq);
+        track.newest = Some((self.epoch, seq));
         self.rate.add(media.payload.len(), now);
         let seen = track.order.observe(&media);
         let frame = Frame {
-            seq: seq.unwrap_or(place),
+            seq,
             epoch: self.epoch,
             config_version: config.as_ref().map_or(0, |c| c.version),
             media,

@@ -237,6 +237,12 @@ impl Subscriber {
         (now < self.joined + Duration::from_millis(limits.viewer_newcomer_ms)).then_some(CatchesUp::New)
     }
 
+    /// It had the frames before this number of the ring, and goes on from there.
+    pub(super) fn resume(&mut self, at: u64) {
+        (self.from, self.cursor) = (at, at);
+        (self.needs_key, self.squeeze) = (0, None);
+    }
+
     /// Whether it takes a codec.
     pub(super) fn takes(&self, codec: Codec) -> bool {
         self.accepts.has(codec)

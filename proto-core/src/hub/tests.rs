@@ -4,6 +4,7 @@
 mod pictures;
 mod properties;
 mod renditions;
+mod resume;
 
 use super::*;
 use crate::media::frame::{FrameKind, NewFrame, Rotation};

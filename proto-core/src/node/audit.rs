@@ -276,6 +276,13 @@ impl Node {
         }
     }
 
+    /// Whether a link over QUIC stands with a node at this address.
+    pub fn is_linked_by_quic(&self, ip: std::net::IpAddr) -> bool {
+        let linked =
+            |(id, c): (&ConnId, &Conn)| c.remote.ip() == ip && is_quic(c) && self.link_up(*id).is_some();
+        self.conns.iter().any(linked)
+    }
+
     /// The pull of a stream, if there is one.
     pub fn audit_pull_of(&self, key: &StreamKey) -> Option<PullAudit> {
         self.pulls.by_key.get(key).map(|p| self.audit_pull(key, p))

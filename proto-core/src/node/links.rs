@@ -219,7 +219,9 @@ impl Node {
             LinkUse::Origin(_) if self.link_is_quic(conn) => self.pulled_by_quic(conn, message),
             LinkUse::Origin(_) => self.pulled(conn, message),
             LinkUse::Accepted => match message {
-                Message::Pull { pull, key, hops } => self.asked_to_serve(conn, pull, key, hops),
+                Message::Pull { pull, key, hops, after } => {
+                    self.asked_to_serve(conn, pull, key, hops, after);
+                }
                 Message::KeyRequest { pull, track } => self.served_key_request(conn, pull, track),
                 Message::CancelPull { pull } => self.served_cancel(conn, pull),
                 other => match &mut self.manager {

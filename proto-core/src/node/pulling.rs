@@ -8,7 +8,7 @@ use crate::cluster::relay::PullClient;
 use crate::cluster::relay::client::{Input, Output};
 use crate::error::Reason;
 use crate::guard::{guard, must, strike};
-use crate::hub::{SourceId, StreamId};
+use crate::hub::{Relayed, SourceId, StreamId};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::frame::{FrameKind, Ingest};
@@ -332,7 +332,9 @@ impl Node {
                     self.send_link(conn, message);
                 }
             }
-            Output::Ingest { epoch, seq, ingest } => self.feed(key, epoch, seq, ingest),
+            Output::Ingest { epoch, seq, after, ingest } => {
+                self.feed(key, epoch, Relayed { seq, after }, ingest);
+            }
             Output::Away => {
                 let feeds = self.pulls.by_key.get_mut(key).and_then(|p| p.feeds.take());
                 if let Some((stream, source, _)) = feeds {
@@ -385,7 +387,7 @@ impl Node {
         self.link_up(conn).is_some()
     }
 
-    fn feed(&mut self, key: &StreamKey, epoch: Epoch, seq: u64, ingest: Ingest) {
+    fn feed(&mut self, key: &StreamKey, epoch: Epoch, relayed: Relayed, ingest: Ingest) {
         let now = self.now;
         let Some(pull) = self.pulls.by_key.get_mut(key) else { return };
         pull.fed += u64::from(matches!(ingest, Ingest::Frame(_)));
@@ -430,7 +432,7 @@ impl Node {
             return self.pull_broke(key, broken);
         }
         match ingest {
-            Ingest::Frame(frame) => self.hub.relay(stream, source, seq, frame, now),
+            Ingest::Frame(frame) => self.hub.relay(stream, source, relayed, frame, now),
             Ingest::Config { .. } => self.hub.ingest(stream, source, ingest, now),
         }
     }

@@ -3,9 +3,9 @@
 use super::Node;
 use super::remote;
 use super::session::{Carrier, Part, Protocol, SessionId};
-use crate::cluster::NodeId;
 use crate::cluster::quic;
 use crate::cluster::relay::PullServer;
+use crate::cluster::{Epoch, NodeId};
 use crate::error::Reason;
 use crate::guard::guard;
 use crate::hub::delivery::Delivery;
@@ -27,8 +27,15 @@ pub(super) struct Served {
 }
 
 impl Node {
-    /// Another node asks for a stream.
-    pub(super) fn asked_to_serve(&mut self, conn: ConnId, pull: u64, key: StreamKey, hops: Vec<NodeId>) {
+    /// Another node asks for a stream; `after`: it had it before, up to there.
+    pub(super) fn asked_to_serve(
+        &mut self,
+        conn: ConnId,
+        pull: u64,
+        key: StreamKey,
+        hops: Vec<NodeId>,
+        after: Option<(Epoch, u64)>,
+    ) {
         let refuse = |node: &mut Node, code: &str, text: String| {
             node.send_link(conn, Message::End { pull, code: code.to_owned(), text });
         };
@@ -62,6 +69,9 @@ impl Node {
             Err(reason) => return refuse(self, reason.code, reason.text.into_owned()),
         };
         self.hub.set_pace(subscriber, Pace::Prompt);
+        if let Some((epoch, seq)) = after {
+            self.hub.resume(subscriber, epoch, seq);
+        }
         let remote = self.conns.get(&conn).map(|c| c.remote);
         let carrier = Carrier::Pull(conn, pull);
         let session = self.sessions.add(Protocol::Relay, Part::AsksToPlay, key, remote, carrier, self.now);

@@ -290,7 +290,7 @@ fn a_node_that_pulls_twice_under_one_number_leaves_no_session_behind() {
     bench.node.hub.publish(&key, Epoch { term: 1, count: 1 }, SourceId(1), bench.now).unwrap();
     let link = bench.accept(1, Service::Link);
     for _ in 0..2 {
-        bench.node.asked_to_serve(link, 7, key.clone(), vec![NodeId("other".to_owned())]);
+        bench.node.asked_to_serve(link, 7, key.clone(), vec![NodeId("other".to_owned())], None);
     }
     bench.tell(Input::Closed { conn: link, reason: Reason::peer("reset", "gone") });
     assert!(bench.node.sessions.is_empty(), "{:?}", bench.node.sessions);

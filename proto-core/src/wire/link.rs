@@ -396,6 +396,9 @@ pub enum Message {
         key: StreamKey,
         /// The nodes that the frames will go to, the puller first.
         hops: Vec<NodeId>,
+        /// A frame that the puller had before its last pull broke: epoch and position. The source begins with it where it still
+        /// has it, else (as older nodes always do) with the newest groups of pictures.
+        after: Option<(Epoch, u64)>,
     },
     /// Relay: the tracks, before the first frame that needs them.
     Tracks {

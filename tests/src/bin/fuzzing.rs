@@ -30,6 +30,8 @@ enum Command {
         #[arg(long)]
         binaries: Option<PathBuf>,
     },
+    /// Writes the seeds that are made, not found (of quic_link), anew: after a change of the wire format between nodes.
+    Seeds,
     /// Prints how often each target was executed in all runs.
     Table,
     /// Prints which part of the core seeds and corpus reach. Needs `rustup component add llvm-tools`. Fails below 80 % of the
@@ -52,6 +54,10 @@ fn act(command: Command) -> Result<bool, String> {
             let found = fuzzing::run(&binaries, if targets.is_empty() { &all } else { &targets }, seconds)?;
             found.iter().for_each(|t| println!("{t} found something, see fuzz/artifacts/{t}"));
             Ok(found.is_empty())
+        }
+        Command::Seeds => {
+            println!("{} seeds written", fuzzing::write_seeds()?);
+            Ok(true)
         }
         Command::Table => {
             let path = fuzzing::record();

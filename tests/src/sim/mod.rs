@@ -10,6 +10,7 @@ pub mod loss;
 mod media;
 pub mod node;
 pub mod plan;
+pub mod quic;
 pub mod report;
 pub mod run;
 pub mod shrink;

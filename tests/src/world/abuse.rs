@@ -210,6 +210,13 @@ abuses! {
     "A29" by(E::AbsentNames), Edge, ["rtmp/not_found"];
     "A29" by(E::GreedyPuller), Origin, [];
     "A30" by(E::LinkWrongKey), Manager, ["link/link_key"];
+    "A30" by(E::QuicGarbage), Origin, ["datagram/quic_unknown"];
+    "A30" by(E::QuicForged), Manager, ["datagram/quic_unproven"];
+    "A30" by(E::QuicHalfway), Manager, ["datagram/quic_no_room", "link/quic_handshake_timeout"];
+    "A30" by(E::QuicWrongAlpn), Origin, ["link/quic_handshake"];
+    "A30" by(E::QuicWrongKey), Manager, ["link/link_key"];
+    "A30" by(E::QuicBeyond), Origin, ["link/quic_limits"];
+    "A30" by(E::QuicGiant), Manager, ["link/link_malformed"];
     "A30" by(E::FakeNode), Manager, ["cluster/too_many_reports"];
     "A30" by(E::Impostor), Manager, ["cluster/node_name_taken" "another node called"];
     "A30" by(E::AnnounceFlood), Manager, ["cluster/cluster_streams" "limits.cluster_streams"] with few_streams;
@@ -367,6 +374,8 @@ pub struct Outcome {
 
 /// Mounts an abuse in an empty world.
 pub fn mount(w: &mut World, abuse: &Abuse) -> Outcome {
+    // Of both ways between nodes this has more that strangers can touch.
+    w.quic(true);
     let stage = Stage::new(w, abuse.with);
     let victim = stage.host(abuse.at);
     let before = counts(w, victim);

@@ -7,8 +7,10 @@ pub use faults::Resolver;
 use super::event::Event;
 use super::sound::{CONVERTS, Codecs, Workshop};
 use super::{HostId, Owner, Party, World};
+use bytes::Bytes;
 use determinism::{crypto, os};
 use faults::{Clock, Faults};
+use proto_core::cluster::keys::Keys;
 use proto_core::error::Reason;
 use proto_core::io::{Answer, ConnId, Input, Output, SocketId, Work};
 use proto_core::machine::Machine;
@@ -67,6 +69,8 @@ pub(super) struct Host {
     pub(super) faults: Faults,
     /// Bridges run the real codecs.
     pub(super) real_sound: bool,
+    /// Its files, by path.
+    pub(super) files: BTreeMap<String, Bytes>,
 }
 
 impl Host {
@@ -74,6 +78,19 @@ impl Host {
     pub(super) fn when(&self, reads: Time) -> Option<Time> {
         let run = self.run.as_ref()?;
         Some(self.clock.when(run.start + reads.since(Time::ZERO)))
+    }
+
+    /// What its next node is started with: as whoever starts a real one does, the keys come out of their file.
+    fn as_configured(&self) -> Config {
+        let mut config = self.config.clone();
+        let path = &config.cluster.key_file;
+        if !path.is_empty() {
+            let file = self.files.get(path).expect("a host with cluster.key_file has that file");
+            let mut keys = Keys::lines(file).expect("it holds keys").into_iter().map(str::to_owned);
+            config.cluster.key = keys.next().unwrap_or_default();
+            config.cluster.keys_accepted = keys.collect();
+        }
+        config
     }
 
     /// How many connections the running node was offered.
@@ -158,8 +175,19 @@ impl World {
             clock: Clock::default(),
             faults: Faults::default(),
             real_sound: false,
+            files: self.files.clone(),
         });
         HostId(n)
+    }
+
+    /// Puts a file in place on a host, whole, as an operator's tools do. Nodes see it when they read it the next time.
+    pub fn file(&mut self, id: HostId, path: &str, content: &str) {
+        self.hosts[id.0].files.insert(path.to_owned(), Bytes::copy_from_slice(content.as_bytes()));
+    }
+
+    /// As [`World::file`], on all hosts that are added from now on.
+    pub fn file_everywhere(&mut self, path: &str, content: &str) {
+        self.files.insert(path.to_owned(), Bytes::copy_from_slice(content.as_bytes()));
     }
 
     /// The way in which a host's next node will speak to others, if not as this version does.
@@ -179,8 +207,8 @@ impl World {
         let start = host.clock.read(now);
         let instant = self.base + start.since(Time::ZERO);
         let identity = identity(self.rng.fork("certificate of a host", id.0 as u64).bytes());
-        let node =
-            Node::new(host.config.clone(), seed, instant, identity).expect("the configuration is right");
+        let config = host.as_configured();
+        let node = Node::new(config, seed, instant, identity).expect("the configuration is right");
         host.run = Some(Run {
             node,
             number,
@@ -379,7 +407,10 @@ impl World {
                 self.at(self.now, Event::Sent(id.0, run, batch, refused));
             }
             Output::Ask { ask, work: Work::ReadFile { path } } => {
-                let answer = Answer::File(Err(format!("{path} cannot be read: hosts here have no files")));
+                let found = self.hosts[id.0].files.get(&path).cloned();
+                let answer = Answer::File(
+                    found.ok_or_else(|| format!("{path} cannot be read: this host has no such file")),
+                );
                 self.at(self.now + Duration::from_millis(1), Event::Answer(id.0, run, ask, answer));
             }
             Output::Ask { ask, work: Work::Resolve { host, port } } => {

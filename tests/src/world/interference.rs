@@ -128,6 +128,8 @@ impl Scene {
     /// `change`: of the configuration of the first origin.
     fn new(w: &mut World, cast: Cast, change: impl FnOnce(&mut Config)) -> Scene {
         let webrtc = cast == Cast::Webrtc;
+        // Of both ways between nodes this has more that strangers can touch.
+        w.quic(true);
         let m = w.host("m1", &[Role::Manager], None);
         let o1 = w.host_with("o1", &[Role::Origin], Some(m), change);
         let o2 = w.host("o2", &[Role::Origin], Some(m));
@@ -181,7 +183,13 @@ impl Scene {
             });
             Trace { who: format!("publisher {id:?}"), lines: lines.collect() }
         });
-        let played = self.players.iter().map(|id| player_trace(*id, w.player(*id), w.now, None));
+        // Between nodes each track has streams of its own, so at an edge (every other player, and the late one) it has its
+        // own order.
+        let played = self.players.iter().enumerate().flat_map(|(n, id)| {
+            let tracks: &[Option<char>] =
+                if n % 2 == 1 || n >= 4 { &[Some('v'), Some('a')] } else { &[None] };
+            tracks.iter().map(|track| player_trace(*id, w.player(*id), w.now, *track))
+        });
         // Pictures and sound come by lanes of their own.
         let by_rtsp = self
             .rtsp_players

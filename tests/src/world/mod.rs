@@ -33,6 +33,7 @@ pub mod tls;
 pub use sound::Codecs;
 
 use actors::{Conn, In};
+use bytes::Bytes;
 use client::Slot;
 use event::{Event, Queue};
 use host::Host;
@@ -139,6 +140,7 @@ pub struct World {
     verbose: bool,
     sites: bool,
     quic: bool,
+    files: BTreeMap<String, Bytes>,
     log: Vec<String>,
     violation: Option<Violation>,
     /// Nodes may find that their assertions do not hold; what they said of it.
@@ -173,6 +175,7 @@ impl World {
             verbose: true,
             sites: false,
             quic: false,
+            files: BTreeMap::new(),
             log: Vec::new(),
             violation: None,
             forgives: false,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Trusts whoever answers: who that is, the simulator knows.
 #[derive(Debug)]
-struct Trusting;
+pub(super) struct Trusting;
 
 impl ServerCertVerifier for Trusting {
     fn verify_server_cert(

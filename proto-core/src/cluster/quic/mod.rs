@@ -626,9 +626,9 @@ impl Machine for Endpoint {
             Input::Connect { conn, remote } => self.connect(conn, remote, now),
             Input::Send { conn, bytes } => self.with(conn, |s| s.send(bytes)),
             Input::Proven { conn } => self.with(conn, |s| s.proved(&limits)),
-            Input::Frame { conn, frame } => self.with(conn, |s| s.out.frame(*frame)),
+            Input::Frame { conn, frame } => self.with(conn, |s| s.out.frame(*frame, now)),
             Input::Tracks { conn, pull, track, message } => {
-                self.with(conn, |s| s.out.config(pull, track, message));
+                self.with(conn, |s| s.out.config(pull, track, message, now));
             }
             Input::Served { conn, pull, now } => self.with(conn, |s| s.out.end(pull, now)),
             Input::Pulls { conn, pull, on: true } => self.with(conn, |s| s.incoming.expect(pull)),

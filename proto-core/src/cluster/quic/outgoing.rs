@@ -4,20 +4,25 @@
 //! A group tells its number and how many frames came before it, so that the other end knows what it never got. It begins
 //! with its track's configuration, so that it needs no other stream. When a group ends its stream is finished; a stream
 //! that is not delivered when the group after it is, or when the second after it begins, is reset: by then whoever waits
-//! for it is better served by the newer one.
+//! for it is better served by the newer one. Not so where its frames were handed in only just now: a pull that goes on where
+//! another broke begins with several groups at once.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use crate::media::frame::FrameKind;
 use crate::media::track::TrackId;
+use crate::time::Time;
 use crate::wire::link::{Group, Message, RelayFrame, encode};
 use bytes::Bytes;
 use quinn_proto::{Connection, Dir, StreamId, VarInt, WriteError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 /// Sound and data have no key frames; a stream of theirs holds so much, nanoseconds.
 const SECOND: i64 = 1_000_000_000;
 /// The code of a stream that was reset because it is late.
 pub(super) const STALE: u32 = 1;
+/// Whatever follows it, a group is not late for so long after its last frame.
+const FRESH: Duration = Duration::from_millis(500);
 /// Buffers that one stream hands to the library before the next stream's turn.
 const TURN: usize = 8;
 
@@ -44,6 +49,8 @@ struct Track {
 struct Out {
     stream: Option<StreamId>,
     queue: VecDeque<Bytes>,
+    /// When the last of it was handed in.
+    at: Time,
     /// Nothing will follow.
     ended: bool,
     /// The library knows that nothing will follow.
@@ -82,9 +89,10 @@ impl Outgoing {
         }
     }
 
-    fn push(&mut self, place: Place, message: &Message) {
+    fn push(&mut self, place: Place, message: &Message, now: Time) {
         let encoded = encode(message);
         let out = self.groups.entry(place).or_default();
+        out.at = now;
         self.queued += encoded.len();
         out.queue.extend([encoded.head, encoded.tail].into_iter().filter(|b| !b.is_empty()));
         self.touch(place);
@@ -101,7 +109,7 @@ impl Outgoing {
         }
     }
 
-    fn begin_group(&mut self, pull: u64, track: TrackId, began: i64) {
+    fn begin_group(&mut self, pull: u64, track: TrackId, began: i64, now: Time) {
         self.end_group(pull, track);
         let t = self.tracks.entry((pull, track)).or_default();
         t.number += 1;
@@ -109,17 +117,18 @@ impl Outgoing {
         let group = Group { pull, track: track.0, number: t.number, frames: t.frames, bytes: t.bytes };
         let (number, config) = (t.number, t.config.clone());
         // Of the ones before, the last may still be on its way.
-        self.give_up(pull, track, number.saturating_sub(1));
-        self.push((pull, track, number), &Message::Group(group));
+        self.give_up(pull, track, number.saturating_sub(1), now);
+        self.push((pull, track, number), &Message::Group(group), now);
         if let Some(config) = config {
-            self.push((pull, track, number), &config);
+            self.push((pull, track, number), &config, now);
         }
     }
 
     /// Resets what is left of a track's groups before number `before`.
-    fn give_up(&mut self, pull: u64, track: TrackId, before: u64) {
+    fn give_up(&mut self, pull: u64, track: TrackId, before: u64, now: Time) {
+        let all = self.groups.range((pull, track, 0)..(pull, track, before));
         let stale: Vec<Place> =
-            self.groups.range((pull, track, 0)..(pull, track, before)).map(|(place, _)| *place).collect();
+            all.filter(|(_, out)| out.at + FRESH <= now).map(|(place, _)| *place).collect();
         for place in stale {
             self.forget(place, true);
         }
@@ -141,15 +150,15 @@ impl Outgoing {
     }
 
     /// Takes a track's configuration, as [`Message::Tracks`] with one entry.
-    pub(super) fn config(&mut self, pull: u64, track: TrackId, message: Message) {
+    pub(super) fn config(&mut self, pull: u64, track: TrackId, message: Message, now: Time) {
         let t = self.tracks.entry((pull, track)).or_default();
         t.config = Some(message);
         let began = t.began;
-        self.begin_group(pull, track, began);
+        self.begin_group(pull, track, began, now);
     }
 
     /// Takes a frame.
-    pub(super) fn frame(&mut self, frame: RelayFrame) {
+    pub(super) fn frame(&mut self, frame: RelayFrame, now: Time) {
         let (pull, track, media) = (frame.pull, frame.media.track, &frame.media);
         let t = self.tracks.entry((pull, track)).or_default();
         let starts = match media.kind {
@@ -160,7 +169,7 @@ impl Outgoing {
             }
         };
         if !t.open || (starts && !t.fresh) {
-            self.begin_group(pull, track, media.dts);
+            self.begin_group(pull, track, media.dts, now);
         }
         let t = self.tracks.entry((pull, track)).or_default();
         if std::mem::take(&mut t.fresh) {
@@ -170,7 +179,7 @@ impl Outgoing {
         t.frames += 1;
         t.bytes += media.payload.len() as u64;
         let place = (pull, track, t.number);
-        self.push(place, &Message::Frame(Box::new(frame)));
+        self.push(place, &Message::Frame(Box::new(frame)), now);
     }
 
     /// What follows on the control stream comes after all that was put into groups. Answers how many frames of the pull
@@ -208,10 +217,10 @@ impl Outgoing {
     }
 
     /// A stream was delivered whole: what is left of the groups before it comes too late.
-    pub(super) fn finished(&mut self, stream: StreamId) {
+    pub(super) fn finished(&mut self, stream: StreamId, now: Time) {
         let Some((pull, track, number)) = self.by_stream.get(&stream).copied() else { return };
         self.forget((pull, track, number), false);
-        self.give_up(pull, track, number);
+        self.give_up(pull, track, number, now);
     }
 
     /// The other end does not want a stream any more.

@@ -233,7 +233,7 @@ impl Session {
                     self.inner.close(instant, VarInt::from_u32(0), Bytes::new());
                 }
             }
-            StreamEvent::Finished { id } => self.out.finished(id),
+            StreamEvent::Finished { id } => self.out.finished(id, now),
             StreamEvent::Stopped { id, .. } => self.out.stopped(id),
             StreamEvent::Available { dir: Dir::Uni } => self.out.available(),
             StreamEvent::Available { dir: Dir::Bi } => {}

@@ -1,8 +1,9 @@
 //! The puller's side of one stream: finds the origin, pulls, and starts over when the origin or the way to it fails.
 //!
 //! Each attempt asks the manager anew where the stream is, for it may have moved. Frames of an epoch lower than the
-//! highest one heard of are never passed on. After a break the new pull begins with the source's cached group of
-//! pictures; what was had already is recognised, so that viewers see each frame once.
+//! highest one heard of are never passed on. After a break the new pull begins with the last frame that was had, where the
+//! source still has it, else with its cached group of pictures; what was had already is recognised, so that viewers see
+//! each frame once.
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use crate::cluster::member::Source;
@@ -73,6 +74,9 @@ pub enum Output {
         epoch: Epoch,
         /// A frame's position in stream and epoch, from its [`RelayFrame`]; 0 for a configuration.
         seq: u64,
+        /// The position of the frame of its track that was handed on before it, maybe by an earlier pull, where this pull has
+        /// shown that one too.
+        after: Option<u64>,
         /// Configuration or frame.
         ingest: Ingest,
     },
@@ -168,6 +172,8 @@ impl Taken {
     }
 }
 
+/// Frames of the stream by which one track may be behind another on its way between nodes.
+const TRACKS_APART: u64 = 256;
 /// Attempts are numbered in the low bits of a pull's number.
 const ATTEMPT_BITS: u32 = 16;
 
@@ -372,7 +378,16 @@ impl PullClient {
             track.joined = false;
         }
         let (pull, key, hops) = (self.pull(), self.key.clone(), vec![self.own.clone()]);
-        self.out.push_back(Output::Send(Message::Pull { pull, key, hops }));
+        let after = self.continues.zip(self.had());
+        self.out.push_back(Output::Send(Message::Pull { pull, key, hops, after }));
+    }
+
+    /// The frame from which on the next source is to begin, so that nothing is missing: the last of the track that is behind
+    /// the others, for tracks may come by streams of their own. One that has had nothing for long (data) holds nothing up.
+    fn had(&self) -> Option<u64> {
+        let had = self.tracks.values().filter_map(|t| t.last);
+        let newest = had.clone().max()?;
+        had.filter(|last| newest - last <= TRACKS_APART).min()
     }
 
     fn message(&mut self, message: Message, now: Time) {
@@ -420,7 +435,7 @@ impl PullClient {
             }
             let params = config.config.params.clone();
             let ingest = Ingest::Config { track: id, params };
-            self.out.push_back(Output::Ingest { epoch: self.epoch, seq: 0, ingest });
+            self.out.push_back(Output::Ingest { epoch: self.epoch, seq: 0, after: None, ingest });
         }
         match self.tracks.get_mut(&id) {
             Some(track) => track.config = config,
@@ -448,7 +463,7 @@ impl PullClient {
                 if publisher {
                     // The hub may have forgotten the former publisher's tracks.
                     let ingest = Ingest::Config { track: *id, params: track.config.config.params.clone() };
-                    self.out.push_back(Output::Ingest { epoch: frame.epoch, seq: 0, ingest });
+                    self.out.push_back(Output::Ingest { epoch: frame.epoch, seq: 0, after: None, ingest });
                 }
             }
         }
@@ -462,6 +477,7 @@ impl PullClient {
             self.taken.unusable += 1;
             return;
         }
+        let mut after = None;
         match self.tracks.get_mut(&media.track) {
             Some(track) => {
                 if track.last.is_some_and(|last| frame.seq <= last) {
@@ -475,6 +491,7 @@ impl PullClient {
                     self.taken.unusable += 1;
                     return;
                 }
+                after = track.last.filter(|_| track.joined);
                 (track.last, track.joined) = (Some(frame.seq), true);
             }
             // Data needs no configuration.
@@ -490,7 +507,7 @@ impl PullClient {
         (self.dry_since, self.relay_dry) = (None, None);
         self.set_away(false);
         let (epoch, seq) = (frame.epoch, frame.seq);
-        self.out.push_back(Output::Ingest { epoch, seq, ingest: Ingest::Frame(media) });
+        self.out.push_back(Output::Ingest { epoch, seq, after, ingest: Ingest::Frame(media) });
     }
 
     fn lost(&mut self, track: TrackId, frames: u64, bytes: u64) {

@@ -372,3 +372,67 @@ fn a_node_that_a_relay_feeds_finds_the_origin_when_it_must() {
     c.handle(Input::Located(Ok(source("origin", E2))), T + lease * 2);
     assert!(matches!(&drain(&mut c)[..], [Output::Connect { node, .. }] if node.0 == "origin"));
 }
+
+#[test]
+fn after_a_break_it_says_what_it_had() {
+    let mut c = client();
+    let asked = |c: &mut PullClient, node: &str| {
+        c.handle(Input::Located(Ok(source(node, E1))), T);
+        c.handle(Input::LinkUp, T);
+        let said = drain(c);
+        said.iter().find_map(|o| match o {
+            Output::Send(Message::Pull { after, .. }) => Some(*after),
+            _ => None,
+        })
+    };
+    assert_eq!(asked(&mut c, "origin"), Some(None), "nothing yet");
+    let mut s = server(c.pull());
+    let sound =
+        [config(TrackId::VIDEO, 1), config(TrackId::AUDIO, 1), frame(1, Key, E1), frame(2, Audio, E1)];
+    feed(&mut c, &mut s, &sound);
+    feed(&mut c, &mut s, &[frame(3, Delta, E1), frame(4, Delta, E1)]);
+    c.handle(Input::LinkDown(Reason::peer("link_down", "broke")), T);
+    let later = c.deadline().unwrap().at;
+    c.handle(Input::Tick, later);
+    assert_eq!(asked(&mut c, "origin"), Some(Some((E1, 2))), "of the track that is behind");
+    // What it had is recognised, and what it lacks follows, also where a key frame came since.
+    let mut s = server(c.pull());
+    let again = [
+        frame(2, Audio, E1),
+        frame(3, Delta, E1),
+        frame(4, Delta, E1),
+        frame(5, Delta, E1),
+        frame(6, Key, E1),
+    ];
+    let said = feed(&mut c, &mut s, &again);
+    assert_eq!(pts(&said), [5, 6]);
+    let after =
+        |o: &Output| if let Output::Ingest { seq, after, .. } = o { Some((*seq, *after)) } else { None };
+    assert_eq!(said.iter().filter_map(after).collect::<Vec<_>>(), [(5, Some(4)), (6, Some(5))]);
+    assert!(c.taken().adds_up());
+}
+
+#[test]
+fn what_follows_frames_that_it_never_had_is_not_said_to_be_the_next() {
+    let mut c = client();
+    c.handle(Input::Located(Ok(source("origin", E1))), T);
+    c.handle(Input::LinkUp, T);
+    let mut s = server(c.pull());
+    feed(&mut c, &mut s, &[config(TrackId::VIDEO, 1), frame(1, Key, E1), frame(2, Delta, E1)]);
+    c.handle(Input::LinkDown(Reason::peer("link_down", "broke")), T);
+    let later = c.deadline().unwrap().at;
+    c.handle(Input::Tick, later);
+    c.handle(Input::Located(Ok(source("origin", E1))), later);
+    c.handle(Input::LinkUp, later);
+    drain(&mut c);
+    let mut s = server(c.pull());
+    // The source no longer has what it had.
+    let said = feed(&mut c, &mut s, &[frame(9, Key, E1), frame(10, Delta, E1)]);
+    let after =
+        |o: &Output| if let Output::Ingest { seq, after, .. } = o { Some((*seq, *after)) } else { None };
+    assert_eq!(said.iter().filter_map(after).collect::<Vec<_>>(), [(9, None), (10, Some(9))]);
+    // Nor is what comes behind frames that were lost on the way.
+    c.handle(Input::Lost { track: TrackId::VIDEO, frames: 1, bytes: 1 }, later);
+    let said = feed(&mut c, &mut s, &[frame(12, Key, E1)]);
+    assert_eq!(said.iter().filter_map(after).collect::<Vec<_>>(), [(12, None)]);
+}

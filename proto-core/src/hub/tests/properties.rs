@@ -7,11 +7,29 @@ use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Frame { kind: FrameKind, step_ms: i64, ahead_ms: i64, bytes: usize, free: bool },
-    Config { audio: bool, version: u8 },
-    Publish { source: u64, epoch: u64 },
+    Frame {
+        kind: FrameKind,
+        step_ms: i64,
+        ahead_ms: i64,
+        bytes: usize,
+        free: bool,
+    },
+    Config {
+        audio: bool,
+        version: u8,
+    },
+    Publish {
+        source: u64,
+        epoch: u64,
+    },
+    /// Another pull goes on with the same publisher's stream, behind so many frames that were lost.
+    GoOn {
+        lost: u8,
+    },
     Unpublish,
-    Join { accepts: u8 },
+    Join {
+        accepts: u8,
+    },
     Leave(usize),
     Pull(usize, usize),
     Block(usize),
@@ -37,6 +55,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             .prop_map(|(kind, step_ms, ahead_ms, bytes, free)| Op::Frame { kind, step_ms, ahead_ms, bytes, free }),
         1 => (any::<bool>(), 0..3u8).prop_map(|(audio, version)| Op::Config { audio, version }),
         1 => (1..4u64, 0..3u64).prop_map(|(source, epoch)| Op::Publish { source, epoch }),
+        2 => prop_oneof![2 => Just(0u8), 1 => 1..3u8].prop_map(|lost| Op::GoOn { lost }),
         1 => Just(Op::Unpublish),
         2 => (0..5u8).prop_map(|accepts| Op::Join { accepts }),
         1 => (0..8usize).prop_map(Op::Leave),
@@ -89,6 +108,12 @@ struct Model {
     now: u64,
     stream: Option<StreamId>,
     source: u64,
+    /// Who publishes, by whatever source, and under which epoch.
+    publisher: u64,
+    epoch: u64,
+    /// The number of the next frame, and of each track's last one while nothing was lost behind it.
+    seq: u64,
+    after: BTreeMap<TrackId, u64>,
     clocks: BTreeMap<TrackId, i64>,
     /// Pictures that the present source made, whether the hub took them or not.
     pictures: u64,
@@ -112,10 +137,34 @@ impl Model {
             }
             self.stream = Some(stream);
             self.source = id;
+            self.publisher = id;
+            self.epoch = count;
             self.pictures = 0;
+            self.after.clear();
             for (audio, version) in [(false, 1), (true, 1)] {
                 self.config(audio, version);
             }
+        }
+    }
+
+    fn go_on(&mut self, lost: u8) {
+        self.generations += 1;
+        let id = 10 * self.generations;
+        let key = key();
+        let Some(stream) = self.stream else { return };
+        self.hub.unpublish(stream, SourceId(self.source), at(self.now));
+        let known = self.hub.tracks(stream);
+        if self.hub.publish(&key, epoch(self.epoch), SourceId(id), at(self.now)).is_err() {
+            return;
+        }
+        self.source = id;
+        for (track, known) in known {
+            let item = config(track, known.params.clone());
+            self.hub.ingest(stream, SourceId(id), item, at(self.now));
+        }
+        if lost > 0 {
+            self.pictures += u64::from(lost);
+            self.after.clear();
         }
     }
 
@@ -143,11 +192,13 @@ impl Model {
             self.pictures += 1;
         }
         let mut payload = vec![0u8; bytes.max(16)];
-        payload[..8].copy_from_slice(&self.source.to_be_bytes());
+        payload[..8].copy_from_slice(&self.publisher.to_be_bytes());
         payload[8..16].copy_from_slice(&self.pictures.to_be_bytes());
         f.payload = payload.into();
         self.made += 1;
-        self.hub.ingest(stream, SourceId(self.source), Ingest::Frame(f), at(self.now));
+        self.seq += 1;
+        let relayed = Relayed { seq: self.seq, after: self.after.insert(f.track, self.seq) };
+        self.hub.relay(stream, SourceId(self.source), relayed, f, at(self.now));
     }
 
     fn pull(&mut self, index: usize, most: usize) {
@@ -212,6 +263,7 @@ impl Model {
             }
             Op::Config { audio, version } => self.config(audio, version),
             Op::Publish { source, epoch } => self.publish(source, epoch),
+            Op::GoOn { lost } => self.go_on(lost),
             Op::Unpublish => {
                 if let Some(s) = self.stream {
                     self.hub.unpublish(s, SourceId(self.source), at(self.now));
@@ -306,6 +358,10 @@ proptest! {
             now: 0,
             stream: None,
             source: 0,
+            publisher: 0,
+            epoch: 0,
+            seq: 0,
+            after: BTreeMap::new(),
             clocks: BTreeMap::new(),
             pictures: 0,
             made: 0,

@@ -36,7 +36,7 @@ impl Node {
     /// A source publishes: those who wait for it are served.
     pub(super) fn serve_waiting(&mut self, key: &StreamKey) {
         for w in self.take_waiting(|w| w.key == *key) {
-            self.asked_to_serve(w.conn, w.pull, w.key, w.hops);
+            self.asked_to_serve(w.conn, w.pull, w.key, w.hops, None);
         }
     }
 

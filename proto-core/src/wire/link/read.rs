@@ -490,16 +490,18 @@ fn read_relayed(mut rest: Bytes) -> Result<RelayedReport, Malformed> {
 }
 
 fn read_pull(mut rest: Bytes) -> Result<Message, Malformed> {
-    let (mut pull, mut name, mut hops) = (0, None, Vec::new());
+    let (mut pull, mut name, mut hops, mut of, mut seq) = (0, None, Vec::new(), None, 0);
     while let Some((tag, value)) = next_field(&mut rest)? {
         match tag {
             1 => pull = number(value)?,
             2 => name = Some(key(&value)?),
             3 => push(&mut hops, node(&value)?)?,
+            4 => of = Some(epoch(value)?),
+            5 => seq = number(value)?,
             _ => {}
         }
     }
-    Ok(Message::Pull { pull, key: need(name)?, hops })
+    Ok(Message::Pull { pull, key: need(name)?, hops, after: of.map(|of| (of, seq)) })
 }
 
 fn read_tracks(mut rest: Bytes) -> Result<Message, Malformed> {

@@ -195,7 +195,8 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         ".{0,40}".prop_map(|name| Message::Revoke { name }),
         key().prop_map(|key| Message::Want { key }),
         vec("[a-z/*]{1,20}", 0..4).prop_map(|streams| Message::Offers { streams }),
-        (n(), key(), vec(node(), 0..5)).prop_map(|(pull, key, hops)| Message::Pull { pull, key, hops }),
+        (n(), key(), vec(node(), 0..5), proptest::option::of((epoch(), n())))
+            .prop_map(|(pull, key, hops, after)| Message::Pull { pull, key, hops, after }),
         (n(), vec(node(), 0..5), vec(config(), 0..4)).prop_map(|(pull, path, configs)| Message::Tracks {
             pull,
             path,

@@ -300,11 +300,15 @@ pub fn encode(message: &Message) -> Encoded {
             }
             29
         }
-        Message::Pull { pull, key, hops } => {
+        Message::Pull { pull, key, hops, after } => {
             w.number(1, *pull);
             w.key(2, key);
             for node in hops {
                 w.node(3, node);
+            }
+            if let Some((epoch, seq)) = after {
+                w.epoch(4, *epoch);
+                w.number(5, *seq);
             }
             30
         }

@@ -49,6 +49,9 @@ impl Grants {
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     last: BTreeMap<(HostId, HostId), (Time, Time)>,
+    /// When it last got a datagram from another with which a link by QUIC stands. An acknowledgement is one too, so that this
+    /// says no more than that nothing has come for so long.
+    datagrams: BTreeMap<(HostId, HostId), Time>,
     started: BTreeMap<HostId, Time>,
     grants: Grants,
 }
@@ -58,6 +61,12 @@ impl Heard {
         self.started.insert(host, now);
         self.grants.started(host);
         self.last.retain(|(at, from), _| *at != host && *from != host);
+        self.datagrams.retain(|(at, from), _| *at != host && *from != host);
+    }
+
+    fn last(&self, at: HostId, from: HostId) -> Option<Time> {
+        let (bytes, datagram) = (self.last.get(&(at, from)), self.datagrams.get(&(at, from)));
+        bytes.map(|(last, _)| *last).max(datagram.copied())
     }
 
     fn bytes(&mut self, at: HostId, from: HostId, now: Time) {
@@ -124,6 +133,21 @@ impl World {
         {
             self.checks.books.bytes(at, from, self.now);
         }
+    }
+
+    /// A node got a datagram of another with which a link by QUIC stands, or stands since. What comes while none does says
+    /// nothing of who lives.
+    pub(in crate::world) fn heard_datagram(&mut self, at: HostId, ip: IpAddr) {
+        if self.hosts[at.0].config.has_role(Role::Manager)
+            && let Some(Party::Host(from)) = self.party_at(ip)
+            && from != at
+        {
+            self.checks.books.datagrams.insert((at, from), self.now);
+        }
+    }
+
+    pub(in crate::world) fn is_linked_by_quic(&self, at: HostId, ip: IpAddr) -> bool {
+        self.hosts[at.0].run.as_ref().is_some_and(|r| r.node.is_linked_by_quic(ip))
     }
 
     fn named(&self, id: &NodeId) -> Option<HostId> {
@@ -196,10 +220,10 @@ impl World {
         if node == at {
             return Ok(());
         }
-        match self.checks.books.last.get(&(at, node)) {
-            Some((last, _)) if self.now.since(*last) <= self.lease(at) => Ok(()),
-            Some((last, _)) => {
-                let (age, lease) = (self.now.since(*last).as_millis(), self.lease(at).as_millis());
+        match self.checks.books.last(at, node) {
+            Some(last) if self.now.since(last) <= self.lease(at) => Ok(()),
+            Some(last) => {
+                let (age, lease) = (self.now.since(last).as_millis(), self.lease(at).as_millis());
                 broken("S2", format!("gives out {name}, not heard for {age} ms; its lease is {lease} ms"))
             }
             None => broken("S2", format!("gives out {name}, which this run of it never heard")),

@@ -292,6 +292,16 @@ pub(super) fn some_viewers(w: &mut World) {
     w.lapse(ms(8_000));
 }
 
+/// Over QUIC it is only seen when nothing is on its way any more.
+pub(super) fn a_relayed_stream_rests(w: &mut World) {
+    w.quic(true);
+    let (c, p, _) = watched(w);
+    viewer(w, c.e1, ONE);
+    w.lapse(ms(3_000));
+    w.cut(p.into());
+    w.lapse(ms(13_000));
+}
+
 pub(super) fn nobody_does_anything(w: &mut World) {
     cluster(w, |_| {});
     w.lapse(ms(5_000));

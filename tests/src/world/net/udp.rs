@@ -249,7 +249,11 @@ impl World {
                 self.rtsp_heard(host, from.ip());
             }
             let (stride, bytes) = (bytes.len(), &bytes[..]);
+            let linked = socket == LINKS && self.is_linked_by_quic(host, from.ip());
             self.node(host, run, Input::Datagram { socket, local: to, remote: from, stride, bytes });
+            if linked || socket == LINKS && self.is_linked_by_quic(host, from.ip()) {
+                self.heard_datagram(host, from.ip());
+            }
         }
     }
 }

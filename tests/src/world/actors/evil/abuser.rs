@@ -1,6 +1,7 @@
 //! What drives a misbehaving client: scripts over TCP connections, datagrams in their rhythm, or a false node.
 
 use super::node::FalseNode;
+use super::quic::{self, FalseQuic};
 use super::{Evil, Target, http, node, rtmp, rtsp, secure, udp};
 use crate::world::actors::{Client, Conn, In, Notes, Out, Standing};
 use bytes::Bytes;
@@ -68,6 +69,7 @@ enum Way {
     Tcp { pace: Pace, lanes: Vec<Lane>, dialled: u64 },
     Udp { next: Time, sent: u64, overheard: VecDeque<(SocketAddr, Bytes)> },
     Node(Box<FalseNode>),
+    Quic(Box<FalseQuic>),
     Over,
 }
 
@@ -100,6 +102,8 @@ impl Abuser {
         } else if udp::is(kind) {
             out.push_back(Out::Tap(target.udp));
             Way::Udp { next: now, sent: 0, overheard: VecDeque::new() }
+        } else if quic::is(kind) {
+            Way::Quic(Box::new(FalseQuic::new(kind, target.clone(), rng.fork("quic", 0), now)))
         } else {
             Way::Node(Box::new(FalseNode::new(kind, target.clone(), rng.fork("node", 0), now)))
         };
@@ -120,7 +124,7 @@ impl Abuser {
                 }
             }
             Way::Node(_) => self.out.push_back(Out::Close(0, true)),
-            Way::Udp { .. } | Way::Over => {}
+            Way::Udp { .. } | Way::Quic(_) | Way::Over => {}
         }
         self.notes.add(|| "relents".to_owned());
     }
@@ -244,6 +248,10 @@ impl Client for Abuser {
                 node.on(&input, now);
                 self.out.extend(node.said());
             }
+            Way::Quic(quic) => {
+                quic.on(&input, now);
+                self.out.extend(quic.said());
+            }
             Way::Over => {}
         }
     }
@@ -257,6 +265,7 @@ impl Client for Abuser {
             Way::Tcp { lanes, .. } => lanes.iter().filter_map(Lane::next).min(),
             Way::Udp { next, .. } => Some(*next),
             Way::Node(node) => node.wake(),
+            Way::Quic(quic) => quic.wake(),
             Way::Over => None,
         }
     }

@@ -8,6 +8,7 @@
 mod abuser;
 mod http;
 mod node;
+pub mod quic;
 mod rtmp;
 mod rtsp;
 mod secure;
@@ -25,7 +26,7 @@ use proto_core::rand::Rng;
 use proto_core::time::Time;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Declares the kinds: one line of meaning each, and the list of all.
 macro_rules! evils {
@@ -134,6 +135,20 @@ evils! {
     UnaskedFrames,
     /// A30: knows the key, pulls one stream many times, also under one number, and asks for key frames all the time.
     GreedyPuller,
+    /// A30: datagrams on the nodes' port that are no QUIC, or no packet of any connection.
+    QuicGarbage,
+    /// A30: first packets of QUIC with forged sources, so that answers would go to others.
+    QuicForged,
+    /// A30: QUIC handshakes that stop half-way, more of them than may be under way.
+    QuicHalfway,
+    /// A30: QUIC connections for another protocol.
+    QuicWrongAlpn,
+    /// A30: a stranger's node over QUIC, with another key.
+    QuicWrongKey,
+    /// A30: QUIC connections that heed no limit on streams and bytes.
+    QuicBeyond,
+    /// A30: messages over QUIC that are announced as larger than any may be; half of them come from who knows the key, as media.
+    QuicGiant,
     /// Random datagrams.
     UdpGarbage,
     /// A13: STUN requests without a user, and STUN of other classes.
@@ -220,7 +235,8 @@ impl Evil {
     pub fn is_about_webrtc(self) -> bool {
         use Evil as E;
         let posts = matches!(self, E::SdpBombs | E::UnconnectedWhep | E::UnconnectedWhip | E::WhipThief);
-        posts || self == E::SignalHalfway || udp::is(self) && !self.is_about_rtsp()
+        let media = udp::is(self) && !self.is_about_rtsp() && self != E::QuicGarbage;
+        posts || self == E::SignalHalfway || media
     }
 
     /// Whether it could touch RTSP sessions more than any others.
@@ -246,6 +262,8 @@ struct Target {
     https: SocketAddr,
     link: SocketAddr,
     udp: SocketAddr,
+    /// The moment that [`Time::ZERO`] stands for.
+    base: Instant,
     /// The cluster's key; strangers do not use it.
     key: String,
     /// Names of the cluster's nodes.
@@ -257,7 +275,13 @@ struct Target {
 }
 
 impl Target {
-    fn of(c: &Config, ip: IpAddr, nodes: Vec<String>, streams: Vec<String>, own: String) -> Target {
+    fn of(
+        c: &Config,
+        (ip, base): (IpAddr, Instant),
+        nodes: Vec<String>,
+        streams: Vec<String>,
+        own: String,
+    ) -> Target {
         let on = |port| SocketAddr::new(ip, port);
         Target {
             rtmp: on(c.rtmp.port),
@@ -267,6 +291,7 @@ impl Target {
             https: on(c.https.port),
             link: on(c.cluster.port),
             udp: on(c.webrtc.port),
+            base,
             key: c.cluster.key.clone(),
             nodes,
             streams,
@@ -313,6 +338,7 @@ pub fn transcripts(kind: Evil, rng: &mut Rng, n: u64) -> Vec<Transcript> {
         link: on(5),
         udp: on(6),
         rtsp_udp: on(7),
+        base: Instant::now(),
         key: String::new(),
         nodes: Vec::new(),
         streams: vec!["live/one".to_owned()],
@@ -347,7 +373,8 @@ pub fn transcripts(kind: Evil, rng: &mut Rng, n: u64) -> Vec<Transcript> {
 pub fn on_sockets(kind: Evil, c: &Config, ip: IpAddr, streams: &[&str], rng: Rng, now: Time) -> Box<Abuser> {
     let owned = |all: &[&str]| all.iter().map(|s| (*s).to_owned()).collect();
     let own = format!("evil{}", kind as usize);
-    let target = Target::of(c, ip, vec![c.node.name.clone()], owned(streams), own);
+    let base = Instant::now().checked_sub(now.since(Time::ZERO)).expect("the client began after this host");
+    let target = Target::of(c, (ip, base), vec![c.node.name.clone()], owned(streams), own);
     Box::new(Abuser::new(kind, target, rng, now))
 }
 
@@ -360,7 +387,7 @@ impl World {
         streams.dedup();
         let nodes = self.hosts.iter().map(|h| h.config.node.name.clone()).collect();
         let own = format!("evil{}x{nth}", kind as usize);
-        let target = Target::of(&host.config, host.ip, nodes, streams, own);
+        let target = Target::of(&host.config, (host.ip, self.base), nodes, streams, own);
         let rng = self.rng.fork("evil", nth << 8 | kind as u64);
         let now = self.now;
         self.trace(|| format!("{kind:?} {nth} goes for {}", target.http.ip()));

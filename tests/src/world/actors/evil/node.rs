@@ -290,7 +290,10 @@ impl FalseNode {
         let mut all =
             vec![Message::KeyRequest { pull, track: None }, Message::KeyRequest { pull, track: None }];
         if turn < 24 {
-            all.insert(0, Message::Pull { pull, key, hops });
+            // Half of them say that they had the stream, up to anywhere.
+            let after =
+                turn.is_multiple_of(2).then(|| (Epoch { term: 1 << 39, count: turn }, self.rng.u64()));
+            all.insert(0, Message::Pull { pull, key, hops, after });
         }
         if turn == 400 {
             all.extend((0..8).map(|pull| Message::CancelPull { pull }));

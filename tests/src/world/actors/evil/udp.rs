@@ -1,4 +1,4 @@
-//! Abuses of the media port.
+//! Abuses of the ports of media, and of that of QUIC, by datagrams.
 
 use super::rtmp::noise;
 use super::{Evil, Target};
@@ -24,6 +24,7 @@ pub(super) fn is(kind: Evil) -> bool {
             | E::Replay
             | E::ReplayElsewhere
             | E::RtspPortFlood
+            | E::QuicGarbage
     )
 }
 
@@ -48,6 +49,9 @@ pub(super) fn datagram(
             let to = SocketAddr::new(to.ip(), target.rtsp_udp.port() + (nth % 8) as u16);
             Some(Out::Datagram { port: 40_000, to, bytes: rtp(rng, nth, overheard).into() })
         }
+        Evil::QuicGarbage => {
+            Some(Out::Datagram { port: 40_000, to: target.link, bytes: no_quic(rng, nth).into() })
+        }
         Evil::StunAnonymous => {
             let class: u16 = [0x0001, 0x0011, 0x0101, 0x0111, 0x0003][nth as usize % 5];
             mine(stun(rng, class, &[]))
@@ -68,6 +72,33 @@ pub(super) fn datagram(
             .filter(|(_, bytes)| bytes.first().is_some_and(|b| *b >= 20))
             .map(|(_, bytes)| Out::Datagram { port: 40_001, to, bytes: bytes.clone() }),
     }
+}
+
+/// What looks like QUIC (RFC 9000, 17) and is none: nothing at all, noise behind heads of every type, versions that nobody
+/// speaks, first packets that are too small, cut short, or cannot be opened.
+fn no_quic(rng: &mut Rng, nth: u64) -> Vec<u8> {
+    let len = [0, 1, 40, 1_199, 1_200, 1_472, 9_000][nth as usize / 8 % 7];
+    let mut out = noise(rng, len);
+    let version: u32 = if nth.is_multiple_of(3) { rng.u32() } else { 1 };
+    let head = match nth % 8 {
+        // Initial, 0-RTT, Handshake, Retry: each with ids of eight bytes.
+        n @ 0..=3 => {
+            let ids = noise(rng, 8);
+            let id = |n: usize| [&[8][..], &ids[..8 - n.min(8)], &vec![n as u8; n.min(8)]].concat();
+            [&[0xc0 | (n as u8) << 4][..], &version.to_be_bytes(), &id(0), &id(8), &[0], &[0x44, 0x60]]
+                .concat()
+        }
+        // Of a connection that nobody has.
+        4 => vec![0x40],
+        // A list of versions, which only a server says.
+        5 => vec![0x80, 0, 0, 0, 0, 8],
+        // Ids that are longer than there may be.
+        6 => [&[0xc0][..], &1u32.to_be_bytes(), &[255]].concat(),
+        _ => Vec::new(),
+    };
+    let head = &head[..head.len().min(out.len())];
+    out[..head.len()].copy_from_slice(head);
+    out
 }
 
 /// A STUN message (RFC 8489, 5) with attributes.
