@@ -1,9 +1,13 @@
-//! Bridges whose codecs fail or hang: the stream goes on, the log says it once, and nobody is asked too often.
+//! Bridges whose codecs fail or hang: the stream goes on, the log says it once, and nobody is asked too often. And pictures that
+//! are not coded in the order in which they are shown, which need a bridge, or need none.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use headwater_tests::world::actors::player::PlayerConfig;
+use headwater_tests::world::actors::publisher::PublisherConfig;
 use headwater_tests::world::actors::webrtc::WhepConfig;
+use headwater_tests::world::media::Order;
 use headwater_tests::world::scenario::*;
 use headwater_tests::world::{ClientId, Codecs, World};
 
@@ -94,6 +98,87 @@ fn a_codec_that_fails_is_tried_ever_more_seldom_and_said_once() {
         let again = had(w, v);
         assert!(again.0 > heard.0 + 50, "after 5 s again: {heard:?} {again:?}");
         w.with_whep(v, |v, now| v.leave(now));
+        w.with_publisher(p, |p, now| p.leave(now));
+        drains_to_zero(w, &c.nodes());
+    });
+}
+
+/// A publisher by RTMP whose pictures are coded in this order, and players of it at an edge: by RTMP, by RTSP over the connection
+/// and as datagrams, by WHEP.
+fn out_of_order(w: &mut World, order: Order) -> (Cluster, ClientId, [ClientId; 4]) {
+    let c = Cluster::new(w);
+    let p = w.publish_with(c.o1, STREAM, PublisherConfig { order, ..PublisherConfig::default() });
+    ready(w, p, 3_000);
+    w.run(ms(1_500));
+    let rtmp = w.play(c.e1, STREAM);
+    let [tcp, udp] =
+        [false, true].map(|udp| w.play_rtsp(c.e1, STREAM, PlayerConfig { udp, ..PlayerConfig::default() }));
+    let whep = w.play_webrtc(c.e1, STREAM, WhepConfig::default());
+    let s = session(w, p);
+    for viewer in [rtmp, tcp, udp, whep] {
+        until_sees(w, viewer, s, 5_000);
+    }
+    w.run(ms(1_000));
+    (c, p, [rtmp, tcp, udp, whep])
+}
+
+/// How many pictures players by RTMP and RTSP had of a publisher; none is missing between the first and the last.
+fn whole(w: &World, session: u64, [rtmp, tcp, udp, _]: [ClientId; 4]) -> [usize; 3] {
+    [
+        w.player(rtmp).pictures(session),
+        w.rtsp_player(tcp).pictures(session),
+        w.rtsp_player(udp).pictures(session),
+    ]
+    .map(|seen| {
+        assert!(seen.windows(2).all(|w| w[0] + 1 == w[1]), "{seen:?}");
+        seen.len()
+    })
+}
+
+/// What a viewer by WHEP is shown is checked as it comes: whole pictures, each after those that it refers to, times that rise.
+#[test]
+fn b_pictures_that_no_other_needs_are_left_out_for_webrtc_and_for_nobody_else() {
+    replayed_seeds("0..2", |w| {
+        let (c, p, all) = out_of_order(w, Order::Plain);
+        let s = session(w, p);
+        let (before, had, undecodable) = (whole(w, s, all), had(w, all[3]), w.whep(all[3]).undecodable);
+        w.run(ms(10_000));
+        let (after, now) = (whole(w, s, all), self::had(w, all[3]));
+        for (n, m) in before.iter().zip(after) {
+            assert!((245..=255).contains(&(m - n)), "{before:?} {after:?}");
+        }
+        // Of 25 pictures a key frame and eight others.
+        assert!((88..=92).contains(&(now.1 - had.1)), "{had:?} {now:?}");
+        assert_eq!(w.whep(all[3]).undecodable, undecodable);
+        assert_eq!(w.bridges_begun(c.e1), 1, "that of sound");
+        assert_eq!(
+            logged(w, "o1 Warn hub [live/one] the stream has B-frames, which"),
+            1,
+            "the publisher is told"
+        );
+    });
+}
+
+#[test]
+fn where_others_need_them_and_no_bridge_works_webrtc_gets_sound_and_the_reason() {
+    replayed_seeds("0..2", |w| {
+        let (c, p, all) = out_of_order(w, Order::Pyramid);
+        let s = session(w, p);
+        let (before, had, undecodable) = (whole(w, s, all), had(w, all[3]), w.whep(all[3]).undecodable);
+        w.run(ms(10_000));
+        let (after, now) = (whole(w, s, all), self::had(w, all[3]));
+        for (n, m) in before.iter().zip(after) {
+            assert!((245..=255).contains(&(m - n)), "{before:?} {after:?}");
+        }
+        assert_eq!(now.1, had.1, "no picture is shown damaged");
+        assert!(now.0 - had.0 > 450, "it hears the stream: {had:?} {now:?}");
+        assert_eq!(w.whep(all[3]).undecodable, undecodable);
+        let told = logged(w, "o1 Warn hub [live/one] the stream has B-frames that other pictures refer to");
+        assert_eq!(told, 1, "the publisher is told");
+        assert!(logged(w, "e1 Warn hub [live/one] no H.264 can be made") >= 1, "the operator is told");
+        for viewer in all {
+            w.leave(viewer);
+        }
         w.with_publisher(p, |p, now| p.leave(now));
         drains_to_zero(w, &c.nodes());
     });

@@ -1,13 +1,13 @@
-//! Renditions in virtual time: viewers whose links become thin and thick again.
+//! Viewers whose links become thin and thick again, in virtual time: of streams with several renditions, and with one.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use headwater_tests::world::actors::publisher::PublisherConfig;
 use headwater_tests::world::actors::webrtc::{Seen, WhepConfig};
-use headwater_tests::world::link::{Conditions, Direction};
+use headwater_tests::world::link::{Conditions, Direction, Loss};
 use headwater_tests::world::scenario::*;
-use headwater_tests::world::{ClientId, World};
+use headwater_tests::world::{ClientId, HostId, World};
 use proto_core::time::Time;
 use std::time::Duration;
 
@@ -123,4 +123,129 @@ fn a_link_too_thin_for_any_carries_key_frames_and_sound_and_the_story_says_so() 
         let all = pictures(w, v, since);
         assert!(count(&all, 0, false) + count(&all, 1, false) + count(&all, 2, false) > 40, "{all:?}");
     });
+}
+
+/// What came since a moment: key frames, other pictures, sound.
+fn came(w: &World, viewer: ClientId, since: Time) -> [usize; 3] {
+    let all = || w.whep(viewer).seen.iter().filter(|s| s.at >= since);
+    let pictures = |key: bool| all().filter(|s| s.picture && s.key == key).count();
+    [pictures(true), pictures(false), all().filter(|s| !s.picture).count()]
+}
+
+/// One rendition of about 930 kbit/s, with its sound; a key frame each second.
+fn one() -> PublisherConfig {
+    PublisherConfig { key_bytes: 16_000, delta_bytes: 4_000, ..PublisherConfig::default() }
+}
+
+/// A link to a viewer of so many bits a second, before which so many milliseconds wait.
+fn thin(w: &mut World, viewer: ClientId, (rate, wait): (u64, u64)) {
+    let queue = (rate * wait / 8_000) as usize;
+    let conditions =
+        Conditions { latency: Duration::from_millis(20), rate: Some(rate), queue, ..Conditions::default() };
+    w.degrade_one_way(viewer, Direction::Down, conditions);
+}
+
+fn viewer_of(w: &mut World, at: HostId) -> serde_json::Value {
+    let sessions = json(w, at, "/api/v1/sessions");
+    sessions["sessions"].as_array().unwrap().iter().find(|s| s["protocol"] == "whep").unwrap().clone()
+}
+
+/// A viewer of a stream with one rendition, on a link that becomes too thin and then well again.
+fn thinned(w: &mut World, publisher: PublisherConfig, config: WhepConfig, link: (u64, u64)) {
+    let sounds = publisher.sounds.end > 0;
+    let c = Cluster::new(w);
+    let p = w.publish_with(c.o1, STREAM, publisher);
+    ready(w, p, 5_000);
+    w.run(ms(3_000));
+    let v = w.play_webrtc(c.e1, STREAM, WhepConfig { apart: Duration::from_secs(1), ..config });
+    let s = session(w, p);
+    until_sees(w, v, s, 4_000);
+    w.run(ms(4_000));
+    thin(w, v, link);
+    w.run(ms(8_000));
+    let since = w.now();
+    w.run(ms(4_000));
+    let [keys, others, sound] = came(w, v, since);
+    assert!(keys >= 3 && others <= 5 && (sound > 180 || !sounds), "{keys} {others} {sound}");
+    let viewer = viewer_of(w, c.e1);
+    assert_eq!(viewer["thin"], true, "{viewer}");
+    assert!(viewer["room_kbps"].as_u64().is_some_and(|k| (200..700).contains(&k)), "{viewer}");
+    let path = format!("/api/v1/why/{}", viewer["id"].as_str().unwrap());
+    let why = json(w, c.e1, &path);
+    assert!(why.to_string().contains("too thin for the stream's pictures"), "{why}");
+    thin(w, v, (20_000_000, 250));
+    w.run(ms(30_000));
+    let since = w.now();
+    w.run(ms(4_000));
+    let [keys, others, _] = came(w, v, since);
+    assert!(keys >= 3 && others > 90, "{keys} {others}");
+    let viewer = viewer_of(w, c.e1);
+    assert_eq!((viewer.get("thin"), viewer.get("room_kbps")), (None, None), "{viewer}");
+    let why = json(w, c.e1, &path);
+    assert!(why.to_string().contains("carries all of the stream's pictures again"), "{why}");
+}
+
+#[test]
+fn a_link_of_half_the_one_rendition_carries_key_frames_and_sound_until_it_is_well() {
+    replayed_seeds("0..2", |w| thinned(w, one(), WhepConfig::default(), (460_000, 250)));
+    // A queue in which hardly anything waits, and one in which nothing is ever lost.
+    replayed_seeds("2..3", |w| thinned(w, one(), WhepConfig::default(), (460_000, 30)));
+    replayed_seeds("3..4", |w| thinned(w, one(), WhepConfig::default(), (460_000, 20_000)));
+}
+
+#[test]
+fn a_viewer_that_does_not_say_what_came_and_one_without_sound_are_tried_again() {
+    let mute = WhepConfig { mute: true, ..WhepConfig::default() };
+    replayed_seeds("0..1", |w| thinned(w, one(), mute.clone(), (460_000, 250)));
+    let silent = PublisherConfig { sounds: 0..0, ..one() };
+    replayed_seeds("0..1", |w| thinned(w, silent.clone(), WhepConfig::default(), (460_000, 250)));
+}
+
+#[test]
+fn a_link_that_stays_thin_is_tried_without_harm() {
+    replayed_seeds("0..1", |w| {
+        let c = Cluster::new(w);
+        let p = w.publish_with(c.o1, STREAM, one());
+        ready(w, p, 5_000);
+        let v = w.play_webrtc(
+            c.o1,
+            STREAM,
+            WhepConfig { apart: Duration::from_secs(1), ..WhepConfig::default() },
+        );
+        let s = session(w, p);
+        until_sees(w, v, s, 4_000);
+        thin(w, v, (460_000, 250));
+        w.run(ms(12_000));
+        let since = w.now();
+        w.run(ms(60_000));
+        let [keys, others, sound] = came(w, v, since);
+        assert!(keys >= 55 && others <= 30 && sound >= 2_800, "{keys} {others} {sound}");
+    });
+}
+
+#[test]
+fn a_lossy_link_and_one_that_just_suffices_are_not_taken_for_thin() {
+    let conditions = [
+        Conditions { loss: Loss { mean: 0.05, burst: 4.0 }, ..Conditions::default() },
+        Conditions { loss: Loss { mean: 0.05, burst: 1.0 }, ..Conditions::default() },
+        Conditions { rate: Some(1_300_000), queue: 60_000, ..Conditions::default() },
+    ];
+    for conditions in conditions {
+        replayed_seeds("0..2", |w| {
+            let c = Cluster::new(w);
+            let p = w.publish_with(c.o1, STREAM, one());
+            ready(w, p, 5_000);
+            let config = WhepConfig { apart: Duration::from_secs(1), ..WhepConfig::default() };
+            let v = w.play_webrtc(c.o1, STREAM, config);
+            let s = session(w, p);
+            until_sees(w, v, s, 4_000);
+            let latency = Duration::from_millis(40);
+            w.degrade_one_way(v, Direction::Down, Conditions { latency, ..conditions });
+            for _ in 0..30 {
+                w.run(ms(2_000));
+                let viewer = viewer_of(w, c.o1);
+                assert_eq!(viewer.get("thin"), None, "{viewer}");
+            }
+        });
+    }
 }

@@ -21,7 +21,7 @@ pub enum Picks {
     Track(TrackId),
 }
 
-/// What a subscriber is shown of a stream with several renditions.
+/// What a subscriber is shown of a stream with several renditions, or of one that is too much for its link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// The track of its pictures.
@@ -47,6 +47,8 @@ const UP: u64 = 110;
 const TOO_THIN: u64 = 110;
 /// … until it fits again.
 const THICK: u64 = 100;
+/// Of what one rendition brought, the most counts, and is forgotten in so long, milliseconds: key frames are seconds apart.
+const FORGOTTEN_MS: u64 = 10_000;
 /// After a subscriber over TCP did not keep up, it stays below that rendition for so long, and for twice as long with
 /// each time that it fails again.
 const STAY_DOWN: Duration = Duration::from_secs(10);
@@ -100,6 +102,8 @@ pub(super) struct Choice {
     /// What its link carries, bits a second.
     room: Option<u64>,
     thin: bool,
+    /// What the one rendition of a stream brings, bits a second: the most of the last seconds.
+    cost: u64,
     /// The rendition of this slot and better ones were too much, until when, and how often that was so.
     cap: Option<(usize, Time)>,
     failures: u32,
@@ -119,6 +123,7 @@ impl Choice {
             asked: None,
             room: None,
             thin: false,
+            cost: 0,
             cap: None,
             failures: 0,
             last: i64::MIN,
@@ -197,7 +202,10 @@ impl Choice {
 
     /// Looks at what is best now. Answers a track of which a key frame is to be asked for.
     pub(super) fn aim(&mut self, stream: &Stream, accepts: CodecSet, key: bool, now: Time) -> Option<usize> {
-        if !self.matters(stream) || (!key && now < self.aimed + AIM) {
+        if !self.matters(stream) {
+            return self.weigh(stream, accepts, now);
+        }
+        if !key && now < self.aimed + AIM {
             return None;
         }
         self.aimed = now;
@@ -240,8 +248,39 @@ impl Choice {
         Some(waits)
     }
 
-    /// What its link would have to carry for the next better rendition, bits a second.
+    /// As [`Choice::aim`], of a stream with one rendition: all of it, or its key frames.
+    fn weigh(&mut self, stream: &Stream, accepts: CodecSet, now: Time) -> Option<usize> {
+        if (self.room.is_none() && !self.thin) || now < self.aimed + AIM || self.picks != Picks::One {
+            return None;
+        }
+        let passed = now.since(self.aimed).min(STOPPED).as_millis() as u64;
+        self.aimed = now;
+        let was = self.thin;
+        let (slot, cost) = self.alone(stream, accepts, now)?;
+        self.cost = cost.max(self.cost - self.cost * passed / FORGOTTEN_MS);
+        self.thin = self.room.is_some_and(|room| {
+            let share = if was { THICK } else { TOO_THIN };
+            self.cost.saturating_mul(100) > room.saturating_mul(share)
+        });
+        // Pictures go on, and the next key frame may be far.
+        (was && !self.thin).then_some(slot)
+    }
+
+    /// The one rendition, and what it brings now together with the sound, bits a second.
+    fn alone(&self, stream: &Stream, accepts: CodecSet, now: Time) -> Option<(usize, u64)> {
+        let (slot, t) = stream.renditions(accepts).max_by_key(|(_, t)| t.rank())?;
+        let sound = stream.sound(accepts).map_or(0, |(_, t)| t.bits_per_s(now));
+        Some((slot, t.bits_per_s(now).saturating_add(sound)))
+    }
+
+    /// What its link would have to carry for the next better rendition, or for more than key frames, bits a second.
     fn goal(&self, stream: &Stream, accepts: CodecSet, now: Time) -> Option<u64> {
+        if !self.matters(stream) {
+            let room = self.room.filter(|_| self.picks == Picks::One)?;
+            let (_, cost) = self.alone(stream, accepts, now)?;
+            let cost = cost.max(self.cost);
+            return (cost > room).then_some(cost.saturating_mul(UP + 5) / 100);
+        }
         let at =
             self.to.or(self.at).and_then(|slot| stream.tracks.get(slot)).filter(|_| self.matters(stream))?;
         let better = |t: &Track| if self.thin { t.rank() >= at.rank() } else { t.rank() > at.rank() };
@@ -258,7 +297,13 @@ impl Choice {
 
     /// What it is shown, where there is a choice.
     pub(super) fn shown(&self, stream: &Stream, accepts: CodecSet) -> Option<Shown> {
-        let track = self.at.and_then(|slot| stream.tracks.get(slot)).filter(|_| self.matters(stream))?;
+        let track = if self.matters(stream) {
+            self.at.and_then(|slot| stream.tracks.get(slot))?
+        } else {
+            // Where there is no choice, that it is shown less, or again all.
+            Some(()).filter(|_| self.thin || self.told.is_some_and(|t| t.thin))?;
+            stream.renditions(accepts).max_by_key(|(_, t)| t.rank())?.1
+        };
         let size = track.used.as_ref().and_then(|c| c.params.size());
         let of = stream.renditions(accepts).count();
         Some(Shown { track: track.id, size, of, thin: self.thin })

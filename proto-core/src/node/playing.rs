@@ -540,10 +540,22 @@ impl Node {
         }
     }
 
-    /// A viewer of a stream with several renditions goes over to another, or its link turned out too thin for any.
+    /// A viewer of a stream with several renditions goes over to another, or its link turned out too thin for any, or not to be
+    /// so any more.
     pub(super) fn shown(&mut self, subscriber: SubscriberId, shown: Shown) {
         let Some(session) = self.sessions.of_subscriber(subscriber) else { return };
         let size = shown.size.map_or("pictures of unknown size".to_owned(), |(w, h)| format!("{w}x{h}"));
+        if shown.of <= 1 {
+            if shown.thin {
+                let text = format!(
+                    "the viewer's link is too thin for the stream's pictures ({size}), of which there is one rendition: it gets \
+                     key frames and sound until it carries more; publish at a lower bit rate, or a second rendition of a lower one"
+                );
+                return self.log_session(Level::Warn, session, "thin_link", text);
+            }
+            let text = format!("the viewer's link carries all of the stream's pictures again ({size})");
+            return self.log_session(Level::Info, session, "thin_link_over", text);
+        }
         if shown.thin {
             let text = format!(
                 "the viewer's link is too thin for the least of the stream's renditions ({size}): it gets key frames and sound; \

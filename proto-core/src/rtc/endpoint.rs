@@ -723,6 +723,7 @@ impl Endpoint {
         let due: Vec<SessionId> = std::iter::from_fn(|| self.timers.pop_due(now)).collect();
         for id in due {
             self.with(id, now, |p| p.tick(now));
+            self.line_up(id);
         }
     }
 }
@@ -752,9 +753,7 @@ impl Machine for Endpoint {
                 self.with(session, now, |t| t.request_key_frame(track));
             }
             Input::Goal { session, goal } => {
-                if let Some(s) = self.sessions.get_mut(&session) {
-                    s.talk.set_goal(goal);
-                }
+                self.with(session, now, |t| t.set_goal(goal, now));
             }
             Input::Say { session, text } => {
                 self.with(session, now, |p| p.say(text, now));

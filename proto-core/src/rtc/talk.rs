@@ -121,9 +121,9 @@ impl Talk {
     }
 
     /// What a viewer could be given if its link carried so much.
-    pub(super) fn set_goal(&mut self, goal: Option<u64>) {
+    pub(super) fn set_goal(&mut self, goal: Option<u64>, now: Time) {
         if let Talk::Lean(v) = self {
-            v.set_goal(goal);
+            v.set_goal(goal, now);
         }
     }
 

@@ -90,6 +90,10 @@ pub struct Report {
     pub ssrc: u32,
     /// Share of its packets lost since the report before, in 1/256.
     pub lost: u8,
+    /// Packets of it lost in all; where some came twice, this may be less than none.
+    pub total_lost: i32,
+    /// The highest sequence number that came, and above it how often they wrapped.
+    pub highest: u32,
     /// The middle 32 bits of the last sender report's time; 0: none came.
     pub last_sr: u32,
     /// Time since then, 1/65536 s.
@@ -107,6 +111,9 @@ impl Reports<'_> {
             Some(Report {
                 ssrc: word(b, 0)?,
                 lost: *b.get(4)?,
+                // 24 bits, with a sign.
+                total_lost: (word(b, 4)? << 8) as i32 >> 8,
+                highest: word(b, 8)?,
                 last_sr: word(b, 16)?,
                 since_last_sr: word(b, 20)?,
             })
@@ -305,7 +312,8 @@ mod tests {
 
     #[test]
     fn feedback_of_receivers_is_read() {
-        let mut bytes = vec![0x81, 201, 0, 7, 0, 0, 0, 1, 0, 0, 0, 9, 64, 0, 0, 3, 0, 0, 1, 0, 0, 0, 0, 5];
+        let mut bytes =
+            vec![0x81, 201, 0, 7, 0, 0, 0, 1, 0, 0, 0, 9, 64, 0xff, 0xff, 0xfd, 0, 1, 0, 7, 0, 0, 0, 5];
         bytes.extend_from_slice(&[0x11, 0x22, 0x33, 0x44, 0, 1, 0, 0]);
         bytes.extend_from_slice(&[0x81, 205, 0, 4, 0, 0, 0, 1, 0, 0, 0, 9, 0xff, 0xff, 0x80, 1, 0, 5, 0, 0]);
         bytes.extend_from_slice(&[0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 9]);
@@ -324,7 +332,8 @@ mod tests {
         else {
             panic!("{all:?}")
         };
-        let block = Report { ssrc: 9, lost: 64, last_sr: 0x1122_3344, since_last_sr: 0x1_0000 };
+        let (last_sr, since_last_sr) = (0x1122_3344, 0x1_0000);
+        let block = Report { ssrc: 9, lost: 64, total_lost: -3, highest: 0x1_0007, last_sr, since_last_sr };
         assert_eq!(reports.iter().collect::<Vec<_>>(), [block]);
         assert_eq!(missing.iter().collect::<Vec<_>>(), [0xffff, 0, 15, 5]);
         assert_eq!(pli, Packet::PictureLoss { ssrc: 9 });

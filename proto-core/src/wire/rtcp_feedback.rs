@@ -121,7 +121,8 @@ mod tests {
                 Packet::Extended { blocks: delay, .. }, Packet::Nack { ssrc: of, missing },
                 Packet::PictureLoss { ssrc: pli }, Packet::FullIntra(fir), Packet::Rate { bits },
             ] = read[..] else { panic!("{read:?}") };
-            let report = Report { ssrc, lost: fraction, last_sr: 5, since_last_sr: 6 };
+            let report =
+                Report { ssrc, lost: fraction, total_lost: 7, highest: 3, last_sr: 5, since_last_sr: 6 };
             prop_assert_eq!(r.iter().collect::<Vec<_>>(), [report]);
             prop_assert_eq!((said, time.iter().collect::<Vec<_>>()), (own, vec![rtcp::Block::ReferenceTime(ntp)]));
             prop_assert_eq!(delay.iter().collect::<Vec<_>>(), [rtcp::Block::Delay { ssrc, last, since }]);

@@ -6,6 +6,7 @@
 
 use super::plan::{Behind, By, Op, Place, Plan, Publishing, Quality, Step, Version, Who};
 use crate::world::actors::evil::Evil;
+use crate::world::media::Order;
 use proto_core::rand::Rng;
 
 /// Where choices come from.
@@ -312,6 +313,9 @@ impl Generator<'_> {
         if self.one_in(2) {
             self.some_by_rtsps();
         }
+        if self.one_in(4) {
+            self.some_reorder();
+        }
         self.plan
     }
 
@@ -360,6 +364,20 @@ impl Generator<'_> {
         }
     }
 
+    /// Some publishers by RTMP have B pictures. Who was called to a stream without pictures for it, and goes over to another, has
+    /// no pictures there either: what is agreed on in a call stays.
+    fn some_reorder(&mut self) {
+        let switch = self.plan.steps.iter().any(|s| matches!(s.op, Op::Switch(..)));
+        for n in 0..self.plan.steps.len() {
+            let with = [Order::Shown, Order::Plain, Order::Pyramid][self.below(3) as usize % 3];
+            if let Some(Step { op: Op::Publish { by: By::Rtmp | By::Rtmps, how, .. }, .. }) =
+                self.plan.steps.get_mut(n)
+            {
+                how.order = if switch && with == Order::Pyramid { Order::Plain } else { with };
+            }
+        }
+    }
+
     /// Some networks let no UDP through.
     fn some_over_tcp(&mut self) {
         let mut steps = std::mem::take(&mut self.plan.steps);
@@ -398,6 +416,7 @@ impl Generator<'_> {
             gop: self.between(10, 60) as u32,
             bytes: self.between(200, 2_500) as u32,
             sound: [20, 10, 40, 60][self.below(4) as usize % 4],
+            order: Order::Shown,
         }
     }
 
@@ -550,7 +569,7 @@ impl Generator<'_> {
     /// Exactly what the bar wants: see [`Profile::Bar`].
     fn bar(mut self) -> Plan {
         self.streams = vec!["live/a".to_owned(), "live/b".to_owned()];
-        let how = Publishing { again: Some(300), gop: 25, bytes: 300, sound: 40 };
+        let how = Publishing { again: Some(300), gop: 25, bytes: 300, sound: 40, order: Order::Shown };
         for (n, stream) in self.streams.clone().iter().enumerate() {
             let place = Place::Origin(self.between(1, 3) as u8);
             self.publish(n as u64 * 50, By::Webrtc, place, stream, how, Behind::Nothing);

@@ -3,6 +3,7 @@
 use super::plan::{Publishing, Quality};
 use crate::world::actors::publisher::PublisherConfig;
 use crate::world::actors::webrtc::WhipConfig;
+use crate::world::media::Order;
 use crate::world::net::link::{Conditions, Loss};
 use std::time::Duration;
 
@@ -21,13 +22,14 @@ pub(super) fn plain(how: &Publishing) -> PublisherConfig {
         key_bytes: how.bytes as usize * 8,
         delta_bytes: how.bytes as usize,
         again: how.again.map(ms),
+        order: how.order,
         ..PublisherConfig::default()
     }
 }
 
 /// By RTSP.
 pub(super) fn rtsp(how: &Publishing, udp: bool) -> PublisherConfig {
-    PublisherConfig { udp, ..plain(how) }
+    PublisherConfig { udp, order: Order::Shown, ..plain(how) }
 }
 
 pub(super) fn whip(how: &Publishing) -> WhipConfig {

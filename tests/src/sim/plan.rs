@@ -4,6 +4,7 @@
 //! Times count from the moment when the cluster stands, so that taking an operation out moves no other. Clients have
 //! numbers of the plan's own, for the same reason; an operation of a client that never joined does nothing.
 
+use crate::world::media::Order;
 use std::fmt;
 use std::time::Duration;
 
@@ -101,11 +102,13 @@ pub struct Publishing {
     pub bytes: u32,
     /// Milliseconds of sound in a packet (WebRTC only): 10, 20, 40 or 60.
     pub sound: u32,
+    /// In which order its pictures are coded (RTMP only).
+    pub order: Order,
 }
 
 impl Default for Publishing {
     fn default() -> Publishing {
-        Publishing { again: Some(500), gop: 25, bytes: 700, sound: 20 }
+        Publishing { again: Some(500), gop: 25, bytes: 700, sound: 20, order: Order::Shown }
     }
 }
 

@@ -10,6 +10,7 @@
 //! ```
 
 use super::plan::{Behind, By, Op, Place, Plan, Publishing, Quality, Step, Version, Who};
+use crate::world::media::Order;
 use std::fmt;
 use std::str::FromStr;
 
@@ -62,11 +63,16 @@ impl fmt::Display for Behind {
 
 impl fmt::Display for Publishing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Publishing { again, gop, bytes, sound } = self;
+        let Publishing { again, gop, bytes, sound, order } = self;
         if let Some(again) = again {
             write!(f, " again={again}")?;
         }
-        write!(f, " gop={gop} bytes={bytes} sound={sound}")
+        write!(f, " gop={gop} bytes={bytes} sound={sound}")?;
+        match order {
+            Order::Shown => Ok(()),
+            Order::Plain => f.write_str(" order=plain"),
+            Order::Pyramid => f.write_str(" order=pyramid"),
+        }
     }
 }
 
@@ -278,6 +284,14 @@ fn publish(w: &mut Words<'_>) -> Result<Op, String> {
         "gop" => put(&mut how.gop, value),
         "bytes" => put(&mut how.bytes, value),
         "sound" => put(&mut how.sound, value),
+        "order" => {
+            how.order = match value {
+                "plain" => Order::Plain,
+                "pyramid" => Order::Pyramid,
+                _ => return None,
+            };
+            Some(())
+        }
         "behind" => put(&mut behind, value),
         _ => None,
     })?;

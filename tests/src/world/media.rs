@@ -13,12 +13,17 @@ pub const SPS: [u8; 8] = [0x67, 0x42, 0xc0, 0x1e, 0xda, 0x05, 0x06, 0x64];
 /// The parameter set that goes with it.
 pub const PPS: [u8; 4] = [0x68, 0xce, 0x3c, 0x80];
 /// How many sets of parameters a publisher can go over to.
-pub const DRESSES: u8 = 3;
+pub const DRESSES: u8 = 4;
+/// The parameter sets of pictures that are not coded in the order in which they are shown ([`Order`]).
+pub const REORDERS: u8 = 3;
 
 /// Sequence and picture parameter set by number: 0 is [`SPS`] and [`PPS`], 1 is 320 by 208, 2 has another picture parameter set
-/// than 0.
+/// than 0, 3 is Main profile with `pic_order_cnt_type` 0 and six bits of order count.
 pub const fn sets(dress: u8) -> ([u8; 8], [u8; 4]) {
     let (mut sps, mut pps) = (SPS, PPS);
+    if dress == REORDERS {
+        sps = [0x67, 0x4d, 0x40, 0x1e, 0xed, 0x82, 0x83, 0x32];
+    }
     if dress == 1 {
         sps[7] = 0xe4;
     }
@@ -44,6 +49,107 @@ pub const fn sound_at(n: u64) -> i64 {
     (n as i64 * 1024 * 1_000_000_000) / 48_000
 }
 
+/// In which order a publisher's pictures are coded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Order {
+    /// In the order in which they are shown.
+    #[default]
+    Shown,
+    /// `I P b b P b b`: two B pictures follow the one that is shown after them; no other refers to them.
+    Plain,
+    /// `I P B b b P B b b`: others refer to the middle one of three B pictures.
+    Pyramid,
+}
+
+impl Order {
+    /// Pictures from one that is no B picture to the next.
+    pub const fn group(self) -> u64 {
+        match self {
+            Order::Shown => 1,
+            Order::Plain => 3,
+            Order::Pyramid => 4,
+        }
+    }
+
+    /// The place of the `n`th picture from a key frame on, behind `skips` pictures to which no other refers.
+    pub fn place(self, n: u64, skips: u8) -> Place {
+        if self == Order::Shown {
+            return Place::default();
+        }
+        let depth = if self == Order::Plain { 1 } else { 2 };
+        // How long after its turn in the coding order it is shown, at the least 0.
+        let shown = match (self, n.checked_sub(1).map(|n| n % self.group())) {
+            (_, None) => depth,
+            (_, Some(0)) => depth + self.group() - 1,
+            (Order::Pyramid, Some(1)) => 2,
+            (Order::Pyramid, Some(3)) => 1,
+            _ => 0,
+        };
+        let count = (2 * (n + shown - depth) % 64) as u8;
+        Place { order: self, shown: shown as u8, skips, count }
+    }
+}
+
+/// Where a picture stands among others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// How pictures are coded. Sound says it, too.
+    pub order: Order,
+    /// How many pictures after its turn in the coding order it is shown.
+    pub shown: u8,
+    /// So many pictures right before it may be missing: no other refers to them.
+    pub skips: u8,
+    /// Six bits of its order count.
+    pub count: u8,
+}
+
+impl Place {
+    /// Whether it is a B picture.
+    fn is_b(self, key: bool) -> bool {
+        self.order != Order::Shown && !key && self.shown < 3
+    }
+
+    /// Whether no other refers to it.
+    pub fn is_droppable(self, key: bool) -> bool {
+        self.is_b(key) && !(self.order == Order::Pyramid && self.shown == 2)
+    }
+
+    fn coded(self) -> u32 {
+        let Place { order, shown, skips, count } = self;
+        order as u32 | u32::from(shown) << 2 | u32::from(skips) << 5 | u32::from(count) << 7
+    }
+
+    fn read(coded: u32) -> Place {
+        let order = [Order::Shown, Order::Plain, Order::Pyramid][(coded & 3).min(2) as usize];
+        let bits = |at: u32, n: u32| (coded >> at & ((1 << n) - 1)) as u8;
+        Place { order, shown: bits(2, 3), skips: bits(5, 2), count: bits(7, 6) }
+    }
+
+    /// The header of the NAL unit, and of the slice in it (7.3.3), padded with ones to two bytes: first macroblock, slice type,
+    /// parameter set, four bits of `frame_num`, `idr_pic_id` of a key frame, order count.
+    fn head(self, key: bool) -> [u8; 3] {
+        let count = u16::from(self.count);
+        let (nal, bits, len) = match (key, self.is_b(key)) {
+            (true, _) => (0x65, 0b10_1110_0001 << 6 | count, 16),
+            (_, false) => (0x41, 0b111_0001 << 6 | count, 13),
+            (_, true) if self.is_droppable(key) => (0x01, 0b1_0101_0001 << 6 | count, 15),
+            (_, true) => (0x41, 0b1_0101_0001 << 6 | count, 15),
+        };
+        let [a, b] = (bits << (16 - len) | ((1 << (16 - len)) - 1)).to_be_bytes();
+        [nal, a, b]
+    }
+}
+
+/// The bits of a label that say how a frame is coded.
+fn coded(key: bool, dress: u8, place: Place) -> u32 {
+    u32::from(key) | u32::from(dress) << 1 | place.coded() << 3
+}
+
+/// What [`coded`] wrote.
+fn uncoded(coded: u64) -> (bool, u8, Place) {
+    (coded & 1 == 1, (coded >> 1 & 3) as u8, Place::read((coded >> 3) as u32))
+}
+
 /// What a frame says about itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label {
@@ -59,14 +165,16 @@ pub struct Label {
     pub key: bool,
     /// The parameter sets under which it is coded: see [`sets`].
     pub dress: u8,
+    /// Where it stands.
+    pub place: Place,
 }
 
 impl Label {
     /// The label in `len` bytes or a few more, none of them zero (so that no NAL unit needs emulation prevention),
     /// the hash of all of it last.
     pub fn write(&self, len: usize) -> Vec<u8> {
-        let Label { stream, session, track, seq, key, dress } = self;
-        let coded = u8::from(*key) | dress << 1;
+        let Label { stream, session, track, seq, key, dress, place } = self;
+        let coded = coded(*key, *dress, *place);
         let mut out = format!("HW|{stream}|{session}|{track}|{seq}|{coded}|").into_bytes();
         let mut state = session.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seq;
         while out.len() + 16 < len {
@@ -95,8 +203,8 @@ impl Label {
         }
         let (stream, session) = (next()?, number(next()?)?);
         let (track, seq) = (next()?.chars().next().ok_or("no track")?, number(next()?)?);
-        let coded = number(next()?)? as u8;
-        Ok(Label { stream, session, track, seq, key: coded & 1 == 1, dress: coded >> 1 })
+        let (key, dress, place) = uncoded(number(next()?)?);
+        Ok(Label { stream, session, track, seq, key, dress, place })
     }
 
     /// The frame that carries this label, `len` bytes or a few more, at `time` nanoseconds; with `sets` its parameter sets stand
@@ -113,8 +221,7 @@ impl Label {
         }
         let kind = match (self.track, self.key) {
             ('v', key) => {
-                // A slice header: first macroblock 0, slice type 7 (I) or 5 (P), then bits without meaning.
-                let head = if key { [0x65, 0x88, 0x84] } else { [0x41, 0x9a, 0x84] };
+                let head = self.head();
                 payload.put_u32((head.len() + label.len()) as u32);
                 payload.put_slice(&head);
                 if key { FrameKind::Key } else { FrameKind::Delta }
@@ -125,9 +232,9 @@ impl Label {
         Ingest::Frame(NewFrame {
             track: if self.track == 'v' { TrackId::VIDEO } else { TrackId::AUDIO },
             dts: time,
-            pts: time,
+            pts: time + i64::from(self.place.shown) * PICTURE,
             kind,
-            discardable: false,
+            discardable: self.place.is_droppable(self.key),
             temporal_layer: 0,
             rotation: Rotation::default(),
             capture: None,
@@ -137,10 +244,19 @@ impl Label {
 }
 
 impl Label {
+    /// The headers of its NAL unit and slice.
+    fn head(&self) -> [u8; 3] {
+        match (self.place.order, self.key) {
+            // First macroblock 0, slice type 7 (I) or 5 (P), then bits without meaning.
+            (Order::Shown, true) => [0x65, 0x88, 0x84],
+            (Order::Shown, false) => [0x41, 0x9a, 0x84],
+            _ => self.place.head(self.key),
+        }
+    }
+
     /// The slice that carries this label: a NAL unit with its header, `len` bytes or a few more.
     pub fn slice(&self, len: usize) -> Vec<u8> {
-        // First macroblock 0, slice type 7 (I) or 5 (P), then bits without meaning.
-        let head: [u8; 3] = if self.key { [0x65, 0x88, 0x84] } else { [0x41, 0x9a, 0x84] };
+        let head = self.head();
         let mut out = head.to_vec();
         out.extend(self.write(len.saturating_sub(head.len())));
         out
@@ -181,6 +297,8 @@ pub struct Mark {
     pub key: bool,
     /// The parameter sets under which it is coded: see [`sets`].
     pub dress: u8,
+    /// Where it stands.
+    pub place: Place,
 }
 
 impl Mark {
@@ -209,8 +327,8 @@ impl Mark {
         }
         let session = number(next()?)?;
         let track = next()?.first().copied().map(char::from).ok_or("no track")?;
-        let (seq, coded) = (number(next()?)?, number(next()?)? as u8);
-        Ok(Mark { session, track, seq, key: coded & 1 == 1, dress: coded >> 1 })
+        let (seq, (key, dress, place)) = (number(next()?)?, uncoded(number(next()?)?));
+        Ok(Mark { session, track, seq, key, dress, place })
     }
 }
 
@@ -292,7 +410,9 @@ mod tests {
 
     #[test]
     fn labels_come_back_and_a_changed_byte_is_seen() {
-        let label = Label { stream: "live/a".into(), session: 7, track: 'v', seq: 12, key: true, dress: 2 };
+        let place = Order::Pyramid.place(2, 2);
+        let label =
+            Label { stream: "live/a".into(), session: 7, track: 'v', seq: 12, key: true, dress: 2, place };
         let mut bytes = label.write(300);
         assert_eq!(Label::read(&bytes), Ok(label));
         assert!(bytes.len() >= 300 && bytes.iter().all(|b| *b != 0));
@@ -303,10 +423,12 @@ mod tests {
 
     #[test]
     fn a_mark_is_its_label_without_the_stream() {
-        let label = Label { stream: "live/a".into(), session: 7, track: 'v', seq: 12, key: true, dress: 1 };
+        let place = Place::default();
+        let label =
+            Label { stream: "live/a".into(), session: 7, track: 'v', seq: 12, key: true, dress: 1, place };
         let slice = label.slice(900);
         assert_eq!((slice.len(), slice[0]), (900, 0x65));
-        let mark = Mark { session: 7, track: 'v', seq: 12, key: true, dress: 1 };
+        let mark = Mark { session: 7, track: 'v', seq: 12, key: true, dress: 1, place };
         assert_eq!(Mark::read(&slice[3..], "live/a"), Ok(mark));
         assert!(Mark::read(&slice[3..], "live/b").unwrap_err().contains("another stream"));
         let sound = Label { track: 'a', key: false, ..label }.opus(60, opus_toc(Duration::from_millis(20)));
@@ -327,6 +449,45 @@ mod tests {
             assert_eq!(dress_of(&sps, &pps), Some(dress));
             let sps = inspect(&sps).unwrap();
             assert_eq!((sps.width, sps.height, sps.profile, sps.pic_order_cnt_type), (320, height, 66, 2));
+        }
+        let (sps, pps) = sets(REORDERS);
+        assert_eq!(dress_of(&sps, &pps), Some(REORDERS));
+        let sps = inspect(&sps).unwrap();
+        assert_eq!((sps.width, sps.height, sps.profile, sps.pic_order_cnt_type), (320, 192, 77, 0));
+    }
+
+    #[test]
+    fn pictures_out_of_order_are_found_to_be_what_they_are() {
+        use proto_core::media::picture_order::{OrderWatch, Reordering};
+        for (order, found) in [
+            (Order::Shown, Reordering::None),
+            (Order::Plain, Reordering::Unreferenced),
+            (Order::Pyramid, Reordering::Referenced),
+        ] {
+            let mut watch = OrderWatch::default();
+            let dress = if order == Order::Shown { 0 } else { REORDERS };
+            let Ingest::Config { params, .. } = config('v', dress) else { panic!("a configuration") };
+            watch.configure(&params);
+            let mut shown = Vec::new();
+            let gop = 1 + 6 * order.group();
+            for n in 0..2 * gop {
+                let place = order.place(n % gop, 0);
+                let key = n % gop == 0;
+                let label =
+                    Label { stream: "live/a".into(), session: 7, track: 'v', seq: n, key, dress, place };
+                let slice = label.slice(100);
+                assert!(slice.iter().all(|b| *b != 0), "no emulation prevention: {slice:x?}");
+                let Ingest::Frame(frame) = label.frame(100, n as i64 * PICTURE, false) else {
+                    panic!("a frame")
+                };
+                let late = watch.observe(&frame).late;
+                assert_eq!(late != Reordering::None, place.is_b(key), "{n}: {late:?} {place:?}");
+                assert!(late != Reordering::Unreferenced || place.is_droppable(key));
+                shown.push(n + u64::from(place.shown));
+            }
+            assert_eq!(watch.found(), found);
+            shown.sort_unstable();
+            assert!(shown.windows(2).all(|w| w[0] + 1 == w[1]), "each at its own time: {shown:?}");
         }
     }
 }

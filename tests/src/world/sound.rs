@@ -81,6 +81,12 @@ impl Workshop {
             self.of_pictures.insert(work.bridge);
         }
         if self.of_pictures.contains(&work.bridge) {
+            // Labels in the wrapping of pictures are nothing that could be decoded.
+            if let BridgeJob::Convert(packets) = &work.job
+                && packets.iter().any(|p| p.data.windows(3).any(|w| w == b"HW|"))
+            {
+                return Bridged { failed: Some("this is no picture".to_owned()), ..Bridged::default() };
+            }
             return self.pictures.work(work);
         }
         let bridges = match &mut self.sound {

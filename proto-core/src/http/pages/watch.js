@@ -27,7 +27,7 @@ function tell() {
 
 session.addEventListener("state", tell);
 const THIN =
-  "Your connection is too thin for the smallest picture of this stream: you get the sound and a still picture now and then. It goes on by itself when there is more room.";
+  "Your connection is too thin for the pictures of this stream: you get the sound and a still picture now and then. It goes on by itself when there is more room.";
 let thin = false;
 const notices = () => showNotices(el("notices"), thin ? [THIN, ...session.notices] : session.notices);
 session.addEventListener("notices", notices);

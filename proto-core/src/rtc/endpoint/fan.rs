@@ -150,7 +150,7 @@ impl Endpoint {
                     session.ready = turn == Turn::More;
                     if session.ready {
                         self.fan.ready.push_back(id);
-                    } else if viewer.closed() {
+                    } else if viewer.closed() || viewer.is_spread() {
                         self.with(id, now, |_| ());
                     }
                 }

@@ -20,7 +20,7 @@ pub(super) struct Offered {
     /// When packets came is told, for a viewer that can be given less or more.
     pub(super) adapts: bool,
     /// In place of that the viewer says itself what it takes its link to carry: the line that agrees to it.
-    rate: Option<String>,
+    pub(super) rate: Option<String>,
     sections: Vec<(String, Vec<Line>)>,
 }
 

@@ -113,9 +113,19 @@ impl Bandwidth {
         }
     }
 
+    /// As [`Bandwidth::new`], where it is known how little the link carries.
+    pub(super) fn presumed(estimate: u64, now: Time) -> Bandwidth {
+        Bandwidth { estimate: Some(estimate.max(LEAST)), ..Bandwidth::new(now) }
+    }
+
     /// What the link carries, bits a second; `None`: more than it was ever given.
     pub(super) fn estimate(&self) -> Option<u64> {
         self.estimate
+    }
+
+    /// Whether more is tried out.
+    pub(super) fn is_trying(&self) -> bool {
+        self.trying.is_some()
     }
 
     /// Whether more was sent lately than the link carries.

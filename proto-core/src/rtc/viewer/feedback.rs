@@ -185,7 +185,10 @@ impl Viewer {
                     if let Some(bandwidth) = &mut self.bandwidth {
                         bandwidth.feedback(feedback.iter(), now);
                         let room = bandwidth.estimate();
-                        self.has_room(room, now);
+                        if self.adapts {
+                            self.has_room(room, now);
+                        }
+                        self.fed(now);
                     }
                     let [Some(pictures), _] = &mut self.lanes else { continue };
                     let Some(receipts) = &mut pictures.receipts else { continue };
@@ -204,7 +207,7 @@ impl Viewer {
                     }
                 }
                 Packet::Rate { bits } => {
-                    if self.bandwidth.is_none() {
+                    if self.adapts && self.bandwidth.is_none() {
                         self.has_room(Some(bits), now);
                     }
                 }
@@ -216,18 +219,11 @@ impl Viewer {
     }
 
     /// Its link carries so much. Told so often that what it is given can follow.
-    fn has_room(&mut self, room: Option<u64>, now: Time) {
+    pub(super) fn has_room(&mut self, room: Option<u64>, now: Time) {
         if self.next_room <= now && (room.is_some() || self.stats.room.is_some()) {
             self.next_room = now + ROOM_INTERVAL;
             self.stats.room = room;
             self.events.push_back(PeerEvent::Room(room));
-        }
-    }
-
-    /// What it could be given if its link carried so much.
-    pub(in crate::rtc) fn set_goal(&mut self, goal: Option<u64>) {
-        if let Some(bandwidth) = &mut self.bandwidth {
-            bandwidth.set_goal(goal);
         }
     }
 
@@ -271,7 +267,7 @@ impl Viewer {
 
     /// Whether something waits to be sent again.
     pub(in crate::rtc) fn wants_turn(&self) -> bool {
-        !self.again.is_empty()
+        if self.is_spread() { self.spread.due } else { !self.again.is_empty() }
     }
 
     fn lane_of(&self, ssrc: u32) -> Option<usize> {
@@ -285,11 +281,13 @@ impl Viewer {
     }
 
     fn reported(&mut self, report: &rtcp::Report, now: Time) {
-        if self.lane_of(report.ssrc).is_none() {
-            return;
-        }
+        let Some(lane) = self.lane_of(report.ssrc) else { return };
         self.stats.loss_out = Some(f32::from(report.lost) / 256.0);
-        self.stats.rtt = rtcp::round_trip(ntp(now), report.last_sr, report.since_last_sr).or(self.stats.rtt);
+        let rtt = rtcp::round_trip(ntp(now), report.last_sr, report.since_last_sr);
+        self.stats.rtt = rtt.or(self.stats.rtt);
+        if lane == 0 {
+            self.weigh(report, rtt, now);
+        }
     }
 
     /// Appends reports of all lanes that have sent something, sealed. Whether there is anything to report.

@@ -174,6 +174,11 @@ impl Lane {
         Head::plain([2 << 6, pt & 0x7f | u8::from(marked) << 7, q0, q1, t0, t1, t2, t3, s0, s1, s2, s3])
     }
 
+    /// Packets that were sent for the first time, and bytes of their payloads (these wrap).
+    pub(super) fn sent(&self) -> (u64, u32) {
+        (self.next, self.octets)
+    }
+
     /// The number of the `back`th last packet that may be sent again: something to send where a link is tried out.
     pub(super) fn recent(&self, back: u64) -> Option<u16> {
         let first = self.sent.front()?.first;

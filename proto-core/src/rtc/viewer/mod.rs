@@ -10,6 +10,7 @@ mod feedback;
 mod lane;
 mod path;
 mod receipts;
+mod thin;
 
 use super::dtls::Identity;
 use super::egress::render;
@@ -22,7 +23,7 @@ use crate::guard::must_here;
 use crate::hub::delivery::Delivery;
 use crate::io::Batch;
 use crate::limits::Limits;
-use crate::media::frame::Frame;
+use crate::media::frame::{Frame, FrameKind};
 use crate::media::payload::PAYLOAD_BYTES;
 use crate::media::track::{CodecConfig, TrackId};
 use crate::rand::Rng;
@@ -41,6 +42,7 @@ use std::time::{Duration, Instant};
 use str0m::IceCreds;
 use str0m::config::CryptoProvider;
 use str0m::crypto::dtls::{DtlsInstance, DtlsOutput, DtlsVersion};
+use thin::{Spread, Thin};
 
 /// How often a session's numbers are reported.
 const STATS_INTERVAL: Duration = Duration::from_secs(5);
@@ -103,6 +105,12 @@ pub(super) struct Viewer {
     limits: Arc<Limits>,
     /// What its link carries, where it can be given less or more.
     bandwidth: Option<Box<Bandwidth>>,
+    /// It joined a stream with several renditions, and says by feedback or by a rate what its link carries.
+    adapts: bool,
+    /// Whether its link carries the one rendition that there is.
+    thin: Thin,
+    /// How what leaves for a thin link is spread.
+    spread: Spread,
     /// As [`Viewer::lanes`].
     waiting: [VecDeque<Waiting>; 2],
     /// Picture, sound.
@@ -171,6 +179,9 @@ impl Viewer {
             clock: ReportClock::default(),
             told: None,
             bandwidth: offered.adapts.then(|| Box::new(Bandwidth::new(now))),
+            adapts: offered.adapts || offered.rate.is_some(),
+            thin: Thin::default(),
+            spread: Spread::default(),
             next_room: now,
             opener: None,
             dtls,
@@ -351,6 +362,13 @@ impl Viewer {
             self.stats.frames_unsent += 1;
             return false;
         }
+        if frame.media.kind == FrameKind::Key && self.is_spread() {
+            // A key frame that the link had no time for is worth nothing beside a newer one.
+            let [pictures, _] = &mut self.waiting;
+            let all = pictures.len();
+            pictures.retain(|w| w.next > 0);
+            self.stats.frames_unsent += (all - pictures.len()) as u64;
+        }
         let behind = self.limits.ice_tcp_behind_ms;
         let waits_long = |w: &Waiting| now.since(w.since).as_millis() as u64 >= behind;
         let late = self.over().is_some() && self.waiting.iter().filter_map(VecDeque::front).any(waits_long);
@@ -406,6 +424,7 @@ impl Viewer {
         (segments, most): (usize, usize),
         now: Time,
     ) -> Turn {
+        self.spread.turn(now);
         self.unheard(now);
         let copies = self.copies(now);
         let Some(nominated) = &self.nominated else { return Turn::Idle };
@@ -430,7 +449,11 @@ impl Viewer {
             )
         });
         let began = batch.buf.len();
-        let mut left = segments.max(1);
+        let paced = self.thin.pace().filter(|_| nominated.path.conn().is_none());
+        let mut left = match paced {
+            None => segments.max(1),
+            Some(room) => self.spread.packets(room, now).min(segments),
+        };
         let age = self.limits.rtc_rtx_ms;
         while left > 0
             && let Some((kind, seq)) = self.again.next(copies, now)
@@ -532,7 +555,7 @@ impl Viewer {
         self.stats.bytes_out += (batch.buf.len() - began) as u64;
         // What is sent again earns nothing.
         self.again.earned(batch.buf.len() - fresh, self.limits.rtx_percent, now);
-        if self.waiting.iter().all(VecDeque::is_empty) && self.again.is_empty() {
+        if paced.is_some() || self.waiting.iter().all(VecDeque::is_empty) && self.again.is_empty() {
             Turn::Idle
         } else {
             Turn::More
@@ -592,6 +615,7 @@ impl Viewer {
             }
         }
         self.connect(now);
+        self.spread.due = self.next_packet().is_some_and(|at| at <= now);
         if self.next_stats <= now {
             self.next_stats = now + STATS_INTERVAL;
             if self.connected {
@@ -622,6 +646,10 @@ impl Viewer {
         let again = self.last_words.as_ref().filter(|_| self.nominated.is_some());
         next = Deadline::earliest(next, again.map(|w| Deadline::new(w.again, "the handshake's end, again")));
         if self.connected {
+            next = Deadline::earliest(
+                next,
+                self.next_packet().map(|at| Deadline::new(at, "packets of a thin link")),
+            );
             next = Deadline::earliest(next, Some(Deadline::new(self.next_stats, "numbers")));
         } else {
             let end = self.opened + Duration::from_millis(self.limits.rtc_handshake_ms);

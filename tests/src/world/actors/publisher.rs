@@ -2,7 +2,7 @@
 //! node is their [`Wire`]; the one here is the project's own RTMP client.
 
 use super::{Client, In, Notes, Out, Standing, name_of};
-use crate::world::media::{Label, PICTURE, config, sound_at};
+use crate::world::media::{Label, Order, PICTURE, Place, REORDERS, config, sound_at};
 use proto_core::limits::Limits;
 use proto_core::machine::Machine;
 use proto_core::media::frame::{Ingest, NewFrame};
@@ -41,6 +41,9 @@ pub struct PublisherConfig {
     pub dresses: Vec<(u64, u8)>,
     /// By RTMP: other parameter sets come in front of their picture alone, not in a message of their own.
     pub in_band: bool,
+    /// By RTMP: in which order its pictures are coded. If not as they are shown, it has one dress, and begins a group of
+    /// pictures only where none of the one before is shown later.
+    pub order: Order,
     /// When it sends pictures, milliseconds from its start.
     pub pictures: Range<u64>,
     /// When it sends sound, milliseconds from its start.
@@ -50,6 +53,9 @@ pub struct PublisherConfig {
 impl PublisherConfig {
     /// The parameter sets of a picture, and whether they are others than before.
     fn dress(&self, seq: u64) -> (u8, bool) {
+        if self.order != Order::Shown {
+            return (REORDERS, false);
+        }
         let last = self.dresses.iter().rev().find(|(at, _)| *at <= seq);
         last.map_or((0, false), |(at, dress)| (*dress, *at == seq))
     }
@@ -72,6 +78,7 @@ impl Default for PublisherConfig {
             stamp: None,
             dresses: Vec::new(),
             in_band: false,
+            order: Order::Shown,
             pictures: ALWAYS,
             sounds: ALWAYS,
         }
@@ -181,8 +188,42 @@ pub struct PublisherBy<W> {
     leaving: bool,
     /// The first picture after a silence is a key frame.
     key_due: bool,
+    reordered: Reordered,
     out: VecDeque<Out>,
     notes: Notes,
+}
+
+/// Where a publisher stands that does not code its pictures in the order in which they are shown.
+#[derive(Debug, Default)]
+struct Reordered {
+    /// Pictures since the key frame, that included.
+    since: u64,
+    /// Pictures to which no other refers, right before the next.
+    skips: u8,
+    /// When the last of those that were sent is shown, in pictures.
+    high: Option<u64>,
+    /// Some of its group was not sent: it ends.
+    broken: bool,
+}
+
+impl Reordered {
+    /// The next picture: whether it is a key frame (if one is `due`), and its place; `None`: it is left out.
+    fn next(&mut self, order: Order, seq: u64, due: bool) -> Option<(bool, Place)> {
+        let first = order.place(0, 0);
+        let free = self.high.is_none_or(|high| seq + u64::from(first.shown) > high);
+        let key = (due || self.broken) && free;
+        if self.broken && !key {
+            return None;
+        }
+        if key {
+            (self.since, self.broken) = (0, false);
+        }
+        let place = order.place(self.since, self.skips);
+        self.since += 1;
+        self.skips = if place.is_droppable(key) { self.skips + 1 } else { 0 };
+        self.high = self.high.max(Some(seq + u64::from(place.shown)));
+        Some((key, place))
+    }
 }
 
 /// A publisher by the project's own RTMP client.
@@ -212,6 +253,7 @@ impl<W: Wire> PublisherBy<W> {
             silent: false,
             leaving: false,
             key_due: false,
+            reordered: Reordered::default(),
             out: VecDeque::new(),
             notes: Notes::default(),
         }
@@ -314,6 +356,7 @@ impl<W: Wire> PublisherBy<W> {
                     if let Some(sent) = self.sent.last_mut() {
                         sent.ready = Some(now);
                         sent.session = session;
+                        self.reordered = Reordered::default();
                         self.notes.add(|| format!("publisher {session} ready"));
                     }
                     self.feed(wire, now);
@@ -354,11 +397,25 @@ impl<W: Wire> PublisherBy<W> {
             let away = !sends.contains(&(time as u64 / 1_000_000));
             if self.silent || away {
                 self.key_due |= self.silent || picture;
+                self.reordered.broken |= picture;
                 continue;
             }
             let (dress, changes) = if picture { self.config.dress(seq) } else { (0, false) };
             let regular = seq % self.config.gop == 0 || changes;
-            let key = picture && (regular | wire.wants_key() | std::mem::take(&mut self.key_due));
+            let mut key = picture && (regular | wire.wants_key() | std::mem::take(&mut self.key_due));
+            let mut place = Place { order: self.config.order, ..Place::default() };
+            if picture && self.config.order != Order::Shown {
+                match self.reordered.next(self.config.order, seq, key) {
+                    Some((now, at)) => {
+                        self.key_due = key && !now;
+                        (key, place) = (now, at);
+                    }
+                    None => {
+                        self.key_due = true;
+                        continue;
+                    }
+                }
+            }
             let track = if picture { 'v' } else { 'a' };
             let label = Label {
                 stream: name_of(&self.stream).to_owned(),
@@ -367,6 +424,7 @@ impl<W: Wire> PublisherBy<W> {
                 seq,
                 key,
                 dress,
+                place,
             };
             let len = match (picture, key) {
                 (true, true) => self.config.key_bytes,

@@ -9,7 +9,7 @@ use crate::world::actors::webrtc::reorder::{Next, Reorder};
 use crate::world::actors::webrtc::rtp::{Depacketiser, Picture, Read};
 use crate::world::actors::webrtc::sync::{Sync, Timeline, by_clock};
 use crate::world::actors::{Conn, In, Out};
-use crate::world::media::{Label, MADE_OF_AAC, PICTURE, sound_at};
+use crate::world::media::{Label, MADE_OF_AAC, Order, PICTURE, REORDERS, sound_at};
 use proto_core::time::Time;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -27,6 +27,8 @@ const KEY_PAUSE: Duration = Duration::from_millis(500);
 const WAIT: Duration = Duration::from_millis(150);
 /// Sound and picture may be so far apart (S4).
 const APART: Duration = Duration::from_millis(40);
+/// So many pictures are compared with each other, where they need not come in the order in which they are shown.
+const LATEST: usize = 8;
 /// How often it follows a server elsewhere before it gives up.
 const TURNS: u32 = 3;
 
@@ -58,6 +60,9 @@ struct Lane {
     stamp: Option<(u32, u64)>,
     /// The session and number of the newest frame.
     newest: Option<(u64, u64)>,
+    /// The latest pictures of a publisher that does not code them in the order in which they are shown: session, number in that
+    /// order, timestamp.
+    latest: VecDeque<(u64, u64, u64)>,
 }
 
 /// One connection of a player by RTSP.
@@ -221,9 +226,12 @@ impl RtspPlay {
             let million = 1_000_000;
             let three = i128::from(sound_at(3)) * million / (million + i128::from(self.sound_ppm));
             let sound = Duration::from_nanos(three as u64) / 3;
+            // Pictures that are not coded in the order in which they are shown.
+            let reorders = fmtp.contains("Z01AHu2CgzI=,aM48gA==");
             let (codec, rate, each) = match map {
                 "H264/90000"
-                    if fmtp.contains("Z0LAHtoFBmQ=,aM48gA==") && fmtp.contains("packetization-mode=1") =>
+                    if fmtp.contains("packetization-mode=1")
+                        && (fmtp.contains("Z0LAHtoFBmQ=,aM48gA==") || reorders) =>
                 {
                     (Codec::H264, 90_000, Duration::from_nanos(PICTURE as u64))
                 }
@@ -233,7 +241,8 @@ impl RtspPlay {
                 "opus/48000/2" => (Codec::Opus, 48_000, Duration::from_millis(20)),
                 _ => return Err(format!("a track {head:?} of {map:?} with {fmtp:?}")),
             };
-            self.heard.push_back(Heard::Config(if codec == Codec::H264 { 'v' } else { 'a' }, 0));
+            let track = if codec == Codec::H264 { 'v' } else { 'a' };
+            self.heard.push_back(Heard::Config(track, if reorders { REORDERS } else { 0 }));
             self.lanes.push(Lane {
                 codec,
                 kind,
@@ -247,6 +256,7 @@ impl RtspPlay {
                 clock: Timeline::new(rate, each),
                 stamp: None,
                 newest: None,
+                latest: VecDeque::new(),
             });
         }
         if self.lanes.is_empty() { Err(format!("a description without tracks: {sdp:?}")) } else { Ok(()) }
@@ -480,8 +490,24 @@ impl RtspPlay {
         }
         l.newest = Some((label.session, label.seq));
         l.stamp = Some((stamp, counted));
-        let (_, back) = l.clock.frame(stamp, label.session, label.seq);
-        if back {
+        // By RTP there is only the time at which a picture is shown, and pictures need not come in that order.
+        let shown = label.seq + u64::from(label.place.shown);
+        let ordered = track != 'v' || label.place.order == Order::Shown;
+        let (_, back) = l.clock.frame(stamp, label.session, shown);
+        let wrong = |(session, before, at): &(u64, u64, u64)| {
+            *session == label.session && (*before < shown) != (*at < counted)
+        };
+        let misplaced = !ordered && l.latest.iter().any(wrong);
+        let highest = l.latest.iter().map(|(.., at)| *at).max().filter(|_| !ordered);
+        if !ordered {
+            l.latest.push_back((label.session, shown, counted));
+            l.latest.drain(..l.latest.len().saturating_sub(LATEST));
+        }
+        let counted = counted.max(highest.unwrap_or_default());
+        if misplaced {
+            self.fault("S4", format!("a picture at another place than where it is shown: {label:?}"));
+        }
+        if back && ordered {
             self.fault("S4", format!("a timestamp that is not later than the one before: {label:?}"));
         }
         self.apart();

@@ -29,6 +29,8 @@ pub(super) struct Seat {
     pub(super) by: Signalling,
     /// Media goes over TCP.
     pub(super) tcp: bool,
+    /// It does not offer to say which packets came.
+    pub(super) mute: bool,
 }
 
 /// How calls are signalled.
@@ -227,7 +229,11 @@ impl Caller {
         }
         match Peer::new(setup, now) {
             Err(e) => self.fault("S3", format!("no offer can be made: {e}")),
-            Ok((peer, offer)) => {
+            Ok((peer, mut offer)) => {
+                if self.seat.mute {
+                    let arrivals = |l: &&str| !l.contains("transport-cc") && !l.contains("transport-wide-cc");
+                    offer = offer.split_inclusive("\r\n").filter(arrivals).collect();
+                }
                 self.peer = Some(peer);
                 let kind = if self.publishes { "whip" } else { "whep" };
                 let path = format!("/{kind}/{}", self.seat.stream);

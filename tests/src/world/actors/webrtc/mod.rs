@@ -55,7 +55,7 @@ pub struct Outside<'a> {
 }
 
 impl Outside<'_> {
-    fn seat(&self, (by, tcp): (Signalling, bool)) -> Seat {
+    fn seat(&self, (by, tcp, mute): (Signalling, bool, bool)) -> Seat {
         Seat {
             to: self.to,
             stream: self.stream.to_owned(),
@@ -65,17 +65,18 @@ impl Outside<'_> {
             identity: identity(self.rng.fork("certificate of a client", self.number).bytes()),
             by,
             tcp,
+            mute,
         }
     }
 
     /// A publisher by WHIP.
     pub fn whip(&self, config: WhipConfig) -> Box<Whip> {
-        Box::new(Whip::new(self.seat((config.by, config.tcp)), config, self.now))
+        Box::new(Whip::new(self.seat((config.by, config.tcp, false)), config, self.now))
     }
 
     /// A player by WHEP.
     pub fn whep(&self, config: WhepConfig) -> Box<Whep> {
-        Box::new(Whep::new(self.seat((config.by, config.tcp)), config, self.now))
+        Box::new(Whep::new(self.seat((config.by, config.tcp, config.mute)), config, self.now))
     }
 }
 

@@ -6,7 +6,7 @@ use super::reorder::{Next, Reorder};
 use super::rtp::{Depacketiser, Picture, Read};
 use super::sync::{Sync, Timeline, by_clock};
 use crate::world::actors::{Client, In, Notes, Out, Standing, name_of};
-use crate::world::media::{MADE_OF_AAC, Mark, sound_at};
+use crate::world::media::{MADE_OF_AAC, Mark, Order, sound_at};
 use proto_core::time::Time;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub struct WhepConfig {
     pub sound_ppm: i32,
     /// The stream has several renditions with the same numbers: a key frame of another may show the same once more.
     pub renditions: bool,
+    /// By WHEP: it does not offer to say which packets came (no transport-wide feedback).
+    pub mute: bool,
 }
 
 impl Default for WhepConfig {
@@ -59,6 +61,7 @@ impl Default for WhepConfig {
             sound: Duration::from_millis(20),
             sound_ppm: 0,
             renditions: false,
+            mute: false,
         }
     }
 }
@@ -141,6 +144,8 @@ pub struct Whep {
     needs_key: bool,
     key_asked: Option<Time>,
     last_picture: Option<usize>,
+    /// Sound of a publisher whose pictures cannot be shown as they come: session, when it came.
+    only_heard: Option<(u64, Time)>,
 }
 
 impl Whep {
@@ -167,6 +172,7 @@ impl Whep {
             needs_key: true,
             key_asked: None,
             last_picture: None,
+            only_heard: None,
         }
     }
 
@@ -448,7 +454,8 @@ impl Whep {
             Some((session, _)) if mark.session > session => {}
             Some((_, last)) if mark.seq == last && mark.key && self.config.renditions => {}
             Some((_, last)) if mark.seq <= last => wrong = Some(("S4", "a frame again, or out of order")),
-            Some((_, last)) if mark.seq == last + 1 => {}
+            // What is missing is what no other picture refers to.
+            Some((_, last)) if mark.seq <= last + 1 + u64::from(mark.place.skips) => {}
             Some((_, last)) => {
                 if picture && !mark.key {
                     wrong = Some(("S4", "a gap that does not end at a key frame"));
@@ -456,7 +463,7 @@ impl Whep {
                 self.gaps.push(Gap { picture, last, next: mark.seq, lost, at: now });
             }
         }
-        let (stamp, back) = lane.clock.frame(stamp, mark.session, mark.seq);
+        let (stamp, back) = lane.clock.frame(stamp, mark.session, mark.seq + u64::from(mark.place.shown));
         if back {
             wrong = wrong.or(Some(("S4", "a timestamp that is not later than the one before")));
         }
@@ -473,6 +480,8 @@ impl Whep {
         self.caller.notes.add(|| format!("saw {}{} of {} at {stamp}", mark.track, mark.seq, mark.session));
         if picture {
             self.last_picture = Some(self.seen.len());
+        } else if mark.place.order == Order::Pyramid {
+            self.only_heard = Some((mark.session, now));
         }
         let Mark { session, seq, key, .. } = mark;
         self.seen.push(Seen { session, seq, stamp, at: now, picture, key, bytes });
@@ -514,13 +523,14 @@ impl Client for Whep {
     }
 
     fn standing(&self) -> Standing {
-        let last = self.last_picture();
+        // Where others refer to B pictures, there are no pictures for it: then it sees the stream if it hears it.
+        let last = self.last_picture().map(|s| (s.session, s.at)).max(self.only_heard);
         Standing {
             stream: Some(self.stream().to_owned()),
             publishes: false,
             ended: self.caller.is_over(),
-            session: last.map(|s| s.session),
-            last_picture: last.map(|s| s.at),
+            session: last.map(|(session, _)| session),
+            last_picture: last.map(|(_, at)| at),
             frames: self.seen.len() as u64,
             calls: self.caller.calls_since(),
             talks: self.caller.talks_since(),

@@ -5,7 +5,7 @@ use super::rtp::packetise;
 use super::sync::by_clock;
 use crate::world::actors::publisher::Sent;
 use crate::world::actors::{Client, In, Notes, Out, Standing, name_of};
-use crate::world::media::{Label, opus_toc};
+use crate::world::media::{Label, Place, opus_toc};
 use proto_core::rand::Rng;
 use proto_core::time::Time;
 use std::net::SocketAddr;
@@ -239,7 +239,15 @@ impl Whip {
         let regular = seq.is_multiple_of(self.config.gop) || changes;
         let key = picture && (std::mem::take(&mut self.key_wanted) | regular);
         let stream = name_of(&self.caller.seat.stream).to_owned();
-        let label = Label { stream, session, track: if picture { 'v' } else { 'a' }, seq, key, dress };
+        let label = Label {
+            stream,
+            session,
+            track: if picture { 'v' } else { 'a' },
+            seq,
+            key,
+            dress,
+            place: Place::default(),
+        };
         let (payloads, rate) = if picture {
             let len = if key { self.config.key_bytes } else { self.config.delta_bytes };
             (packetise(&label.slice(len), key, dress), 90_000)
