@@ -64,9 +64,22 @@ pub(super) struct Section<'a> {
     proto: &'a str,
     formats: Vec<&'a str>,
     attributes: Vec<(&'a str, &'a str)>,
+    /// The attributes that begin with a payload type, with what follows it: browsers offer fifty types, and of each it is asked again
+    /// and again what it is.
+    of_formats: Vec<(&'a str, u8, &'a str)>,
 }
 
 impl<'a> Section<'a> {
+    fn push(&mut self, name: &'a str, value: &'a str) {
+        self.attributes.push((name, value));
+        if matches!(name, "rtpmap" | "fmtp")
+            && let Some((n, rest)) = value.split_once(' ')
+            && let Ok(pt) = n.parse()
+        {
+            self.of_formats.push((name, pt, rest.trim()));
+        }
+    }
+
     fn all(&self, name: &str) -> impl Iterator<Item = &'a str> {
         self.attributes.iter().filter(move |(n, _)| *n == name).map(|(_, v)| *v)
     }
@@ -79,12 +92,9 @@ impl<'a> Section<'a> {
         self.attributes.iter().any(|(n, _)| *n == name)
     }
 
-    /// The value of an attribute that begins with a payload type, such as `rtpmap`.
+    /// The value of an attribute that begins with a payload type: `rtpmap`, or `fmtp`.
     pub(super) fn of_format(&self, name: &str, pt: u8) -> Option<&'a str> {
-        self.all(name).find_map(|v| {
-            let (n, rest) = v.split_once(' ')?;
-            (n.parse() == Ok(pt)).then(|| rest.trim())
-        })
+        self.of_formats.iter().find(|(n, of, _)| *of == pt && *n == name).map(|(_, _, rest)| *rest)
     }
 
     pub(super) fn payload_types(&self) -> Vec<u8> {
@@ -149,7 +159,14 @@ fn parse<'a>(sdp: &'a str, limits: &Limits) -> Result<Parsed<'a>, Reason> {
                         limits.sdp_payload_types,
                     ));
                 }
-                sections.push(Section { media, port, proto, formats, attributes: Vec::new() });
+                sections.push(Section {
+                    media,
+                    port,
+                    proto,
+                    formats,
+                    attributes: Vec::new(),
+                    of_formats: Vec::new(),
+                });
                 if sections.len() > limits.sdp_sections {
                     return Err(too_many("media sections", sections.len(), limits.sdp_sections));
                 }
@@ -162,7 +179,10 @@ fn parse<'a>(sdp: &'a str, limits: &Limits) -> Result<Parsed<'a>, Reason> {
                         return Err(too_many("candidates", candidates, limits.sdp_candidates));
                     }
                 }
-                section.map_or(&mut session, |s| &mut s.attributes).push((name, value));
+                match section {
+                    Some(section) => section.push(name, value),
+                    None => session.push((name, value)),
+                }
             }
             _ => {}
         }
