@@ -45,8 +45,11 @@ pub enum Pace {
 /// How a newcomer comes by what was before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CatchesUp {
-    /// The next frame is out of the cache.
-    Cached,
+    /// The next frame is out of the cache of a stream that brings so much now.
+    Cached {
+        /// Bits a second; 0: not known.
+        bits_per_s: u64,
+    },
     /// It is new here, and may be given frames faster than they were made.
     New,
 }
@@ -156,7 +159,10 @@ impl Hub {
     /// the first on a node that pulls the stream, as it comes from there.
     pub fn catches_up(&self, subscriber: SubscriberId, now: Time) -> Option<CatchesUp> {
         let v = self.subscribers.get(subscriber.slot).filter(|v| v.id == subscriber)?;
-        v.catches_up(now, &self.limits)
+        if v.is_cached() {
+            return Some(CatchesUp::Cached { bits_per_s: self.streams.get(&v.stream)?.bits_per_s(now) });
+        }
+        v.is_new(now, &self.limits).then_some(CatchesUp::New)
     }
 
     /// Takes out the next event. Those who can have more come last: they may be left to wait for a turn

@@ -209,6 +209,11 @@ impl Stream {
         }
     }
 
+    /// What comes in now, bits a second; 0: not known.
+    pub(super) fn bits_per_s(&self, now: Time) -> u64 {
+        self.rate.bits_per_s(now)
+    }
+
     /// Another source takes over: the clock goes on, tracks wait for their configuration, pictures for a key frame, or for
     /// the frame behind the last one (see [`Relayed::after`]).
     pub(super) fn take_over(&mut self, epoch: Epoch, source: SourceId, now: Time) {

@@ -3,7 +3,7 @@
 
 use super::clock::MIN_STEP;
 use super::delivery::Delivery;
-use super::pace::{CatchesUp, Pace};
+use super::pace::Pace;
 use super::rendition::{Choice, Picks, Shown};
 use super::ring::{Entry, Ring, nanos};
 use super::stats::{Count, LeftOut, SubscriberStats, Tally};
@@ -229,12 +229,14 @@ impl Subscriber {
         }
     }
 
-    /// How the frame at its cursor comes to it, where it is a newcomer.
-    pub(super) fn catches_up(&self, now: Time, limits: &Limits) -> Option<CatchesUp> {
-        if self.squeeze.as_deref().is_some_and(|s| self.cursor < s.until) {
-            return Some(CatchesUp::Cached);
-        }
-        (now < self.joined + Duration::from_millis(limits.viewer_newcomer_ms)).then_some(CatchesUp::New)
+    /// Whether the frame at its cursor is a newcomer's cached one.
+    pub(super) fn is_cached(&self) -> bool {
+        self.squeeze.as_deref().is_some_and(|s| self.cursor < s.until)
+    }
+
+    /// Whether it came lately.
+    pub(super) fn is_new(&self, now: Time, limits: &Limits) -> bool {
+        now < self.joined + Duration::from_millis(limits.viewer_newcomer_ms)
     }
 
     /// It had the frames before this number of the ring, and goes on from there.

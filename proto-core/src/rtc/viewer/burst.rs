@@ -21,11 +21,6 @@ const ON_THEIR_WAY: Duration = Duration::from_millis(300);
 const SAVED: Duration = Duration::from_millis(10);
 /// Nothing is told any more, or never was.
 const SILENT: Duration = Duration::from_millis(250);
-/// Packets a second for somebody who tells nothing: about 12 Mbit/s.
-const UNTOLD: u64 = 1_250;
-/// As bytes that may leave at once where the node looks every five milliseconds.
-pub(in crate::rtc) const UNTOLD_BYTES: usize = 7_500;
-
 /// What may leave for a newcomer.
 #[derive(Debug)]
 pub(super) struct Burst {
@@ -60,27 +55,30 @@ impl Burst {
         }
     }
 
-    /// Bytes that may leave where the next packet has the number `next`, and so many are on their way.
-    pub(super) fn room(&mut self, next: u64, on_their_way: u64, now: Time) -> usize {
-        let silent = now.since(self.heard) > SILENT;
+    /// Bytes that may leave where the next packet has the number `next`, and so many are on their way. `None`: nothing is told.
+    pub(super) fn room(&mut self, next: u64, on_their_way: u64, now: Time) -> Option<usize> {
+        if now.since(self.heard) > SILENT {
+            return None;
+        }
         let packets = match self.passes {
-            None if !silent => FIRST.saturating_sub(on_their_way),
-            passes => {
-                let rate = passes.filter(|_| !silent).map_or(UNTOLD, |rate| (rate * self.share / 100).max(1));
+            None => FIRST.saturating_sub(on_their_way),
+            Some(passes) => {
+                let rate = (passes * self.share / 100).max(1);
                 let part = |of: Duration| rate.saturating_mul(of.as_nanos() as u64);
                 let spent = next.saturating_sub(self.left).saturating_mul(1_000_000_000);
                 self.saved = self.saved.saturating_add(part(now.since(self.looked).min(SAVED)));
                 self.saved = self.saved.saturating_sub(spent).min(part(SAVED));
-                let most = if silent { u64::MAX } else { part(ON_THEIR_WAY) / 1_000_000_000 };
+                let most = part(ON_THEIR_WAY) / 1_000_000_000;
                 (self.saved / 1_000_000_000).min(most.saturating_sub(on_their_way))
             }
         };
         (self.left, self.looked) = (next, now);
-        usize::try_from(packets).unwrap_or(usize::MAX).saturating_mul(PAYLOAD_BYTES)
+        Some(usize::try_from(packets).unwrap_or(usize::MAX).saturating_mul(PAYLOAD_BYTES))
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -89,13 +87,11 @@ mod tests {
     }
 
     /// Packets that leave in a second when it is looked every five milliseconds and all come at once.
-    fn in_a_second(b: &mut Burst, mut next: u64, from: u64, told: bool) -> u64 {
+    fn in_a_second(b: &mut Burst, mut next: u64, from: u64) -> u64 {
         let first = next;
         for t in (from..from + 1_000).step_by(5) {
-            if told {
-                b.told(0, Duration::ZERO, false, ms(t));
-            }
-            next += (b.room(next, 0, ms(t)) / PAYLOAD_BYTES) as u64;
+            b.told(0, Duration::ZERO, false, ms(t));
+            next += (b.room(next, 0, ms(t)).unwrap() / PAYLOAD_BYTES) as u64;
         }
         next - first
     }
@@ -103,29 +99,23 @@ mod tests {
     #[test]
     fn the_first_packets_say_how_fast_the_others_leave() {
         let mut b = Burst::new(0, ms(0));
-        assert_eq!(b.room(28, 28, ms(1)), 100 * PAYLOAD_BYTES);
-        assert_eq!(b.room(128, 128, ms(6)), 0);
+        assert_eq!(b.room(28, 28, ms(1)), Some(100 * PAYLOAD_BYTES));
+        assert_eq!(b.room(128, 128, ms(6)), Some(0));
         // Ten thousand a second.
         b.told(101, Duration::from_millis(10), false, ms(50));
-        assert!((8_400..=8_600).contains(&in_a_second(&mut b, 128, 50, true)));
+        assert!((8_400..=8_600).contains(&in_a_second(&mut b, 128, 50)));
         b.told(101, Duration::from_millis(20), false, ms(1_050));
-        assert!(
-            (8_400..=8_600).contains(&in_a_second(&mut b, 9_000, 1_050, true)),
-            "a thin row says nothing"
-        );
+        assert!((8_400..=8_600).contains(&in_a_second(&mut b, 9_000, 1_050)), "a thin row says nothing");
         b.told(101, Duration::from_millis(20), true, ms(2_050));
-        assert!(
-            (2_900..=3_100).contains(&in_a_second(&mut b, 18_000, 2_050, true)),
-            "but with a loss it does"
-        );
-        assert_eq!(b.room(30_000, 2_000, ms(3_060)), 0, "too many are on their way");
+        assert!((2_900..=3_100).contains(&in_a_second(&mut b, 18_000, 2_050)), "but with a loss it does");
+        assert_eq!(b.room(30_000, 2_000, ms(3_060)), Some(0), "too many are on their way");
     }
 
     #[test]
-    fn somebody_who_tells_nothing_gets_a_little_at_a_time() {
+    fn of_somebody_who_tells_nothing_nothing_is_known() {
         let mut b = Burst::new(0, ms(0));
-        assert_eq!(b.room(128, 128, ms(250)), 0);
-        let left = in_a_second(&mut b, 128, 251, false);
-        assert!((1_200..=1_300).contains(&left), "{left}");
+        assert_eq!((b.room(128, 128, ms(250)), b.room(128, 128, ms(251))), (Some(0), None));
+        b.told(128, Duration::from_millis(10), false, ms(300));
+        assert!(b.room(128, 0, ms(301)) > Some(0));
     }
 }

@@ -31,7 +31,6 @@ use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
 use answer::Offered;
 use bandwidth::Bandwidth;
-pub(super) use burst::UNTOLD_BYTES;
 use feedback::{Again, ReportClock};
 use lane::{Fits, Lane};
 use path::Nominated;
@@ -56,7 +55,7 @@ const CNAME_CHARS: usize = 16;
 /// How long media waits after a handshake that the viewer began, until the last words of it have left a second time: what
 /// leaves with them could overtake them, or they are lost, and the viewer would decrypt nothing of its first pictures.
 /// Two round trips, within these bounds: nothing is overtaken by so much.
-const LAST_WORDS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(60)];
+const LAST_WORDS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(60)];
 /// Packets of sound that may leave in a turn whatever else does.
 const SOUNDS: usize = 4;
 /// Bytes that may leave at once to try a link out.

@@ -211,7 +211,7 @@ impl Receipts {
     /// Bytes that may leave for a newcomer beside `waiting` packets that are about to; `None`: there is no telling.
     pub(super) fn burst(&mut self, waiting: u64, now: Time) -> Option<usize> {
         let next = self.next + waiting;
-        Some(self.burst.as_mut()?.room(next, next - self.covered, now))
+        self.burst.as_mut()?.room(next, next - self.covered, now)
     }
 
     /// How long after a packet leaves its arrival is told of, on average; `None`: nothing was told of yet.
