@@ -186,8 +186,8 @@ impl Arena {
 
     /// A datagram of the endpoint arrives.
     fn arrives(&mut self, to: SocketAddr, bytes: &[u8]) {
-        if to != PEER.into() {
-            assert_eq!(to, STRANGER.into(), "nobody else asked");
+        if to != SocketAddr::from(PEER) {
+            assert_eq!(to, SocketAddr::from(STRANGER), "nobody else asked");
             self.tally.answered += bytes.len() as u64;
             assert!(
                 self.tally.answered <= self.asked,
