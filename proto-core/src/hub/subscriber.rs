@@ -32,6 +32,12 @@ pub enum SubscriberState {
     Lagging,
 }
 
+/// A newcomer that a key frame overtakes while it races through the cached group goes on with the race for so long, …
+const RACE: Duration = Duration::from_secs(2);
+/// … where no more bytes than these wait for it. Chromium learns from the race that the publisher's clock stands nearly still, and takes
+/// a jump to the live edge for a picture of the future: it showed nothing for two seconds and more.
+const RACE_BYTES: u64 = 3_000_000;
+
 /// How the pictures of a cached group are squeezed for a newcomer: per track, its newest cached frame keeps its time
 /// and the ones before stand [`MIN_STEP`] apart, so that a player races through them to the live edge.
 #[derive(Debug)]
@@ -438,7 +444,9 @@ impl Subscriber {
                 if self.choice.is_thin() && !key && cached.is_none() {
                     return Err(LeftOut::Thin);
                 }
-                if cached.is_some() && newer {
+                // A little more of the race costs less than a jump in it (see `RACE`).
+                let races = || now < self.joined + RACE && stream.ring.lag(entry, None).0 <= RACE_BYTES;
+                if cached.is_some() && newer && !races() {
                     return Err(LeftOut::Superseded);
                 }
                 // The newest key frame is handed over however late it is: a viewer that gets each next one is
