@@ -32,7 +32,8 @@ pub enum SubscriberState {
     Lagging,
 }
 
-/// A newcomer that a key frame overtakes while it races through the cached group goes on with the race for so long, …
+/// A newcomer that shows pictures as they come, and that a key frame overtakes while it races through the cached group, goes on with the
+/// race for so long, …
 const RACE: Duration = Duration::from_secs(2);
 /// … where no more bytes than these wait for it. Chromium learns from the race that the publisher's clock stands nearly still, and takes
 /// a jump to the live edge for a picture of the future: it showed nothing for two seconds and more.
@@ -445,7 +446,10 @@ impl Subscriber {
                     return Err(LeftOut::Thin);
                 }
                 // A little more of the race costs less than a jump in it (see `RACE`).
-                let races = || now < self.joined + RACE && stream.ring.lag(entry, None).0 <= RACE_BYTES;
+                let races = || {
+                    let left = stream.ring.lag(entry, None).0;
+                    !self.accepts.has_reordered() && now < self.joined + RACE && left <= RACE_BYTES
+                };
                 if cached.is_some() && newer && !races() {
                     return Err(LeftOut::Superseded);
                 }

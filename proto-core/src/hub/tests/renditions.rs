@@ -111,7 +111,7 @@ fn a_viewer_is_given_the_largest_and_others_as_its_link_allows_from_key_frames_o
     let all = w.layers(12_000, &[0, 1, 2], Some(viewer));
     assert!(deltas(&all, 5) > 90 && all.contains(&(105, FrameKind::Data)));
     let whys: Vec<_> = w.dropped(viewer).iter().map(|(why, _)| *why).collect();
-    assert_eq!(whys, ["cached_sound", "other_rendition", "superseded"]);
+    assert_eq!(whys, ["cached_sound", "other_rendition"]);
 }
 
 #[test]
