@@ -17,7 +17,9 @@ use proto_core::wire::rtmp_message::{Message, kind};
 use proto_core::wire::{rtcp, rtcp_reports};
 use std::cell::RefCell;
 use std::hint::black_box;
-use std::time::Instant;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
 use str0m::crypto::dtls::SrtpProfile;
 
 /// Bytes of a packet's payload in the design's measurements.
@@ -25,6 +27,8 @@ const PACKET: usize = 1_188;
 const SPS: &[u8] = &[0x67, 0x42, 0xe0, 0x1f, 0x8d, 0x68];
 const PPS: &[u8] = &[0x68, 0xce, 0x3c, 0x80];
 const VIEWERS: usize = 100;
+/// How long loops play at the same time.
+const TOGETHER: Duration = Duration::from_secs(3);
 
 /// The least time of each piece of work, nanoseconds, by name.
 #[derive(Default)]
@@ -206,6 +210,33 @@ fn fan_out(c: &mut Criterion, least: &Least) {
     });
 }
 
+/// Packets a second that so many loops (`node.loops`) make at the same time, each for viewers of its own, on a thread of its own.
+fn together(loops: usize) -> f64 {
+    let ready = Barrier::new(loops);
+    let one = || {
+        let mut world = FanOut::start();
+        world.frame(FrameKind::Key, PICTURE);
+        (0..VIEWERS).for_each(|_| world.join());
+        world.play(60);
+        ready.wait();
+        let (began, before) = (Instant::now(), world.packets);
+        while began.elapsed() < TOGETHER {
+            world.play(6);
+        }
+        (world.packets - before) as f64 / began.elapsed().as_secs_f64()
+    };
+    thread::scope(|s| {
+        let all: Vec<_> = (0..loops).map(|_| s.spawn(one)).collect();
+        all.into_iter().map(|t| t.join().expect("a loop plays to its end")).sum()
+    })
+}
+
+/// What a second loop adds. The machine must have two cores free.
+fn loops() {
+    let (one, two) = (together(1), together(2));
+    println!("two loops: {:.0} packets a second, {:.2} times one ({one:.0})", two, two / one);
+}
+
 fn main() {
     let least = Least::default();
     let mut criterion = Criterion::default().configure_from_args();
@@ -231,5 +262,10 @@ fn main() {
         if let (Some(ns), Some(base)) = (least.of(what), least.of(baseline)) {
             println!("{what:<26} {ns:>12.0}   {:.2} x {baseline} ({base:.0} ns)", ns / base);
         }
+    }
+    // Not where a bench is only tried (`cargo test --benches`), nor where another one is asked for.
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|a| a == "--bench") && args.iter().all(|a| a.starts_with('-') || a == "loops") {
+        loops();
     }
 }
