@@ -26,3 +26,15 @@ pub enum Delivery {
         cached: bool,
     },
 }
+
+/// How a newcomer comes by what was before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CatchesUp {
+    /// The next frame is out of the cache of a stream that brings so much now.
+    Cached {
+        /// Bits a second; 0: not known.
+        bits_per_s: u64,
+    },
+    /// It is new here, and may be given frames faster than they were made.
+    New,
+}

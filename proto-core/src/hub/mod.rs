@@ -24,7 +24,7 @@ mod tests;
 
 pub use crate::media::track::CodecSet;
 pub use event::{HubEvent, Notice};
-pub use pace::{CatchesUp, Pace, Pacing};
+pub use pace::{Pace, Pacing};
 pub use rendition::{Picks, Shown};
 pub use stats::{Count, Drops, StreamState, StreamStats, SubscriberStats, TrackStats};
 pub use subscriber::SubscriberState;

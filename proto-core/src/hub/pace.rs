@@ -3,6 +3,7 @@
 //! What a viewer costs is above all what is done per message to the kernel, so sound waits a moment for the next picture
 //! where many watch: both then leave in one message. Viewers over TCP may be made to wait for more (`tcp_merge_ms`).
 
+use super::delivery::CatchesUp;
 use super::event::HubEvent;
 use super::{Hub, StreamId, SubscriberId, Timer};
 use crate::media::frame::FrameKind;
@@ -40,18 +41,6 @@ pub enum Pace {
     Riding,
     /// Every [`Pacing::tcp_merge_ms`], of all that came meanwhile; [`Pace::Riding`] where that is 0.
     Merged,
-}
-
-/// How a newcomer comes by what was before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CatchesUp {
-    /// The next frame is out of the cache of a stream that brings so much now.
-    Cached {
-        /// Bits a second; 0: not known.
-        bits_per_s: u64,
-    },
-    /// It is new here, and may be given frames faster than they were made.
-    New,
 }
 
 /// The subscribers of a stream that have taken everything, by their pace. May name some that left.

@@ -4,10 +4,11 @@ use super::Problem;
 use super::text::{code_only, line_of, without_tests};
 
 /// What all modules may use.
-const BASE: [&str; 14] = [
+const BASE: [&str; 15] = [
     "machine",
     "time",
     "table",
+    "few",
     "trace",
     "rand",
     "limits",

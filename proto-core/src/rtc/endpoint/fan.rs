@@ -5,8 +5,7 @@
 use super::{Endpoint, POOL, Session, SessionId, gone};
 use crate::error::Reason;
 use crate::guard::{guard, strike};
-use crate::hub::CatchesUp;
-use crate::hub::delivery::Delivery;
+use crate::hub::delivery::{CatchesUp, Delivery};
 use crate::io::{Batch, ConnId, SocketId};
 use crate::rtc::peer::PeerEvent;
 use crate::rtc::talk::Talk;
