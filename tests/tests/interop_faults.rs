@@ -291,7 +291,7 @@ fn a_node_at_its_capacity_refuses_newcomers_in_words_and_plays_on_for_the_others
     let said = wait::until("the node to be full", Duration::from_secs(60), || {
         let mut player = Ffmpeg::play(&url);
         // Each comes when the burst for the one before is over: a node that is full of that alone has room a moment later.
-        match wait::try_until(Duration::from_secs(15), || match (player.frames() >= 75, player.runs()) {
+        match wait::try_until(Duration::from_secs(15), || match (player.frames() >= 40, player.runs()) {
             (true, true) => Ok(true),
             (_, false) => Ok(false),
             _ => Err(()),
