@@ -162,7 +162,8 @@ fn thinned(w: &mut World, publisher: PublisherConfig, config: WhepConfig, link: 
     until_sees(w, v, s, 4_000);
     w.run(ms(4_000));
     thin(w, v, link);
-    w.run(ms(8_000));
+    // It is found within six seconds; what stands in the longest queue by then has to come first.
+    w.run(ms(14_000));
     let since = w.now();
     w.run(ms(4_000));
     let [keys, others, sound] = came(w, v, since);

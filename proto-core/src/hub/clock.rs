@@ -14,6 +14,9 @@ const START: i64 = 1_000_000_000;
 /// clock that was set back, and holding time still until it has caught up would stop the picture.
 const BACK: i64 = 500_000_000;
 
+/// By how much later than it is decoded a picture may be shown, where another source must wait for that.
+const SHOWN_LATER: i64 = 500_000_000;
+
 /// By how much later than its time a frame may have come that another source hands on: what links vary by.
 const LATE: i64 = 100_000_000;
 
@@ -44,6 +47,8 @@ impl TrackClock {
 #[derive(Clone, Debug, Default)]
 pub(super) struct StreamClock {
     edge: Option<i64>,
+    /// When the picture is shown that is shown last of all that were given out.
+    shown: i64,
     at: Time,
     /// When the first frame came.
     began: Time,
@@ -121,7 +126,9 @@ impl StreamClock {
             // can go: otherwise each one would set the viewers further behind.
             let due = START.saturating_add(gap(self.began, now));
             let on = self.edge.map_or(START, |e| {
-                e.saturating_add(gap(self.at, now)).min(due).max(e.saturating_add(MIN_STEP))
+                // Pictures out of order are shown after they are decoded; what follows must not be shown before them.
+                let last = self.shown.clamp(e, e.saturating_add(SHOWN_LATER));
+                e.saturating_add(gap(self.at, now)).min(due).max(last.saturating_add(MIN_STEP))
             });
             if self.edge.is_none() {
                 self.began = now;
@@ -148,7 +155,9 @@ impl StreamClock {
             self.edge = Some(dts);
             self.at = now;
         }
-        Placed { dts, pts: dts.saturating_add(kept), corrected }
+        let pts = dts.saturating_add(kept);
+        self.shown = self.shown.max(pts);
+        Placed { dts, pts, corrected }
     }
 }
 
@@ -286,6 +295,27 @@ mod tests {
         assert_eq!(cut(0), 0);
         // Of another node's clock nothing is known: the first frame is of now.
         assert_eq!((cut(50_000), cut(-50_000)), (700, 700));
+    }
+
+    #[test]
+    fn what_another_source_shows_comes_after_all_that_was_shown() {
+        let mut w = World::new();
+        w.video(0, 0);
+        let limits = Limits::default();
+        let at = Time::from_millis(40);
+        let ahead = w.stream.place(&mut w.video, (40 * MS, 120 * MS), MIN_STEP, at, &limits);
+        w.stream.forget_source();
+        w.video.forget_source();
+        let next =
+            w.stream.place(&mut w.video, (7_000 * MS, 7_000 * MS), MIN_STEP, Time::from_millis(50), &limits);
+        assert!(next.pts > ahead.pts, "{next:?} after {ahead:?}");
+        // A source that is far ahead of itself pushes the next one away a little only.
+        let ahead =
+            w.stream.place(&mut w.video, (7_040 * MS, 9_000 * MS), MIN_STEP, Time::from_millis(90), &limits);
+        w.stream.forget_source();
+        w.video.forget_source();
+        let next = w.stream.place(&mut w.video, (0, 0), MIN_STEP, Time::from_millis(91), &limits);
+        assert!((1..=501 * MS).contains(&(next.dts - ahead.dts)), "{next:?} after {ahead:?}");
     }
 
     #[test]

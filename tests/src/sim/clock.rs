@@ -56,6 +56,15 @@ pub struct Seen {
     pub apart: Duration,
     /// Pictures.
     pub pictures: usize,
+    /// Pictures that are missing between the first and the last.
+    pub missing: u64,
+}
+
+impl Seen {
+    fn of(by: &'static str, apart: Duration, pictures: &[u64]) -> Seen {
+        let span = pictures.first().zip(pictures.last()).map_or(0, |(first, last)| last - first + 1);
+        Seen { by, apart, pictures: pictures.len(), missing: span - pictures.len() as u64 }
+    }
 }
 
 /// Runs a world of `seed` for so long, with a publisher whose clock of sound is so many parts in a million fast and whose first
@@ -120,13 +129,13 @@ fn observe(seed: u64, from: From, ppm: i32, before_wrap: Duration, time: Duratio
         .into_iter()
         .map(|(by, player)| {
             let apart = w.rtsp_player(player).source().map_or(Duration::MAX, |s| s.apart);
-            Seen { by, apart, pictures: w.rtsp_player(player).pictures(session).len() }
+            Seen::of(by, apart, &w.rtsp_player(player).pictures(session))
         })
         .collect();
-    let shown = w.whep(whep).seen.iter().filter(|s| s.picture && s.session == session).count();
-    seen.push(Seen { by: "WHEP", apart: w.whep(whep).skew, pictures: shown });
+    let shown = w.whep(whep).seen.iter().filter(|s| s.picture && s.session == session).map(|s| s.seq);
+    seen.push(Seen::of("WHEP", w.whep(whep).skew, &shown.collect::<Vec<u64>>()));
     let apart = by_rtmp(&w, rtmp, session, each);
-    seen.push(Seen { by: "RTMP", apart, pictures: w.player(rtmp).pictures(session).len() });
+    seen.push(Seen::of("RTMP", apart, &w.player(rtmp).pictures(session)));
     (seen, pictures)
 }
 
