@@ -178,7 +178,7 @@ fn a_viewer_that_was_called_to_a_stream_without_pictures_for_it_gets_those_of_an
             w.with_whep(v, |v, now| v.switch("live/two", now));
             let session = w.whip(two).sent.last().unwrap().session;
             let of_two = |w: &World| w.whep(v).last_picture().is_some_and(|s| s.session == session);
-            w.until("pictures of the other", ms(4_000), of_two);
+            w.until("pictures of the other", ms(4_000), |w| of_two(w));
             w.with_whep(v, |v, now| v.switch(STREAM, now));
             w.run(ms(3_000));
             assert!(of_two(w), "none is damaged");
