@@ -238,7 +238,12 @@ pub fn wait(watching: &mut [Watching<'_>], span: Duration, within: Duration) {
     let end = Instant::now() + within;
     let left = || end.saturating_duration_since(Instant::now());
     // All pages by turns, so that none has to hold more than a few slices.
-    while watching.iter_mut().fold(false, |more, it| it.slice(span) || more) && !left().is_zero() {}
+    loop {
+        let playing = watching.iter_mut().map(|it| it.slice(span)).filter(|plays| *plays).count();
+        if playing == 0 || left().is_zero() {
+            break;
+        }
+    }
     for it in watching {
         it.wait(span, left());
     }
