@@ -182,10 +182,13 @@ impl Node {
                 let by_quic = self.link_is_quic(conn);
                 if by_quic {
                     self.tell_quic(quic::Input::Proven { conn });
-                } else if peer.features & FEATURE_QUIC != 0 && self.dial_again_by_quic(conn, &used) {
-                    return;
+                    if !self.stands_by_quic(conn, &peer.node, &used) {
+                        return;
+                    }
                 }
-                let fell_back = !by_quic && self.quic.is_on() && used != LinkUse::Accepted;
+                let speaks = !by_quic && peer.features & FEATURE_QUIC != 0;
+                let asked = speaks && self.ask_again_by_quic(conn, &used);
+                let fell_back = !by_quic && !asked && self.quic.is_on() && used != LinkUse::Accepted;
                 let (level, over) = match (fell_back, used == LinkUse::Accepted) {
                     (true, _) => (Level::Warn, "TCP"),
                     (false, true) => (Level::Debug, if by_quic { "QUIC" } else { "TCP" }),
@@ -243,6 +246,7 @@ impl Node {
     }
 
     pub(super) fn link_gone(&mut self, conn: ConnId, remote: SocketAddr, used: LinkUse, reason: Reason) {
+        self.quic.fallback.no_try(conn);
         match used {
             LinkUse::Manager => {
                 // A later dial may be under way already; only the link in use counts.

@@ -19,6 +19,7 @@ mod authority;
 mod bridging;
 mod conns;
 mod dialect;
+mod fallback;
 mod fetch;
 mod flv;
 mod gate;
@@ -67,7 +68,7 @@ use crate::rtc::{Endpoint, EndpointConfig};
 use crate::table::Table;
 use crate::time::{Time, Timers, WallAnchor};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -111,6 +112,8 @@ enum Alarm {
     Proxy,
     /// A node that is dialled by QUIC does not answer.
     QuicWait(ConnId),
+    /// QUIC is tried again with a node that is reached by TCP.
+    QuicAgain(SocketAddr),
     /// A source or destination is tried again, or is given up.
     Remote(remote::RemoteId),
     /// A request to another server took too long.
