@@ -13,7 +13,6 @@ use crate::io::{Answer, AskId, ConnId, Level, Output, Work};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::node::config::Config;
-use crate::rtmp;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
 use crate::wire::link::{Advertised, FEATURE_QUIC, Message, NodeInfo, RelayedReport, Report, StreamReport};
@@ -285,6 +284,7 @@ impl Node {
             },
             O::Claimed { req, result } => self.claimed(req, result),
             O::Located { req, result, live } => self.located(req, result, live),
+            O::Relocated { req, to } => self.rtmp_relocated(req, to),
             O::Fenced { key, epoch } => self.fenced(&key, epoch),
             O::Moved { key, source } => self.moved(&key, source),
             O::Drain { on, within_ms, stop } => self.ordered_drain(on, within_ms, stop),
@@ -501,13 +501,9 @@ impl Node {
             "drain",
             format!("draining: nothing new is taken, {n} sessions may finish within {most:?}"),
         );
-        let rtmp: Vec<ConnId> =
-            self.conns.iter().filter(|(_, c)| matches!(c.proto, Proto::Rtmp(_))).map(|(id, _)| *id).collect();
-        for conn in rtmp {
-            self.tell_rtmp(conn, rtmp::server::Input::Drain);
-        }
         self.rtsp_redirect_all();
         self.report_now();
+        self.rtmp_relocate_all();
         let until = self.now + most;
         self.timers.set(Alarm::DrainEnds, Deadline::new(until, "the time to finish what runs is over"));
     }

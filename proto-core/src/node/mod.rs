@@ -37,6 +37,7 @@ mod proxy;
 mod publishing;
 mod pulling;
 mod quic;
+mod relocating;
 mod remote;
 mod rtsp;
 mod secure;
@@ -153,6 +154,8 @@ pub struct Node {
     strays: links::Strays,
     /// RTSP clients about whom the manager was asked.
     elsewhere: elsewhere::Asking,
+    /// RTMP clients about whom it was asked.
+    relocating: relocating::Relocating,
     udp_open: bool,
     hub: Hub,
     sessions: Sessions,
@@ -301,6 +304,7 @@ impl Node {
             rtsp_udp: rtsp::Udp::default(),
             strays: links::Strays::default(),
             elsewhere: elsewhere::Asking::default(),
+            relocating: relocating::Relocating::default(),
             udp_open: false,
             sessions: Sessions::keeping(config.limits.sessions_kept).numbered(index, of),
             claims: BTreeMap::new(),
