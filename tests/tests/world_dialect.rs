@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
+use headwater_tests::world::actors::publisher::PublisherConfig;
 use headwater_tests::world::actors::webrtc::{Signalling, WhepConfig, WhipConfig};
 use headwater_tests::world::link::{Conditions, Loss};
+use headwater_tests::world::media::Order;
 use headwater_tests::world::scenario::{STREAM, ms};
 use headwater_tests::world::{ClientId, HostId, World};
 use proto_core::node::config::Role;
@@ -152,6 +154,38 @@ fn a_node_that_dies_at_any_word_of_a_call_through_the_manager_leaves_nothing_beh
                 |w: &World| w.whep(viewer).last_picture().is_some_and(|s| w.now().since(s.at) < ms(500));
             w.until("both get through", ms(40_000), |w| w.whip(publisher).is_ready() && fresh(w));
             assert!(w.expect_drained(), "step {step}");
+        });
+    }
+}
+
+/// Of a stream whose pictures would be damaged a viewer gets the sound, and the pictures of another that it goes over to.
+#[test]
+fn a_viewer_that_was_called_to_a_stream_without_pictures_for_it_gets_those_of_another() {
+    for (seed, by) in [(0, Signalling::Socket), (1, Signalling::Managed)] {
+        World::seeded(seed, |w| {
+            let [m, o, e] = cluster(w);
+            let order = Order::Pyramid;
+            let one = w.publish_with(o, STREAM, PublisherConfig { order, ..PublisherConfig::default() });
+            w.until("it publishes", ms(3_000), |w| w.publisher(one).is_ready());
+            let config = WhipConfig { by: Signalling::Socket, ..WhipConfig::default() };
+            let two = w.publish_webrtc(o, "live/two", config);
+            w.until("the other is connected", ms(6_000), |w| w.whip(two).is_ready());
+            w.run(ms(3_000));
+            let at = if by == Signalling::Managed { m } else { e };
+            let v = w.play_webrtc(at, STREAM, WhepConfig { by, strict: true, ..WhepConfig::default() });
+            w.run(ms(4_000));
+            assert!(w.whep(v).last_picture().is_none(), "none is damaged");
+            w.with_whep(v, |v, now| v.switch("live/two", now));
+            let session = w.whip(two).sent.last().unwrap().session;
+            let of_two = |w: &World| w.whep(v).last_picture().is_some_and(|s| s.session == session);
+            w.until("pictures of the other", ms(4_000), |w| of_two(w));
+            w.with_whep(v, |v, now| v.switch(STREAM, now));
+            w.run(ms(3_000));
+            assert!(of_two(w), "none is damaged");
+            w.with_whep(v, |v, now| v.leave(now));
+            w.with_whip(two, |p, now| p.leave(now));
+            w.with_publisher(one, |p, now| p.leave(now));
+            assert!(w.expect_drained());
         });
     }
 }

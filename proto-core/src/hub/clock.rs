@@ -32,7 +32,8 @@ pub(super) const FAR_PTS: &str = "pts_far_from_dts";
 pub(super) struct TrackClock {
     /// dts of the latest frame.
     pub(super) last: Option<i64>,
-    at: Time,
+    /// When it came.
+    pub(super) at: Time,
     offset: Option<i64>,
 }
 

@@ -14,6 +14,7 @@ mod clock;
 pub mod delivery;
 mod event;
 mod pace;
+mod race;
 mod rendition;
 mod ring;
 mod stats;

@@ -4,6 +4,7 @@
 use super::clock::MIN_STEP;
 use super::delivery::Delivery;
 use super::pace::Pace;
+use super::race::{Race, edge};
 use super::rendition::{Choice, Picks, Shown};
 use super::ring::{Entry, Ring, nanos};
 use super::stats::{Count, LeftOut, SubscriberStats, Tally};
@@ -35,12 +36,12 @@ pub enum SubscriberState {
 /// A newcomer that shows pictures as they come, and that a key frame overtakes while it races through the cached group, goes on with the
 /// race for so long, …
 const RACE: Duration = Duration::from_secs(2);
-/// … where no more bytes than these wait for it. Chromium learns from the race that the publisher's clock stands nearly still, and takes
-/// a jump to the live edge for a picture of the future: it showed nothing for two seconds and more.
+/// … where no more bytes than these wait for it: a little more of the race costs less than a jump in it.
 const RACE_BYTES: u64 = 3_000_000;
 
 /// How the pictures of a cached group are squeezed for a newcomer: per track, its newest cached frame keeps its time
-/// and the ones before stand [`MIN_STEP`] apart, so that a player races through them to the live edge.
+/// and the ones before stand [`MIN_STEP`] apart, so that a player races through them to the live edge. For one who shows
+/// pictures as they come they stand where they are handed over instead.
 #[derive(Debug)]
 struct Squeeze {
     /// The ring's end at the time of joining: frames before it are cached ones.
@@ -50,12 +51,13 @@ struct Squeeze {
     /// Where the squeezed pictures begin. Sound from before is left out: it cannot be squeezed (it would have to be
     /// resampled), and played at its own pace it would hold the newcomer back by its whole length.
     start: i64,
+    race: Option<Race>,
 }
 
 impl Squeeze {
     fn new(stream: &Stream, from: u64, accepts: CodecSet, choice: &Choice) -> Option<Box<Squeeze>> {
         let until = stream.ring.end();
-        let (mut start, mut tracks) = (i64::MAX, Vec::new());
+        let (mut start, mut tracks, mut race) = (i64::MAX, Vec::new(), None);
         for (slot, t) in stream.tracks.iter().enumerate() {
             let key = t.last_key.filter(|k| *k >= from);
             let entry = key.and_then(|k| stream.ring.get(k));
@@ -65,23 +67,45 @@ impl Squeeze {
                 (Some(first), Some(last)) if wanted => {
                     let nth = t.count.saturating_sub(1);
                     start = start.min(squeezed(first.nth, (nth, last)));
+                    if t.is_video() && !accepts.has_reordered() {
+                        race.get_or_insert_with(Race::default);
+                    }
                     Some((nth, last))
                 }
                 _ => None,
             };
             tracks.push(newest);
         }
-        (start != i64::MAX).then(|| Box::new(Squeeze { until, tracks, start }))
+        (start != i64::MAX).then(|| Box::new(Squeeze { until, tracks, start, race }))
     }
 
     fn newest(&self, slot: usize) -> Option<(u64, i64)> {
         self.tracks.get(slot).copied().flatten()
     }
 
+    /// Times of the frame at the cursor, and whether all that come after it keep their own.
+    fn times(&mut self, stream: &Stream, seq: u64, entry: &Entry, now: Time) -> ((i64, i64), bool) {
+        let (media, cached) = (&entry.frame.media, seq < self.until);
+        if let Some(race) = self.race.as_mut() {
+            let track = stream.tracks.get(entry.slot).filter(|_| media.is_video());
+            let Some((track, last)) = track.and_then(|t| Some((t, t.clock.last?))) else {
+                return ((media.dts, media.pts), false);
+            };
+            let newest = entry.nth + 1 >= track.count;
+            let edge = edge(last, track.clock.at, now);
+            let ([dts, pts], over) = race.place([media.dts, media.pts], newest, edge);
+            return ((dts, pts), over && !cached);
+        }
+        if cached && media.is_video() {
+            return (self.squeezed(&stream.ring, seq, entry), false);
+        }
+        ((media.dts, media.pts), !cached)
+    }
+
     /// Times of a cached picture. Both pass through one rising map of the native timeline onto the squeezed one
     /// (coding times are its knots, straight between them, identity from the live edge on), so the order in which
     /// pictures are shown stays as it was, also across the live edge.
-    fn times(&self, ring: &Ring, seq: u64, entry: &Entry) -> (i64, i64) {
+    fn squeezed(&self, ring: &Ring, seq: u64, entry: &Entry) -> (i64, i64) {
         /// More pictures than H.264 can reorder (A.3.1: 16) are not looked at.
         const REORDER: usize = 32;
         let media = &entry.frame.media;
@@ -349,17 +373,21 @@ impl Subscriber {
                 let track = entry.frame.media.track;
                 return Next::Item(Delivery::Config { track, config: Arc::clone(config) });
             }
-            let cached = self.squeeze.as_deref().filter(|s| self.cursor < s.until);
             let media = &entry.frame.media;
-            let (dts, pts) = match cached {
-                Some(s) if media.is_video() => s.times(&stream.ring, self.cursor, entry),
-                _ => (media.dts, media.pts),
+            let (mut cached, mut ends) = (false, true);
+            let (dts, pts) = match self.squeeze.as_deref_mut() {
+                Some(s) => {
+                    cached = self.cursor < s.until;
+                    let (times, over) = s.times(stream, self.cursor, entry, now);
+                    ends = over;
+                    times
+                }
+                None => (media.dts, media.pts),
             };
             let (dts, pts) =
                 if media.is_video() { self.choice.rising(stream, (dts, pts)) } else { (dts, pts) };
-            let item =
-                Delivery::Frame { frame: Arc::clone(&entry.frame), dts, pts, cached: cached.is_some() };
-            if cached.is_none() {
+            let item = Delivery::Frame { frame: Arc::clone(&entry.frame), dts, pts, cached };
+            if ends {
                 self.squeeze = None;
             }
             if media.kind == FrameKind::Key {
@@ -417,7 +445,11 @@ impl Subscriber {
         let media = &entry.frame.media;
         match media.kind {
             FrameKind::Audio | FrameKind::Data => {
-                if cached.is_some_and(|s| media.dts < s.start) {
+                let race = self.squeeze.as_deref().and_then(|s| s.race.as_ref());
+                let races = race.filter(|_| media.kind == FrameKind::Audio && now < self.joined + RACE);
+                let at = || track.and_then(|t| Some(edge(t.clock.last?, t.clock.at, now)));
+                let late = races.zip(at()).is_some_and(|(race, edge)| race.is_late(media.dts, edge));
+                if late || cached.is_some_and(|s| media.dts < s.start) {
                     return Err(LeftOut::Cached);
                 }
                 // Sound is kept while pictures are skipped, for it is small. Where there are no pictures to skip, or
@@ -445,7 +477,7 @@ impl Subscriber {
                 if self.choice.is_thin() && !key && cached.is_none() {
                     return Err(LeftOut::Thin);
                 }
-                // A little more of the race costs less than a jump in it (see `RACE`).
+                // See `RACE`.
                 let races = || {
                     let left = stream.ring.lag(entry, None).0;
                     !self.accepts.has_reordered() && now < self.joined + RACE && left <= RACE_BYTES

@@ -158,13 +158,35 @@ fn a_newcomer_in_the_middle_of_a_group_races_through_it_to_the_live_edge() {
     let mut w = World::video(&Limits::default());
     w.put(config(TrackId::AUDIO, CodecParams::Opus { channels: 2 }));
     w.play(2_120, 50, 500, true);
-    let sub = w.join(BROWSER);
+    let sub = w.join(ALL);
     let got = w.take(sub, 100);
     // Key at 2000, deltas at 2040 and 2080: squeezed to end at the last one's own time; sound only from there on.
     assert_eq!(got, [C(0, 1), C(1, 1), K(2078, 2078), D(2079, 2079), D(2080, 2080), A(2080), A(2100)]);
     assert_eq!(w.dropped(sub), [("cached_sound", 4)]);
     w.play(2_160, 50, 500, true);
     assert_eq!(w.take(sub, 100), [D(2120, 2120), A(2120), A(2140)]);
+}
+
+#[test]
+fn a_newcomer_who_shows_pictures_as_they_come_has_them_stand_where_they_are_handed_over() {
+    let mut w = World::video(&Limits::default());
+    w.put(config(TrackId::AUDIO, CodecParams::Opus { channels: 2 }));
+    w.play(2_120, 50, 500, true);
+    let sub = w.join(BROWSER);
+    // A little before the live edge; those that it can take at once stand some ticks apart.
+    assert_eq!(w.take(sub, 4), [C(0, 1), C(1, 1), K(2100, 2100), D(2100, 2100)]);
+    w.play(2_320, 50, 500, true);
+    // What came while it raced as well, and of that no sound that would be heard late.
+    let got = w.take(sub, 100);
+    let (pictures, sounds): (Vec<_>, Vec<_>) = got.into_iter().partition(|i| matches!(i, D(..)));
+    let handed = [D(2300, 2300), D(2300, 2300), D(2300, 2300), D(2300, 2300), D(2300, 2300), D(2300, 2300)];
+    assert_eq!(pictures, handed);
+    assert_eq!(sounds, [A(2220), A(2240), A(2260), A(2280), A(2300)]);
+    assert_eq!(w.dropped(sub), [("cached_sound", 11)]);
+    // The live edge is reached: from now on all stand where they were made.
+    w.play(2_400, 50, 500, true);
+    assert_eq!(w.take(sub, 100), [D(2320, 2320), A(2320), A(2340), D(2360, 2360), A(2360), A(2380)]);
+    w.hub.verify().unwrap();
 }
 
 #[test]
@@ -330,7 +352,8 @@ fn a_newer_key_frame_makes_the_rest_of_the_cached_group_useless() {
     assert_eq!(w.take(quick, 9).len(), 9);
     assert_eq!(w.dropped(quick), []);
     w.now += 2_001;
-    assert_eq!(w.take(quick, 9), [K(1000, 1000)]);
+    // It stands where it is handed over, as far as the stream's time went on.
+    assert_eq!(w.take(quick, 9), [K(1080, 1080)]);
     assert_eq!(w.dropped(quick), [("superseded", 14)]);
 }
 

@@ -68,9 +68,11 @@ fn main() -> ExitCode {
     let publishers = if args.publishers.is_empty() { publish::ALL.to_vec() } else { args.publishers };
     let players = if args.players.is_empty() { Player::ALL.to_vec() } else { args.players };
     let cluster = Cluster::start();
-    let wants = |of: fn(&Publisher) -> bool, player| players.contains(&player) || publishers.iter().any(of);
-    let chromium = wants(|p| p.needs().0, Player::Chromium).then(Browser::start);
-    let firefox = wants(|p| p.needs().1, Player::Firefox).then(Firefox::start);
+    let wants = |sends: fn(&Publisher) -> bool, plays: fn(&Player) -> bool| {
+        players.iter().any(plays) || publishers.iter().any(sends)
+    };
+    let chromium = wants(|p| p.needs().0, |p| p.is_chromium()).then(Browser::start);
+    let firefox = wants(|p| p.needs().1, |&p| p == Player::Firefox).then(Firefox::start);
     let pages = Pages {
         chromium: chromium.as_ref().map(|b| b as &dyn Page),
         firefox: firefox.as_ref().map(|b| b as &dyn Page),

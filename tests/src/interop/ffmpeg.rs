@@ -298,17 +298,23 @@ impl Ffmpeg {
     }
 
     /// Plays a URL and writes what it sees into files: pictures scaled to 16×2 points, sound as 16 bits, mono, 48 kHz, and the
-    /// times of pieces of sound as lines of ffmpeg's `framecrc` (the two paths of `sound`). Its log tells the times of pictures.
-    pub fn measure(from: &str, input: &str, video: &Path, sound: Option<(&Path, &Path)>) -> Ffmpeg {
-        let mut words = format!(
-            "{input} -i {from} -map 0:v -vf scale=16:2:flags=area,format=gray,showinfo=checksum=0 -fps_mode passthrough \
-             -flush_packets 1 -f rawvideo -y {}",
-            video.display()
-        );
+    /// times of pieces of sound as lines of ffmpeg's `framecrc` (the two paths of `sound`). Its log tells the times of pictures, or
+    /// without those of sound.
+    pub fn measure(from: &str, input: &str, video: Option<&Path>, sound: Option<(&Path, &Path)>) -> Ffmpeg {
+        let mut words = format!("{input} -i {from}");
+        if let Some(video) = video {
+            words.push_str(&format!(
+                " -map 0:v -vf scale=16:2:flags=area,format=gray,showinfo=checksum=0 -fps_mode passthrough \
+                 -flush_packets 1 -f rawvideo -y {}",
+                video.display()
+            ));
+        }
         if let Some((samples, times)) = sound {
-            for (format, path) in [("s16le", samples), ("framecrc", times)] {
+            // Without pictures it tells of sound.
+            let told = if video.is_none() { ",ashowinfo" } else { "" };
+            for (format, path, told) in [("s16le", samples, told), ("framecrc", times, "")] {
                 words.push_str(&format!(
-                    " -map 0:a -c:a pcm_s16le -af aresample=48000,aformat=sample_fmts=s16:channel_layouts=mono \
+                    " -map 0:a -c:a pcm_s16le -af aresample=48000,aformat=sample_fmts=s16:channel_layouts=mono{told} \
                      -flush_packets 1 -f {format} -y {}",
                     path.display()
                 ));

@@ -364,16 +364,14 @@ impl Generator<'_> {
         }
     }
 
-    /// Some publishers by RTMP have B pictures. Who was called to a stream without pictures for it, and goes over to another, has
-    /// no pictures there either: what is agreed on in a call stays.
+    /// Some publishers by RTMP have B pictures.
     fn some_reorder(&mut self) {
-        let switch = self.plan.steps.iter().any(|s| matches!(s.op, Op::Switch(..)));
         for n in 0..self.plan.steps.len() {
             let with = [Order::Shown, Order::Plain, Order::Pyramid][self.below(3) as usize % 3];
             if let Some(Step { op: Op::Publish { by: By::Rtmp | By::Rtmps, how, .. }, .. }) =
                 self.plan.steps.get_mut(n)
             {
-                how.order = if switch && with == Order::Pyramid { Order::Plain } else { with };
+                how.order = with;
             }
         }
     }

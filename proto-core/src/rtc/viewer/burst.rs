@@ -19,6 +19,9 @@ const SHARE_AFTER_LOSS: u64 = 60;
 const ON_THEIR_WAY: Duration = Duration::from_millis(300);
 /// What was not used of a pause is used afterwards, up to what passes in so long.
 const SAVED: Duration = Duration::from_millis(10);
+/// A queue that stood so long at least while a row passed: that came as fast as the link lets it. Without one the least noise of a
+/// receiver that reads several packets at once makes the link look faster, and the queue grew by 80 ms in each second of the race.
+const STANDS: Duration = Duration::from_millis(10);
 /// Nothing is told any more, or never was.
 const SILENT: Duration = Duration::from_millis(250);
 /// What may leave for a newcomer.
@@ -33,25 +36,49 @@ pub(super) struct Burst {
     looked: Time,
     /// Packets that may leave beside, in parts of a billion.
     saved: u64,
+    /// The shortest way of a packet, from leaving to coming, on two clocks, nanoseconds.
+    shortest: Option<i64>,
+}
+
+/// Packets that were told to have come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Row {
+    /// How many.
+    pub(super) came: u64,
+    /// From the first to the last.
+    pub(super) within: Duration,
+    /// The shortest way of one among them, from leaving to coming, on two clocks, nanoseconds.
+    pub(super) way: i64,
 }
 
 impl Burst {
     /// The first packet leaves at `now`, with this number.
     pub(super) fn new(number: u64, now: Time) -> Burst {
-        Burst { passes: None, share: SHARE, heard: now, left: number, looked: now, saved: 0 }
+        Burst { passes: None, share: SHARE, heard: now, left: number, looked: now, saved: 0, shortest: None }
     }
 
-    /// So many packets came within so long, or some were lost.
-    pub(super) fn told(&mut self, came: u64, within: Duration, lost: bool, now: Time) {
+    /// A row of packets came, or some were lost.
+    pub(super) fn told(&mut self, row: Row, lost: bool, now: Time) {
         self.heard = now;
         if lost {
             self.share = SHARE_AFTER_LOSS;
         }
+        let Row { came, within, way } = row;
+        if came == 0 {
+            return;
+        }
+        let shortest = self.shortest.map_or(way, |s| s.min(way));
+        self.shortest = Some(shortest);
         if came >= ROW {
             let within = within.max(Duration::from_micros(250)).as_nanos() as u64;
             let rate = (came - 1).saturating_mul(1_000_000_000) / within;
-            // A row that was thinner than the link would let it be says nothing of the link.
-            self.passes = Some(self.passes.map_or(rate, |before| if lost { rate } else { rate.max(before) }));
+            let stood = way.abs_diff(shortest) >= STANDS.as_nanos() as u64;
+            self.passes = Some(match self.passes {
+                Some(before) if !lost && stood => (before + rate) / 2,
+                // A row that was thinner than the link would let it be says nothing of the link.
+                Some(before) if !lost => rate.clamp(before, before + before / 4),
+                _ => rate,
+            });
         }
     }
 
@@ -86,11 +113,15 @@ mod tests {
         Time::from_millis(n)
     }
 
+    fn row(came: u64, within: u64, way: i64) -> Row {
+        Row { came, within: Duration::from_millis(within), way: way * 1_000_000 }
+    }
+
     /// Packets that leave in a second when it is looked every five milliseconds and all come at once.
     fn in_a_second(b: &mut Burst, mut next: u64, from: u64) -> u64 {
         let first = next;
         for t in (from..from + 1_000).step_by(5) {
-            b.told(0, Duration::ZERO, false, ms(t));
+            b.told(Row::default(), false, ms(t));
             next += (b.room(next, 0, ms(t)).unwrap() / PAYLOAD_BYTES) as u64;
         }
         next - first
@@ -102,20 +133,35 @@ mod tests {
         assert_eq!(b.room(28, 28, ms(1)), Some(100 * PAYLOAD_BYTES));
         assert_eq!(b.room(128, 128, ms(6)), Some(0));
         // Ten thousand a second.
-        b.told(101, Duration::from_millis(10), false, ms(50));
+        b.told(row(101, 10, 0), false, ms(50));
         assert!((8_400..=8_600).contains(&in_a_second(&mut b, 128, 50)));
-        b.told(101, Duration::from_millis(20), false, ms(1_050));
+        b.told(row(101, 20, 0), false, ms(1_050));
         assert!((8_400..=8_600).contains(&in_a_second(&mut b, 9_000, 1_050)), "a thin row says nothing");
-        b.told(101, Duration::from_millis(20), true, ms(2_050));
+        b.told(row(101, 20, 0), true, ms(2_050));
         assert!((2_900..=3_100).contains(&in_a_second(&mut b, 18_000, 2_050)), "but with a loss it does");
         assert_eq!(b.room(30_000, 2_000, ms(3_060)), Some(0), "too many are on their way");
+    }
+
+    #[test]
+    fn what_comes_through_a_queue_says_how_fast_the_link_is_even_if_it_was_thought_faster() {
+        let mut b = Burst::new(0, ms(0));
+        b.told(row(101, 10, 500), false, ms(50));
+        // Read at once, they seem to come faster than they do; that is believed little by little, …
+        b.told(row(101, 2, 500), false, ms(100));
+        assert_eq!(b.passes, Some(12_500));
+        // … and no longer once a queue stands.
+        b.told(row(101, 10, 530), false, ms(150));
+        b.told(row(101, 10, 530), false, ms(200));
+        assert_eq!(b.passes, Some(10_625));
+        b.told(row(101, 20, 509), false, ms(250));
+        assert_eq!(b.passes, Some(10_625), "a queue that is gone says nothing");
     }
 
     #[test]
     fn of_somebody_who_tells_nothing_nothing_is_known() {
         let mut b = Burst::new(0, ms(0));
         assert_eq!((b.room(128, 128, ms(250)), b.room(128, 128, ms(251))), (Some(0), None));
-        b.told(128, Duration::from_millis(10), false, ms(300));
+        b.told(row(128, 10, 0), false, ms(300));
         assert!(b.room(128, 0, ms(301)) > Some(0));
     }
 }

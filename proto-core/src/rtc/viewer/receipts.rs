@@ -8,7 +8,7 @@
 //! A viewer tells of packets that have the extension and of no others. So that those who lose nothing, who are nearly all,
 //! cost neither feedback nor memory, packets have it only for a while at first, and after something was lost.
 
-use super::burst::Burst;
+use super::burst::{Burst, Row};
 use crate::time::Time;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -292,6 +292,7 @@ impl Receipts {
         let mut until = begin;
         let mut delay = None;
         let mut came: Option<(u64, i64, i64)> = None;
+        let mut way = i64::MAX;
         let mut before: Option<(i64, Time)> = None;
         for (number, arrived) in (begin..=newest).zip(arrivals) {
             until = number + 1;
@@ -311,6 +312,8 @@ impl Receipts {
             came = came.map_or(Some((1, arrived, arrived)), |(n, a, z)| {
                 Some((n + 1, a.min(arrived), z.max(arrived)))
             });
+            let left = i64::try_from(at.as_nanos()).unwrap_or(i64::MAX);
+            way = way.min(arrived.saturating_mul(TICK).saturating_sub(left));
             self.top = self.top.max((number, at));
             let Some(packet) = self.packet(seq).filter(|p| p.fate != Fate::Came) else { continue };
             packet.fate = Fate::Came;
@@ -338,7 +341,7 @@ impl Receipts {
         let (came, from, to) = came.unwrap_or_default();
         if let Some(burst) = &mut self.burst {
             let within = Duration::from_nanos(to.saturating_sub(from).saturating_mul(TICK).unsigned_abs());
-            burst.told(came, within, !lost.is_empty(), now);
+            burst.told(Row { came, within, way }, !lost.is_empty(), now);
         }
         lost
     }

@@ -1,13 +1,13 @@
 // The signal of matrix/signal.rs in a page that has page.js: `hw.matrix.publish(name, url, codec)`,
-// `hw.matrix.watch(name, url)`, `hw.matrix.seen(name)`.
+// `hw.matrix.watch(name, url)`, `hw.matrix.slice(name, span, ms)`, `hw.matrix.seen(name)`.
 window.hw.matrix = (() => {
   const { sessions, until, newSession, exchange } = hw.inside;
   const WIDTH = 320, HEIGHT = 180, FPS = 25, EVERY = 50, NUMBERS = 65500, PIP_S = 0.1;
 
   // Milliseconds of the page's clock at the context's time 0. The context's clock stands still between two blocks, so that the
-  // least of many differences is the true one.
+  // least of many differences is the true one. `before` is that of the slice before.
   const clockOf = context => {
-    const clock = { zero: Infinity };
+    const clock = { zero: Infinity, before: Infinity };
     const look = () => { clock.zero = Math.min(clock.zero, performance.now() - context.currentTime * 1000); };
     clock.timer = setInterval(look, 7);
     look();
@@ -20,7 +20,8 @@ window.hw.matrix = (() => {
     return until('sound to run', ms, () => context.currentTime > 0);
   };
 
-  const publish = async (name, url, codec, { ms = 20000 } = {}) => {
+  // `only`: pictures alone or sound alone.
+  const publish = async (name, url, codec, { ms = 20000, only = '' } = {}) => {
     const session = newSession(name);
     const canvas = document.createElement('canvas');
     canvas.width = WIDTH; canvas.height = HEIGHT;
@@ -43,7 +44,8 @@ window.hw.matrix = (() => {
     const pictures = canvas.captureStream(0);
     const [track] = pictures.getVideoTracks();
     track.contentHint = 'motion';
-    session.media = new MediaStream([track, ...destination.stream.getAudioTracks()]);
+    const tracks = [track, ...destination.stream.getAudioTracks()].filter(t => !only || t.kind === only);
+    session.media = new MediaStream(tracks);
     session.sent = 0;
     const zero = performance.now() + 1000;
     const paint = () => {
@@ -113,15 +115,21 @@ window.hw.matrix = (() => {
     await context.audioWorklet.addModule(URL.createObjectURL(new Blob([WORKLET], { type: 'text/javascript' })));
     session.clock = clockOf(context);
     session.heard = [];
+    const take = ({ data: [frame, block] }) => {
+      const samples = new Int16Array(block.length);
+      block.forEach((v, i) => { samples[i] = Math.max(-32767, Math.min(32767, Math.round(v * 32767))); });
+      session.heard.push([frame, hex(new Uint8Array(samples.buffer))]);
+    };
     const node = new AudioWorkletNode(context, 'hw-hear', { numberOfInputs: 1, channelCount: 1, channelCountMode: 'explicit' });
-    node.port.onmessage = ({ data }) => session.heard.push(data);
+    node.port.onmessage = take;
     node.connect(new GainNode(context, { gain: 0 })).connect(context.destination);
     const tracks = session.video.srcObject.getAudioTracks();
     if (tracks.length) context.createMediaStreamSource(new MediaStream(tracks)).connect(node);
   };
 
   // Plays, and from the first picture on remembers each: its points in two rows, their means, when it is shown, when it came.
-  const watch = async (name, url, { ms = 20000 } = {}) => {
+  // `only`: asks for pictures alone or sound alone; `pictures`: whether there are any to wait for.
+  const watch = async (name, url, { ms = 20000, only = '', pictures = true } = {}) => {
     const canvas = document.createElement('canvas');
     canvas.width = WIDTH; canvas.height = HEIGHT;
     const draw = canvas.getContext('2d', { willReadFrequently: true });
@@ -131,9 +139,10 @@ window.hw.matrix = (() => {
     document.body.prepend(video);
     const stream = video.srcObject = new MediaStream();
     session.pc.ontrack = event => stream.addTrack(event.track);
-    session.pc.addTransceiver('video', { direction: 'recvonly' });
-    session.pc.addTransceiver('audio', { direction: 'recvonly' });
-    session.pictures = []; session.unseen = 0;
+    for (const kind of ['video', 'audio']) {
+      if (!only || kind === only) session.pc.addTransceiver(kind, { direction: 'recvonly' });
+    }
+    session.pictures = []; session.unseen = 0; session.lasted = 0;
     // Of each column of a half its middle, and the mean over it (fifty points), which is what players that scale read.
     const half = top => {
       const { data } = draw.getImageData(0, top, WIDTH, HEIGHT / 2);
@@ -154,51 +163,72 @@ window.hw.matrix = (() => {
       presented = frame.presentedFrames;
       const [[middles, means], [below, meansBelow]] = [half(0), half(HEIGHT / 2)];
       session.pictures.push([middles + below, means + meansBelow, frame.expectedDisplayTime, now]);
+      session.began ??= now;
+      session.lasted = now - session.began;
       video.requestVideoFrameCallback(onFrame);
     };
     video.requestVideoFrameCallback(onFrame);
     const start = performance.now();
     await exchange(session, url);
     video.play().catch(() => {});
-    await until(`a picture of ${name}`, ms, () => session.frames > 0).catch(async e => {
+    const comes = async () => {
+      if (pictures) return session.frames > 0;
+      const all = [...(await session.pc.getStats()).values()];
+      return all.some(s => s.type === 'inbound-rtp' && s.kind === 'audio' && s.packetsReceived > 0);
+    };
+    await until(`${pictures ? 'a picture' : 'sound'} of ${name}`, ms, comes).catch(async e => {
       const told = [];
       for (const s of (await session.pc.getStats()).values()) {
         if (/candidate/.test(s.type)) told.push(`${s.type} ${s.address || ''}:${s.port || ''} ${s.state || ''}`);
       }
       throw new Error(`${e.message}; ${session.pc.iceConnectionState}; ${told.join(', ')}`);
     });
-    session.startMs = performance.now() - start;
+    const now = performance.now();
+    session.startMs = now - start;
+    if (!pictures) session.began = now;
+    session.pictured = pictures;
     await hear(session);
   };
 
-  // Resolves once pictures were shown for so many milliseconds.
-  const lasts = (name, span, ms) => until(`${span} ms of ${name}`, ms, () => {
-    const { pictures } = sessions[name];
-    return pictures.length && pictures[pictures.length - 1][3] - pictures[0][3] >= span;
-  });
+  const HEX = Array.from({ length: 256 }, (_, b) => b.toString(16).padStart(2, '0'));
+  const hex = bytes => {
+    let all = '';
+    for (const b of bytes) all += HEX[b];
+    return all;
+  };
 
-  const hex = bytes => Array.from(bytes, b => b.toString(16).padStart(2, '0')).join('');
+  // Hands over what was seen and heard since the last time.
+  const take = session => {
+    const { pictures, unseen, heard, clock, startMs } = session;
+    session.pictures = []; session.unseen = 0; session.heard = [];
+    const zeroMs = Math.min(clock.zero, clock.before);
+    if (clock.zero !== Infinity) { clock.before = clock.zero; clock.zero = Infinity; }
+    return { pictures, unseen, startMs, zeroMs, frames: heard.map(h => h[0]), samples: heard.map(h => h[1]).join('') };
+  };
 
+  // Hands that over once media came for `span` milliseconds in all, and after `ms` at the latest; `over`: it did.
+  const slice = async (name, span, ms) => {
+    const session = sessions[name];
+    const over = await until(`${span} ms of ${name}`, ms, () => {
+      if (!session.pictured) session.lasted = performance.now() - session.began;
+      return session.lasted >= span;
+    }).catch(() => false);
+    return { ...take(session), over };
+  };
+
+  // Hands over the rest, and ends.
   const seen = async name => {
     const session = sessions[name];
     clearInterval(session.clock.timer);
-    const blocks = session.heard;
-    const samples = new Int16Array(blocks.length * 1024);
-    blocks.forEach(([, block], n) => block.forEach((v, i) => {
-      samples[n * 1024 + i] = Math.max(-32767, Math.min(32767, Math.round(v * 32767)));
-    }));
-    let codecs = {};
+    const codecs = {};
     const all = await session.pc.getStats();
     for (const s of all.values()) {
       if (s.type === 'inbound-rtp' && s.codecId && all.get(s.codecId)) codecs[s.kind] = all.get(s.codecId).mimeType;
     }
     await session.context.close();
-    return {
-      pictures: session.pictures, unseen: session.unseen, startMs: session.startMs, codecs,
-      zeroMs: session.clock.zero, frames: blocks.map(b => b[0]), samples: hex(new Uint8Array(samples.buffer)),
-    };
+    return { ...take(session), codecs };
   };
 
   const sent = name => sessions[name].sent;
-  return { publish, watch, lasts, seen, sent };
+  return { publish, watch, slice, seen, sent };
 })();

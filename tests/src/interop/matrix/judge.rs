@@ -3,7 +3,7 @@
 use super::publish::Publisher;
 use super::seen::{Measure, Seen, measure};
 use super::signal::TONE_HZ;
-use super::watch::Player;
+use super::watch::{Player, Wants};
 use crate::interop::log::{Log, Mark};
 use serde_json::{Value, json};
 
@@ -126,9 +126,10 @@ pub fn judge(publisher: Publisher, player: Player, seen: &Seen, reason: Option<S
     // Pages and aiortc repeat the node's answer.
     let answered = seen.complaint.clone().filter(|c| c.contains("422") || c.starts_with("refused"));
     let (refused, why) = (reason.or(answered), seen.complaint.clone());
-    let silent = !publisher.audio.is_empty() && measure.pips == 0;
-    let outcome = if measure.pictures == 0 || silent {
-        let what = if measure.pictures == 0 { "no pictures" } else { "no sound" };
+    let wants = Wants::of(&publisher, player);
+    let (blind, silent) = (wants.pictures && measure.pictures == 0, wants.sound && measure.pips == 0);
+    let outcome = if blind || silent || seen.nothing() {
+        let what = if blind { "no pictures" } else { "no sound" };
         match refused {
             Some(why) if names_remedy(&why) => Outcome::Refused(why),
             Some(why) => Outcome::Failed(format!("{what}, and no remedy is named: {why}")),
@@ -138,7 +139,7 @@ pub fn judge(publisher: Publisher, player: Player, seen: &Seen, reason: Option<S
             None => Outcome::Failed(format!("{what}: {}", why.unwrap_or_default())),
         }
     } else {
-        let made = !codecs[0].is_empty() && codecs[0] != publisher.video;
+        let made = !codecs[0].is_empty() && wants.pictures && codecs[0] != publisher.video;
         let faults = faults(publisher, player, made, &measure);
         let sent = [publisher.video, publisher.audio];
         let bridged: Vec<String> = sent
@@ -181,7 +182,8 @@ fn faults(publisher: Publisher, player: Player, made: bool, m: &Measure) -> Vec<
         // A bridge that begins codes of the cached group the first picture and the end: the rest would be shown in a moment.
         count(m.missing - if made { m.missing_first.min(m.missing) } else { 0 }, "missing");
     }
-    if !publisher.audio.is_empty() {
+    let wants = Wants::of(&publisher, player);
+    if wants.sound {
         if m.tone_hz.is_none_or(|hz| (hz - TONE_HZ).abs() > 10.0) {
             faults.push(format!("a tone of {} Hz", m.tone_hz.unwrap_or_default()));
         }
@@ -190,7 +192,7 @@ fn faults(publisher: Publisher, player: Player, made: bool, m: &Measure) -> Vec<
         let firefox = player == Player::Firefox || publisher.needs().1;
         let lips = if firefox { f64::INFINITY } else { lips };
         let apart = if player.is_page() { m.offset_ends_ms.map(|e| e.1) } else { m.offset_ms };
-        if apart.is_none_or(|ms| ms.abs() > lips) {
+        if wants.pictures && apart.is_none_or(|ms| ms.abs() > lips) {
             faults.push(format!("sound {} ms after the picture", apart.unwrap_or(f64::NAN).round()));
         }
     }

@@ -13,7 +13,7 @@ use judge::{Cell, judge};
 use publish::{Pages, Publisher};
 use std::path::Path;
 use std::time::Duration;
-use watch::Player;
+use watch::{Player, Wants};
 
 /// The functions of a page that publishes and watches the signal, `hw.matrix.…`.
 pub const SCRIPT: &str = include_str!("../js/matrix.js");
@@ -30,7 +30,8 @@ pub struct Plan {
     pub at_once: usize,
 }
 
-/// Runs one publisher at the origin with players at the edge, and judges each.
+/// Runs one publisher at the origin with players at the edge, and judges each. A player that asks only for what is not sent is left
+/// out.
 pub fn run(
     cluster: &Cluster,
     pages: Pages<'_>,
@@ -40,6 +41,8 @@ pub fn run(
     files: &Path,
 ) -> Vec<Cell> {
     let stream = format!("live/{}", publisher.name);
+    let players: Vec<Player> =
+        players.iter().copied().filter(|&p| Wants::of(&publisher, p).anything()).collect();
     let groups = players.chunks(plan.at_once.max(1));
     let lasts = (plan.seconds + BEGINS.as_secs()) * groups.len() as u64;
     let to = cluster.publish_at(&stream);
@@ -51,29 +54,16 @@ pub fn run(
     let mut cells = Vec::new();
     for group in groups {
         let from = cluster.edge.log.mark();
-        let started: Vec<_> = group
-            .iter()
-            .map(|&player| {
-                (
-                    player,
-                    watch::start(
-                        (player, publisher.audio.is_empty()),
-                        &at,
-                        pages,
-                        files.join(player.name()),
-                        BEGINS,
-                    ),
-                )
-            })
-            .collect();
+        let start = |&player: &Player| {
+            let wants = Wants::of(&publisher, player);
+            watch::start(player, wants, &at, pages, files.join(player.name()), BEGINS)
+        };
+        let mut started: Vec<_> = group.iter().map(start).collect();
         let span = Duration::from_secs(plan.seconds);
-        let mut ended = Vec::new();
-        for (player, mut watching) in started {
-            watching.wait(span, span + BEGINS);
-            ended.push((player, watching.end()));
-        }
+        watch::wait(&mut started, span, span + BEGINS);
+        let ended: Vec<_> = started.into_iter().map(|it| (it.player, it.end())).collect();
         for (player, seen) in ended {
-            let reason = judge::reason(&cluster.edge.log, from, (player, !seen.pictures.is_empty()), &stream);
+            let reason = judge::reason(&cluster.edge.log, from, (player, !seen.nothing()), &stream);
             let mut cell = judge(publisher, player, &seen, reason);
             if cell.failed().is_some() {
                 cell.told = format!("{}\n{}", running.said(), cluster.edge.log.tail(15));

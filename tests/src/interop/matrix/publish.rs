@@ -34,8 +34,8 @@ enum Way {
     Whip,
     /// GStreamer by RTSP over this transport.
     Gstreamer(&'static str),
-    /// Chromium by WHIP with this codec.
-    Chromium(&'static str),
+    /// Chromium by WHIP with this codec of pictures; the only kind of media that it sends, if it is one.
+    Chromium(&'static str, &'static str),
     /// Firefox by WHIP with this codec.
     Firefox(&'static str),
     /// aiortc by WHIP with this codec.
@@ -69,7 +69,7 @@ const fn publisher(
     codecs: [&'static str; 2],
     way: Way,
 ) -> Publisher {
-    let steady = !matches!(way, Way::Chromium(_) | Way::Firefox(_) | Way::Aiortc(_));
+    let steady = !matches!(way, Way::Chromium(..) | Way::Firefox(_) | Way::Aiortc(_));
     let [video, audio] = codecs;
     Publisher { name, title, video, audio, steady, rate: signal::RATE, filters: &[], way }
 }
@@ -104,10 +104,10 @@ pub const ALL: &[Publisher] = &[
     publisher("rtsp-udp-opus", "ffmpeg RTSP/UDP", ["H.264", "Opus"], Way::Rtsp("udp", X264, OPUS)),
     publisher("gstreamer", "GStreamer rtspclientsink (LATM)", ["H.264", "AAC"], Way::Gstreamer("tcp")),
     publisher("ffmpeg-whip", "ffmpeg WHIP", ["H.264", "Opus"], Way::Whip),
-    publisher("chromium-h264", "Chromium WHIP", ["H.264", "Opus"], Way::Chromium("H264")),
-    publisher("chromium-vp8", "Chromium WHIP", ["VP8", "Opus"], Way::Chromium("VP8")),
-    publisher("chromium-vp9", "Chromium WHIP", ["VP9", "Opus"], Way::Chromium("VP9")),
-    publisher("chromium-av1", "Chromium WHIP", ["AV1", "Opus"], Way::Chromium("AV1")),
+    publisher("chromium-h264", "Chromium WHIP", ["H.264", "Opus"], Way::Chromium("H264", "")),
+    publisher("chromium-vp8", "Chromium WHIP", ["VP8", "Opus"], Way::Chromium("VP8", "")),
+    publisher("chromium-vp9", "Chromium WHIP", ["VP9", "Opus"], Way::Chromium("VP9", "")),
+    publisher("chromium-av1", "Chromium WHIP", ["AV1", "Opus"], Way::Chromium("AV1", "")),
     publisher("firefox-vp8", "Firefox WHIP", ["VP8", "Opus"], Way::Firefox("VP8")),
     publisher("aiortc-h264", "aiortc WHIP", ["H.264", "Opus"], Way::Aiortc("H264")),
     publisher("aiortc-vp8", "aiortc WHIP", ["VP8", "Opus"], Way::Aiortc("VP8")),
@@ -135,6 +135,21 @@ pub const ALL: &[Publisher] = &[
         ..publisher("rtmp-odd", "ffmpeg RTMP, 318×178", ["H.264", "AAC"], Way::Rtmp(X264, AAC))
     },
     publisher("rtmp-video-only", "ffmpeg RTMP, no sound", ["H.264", ""], Way::Rtmp(X264, "")),
+    publisher("rtsp-video-only", "ffmpeg RTSP/TCP, no sound", ["H.264", ""], Way::Rtsp("tcp", X264, "")),
+    publisher(
+        "chromium-video-only",
+        "Chromium WHIP, no sound",
+        ["H.264", ""],
+        Way::Chromium("H264", "video"),
+    ),
+    publisher("rtmp-audio-only", "ffmpeg RTMP, no pictures", ["", "AAC"], Way::Rtmp("", AAC)),
+    publisher("rtsp-audio-only", "ffmpeg RTSP/TCP, no pictures", ["", "Opus"], Way::Rtsp("tcp", "", OPUS)),
+    publisher(
+        "chromium-audio-only",
+        "Chromium WHIP, no pictures",
+        ["", "Opus"],
+        Way::Chromium("H264", "audio"),
+    ),
     Publisher {
         rate: 44_100,
         ..publisher(
@@ -203,7 +218,7 @@ impl Publisher {
 
     /// Whether it needs Chromium, or Firefox.
     pub fn needs(&self) -> (bool, bool) {
-        (matches!(self.way, Way::Chromium(_)), matches!(self.way, Way::Firefox(_)))
+        (matches!(self.way, Way::Chromium(..)), matches!(self.way, Way::Firefox(_)))
     }
 
     /// Starts it. `files` is a directory for what it needs; `seconds` is how long it must last at least.
@@ -218,14 +233,16 @@ impl Publisher {
         seconds: u64,
     ) -> Result<Running<'a>, String> {
         let ffmpeg = |video: &str, audio: &str, output: &str| {
+            let video = if video.is_empty() { "-map 1:a" } else { video };
             let audio = if audio.is_empty() { "-map 0:v" } else { audio };
             Ffmpeg::publish_signal(video, audio, output, self.filters, self.rate)
         };
-        let page = |page: Option<&'a dyn Page>, codec: &str| {
+        let page = |page: Option<&'a dyn Page>, codec: &str, only: &str| {
             let page = page.ok_or("this run has no such browser")?;
             let name = format!("publisher-{}", self.name);
             let (whip, what) = (&to.whip, format!("video/{codec}"));
-            page.try_eval(&format!("return await hw.matrix.publish('{name}', '{whip}', '{what}')"))?;
+            let how = format!("'{name}', '{whip}', '{what}', {{only: '{only}'}}");
+            page.try_eval(&format!("return await hw.matrix.publish({how})"))?;
             Ok::<_, String>(Running::Page(page, name))
         };
         Ok(match self.way {
@@ -255,8 +272,8 @@ impl Publisher {
                 let made = Ffmpeg::write_signal(X264, AAC, &file, seconds);
                 made.map(|()| Running::Pipeline(Pipeline::publish_file(&to.rtsp, transport, &file)))?
             }
-            Way::Chromium(codec) => page(pages.chromium, codec)?,
-            Way::Firefox(codec) => page(pages.firefox, codec)?,
+            Way::Chromium(codec, only) => page(pages.chromium, codec, only)?,
+            Way::Firefox(codec) => page(pages.firefox, codec, "")?,
             Way::Aiortc(codec) => {
                 let aiortc = Aiortc::publish(&to.whip, &format!("video/{codec}"));
                 aiortc.wait_line("connected", LONG);

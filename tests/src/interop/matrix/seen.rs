@@ -41,6 +41,11 @@ impl Seen {
         Seen { complaint: Some(complaint), ..Seen::default() }
     }
 
+    /// Whether there is neither a picture nor sound.
+    pub fn nothing(&self) -> bool {
+        self.pictures.is_empty() && self.sound.is_empty()
+    }
+
     /// Adds sound that was said to be heard at `at_us`. Within 20 ms of where the last piece ends it goes on with that.
     pub fn hear(&mut self, at_us: i64, samples: &[i16]) {
         if self.sound.last().is_none_or(|last| (last.end_us() - at_us).abs() >= 20_000) {

@@ -56,7 +56,8 @@ pub fn short(cells: &[Cell]) -> String {
 pub fn long(cells: &[Cell]) -> String {
     let mut out = String::from(
         "| publisher | player | result | arrives | first picture | pictures | missing | repeated | out of order | \
-         damaged | longest gap | sound − picture | tone |\n|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+         damaged | longest gap | sound − picture | of the first pips | of the last pips | tone |\n\
+         |---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for cell in cells {
         let m = &cell.measure;
@@ -72,7 +73,7 @@ pub fn long(cells: &[Cell]) -> String {
         let codecs: Vec<&str> = cell.codecs.iter().map(String::as_str).filter(|c| !c.is_empty()).collect();
         let _ = writeln!(
             out,
-            "| {} ({}) | {} | {result} | {} | {} | {} | {} | {} | {} | {} | {} ms | {} | {} |",
+            "| {} ({}) | {} | {result} | {} | {} | {} | {} | {} | {} | {} | {} ms | {} | {} | {} | {} |",
             cell.publisher.title,
             sent(cell.publisher),
             cell.player.title(),
@@ -85,6 +86,8 @@ pub fn long(cells: &[Cell]) -> String {
             m.damaged,
             m.frozen_ms,
             number(m.offset_ms, "ms"),
+            number(m.offset_ends_ms.map(|e| e.0), "ms"),
+            number(m.offset_ends_ms.map(|e| e.1), "ms"),
             number(m.tone_hz, "Hz"),
         );
     }
