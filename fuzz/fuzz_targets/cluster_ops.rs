@@ -58,6 +58,7 @@ fn message(op: Op, req: u64) -> Option<Input> {
                 regions: region.map(|r| format!("r{}", r % 3)).into_iter().collect(),
                 strict,
                 count: 1 + usize::from(k % 3),
+                leaves: None,
             },
         },
         Op::Register { link: l, node, instance, capacity, roles } => {

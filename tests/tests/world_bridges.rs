@@ -135,21 +135,28 @@ fn whole(w: &World, session: u64, [rtmp, tcp, udp, _]: [ClientId; 4]) -> [usize;
     })
 }
 
+/// Ten seconds in which players by RTMP and RTSP get all pictures, and nothing that the viewer by WHEP is shown is damaged. What
+/// it had before, and after: sound and pictures.
+fn ten_seconds(w: &mut World, session: u64, all: [ClientId; 4]) -> [(usize, usize); 2] {
+    let (before, had_before, undecodable) =
+        (whole(w, session, all), had(w, all[3]), w.whep(all[3]).undecodable);
+    w.run(ms(10_000));
+    let after = whole(w, session, all);
+    for (n, m) in before.iter().zip(after) {
+        assert!((245..=255).contains(&(m - n)), "{before:?} {after:?}");
+    }
+    assert_eq!(w.whep(all[3]).undecodable, undecodable);
+    [had_before, had(w, all[3])]
+}
+
 /// What a viewer by WHEP is shown is checked as it comes: whole pictures, each after those that it refers to, times that rise.
 #[test]
 fn b_pictures_that_no_other_needs_are_left_out_for_webrtc_and_for_nobody_else() {
     replayed_seeds("0..2", |w| {
         let (c, p, all) = out_of_order(w, Order::Plain);
-        let s = session(w, p);
-        let (before, had, undecodable) = (whole(w, s, all), had(w, all[3]), w.whep(all[3]).undecodable);
-        w.run(ms(10_000));
-        let (after, now) = (whole(w, s, all), self::had(w, all[3]));
-        for (n, m) in before.iter().zip(after) {
-            assert!((245..=255).contains(&(m - n)), "{before:?} {after:?}");
-        }
+        let [had, now] = ten_seconds(w, session(w, p), all);
         // Of 25 pictures a key frame and eight others.
         assert!((88..=92).contains(&(now.1 - had.1)), "{had:?} {now:?}");
-        assert_eq!(w.whep(all[3]).undecodable, undecodable);
         assert_eq!(w.bridges_begun(c.e1), 1, "that of sound");
         assert_eq!(
             logged(w, "o1 Warn hub [live/one] the stream has B-frames, which"),
@@ -163,16 +170,9 @@ fn b_pictures_that_no_other_needs_are_left_out_for_webrtc_and_for_nobody_else() 
 fn where_others_need_them_and_no_bridge_works_webrtc_gets_sound_and_the_reason() {
     replayed_seeds("0..2", |w| {
         let (c, p, all) = out_of_order(w, Order::Pyramid);
-        let s = session(w, p);
-        let (before, had, undecodable) = (whole(w, s, all), had(w, all[3]), w.whep(all[3]).undecodable);
-        w.run(ms(10_000));
-        let (after, now) = (whole(w, s, all), self::had(w, all[3]));
-        for (n, m) in before.iter().zip(after) {
-            assert!((245..=255).contains(&(m - n)), "{before:?} {after:?}");
-        }
+        let [had, now] = ten_seconds(w, session(w, p), all);
         assert_eq!(now.1, had.1, "no picture is shown damaged");
         assert!(now.0 - had.0 > 450, "it hears the stream: {had:?} {now:?}");
-        assert_eq!(w.whep(all[3]).undecodable, undecodable);
         let told = logged(w, "o1 Warn hub [live/one] the stream has B-frames that other pictures refer to");
         assert_eq!(told, 1, "the publisher is told");
         assert!(logged(w, "e1 Warn hub [live/one] no H.264 can be made") >= 1, "the operator is told");

@@ -8,6 +8,7 @@ use headwater_tests::sim::quic;
 use headwater_tests::world::World;
 use headwater_tests::world::abuse::counts_in;
 use headwater_tests::world::actors::evil::Evil;
+use headwater_tests::world::link::Conditions;
 use headwater_tests::world::scenario::*;
 use proto_core::node::config::{LinkTransport, Role};
 use proto_core::rand::Rng;
@@ -136,6 +137,75 @@ fn a_link_that_was_cut_for_seconds_costs_no_picture_and_no_time() {
 
 /// Nodes of the version before, which know TCP only, and nodes that link by QUIC are one cluster, whichever of them is manager or
 /// origin: a stream is watched at an edge of either sort.
+/// A tunnel between the nodes takes no packet as large as QUIC begins with, and TCP fits itself to it. Once it is mended, the links
+/// that fell back go over to QUIC, whatever runs over them then; the viewer gets every picture and the publisher stays.
+#[test]
+fn links_that_fell_back_to_tcp_go_over_to_quic_once_it_gets_through() {
+    seeds("0..2", |w| {
+        w.quic(true);
+        let manager = w.host("m1", &[Role::Manager], None);
+        let origin = w.host("o1", &[Role::Origin], Some(manager));
+        let edge = w.host_off("e1", &[Role::Edge], Some(manager), |_| {});
+        w.degrade(edge, Conditions { mtu: 900, ..Conditions::default() });
+        w.start(edge);
+        w.run(ms(6_000));
+        let p = w.publish(origin, "live/a");
+        ready(w, p, 5_000);
+        let v = w.play(edge, "live/a");
+        let s = session(w, p);
+        until_sees(w, v, s, 8_000);
+        w.run(ms(2_000));
+        assert_eq!(links(w, edge), (0, 2));
+        let said = |w: &World, words: &str| {
+            w.log().iter().filter(|l| l.contains(" e1 ") && l.contains(words)).count()
+        };
+        // Tried in vain at once, and after one minute.
+        w.run(ms(65_000));
+        assert_eq!(links(w, edge), (0, 2));
+        assert_eq!(said(w, " Warn link "), 2, "once for each node, however often it was tried");
+        w.restore(edge);
+        w.run(ms(120_000));
+        assert_eq!(links(w, edge), (2, 0));
+        assert_eq!(said(w, "it answers by QUIC now"), 2);
+        assert_eq!(said(w, "pull of live/a broke"), 0);
+        saw_all_pictures(w, v, p, s);
+        let stamps: Vec<u64> = w.player(v).frames('v', s).map(|f| f.stamp).collect();
+        assert!(stamps.windows(2).skip(60).all(|t| t[1] - t[0] == 40), "the stream's time goes on");
+        w.play(edge, "live/b");
+        w.run(ms(1_000));
+        assert_eq!(links(w, edge), (2, 0));
+        assert!(w.expect_drained());
+    });
+}
+
+/// What was to be replaced may go while QUIC is tried: nothing is left of the try, and the next link is dialled as usual.
+#[test]
+fn a_node_that_leaves_while_quic_is_tried_leaves_nothing() {
+    seeds("0..8", |w| {
+        w.quic(true);
+        let manager = w.host("m1", &[Role::Manager], None);
+        let origin = w.host_off("o1", &[Role::Origin], Some(manager), |_| {});
+        w.degrade(origin, Conditions { mtu: 900, ..Conditions::default() });
+        w.start(origin);
+        w.run(ms(6_000));
+        assert_eq!(links(w, origin), (0, 1));
+        w.restore(origin);
+        // Shortly before the try, a minute after the link stood, or while it is made.
+        let at = w.pick("the crash", 0, 60);
+        w.run(ms(54_990 + at));
+        w.crash(manager);
+        w.run(ms(4_000));
+        w.start(manager);
+        w.run(ms(20_000));
+        assert_eq!(links(w, origin), (1, 0));
+        let p = w.publish(origin, "live/a");
+        ready(w, p, 5_000);
+        assert!(w.expect_drained());
+    });
+}
+
+/// Nodes of the version before, which know TCP only, are replaced one by one by ones that link by QUIC, and the other way round,
+/// while a stream is watched at an edge of either sort.
 #[test]
 fn a_mixed_cluster_relays_between_old_and_new_nodes() {
     for (manager_is_old, origin_is_old) in [(true, true), (true, false), (false, true)] {

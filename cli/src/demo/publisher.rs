@@ -189,8 +189,8 @@ fn pump(
                 Output::Closed(_) if leaving => return Ok(()),
                 Output::Closed(reason) => return Err(reason.to_string()),
                 Output::Log(level, text) => say(level, text),
-                // A publisher gets none.
-                Output::Media(_) => {}
+                // A publisher gets none, and this one does not obey.
+                Output::Media(_) | Output::Reconnect(_) => {}
             }
         }
         if !leaving && !matches!(ended.try_recv(), Err(TryRecvError::Empty)) {

@@ -70,6 +70,8 @@ pub struct Pairing {
     pub strict: bool,
     /// How many nodes, at least 1.
     pub count: usize,
+    /// The node that it is at now and that takes nothing new: it is to go on at another, whoever has the name.
+    pub leaves: Option<NodeId>,
 }
 
 impl Pairing {
@@ -122,13 +124,16 @@ enum Question {
     Pair { req: u64, pairing: Pairing },
     Claim { link: LinkId, req: u64, key: StreamKey, identity: String },
     Locate { link: LinkId, req: u64, key: StreamKey, direct: bool },
+    Relocate { link: LinkId, req: u64, key: StreamKey, publishes: bool },
 }
 
 impl Question {
     fn key(&self) -> &StreamKey {
         match self {
             Question::Pair { pairing, .. } => &pairing.key,
-            Question::Claim { key, .. } | Question::Locate { key, .. } => key,
+            Question::Claim { key, .. } | Question::Locate { key, .. } | Question::Relocate { key, .. } => {
+                key
+            }
         }
     }
 }
@@ -319,6 +324,9 @@ impl Manager {
             }
             Message::Locate { req, key, direct } => {
                 self.ask(Question::Locate { link, req, key, direct }, now);
+            }
+            Message::Relocate { req, key, publishes } => {
+                self.ask(Question::Relocate { link, req, key, publishes }, now);
             }
             Message::Revoke { name } => self.revoked_at(&node, name),
             Message::Offers { streams } => self.offers.set(node, &streams, self.limits.remotes),
@@ -535,6 +543,7 @@ impl Manager {
                 Question::Locate { link, req, key, .. } => {
                     self.out.push_back(Output::ToLink(link, Message::NotFound { req, key }));
                 }
+                Question::Relocate { link, req, .. } => self.relocated(link, req, None),
             };
         }
         self.waiting.push_back(question);
@@ -577,6 +586,9 @@ impl Manager {
             }
             Question::Claim { link, req, key, identity } => self.claim(link, req, &key, &identity, now),
             Question::Locate { link, req, key, direct } => self.locate_or_want((link, req), key, direct, now),
+            Question::Relocate { link, req, key, publishes } => {
+                self.relocate((link, req), key, publishes, now);
+            }
         }
     }
 

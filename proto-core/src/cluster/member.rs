@@ -62,6 +62,15 @@ pub enum Input {
         /// Its origin is wanted, not a relay of it.
         direct: bool,
     },
+    /// This node takes nothing new: where would somebody go on who publishes or plays a stream here?
+    Relocate {
+        /// Number for the answer.
+        req: u64,
+        /// The name.
+        key: StreamKey,
+        /// It is published, not played.
+        publishes: bool,
+    },
     /// The publisher that was accepted under this epoch is gone; the stream waits here for the next. The manager is told
     /// at once, so that the publisher may come back anywhere without waiting for the next report.
     Held {
@@ -109,6 +118,13 @@ pub enum Output {
         result: Result<Source, Reason>,
         /// Its publisher sends: nobody else can have the name now. Managers that are too old to say never say so.
         live: bool,
+    },
+    /// The answer to [`Input::Relocate`].
+    Relocated {
+        /// The question's number.
+        req: u64,
+        /// The node, and where it speaks RTMP; `None`: nowhere, or nobody knows.
+        to: Option<(NodeId, String)>,
     },
     /// The name was granted to somebody else: end its publisher here, and pull the stream if it has viewers. May come
     /// more than once for the same epoch.
@@ -171,6 +187,17 @@ enum Place {
 enum Wish {
     Claim { identity: String },
     Locate { direct: bool },
+    Relocate { publishes: bool },
+}
+
+impl Wish {
+    fn is_claim(&self) -> bool {
+        matches!(self, Wish::Claim { .. })
+    }
+
+    fn is_locate(&self) -> bool {
+        matches!(self, Wish::Locate { .. })
+    }
 }
 
 #[derive(Debug)]
@@ -377,6 +404,7 @@ impl Member {
         self.out.push_back(match pending.wish {
             Wish::Claim { .. } => Output::Claimed { req, result: Err(reason) },
             Wish::Locate { .. } => Output::Located { req, result: Err(reason), live: false },
+            Wish::Relocate { .. } => Output::Relocated { req, to: None },
         });
     }
 
@@ -388,9 +416,8 @@ impl Member {
         }
     }
 
-    fn take(&mut self, req: u64, claim: bool) -> Option<Pending> {
-        let fits = |p: &Pending| claim == matches!(p.wish, Wish::Claim { .. });
-        if self.pending.get(&req).is_some_and(fits) { self.pending.remove(&req) } else { None }
+    fn take(&mut self, req: u64, fits: impl Fn(&Wish) -> bool) -> Option<Pending> {
+        if self.pending.get(&req).is_some_and(|p| fits(&p.wish)) { self.pending.remove(&req) } else { None }
     }
 
     fn message(&mut self, message: Message, now: Time) {
@@ -406,7 +433,7 @@ impl Member {
                 self.manager_rtsp = [rtsp, rtsps];
                 self.registered();
             }
-            Message::Claimed { req, key, epoch } => match self.take(req, true) {
+            Message::Claimed { req, key, epoch } => match self.take(req, Wish::is_claim) {
                 Some(Pending { wish: Wish::Claim { identity }, .. }) => {
                     if self.owned.get(&key).is_none_or(|(old, _)| *old < epoch) {
                         self.owned.insert(key, (epoch, identity));
@@ -441,7 +468,7 @@ impl Member {
                 }
             }
             Message::Refused { req, code, text } => {
-                if let Some(pending) = self.take(req, true) {
+                if let Some(pending) = self.take(req, Wish::is_claim) {
                     let code = CODES.iter().find(|c| **c == code).copied().unwrap_or("refused");
                     let reason = match code {
                         "name_busy" | "takeover_limited" => Reason::peer(code, text),
@@ -452,16 +479,21 @@ impl Member {
                 }
             }
             Message::Located { req, key, epoch, node, link_addr, live } => {
-                let Some(_) = self.take(req, false) else { return };
+                let Some(_) = self.take(req, Wish::is_locate) else { return };
                 self.absent.remove(&key);
                 let result = Ok(Source { epoch, node, link_addr });
                 self.out.push_back(Output::Located { req, result, live });
             }
             Message::NotFound { req, key } => {
-                if let Some(pending) = self.take(req, false) {
+                if let Some(pending) = self.take(req, Wish::is_locate) {
                     self.remember_absent(key.clone(), now);
                     self.fail(req, &pending, not_found(&key));
                 }
+            }
+            Message::Relocated { req, node, rtmp } => {
+                let Some(_) = self.take(req, |wish| matches!(wish, Wish::Relocate { .. })) else { return };
+                let to = (!node.is_empty() && !rtmp.is_empty()).then_some((NodeId(node), rtmp));
+                self.out.push_back(Output::Relocated { req, to });
             }
             Message::Moved { key, epoch, node, link_addr } => {
                 self.absent.remove(&key);
@@ -562,6 +594,7 @@ impl Pending {
         match &self.wish {
             Wish::Claim { identity } => Message::Claim { req, key, identity: identity.clone() },
             Wish::Locate { direct } => Message::Locate { req, key, direct: *direct },
+            Wish::Relocate { publishes } => Message::Relocate { req, key, publishes: *publishes },
         }
     }
 }
@@ -581,6 +614,7 @@ impl Machine for Member {
             Input::Message(message) => self.message(message, now),
             Input::Claim { req, key, identity } => self.ask(req, key, Wish::Claim { identity }, now),
             Input::Locate { req, key, direct } => self.locate(req, key, direct, now),
+            Input::Relocate { req, key, publishes } => self.ask(req, key, Wish::Relocate { publishes }, now),
             Input::Held { key, epoch } => self.held(key, epoch),
             Input::Released { key, epoch } => self.released(key, epoch),
             Input::Revoke(name) => {

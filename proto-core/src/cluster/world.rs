@@ -54,6 +54,7 @@ pub(crate) struct Node {
     pub(crate) logs: Vec<String>,
     pub(crate) draining: bool,
     pub(crate) warmed: Vec<StreamKey>,
+    pub(crate) relocated: BTreeMap<u64, Option<(NodeId, String)>>,
 }
 
 enum Event {
@@ -162,6 +163,7 @@ impl World {
             logs: Vec::new(),
             draining: false,
             warmed: Vec::new(),
+            relocated: BTreeMap::new(),
         });
         i
     }
@@ -219,6 +221,11 @@ impl World {
         self.nodes[i].member.handle(claim, self.now);
     }
 
+    pub(crate) fn relocate(&mut self, i: usize, req: u64, name: &str, publishes: bool) {
+        let question = member::Input::Relocate { req, key: key(name), publishes };
+        self.nodes[i].member.handle(question, self.now);
+    }
+
     pub(crate) fn release(&mut self, i: usize, name: &str) {
         let p = self.nodes[i].publishing.get_mut(&key(name)).unwrap();
         p.live = false;
@@ -235,6 +242,7 @@ impl World {
                 regions: Vec::new(),
                 strict: false,
                 count: 1,
+                leaves: None,
             },
         };
         self.manager.as_mut().unwrap().handle(pair, self.now);
@@ -493,6 +501,9 @@ impl World {
             }
             member::Output::Drain { on, .. } => self.nodes[i].draining = on,
             member::Output::Warm { key, .. } => self.nodes[i].warmed.push(key),
+            member::Output::Relocated { req, to } => {
+                assert!(self.nodes[i].relocated.insert(req, to).is_none(), "answered twice");
+            }
             member::Output::Want { .. } | member::Output::Revoked(_) => {}
             member::Output::Log(_, text) => self.nodes[i].logs.push(text),
         }

@@ -25,6 +25,7 @@ pub(super) fn pair_input(req: u64, query: &EventQuery) -> manager::Input {
         regions: query.regions.clone(),
         strict: query.strict,
         count: query.endpoints.map_or(1, |n| n as usize),
+        leaves: None,
     };
     manager::Input::Pair { req, pairing }
 }

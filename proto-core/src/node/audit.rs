@@ -522,8 +522,13 @@ impl Node {
                 format!("the link {conn} to origin {addr} is gone or is another's")
             })?;
         }
-        let dialled = |c: &&Conn| matches!(c.proto, Proto::Link { used: LinkUse::Origin(_), .. });
-        let dialled = self.conns.values().filter(dialled).count();
+        let beside = self.quic.fallback.beside();
+        let gone = beside.iter().find(|c| !self.link_is_quic(**c));
+        Broken::unless(gone.is_none(), "S7", || format!("a link {gone:?} that is tried by QUIC is gone"))?;
+        let dialled = |(id, c): &(&ConnId, &Conn)| {
+            matches!(c.proto, Proto::Link { used: LinkUse::Origin(_), .. }) && !beside.contains(id)
+        };
+        let dialled = self.conns.iter().filter(dialled).count();
         Broken::unless(dialled == p.links.len(), "S7", || {
             format!("{dialled} links were dialled for pulls, {} are known", p.links.len())
         })
@@ -597,6 +602,7 @@ impl Node {
                 Alarm::Bridge(id) | Alarm::Bridged(id) => self.bridges.has(*id),
                 Alarm::Remote(id) => self.remotes.has(id),
                 Alarm::QuicWait(conn) => self.link_is_quic(*conn),
+                Alarm::QuicAgain(addr) => self.quic.fallback.is_tried(addr),
                 Alarm::Fetch(id) => self.fetches.has(*id),
                 Alarm::DrainEnds => self.draining,
                 Alarm::Signal(id) => self.signals.contains(*id),

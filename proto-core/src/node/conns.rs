@@ -745,7 +745,7 @@ impl Node {
             Proto::Broken => {}
             Proto::Link { used, machine } => {
                 if machine.is_none() && !by_quic {
-                    self.not_there(conn.remote);
+                    self.quic_forgets(conn.remote);
                 }
                 self.link_gone(id, conn.remote, used, reason);
             }

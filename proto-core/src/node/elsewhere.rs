@@ -68,7 +68,7 @@ impl Node {
         if let Some(manager) = &mut self.manager {
             self.next_req += 1;
             let req = self.next_req;
-            let pairing = Pairing { action, key, regions: Vec::new(), strict: false, count: 1 };
+            let pairing = Pairing { action, key, regions: Vec::new(), strict: false, count: 1, leaves: None };
             self.elsewhere.insert(req, (conn, wish));
             return manager.handle(Ask::Pair { req, pairing }, self.now);
         }

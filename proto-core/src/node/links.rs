@@ -13,7 +13,6 @@ use crate::io::{Answer, AskId, ConnId, Level, Output, Work};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::node::config::Config;
-use crate::rtmp;
 use crate::simulation::Bug;
 use crate::time::{Deadline, Time};
 use crate::wire::link::{Advertised, FEATURE_QUIC, Message, NodeInfo, RelayedReport, Report, StreamReport};
@@ -182,10 +181,13 @@ impl Node {
                 let by_quic = self.link_is_quic(conn);
                 if by_quic {
                     self.tell_quic(quic::Input::Proven { conn });
-                } else if peer.features & FEATURE_QUIC != 0 && self.dial_again_by_quic(conn, &used) {
-                    return;
+                    if !self.stands_by_quic(conn, &peer.node, &used) {
+                        return;
+                    }
                 }
-                let fell_back = !by_quic && self.quic.is_on() && used != LinkUse::Accepted;
+                let speaks = !by_quic && peer.features & FEATURE_QUIC != 0;
+                let asked = speaks && self.ask_again_by_quic(conn, &used);
+                let fell_back = !by_quic && !asked && self.quic.is_on() && used != LinkUse::Accepted;
                 let (level, over) = match (fell_back, used == LinkUse::Accepted) {
                     (true, _) => (Level::Warn, "TCP"),
                     (false, true) => (Level::Debug, if by_quic { "QUIC" } else { "TCP" }),
@@ -243,6 +245,7 @@ impl Node {
     }
 
     pub(super) fn link_gone(&mut self, conn: ConnId, remote: SocketAddr, used: LinkUse, reason: Reason) {
+        self.quic.fallback.no_try(conn);
         match used {
             LinkUse::Manager => {
                 // A later dial may be under way already; only the link in use counts.
@@ -281,6 +284,7 @@ impl Node {
             },
             O::Claimed { req, result } => self.claimed(req, result),
             O::Located { req, result, live } => self.located(req, result, live),
+            O::Relocated { req, to } => self.rtmp_relocated(req, to),
             O::Fenced { key, epoch } => self.fenced(&key, epoch),
             O::Moved { key, source } => self.moved(&key, source),
             O::Drain { on, within_ms, stop } => self.ordered_drain(on, within_ms, stop),
@@ -497,13 +501,9 @@ impl Node {
             "drain",
             format!("draining: nothing new is taken, {n} sessions may finish within {most:?}"),
         );
-        let rtmp: Vec<ConnId> =
-            self.conns.iter().filter(|(_, c)| matches!(c.proto, Proto::Rtmp(_))).map(|(id, _)| *id).collect();
-        for conn in rtmp {
-            self.tell_rtmp(conn, rtmp::server::Input::Drain);
-        }
         self.rtsp_redirect_all();
         self.report_now();
+        self.rtmp_relocate_all();
         let until = self.now + most;
         self.timers.set(Alarm::DrainEnds, Deadline::new(until, "the time to finish what runs is over"));
     }

@@ -19,6 +19,7 @@ mod authority;
 mod bridging;
 mod conns;
 mod dialect;
+mod fallback;
 mod fetch;
 mod flv;
 mod gate;
@@ -36,6 +37,7 @@ mod proxy;
 mod publishing;
 mod pulling;
 mod quic;
+mod relocating;
 mod remote;
 mod rtsp;
 mod secure;
@@ -67,7 +69,7 @@ use crate::rtc::{Endpoint, EndpointConfig};
 use crate::table::Table;
 use crate::time::{Time, Timers, WallAnchor};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -111,6 +113,8 @@ enum Alarm {
     Proxy,
     /// A node that is dialled by QUIC does not answer.
     QuicWait(ConnId),
+    /// QUIC is tried again with a node that is reached by TCP.
+    QuicAgain(SocketAddr),
     /// A source or destination is tried again, or is given up.
     Remote(remote::RemoteId),
     /// A request to another server took too long.
@@ -150,6 +154,8 @@ pub struct Node {
     strays: links::Strays,
     /// RTSP clients about whom the manager was asked.
     elsewhere: elsewhere::Asking,
+    /// RTMP clients about whom it was asked.
+    relocating: relocating::Relocating,
     udp_open: bool,
     hub: Hub,
     sessions: Sessions,
@@ -298,6 +304,7 @@ impl Node {
             rtsp_udp: rtsp::Udp::default(),
             strays: links::Strays::default(),
             elsewhere: elsewhere::Asking::default(),
+            relocating: relocating::Relocating::default(),
             udp_open: false,
             sessions: Sessions::keeping(config.limits.sessions_kept).numbered(index, of),
             claims: BTreeMap::new(),

@@ -50,6 +50,9 @@ impl Node {
             self.timers.set(Alarm::DrainEnds, Deadline::new(until, "the time to finish what runs is over"));
         }
         self.report_now();
+        if on {
+            self.rtmp_relocate_all();
+        }
     }
 
     /// Tells the manager at once how things stand.

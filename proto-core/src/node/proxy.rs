@@ -216,7 +216,8 @@ impl Node {
             None => {
                 let action = if action == Action::Broadcast { Place::Broadcast } else { Place::Subscribe };
                 let regions = crate::http::event::regions(ask.region.as_deref());
-                let pairing = manager::Pairing { action, key, regions, strict: ask.strict, count: 1 };
+                let pairing =
+                    manager::Pairing { action, key, regions, strict: ask.strict, count: 1, leaves: None };
                 let input = manager::Input::Pair { req, pairing };
                 let now = self.now;
                 if let Some(manager) = &mut self.manager {

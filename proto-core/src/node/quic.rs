@@ -4,6 +4,7 @@
 //! the control stream's, and frames take the way of [`quic::Endpoint`].
 
 use super::conns::{Conn, Proto, Transport, Wire};
+use super::fallback::Fallback;
 use super::links::LinkUse;
 use super::{Alarm, Node};
 use crate::cluster::link::{self, Link};
@@ -15,40 +16,26 @@ use crate::machine::Machine;
 use crate::node::config::{Config, LinkTransport};
 use crate::rand::Rng;
 use crate::simulation::Speech;
-use crate::time::{Deadline, Time};
+use crate::time::Deadline;
 use crate::tls;
 use crate::wire::link::{Message, TrackConfig};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The socket of node links. WebRTC's is 0, RTSP's begin with 16.
 pub(super) const LINK_SOCKET: SocketId = SocketId(1);
-/// A node that did not answer by QUIC is dialled by TCP for so long.
-const TCP_ONLY: Duration = Duration::from_secs(60);
 /// Datagrams from other hosts while there is no key.
 const NO_KEY: &str = "quic_no_key";
-/// Addresses that are remembered for that.
-const TCP_ONLY_MOST: usize = 1_024;
 
 /// QUIC as the node has it.
 #[derive(Default)]
 pub(super) struct Quic {
     endpoint: Option<Endpoint>,
     /// Nodes that did not answer by it.
-    tcp_only: BTreeMap<SocketAddr, TcpOnly>,
-}
-
-/// A node that did not answer by QUIC.
-#[derive(Clone, Copy, Debug)]
-struct TcpOnly {
-    /// How long that is believed.
-    until: Time,
-    /// It said over TCP that it speaks QUIC, and was asked by QUIC once more.
-    asked_again: bool,
+    pub(super) fallback: Fallback,
 }
 
 impl Quic {
@@ -78,7 +65,7 @@ impl Quic {
             stock_control: false,
             socket: LINK_SOCKET,
         })?;
-        Ok(Quic { endpoint: Some(endpoint), tcp_only: BTreeMap::new() })
+        Ok(Quic { endpoint: Some(endpoint), fallback: Fallback::default() })
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -91,21 +78,6 @@ impl Quic {
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
         self.endpoint.as_ref().and_then(Machine::deadline)
-    }
-
-    fn is_tcp_only(&mut self, addr: SocketAddr, now: Time) -> bool {
-        self.tcp_only.retain(|_, only| now < only.until);
-        self.tcp_only.contains_key(&addr)
-    }
-
-    /// Whether a node that was reached by TCP is to be dialled by QUIC once more, because it says that it speaks it: it may
-    /// have started just now.
-    fn may_speak(&mut self, addr: SocketAddr) -> bool {
-        self.is_on()
-            && self
-                .tcp_only
-                .get_mut(&addr)
-                .is_some_and(|only| !std::mem::replace(&mut only.asked_again, true))
     }
 }
 
@@ -186,19 +158,19 @@ impl Node {
         self.log(Level::Warn, "node", reason.code, text);
         let dialling: Vec<ConnId> =
             self.conns.iter().filter(|(_, c)| is_quic(c)).map(|(id, _)| *id).collect();
-        self.quic = Quic::default();
+        self.quic.endpoint = None;
         dialling.into_iter().for_each(|conn| self.dial_by_tcp(conn));
     }
 
     /// Dials another node, by QUIC where that is spoken.
     pub(super) fn dial_link(&mut self, to: SocketAddr, used: LinkUse) -> ConnId {
-        if !self.quic.is_on() || self.quic.is_tcp_only(to, self.now) {
+        if !self.quic.is_on() || self.quic.fallback.is_tcp_only(to, self.now) {
             return self.next_dialled(to, used);
         }
         self.dial_by_quic(to, used)
     }
 
-    fn dial_by_quic(&mut self, to: SocketAddr, used: LinkUse) -> ConnId {
+    pub(super) fn dial_by_quic(&mut self, to: SocketAddr, used: LinkUse) -> ConnId {
         self.next_dial += 1;
         let conn = ConnId::dialled(self.next_dial);
         self.conns.insert(conn, Conn { transport: Transport::Quic, ..Conn::dialling(to, used) });
@@ -221,46 +193,7 @@ impl Node {
         self.tell_quic(quic::Input::Close { conn, now: true });
         self.conns.remove(&conn);
         self.dirty_conns.remove(&conn);
-        if self.quic.tcp_only.len() < TCP_ONLY_MOST {
-            let fresh = TcpOnly { until: self.now + TCP_ONLY, asked_again: false };
-            self.quic.tcp_only.entry(to).or_insert(fresh);
-        }
-        match used {
-            LinkUse::Manager if self.manager_conn == Some(conn) => {
-                self.manager_conn = Some(self.next_dialled(to, used));
-            }
-            LinkUse::Origin(addr) if self.pulls.links.get(&addr) == Some(&conn) => {
-                let new = self.next_dialled(to, used);
-                self.pulls.links.insert(addr, new);
-            }
-            _ => {}
-        }
-    }
-
-    /// A node was reached by TCP and says that it speaks QUIC. Answers whether it is dialled by QUIC instead.
-    pub(super) fn dial_again_by_quic(&mut self, conn: ConnId, used: &LinkUse) -> bool {
-        let Some(to) = self.conns.get(&conn).map(|c| c.remote) else { return false };
-        let current = match used {
-            LinkUse::Manager => self.manager_conn == Some(conn),
-            LinkUse::Origin(addr) => self.pulls.links.get(addr) == Some(&conn),
-            LinkUse::Accepted => false,
-        };
-        if !current || !self.quic.may_speak(to) {
-            return false;
-        }
-        let new = self.dial_by_quic(to, used.clone());
-        match used {
-            LinkUse::Manager => self.manager_conn = Some(new),
-            LinkUse::Origin(addr) => _ = self.pulls.links.insert(*addr, new),
-            LinkUse::Accepted => {}
-        }
-        self.end_conn(conn, Reason::local("by_quic", "the other node speaks QUIC"), Some(false));
-        true
-    }
-
-    /// A node could not be reached by TCP either: it is not there, which says nothing about what it speaks.
-    pub(super) fn not_there(&mut self, addr: SocketAddr) {
-        self.quic.tcp_only.remove(&addr);
+        self.fall_back(conn, to, &used);
     }
 
     /// Carries what the QUIC endpoint says. Answers whether there was anything.

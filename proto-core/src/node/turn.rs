@@ -243,6 +243,7 @@ impl Node {
                 Alarm::Fetch(id) => self.fetch_due(id),
                 Alarm::Remote(id) => self.remote_due(&id),
                 Alarm::QuicWait(conn) => self.dial_by_tcp(conn),
+                Alarm::QuicAgain(addr) => self.try_quic_again(addr),
                 Alarm::DrainEnds => self.drain_ends(),
             }
         }

@@ -82,6 +82,9 @@ pub enum Output {
     Ready,
     /// Media of the server, for the hub.
     Media(Ingest),
+    /// The server wants its client to go on at this URL (up to the app), or at the one that it has. The session ends then.
+    /// Comes only to clients that are [`Client::obeying`].
+    Reconnect(Option<String>),
     /// A line for the log.
     Log(Level, String),
     /// The session is over; nothing follows.
@@ -108,6 +111,8 @@ const ENDS: [&str; 5] = [
     "NetConnection.Connect.Closed",
 ];
 
+/// By this a server asks its clients to connect anew (Enhanced RTMP v2).
+const RECONNECT_REQUEST: &str = "NetConnection.Connect.ReconnectRequest";
 const CONNECT: f64 = 1.0;
 const CREATE_STREAM: f64 = 4.0;
 /// The buffer that a server is told of, milliseconds: it sends as fast as the stream goes all the same.
@@ -131,6 +136,8 @@ pub struct Client {
     patience: Patience,
     /// Who sent the stream on before.
     via: String,
+    /// It goes where the server sends it.
+    obeys: bool,
     /// What the server takes, by its own words.
     takes: CodecSet,
     player: Option<Box<Player>>,
@@ -171,6 +178,14 @@ impl Client {
         Client::make(target, Task::Publish, Patience::Publisher, String::new(), limits.into(), rng, now)
     }
 
+    /// Has it tell the server that it obeys a request to reconnect ([`Output::Reconnect`]; Enhanced RTMP v2). To be called before
+    /// anything was received.
+    #[must_use]
+    pub fn obeying(mut self) -> Client {
+        self.obeys = true;
+        self
+    }
+
     /// A node's client on a connection that stands since `now`. It gives up by the limits for sources and destinations.
     /// `via`: the marks of the nodes that the stream came through, told to the server in `connect`; empty: none.
     pub fn of_node(
@@ -204,6 +219,7 @@ impl Client {
             task,
             patience,
             via,
+            obeys: false,
             takes: Said::default().takes,
             player: None,
             demuxer: Demuxer::default(),
@@ -304,7 +320,7 @@ impl Client {
             ("tcUrl", Value::string(url)),
         ];
         match self.task {
-            Task::Publish => pairs.push(ours_as_publisher()),
+            Task::Publish => pairs.extend(ours_as_publisher(self.obeys)),
             Task::Play => pairs.extend(ours_as_player()),
         }
         if !self.via.is_empty() {
@@ -384,6 +400,14 @@ impl Client {
                 self.close(Reason::peer("rtmp_refused", text), now);
             }
             ("onStatus", Step::Asking) if said("code") == self.begins() => self.ready(now),
+            ("onStatus", Step::Ready) if said("code") == RECONNECT_REQUEST && self.obeys => {
+                let url = Some(said("tcUrl").to_owned()).filter(|url| !url.is_empty());
+                self.events.push_back(Output::Reconnect(url));
+                self.finish(
+                    Reason::peer("reconnect", "the server asks its clients to connect elsewhere"),
+                    now,
+                );
+            }
             ("onStatus", _) if ENDS.contains(&said("code")) => {
                 let text =
                     format!("the server ended the stream: {} {}", said("code"), quote(said("description")));

@@ -131,10 +131,14 @@ pub(super) fn ours_as_player() -> Vec<(&'static str, Value)> {
     all
 }
 
-/// What our own publishing client says of itself: what it sends.
-pub(super) fn ours_as_publisher() -> (&'static str, Value) {
+/// What our own publishing client says of itself: what it sends, and whether it obeys a request to reconnect.
+pub(super) fn ours_as_publisher(obeys: bool) -> Vec<(&'static str, Value)> {
     let names = Codec::ALL.into_iter().filter_map(|c| std::str::from_utf8(fourcc(c)?).ok());
-    ("fourCcList", Value::StrictArray(names.map(Value::string).collect()))
+    let mut all = vec![("fourCcList", Value::StrictArray(names.map(Value::string).collect()))];
+    if obeys {
+        all.push(("capsEx", Value::Number(f64::from(RECONNECT))));
+    }
+    all
 }
 
 #[cfg(test)]

@@ -59,8 +59,9 @@ pub enum Input<'a> {
     StreamEnded(u32, Reason),
     /// What this message stream does is over, by the node's wish. The peer is told.
     End(u32, Reason),
-    /// This node will stop. A client that said that it obeys is asked to reconnect (Enhanced RTMP v2).
-    Drain,
+    /// This node takes nothing new, or stops. A client that said that it obeys is asked to reconnect (Enhanced RTMP v2), at the
+    /// server that is named, such as `rtmp://host:1935`, or with the URL that it has.
+    Reconnect(Option<String>),
     /// End this connection. The session tells the peer and closes.
     Close(Reason),
 }
@@ -118,6 +119,8 @@ enum Phase {
 #[derive(Debug, Default)]
 struct Peer {
     app: String,
+    /// The app with its query, as the peer wrote it. May hold secrets.
+    path: String,
     query: String,
     flash_ver: String,
     via: String,
@@ -215,6 +218,24 @@ impl Server {
     /// What the peer says of the nodes that the stream came through, or goes to.
     pub fn via(&self) -> &str {
         self.peer.as_ref().map_or("", |p| &p.via)
+    }
+
+    /// Whether the peer publishes or plays, and said that it obeys a request to reconnect.
+    pub fn reconnects(&self) -> bool {
+        self.roles.accepted() > 0 && self.said.reconnects
+    }
+
+    /// Asks a peer that obeys to reconnect. What it showed in the app's query it shows again.
+    fn ask_to_reconnect(&mut self, to: Option<String>) {
+        if !self.reconnects() {
+            return;
+        }
+        let path = self.peer.as_ref().map_or("", |p| p.path.as_str());
+        let url = to.map(|base| ("tcUrl", Value::string(format!("{base}/{path}"))));
+        let text = "This node takes nothing new; connect again.";
+        let info = status("status", "NetConnection.Connect.ReconnectRequest", text, url.as_slice());
+        self.writer.command(0, &[Value::string("onStatus"), Value::Number(0.0), Value::Null, info]);
+        self.flush();
     }
 
     /// Why the session is about to end, once that is settled. While it is, [`Output::Unpublished`] and
@@ -511,15 +532,7 @@ impl Machine for Server {
             Input::SourceBack(stream) => self.stream_event(stream, event::STREAM_BEGIN),
             Input::StreamEnded(stream, reason) => self.ended(stream, reason, now),
             Input::End(stream, reason) => self.ended_by_us(stream, reason, now),
-            Input::Drain => {
-                if self.roles.accepted() > 0 && self.said.reconnects {
-                    let text = "This node will stop; connect again.";
-                    let info = status("status", "NetConnection.Connect.ReconnectRequest", text, &[]);
-                    let name = Value::string("onStatus");
-                    self.writer.command(0, &[name, Value::Number(0.0), Value::Null, info]);
-                    self.flush();
-                }
-            }
+            Input::Reconnect(to) => self.ask_to_reconnect(to),
             Input::Close(reason) => self.say_goodbye(reason, now),
         }
         if self.outbox.is_empty() || self.outbox.credit() > 0 {

@@ -76,6 +76,14 @@ impl Advertised {
         SocketAddr::new(self.private, self.link)
     }
 
+    /// Where RTMP is spoken, such as `rtmp://host:1935`; empty: nowhere.
+    pub fn rtmp_base(&self) -> String {
+        match self.rtmp {
+            0 => String::new(),
+            port => format!("rtmp://{}:{port}", self.host()),
+        }
+    }
+
     /// Where RTSP is spoken, such as `rtsp://host:8554`, or over TLS; empty: nowhere.
     pub fn rtsp_base(&self, tls: bool) -> String {
         match (tls, if tls { self.rtsps } else { self.rtsp }) {
@@ -335,6 +343,24 @@ pub enum Message {
         req: u64,
         /// The name.
         key: StreamKey,
+    },
+    /// Node to manager: this node takes nothing new; where would somebody go on who publishes or plays a stream here?
+    Relocate {
+        /// Number for the answer.
+        req: u64,
+        /// The name.
+        key: StreamKey,
+        /// It is published, not played.
+        publishes: bool,
+    },
+    /// Manager to node: there. Both texts are empty where there is no such node.
+    Relocated {
+        /// The question's number.
+        req: u64,
+        /// The node's name.
+        node: String,
+        /// Where it speaks RTMP, such as `rtmp://host:1935`.
+        rtmp: String,
     },
     /// Manager to nodes that asked for it: the stream has a new origin or epoch.
     Moved {

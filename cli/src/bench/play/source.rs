@@ -143,8 +143,8 @@ pub(super) fn publish(
                 }
                 Output::Closed(reason) => return Err(format!("{at}: {reason}")),
                 Output::Log(Level::Error | Level::Warn, text) => return Err(format!("{at}: {text}")),
-                // A publisher is sent none.
-                Output::Log(..) | Output::Media(_) => {}
+                // A publisher is sent none, and this one does not obey.
+                Output::Log(..) | Output::Media(_) | Output::Reconnect(_) => {}
             }
         }
         if published.over.load(Relaxed) {

@@ -1,13 +1,14 @@
 //! Who is given out: the questions of clients, from the books to a choice that is written down.
 
 use super::placed::{Choice, Placed, considered};
-use super::{Action, Manager, Pairing, Placement};
-use crate::cluster::NodeId;
+use super::{Action, Manager, Output, Pairing, Placement};
 use crate::cluster::placement::{Candidate, Refusal, Why, pick, pick_origin, too_few};
 use crate::cluster::registry::StreamState;
+use crate::cluster::{LinkId, NodeId};
 use crate::ids::Role;
 use crate::media::key::StreamKey;
 use crate::time::Time;
+use crate::wire::link::Message;
 
 /// The nodes that were chosen, best first, and why the first was.
 type Chosen = (Vec<NodeId>, Why);
@@ -25,7 +26,7 @@ impl Manager {
             action: pairing.action,
             regions: pairing.regions.clone(),
             strict: pairing.strict,
-            considered: considered(role, &self.registry.candidates(now), first),
+            considered: considered(role, &self.candidates(pairing, now), first),
             outcome: chosen.clone(),
         };
         let result = chosen.and_then(|(nodes, why)| self.placement(&nodes, &pairing.key, why));
@@ -43,16 +44,48 @@ impl Manager {
         result
     }
 
+    /// Where somebody goes on who is at a node that takes nothing new.
+    pub(super) fn relocate(
+        &mut self,
+        (link, req): (LinkId, u64),
+        key: StreamKey,
+        publishes: bool,
+        now: Time,
+    ) {
+        let Some(asker) = self.registry.node_at(link).cloned() else {
+            return self.relocated(link, req, None);
+        };
+        let region = self.registry.node(&asker).map(|n| n.info.region.clone());
+        let action = if publishes { Action::Broadcast } else { Action::Subscribe };
+        let regions = region.into_iter().collect();
+        let pairing = Pairing { action, key, regions, strict: false, count: 1, leaves: Some(asker) };
+        let found = self.pair(&pairing, now).ok();
+        self.relocated(link, req, found);
+    }
+
+    pub(super) fn relocated(&mut self, link: LinkId, req: u64, to: Option<Box<Placement>>) {
+        let rtmp = to.as_ref().map(|p| p.node.advertised.rtmp_base()).unwrap_or_default();
+        let node = to.filter(|_| !rtmp.is_empty()).map(|p| p.node.id.0).unwrap_or_default();
+        self.out.push_back(Output::ToLink(link, Message::Relocated { req, node, rtmp }));
+    }
+
+    /// The nodes that there are for a question.
+    fn candidates(&self, pairing: &Pairing, now: Time) -> Vec<Candidate<'_>> {
+        let mut all = self.registry.candidates(now);
+        all.retain(|c| pairing.leaves.as_ref() != Some(c.node));
+        all
+    }
+
     fn choose_origins(&self, pairing: &Pairing, now: Time) -> Result<Chosen, Refusal> {
         let Pairing { key, strict, count, .. } = pairing;
         let stream = self.registry.stream(key);
-        if stream.is_some_and(|s| s.state == StreamState::Live) {
+        if pairing.leaves.is_none() && stream.is_some_and(|s| s.state == StreamState::Live) {
             return Err(Refusal::new("name_busy", 409, super::busy(key)));
         }
         let regions = pairing.regions();
         let held = stream.and_then(|s| s.owner.clone());
         let reserved = self.registry.reserved(key).cloned();
-        let candidates = self.registry.candidates(now);
+        let candidates = self.candidates(pairing, now);
         // A name stays where it is (or was just sent) while that node can take it and stands where it is wanted.
         for (node, rule) in [(held, "was published there"), (reserved, "was given out already")] {
             let Some(node) = node else { continue };
@@ -78,7 +111,7 @@ impl Manager {
         if self.registry.stream(key).is_none() && self.offerer(key, now).is_none() {
             return Err(Refusal::new("not_found", 404, format!("nobody publishes {key}")));
         }
-        let candidates = self.registry.candidates(now);
+        let candidates = self.candidates(pairing, now);
         first_of(pick(Role::Edge, key, &candidates, &pairing.regions(), *strict, *count)?)
     }
 

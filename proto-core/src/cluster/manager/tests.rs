@@ -353,7 +353,8 @@ fn pairs(m: &mut Manager) -> Vec<Result<String, &'static str>> {
 
 fn broadcast(m: &mut Manager, name: &str, region: Option<&str>, strict: bool, now: Time) {
     let regions = region.into_iter().map(str::to_owned).collect();
-    let pairing = Pairing { action: Action::Broadcast, key: key(name), regions, strict, count: 1 };
+    let pairing =
+        Pairing { action: Action::Broadcast, key: key(name), regions, strict, count: 1, leaves: None };
     m.handle(Input::Pair { req: 0, pairing }, now);
 }
 
@@ -496,7 +497,7 @@ fn viewers_are_added_up_over_all_nodes_and_go_with_their_node() {
 }
 
 fn choose(w: &mut World, req: u64, name: &str, action: Action, count: usize, strict: bool) {
-    let pairing = Pairing { action, key: key(name), regions: Vec::new(), strict, count };
+    let pairing = Pairing { action, key: key(name), regions: Vec::new(), strict, count, leaves: None };
     let now = w.now;
     w.manager.as_mut().unwrap().handle(Input::Pair { req, pairing }, now);
     w.run(10);
@@ -545,6 +546,46 @@ fn a_node_that_an_operator_drains_is_given_to_nobody_until_it_is_taken_back() {
     let manager = w.manager.as_mut().unwrap();
     assert_eq!(manager.find_node("nobody").unwrap_err().status, 404);
     assert_eq!(manager.find_node("10.0.0.1").unwrap().0, "origin-b", "by its address");
+}
+
+#[test]
+fn who_is_at_a_node_that_takes_nothing_new_is_told_another_though_the_name_is_taken() {
+    let mut w = world();
+    w.add("edge-b", EDGE);
+    w.claim(0, 1, "x", "");
+    w.run(1_500);
+    let to = |w: &World, node: usize, req| {
+        let to = w.nodes[node].relocated[&req].clone();
+        to.map(|(node, base)| format!("{node} {base}"))
+    };
+    w.nodes[0].draining = true;
+    w.relocate(0, 2, "x", true);
+    // Who would take the name from its publisher is refused as before.
+    choose(&mut w, 3, "x", Action::Broadcast, 1, false);
+    w.run(100);
+    let b = w.nodes[1].info.advertised.rtmp_base();
+    assert_eq!(to(&w, 0, 2), Some(format!("origin-b {b}")));
+    assert_eq!(w.paired[&3].as_ref().unwrap_err().code, "name_busy");
+    w.release(0, "x");
+    w.run(100);
+    w.claim(1, 4, "x", "");
+    w.run(100);
+    epoch(&w, 1, 4);
+
+    // Viewers of it; and nobody is sent to a node that takes nothing new, or for a stream that nobody publishes.
+    w.relocate(2, 5, "x", false);
+    w.relocate(1, 6, "x", true);
+    w.relocate(2, 7, "nothing", false);
+    w.run(2_000);
+    assert!(to(&w, 2, 5).is_some_and(|to| to.starts_with("edge-b ")));
+    assert_eq!((to(&w, 1, 6), to(&w, 2, 7)), (None, None), "the other origin drains");
+
+    // Without a manager there is an answer, too.
+    w.kill_manager();
+    w.run(500);
+    w.relocate(2, 8, "x", false);
+    w.run(20_000);
+    assert_eq!(to(&w, 2, 8), None);
 }
 
 #[test]

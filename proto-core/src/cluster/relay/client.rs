@@ -33,7 +33,7 @@ pub enum Input {
     Located(Result<Source, Reason>),
     /// The stream has a new origin or epoch (from [`crate::cluster::member::Output::Moved`]).
     Moved(Source),
-    /// The link that [`Output::Connect`] asked for stands.
+    /// The link that [`Output::Connect`] asked for stands, or another stands in its place, over which a pull goes on.
     LinkUp,
     /// It could not be had, or broke.
     LinkDown(Reason),
@@ -371,8 +371,11 @@ impl PullClient {
     }
 
     fn link_up(&mut self) {
-        let State::Dialling { source, .. } = &self.state else { return };
-        self.state = State::Pulling { source: source.clone() };
+        match &self.state {
+            State::Dialling { source, .. } => self.state = State::Pulling { source: source.clone() },
+            State::Pulling { .. } => self.attempt = self.attempt.wrapping_add(1),
+            State::Locating { .. } | State::Backoff { .. } | State::Ended => return,
+        }
         (self.taken.frames, self.taken.bytes) = (0, 0);
         for track in self.tracks.values_mut() {
             track.joined = false;

@@ -126,7 +126,7 @@ impl Node {
         let strict = request.query("strict").is_some_and(|s| s == "true");
         let now = self.now;
         if let Some(manager) = &mut self.manager {
-            let pairing = manager::Pairing { action: place, key, regions, strict, count: 1 };
+            let pairing = manager::Pairing { action: place, key, regions, strict, count: 1, leaves: None };
             manager.handle(manager::Input::Pair { req, pairing }, now);
         }
         None

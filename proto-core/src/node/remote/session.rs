@@ -152,6 +152,8 @@ impl Session {
                     O::Send(bytes) => Output::Send(bytes),
                     O::Ready => Output::Ready,
                     O::Media(ingest) => Output::Media(ingest),
+                    // A node's client does not say that it obeys.
+                    O::Reconnect(_) => return self.poll(),
                     O::Log(level, text) => Output::Log(level, text),
                     O::Closed(reason) => Output::Closed(reason),
                 }

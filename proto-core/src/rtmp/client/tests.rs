@@ -95,6 +95,33 @@ fn server() -> Server {
     s
 }
 
+/// Only who said that it obeys is asked to go elsewhere, and then says good-bye.
+#[test]
+fn a_client_that_obeys_goes_where_the_server_sends_it() {
+    for (obeys, to) in
+        [(true, Some("rtmp://10.0.0.8:1935")), (true, None), (false, Some("rtmp://10.0.0.8:1935"))]
+    {
+        let (host, rng) = ("10.0.0.7", Rng::new([3; 32]));
+        let c = Client::new(host, "live?token=a%2Fb", "s", Limits::default(), rng, T0);
+        let mut c = if obeys { c.obeying() } else { c };
+        c.handle(Input::Writable(1 << 20), T0);
+        let (mut s, mut pair) = (server(), Pair::default());
+        pair.run(&mut c, &mut s);
+        assert!(pair.client.contains(&Output::Ready) && pair.closed().is_none());
+        s.handle(server::Input::Reconnect(to.map(str::to_owned)), T0);
+        pair.run(&mut c, &mut s);
+        let asked = pair.client.iter().find_map(|o| match o {
+            Output::Reconnect(url) => Some(url.clone()),
+            _ => None,
+        });
+        // What it showed in the app's query it shows again.
+        let url = to.map(|base| format!("{base}/live?token=a%2Fb"));
+        assert_eq!(asked, obeys.then_some(url));
+        assert_eq!(pair.closed().map(|r| r.code), obeys.then_some("reconnect"));
+        assert_eq!(pair.server.contains(&server::Output::Unpublished(1)), obeys);
+    }
+}
+
 #[test]
 fn a_stream_of_a_server_is_played_until_it_ends() {
     let (mut c, mut s, mut pair) = (client(Task::Play), server(), Pair::default());

@@ -135,9 +135,12 @@ impl Server {
         let (_, url_query) = split_query(text("tcUrl"));
         // Clients repeat the query of the URL in the app, or leave it out of one of the two.
         let query = if app_query.is_empty() { url_query } else { app_query };
+        let path = app.trim_matches('/').to_owned();
+        let path = if query.is_empty() { path } else { format!("{path}?{query}") };
         let query = join_queries(query, &shown(command));
         let peer = Peer {
             app: app.trim_matches('/').to_owned(),
+            path,
             query,
             flash_ver: text("flashVer").to_owned(),
             via: text("via").chars().take(512).collect(),

@@ -148,9 +148,15 @@ fn a_node_that_drains_asks_those_to_reconnect_who_said_that_they_do() {
         (1.0, Vec::new(), false),
     ] {
         let (mut s, _) = connected(&[("capsEx", Value::Number(caps))], &[then]);
-        s.handle(Input::Drain, T0);
-        let said = String::from_utf8_lossy(&later(&mut s)).contains("NetConnection.Connect.ReconnectRequest");
-        assert_eq!(said, asked, "{caps}");
+        for to in [None, Some("rtmp://other:1935")] {
+            s.handle(Input::Reconnect(to.map(str::to_owned)), T0);
+            let said = later(&mut s);
+            let has = |words: &[u8]| said.windows(words.len()).any(|w| w == words);
+            assert_eq!(has(b"NetConnection.Connect.ReconnectRequest"), asked, "{caps}");
+            // A property: length and name, type and length of a string.
+            let url = b"\0\x05tcUrl\x02\0\x16rtmp://other:1935/live";
+            assert_eq!(has(url), asked && to.is_some(), "{caps} {to:?}");
+        }
     }
 }
 

@@ -293,6 +293,14 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
         37 => Message::CancelPull { pull: parts(rest, &[Id])?.id },
         38 => Message::Group(read_group(rest)?),
         39 => read_sent(rest)?,
+        40 => {
+            let p = parts(rest, &[Id, Key, Part::Flag])?;
+            Message::Relocate { req: p.id, key: need(p.key)?, publishes: p.flag }
+        }
+        41 => {
+            let p = parts(rest, &[Id, First, Second])?;
+            Message::Relocated { req: p.id, node: p.first, rtmp: p.second }
+        }
         _ => return Ok(None),
     }))
 }

@@ -186,6 +186,12 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
             }
         ),
         (n(), key()).prop_map(|(req, key)| Message::NotFound { req, key }),
+        (n(), key(), any::<bool>()).prop_map(|(req, key, publishes)| Message::Relocate {
+            req,
+            key,
+            publishes
+        }),
+        (n(), word(), word()).prop_map(|(req, node, rtmp)| Message::Relocated { req, node, rtmp }),
         (key(), epoch(), node(), any::<IpAddr>(), any::<u16>()).prop_map(|(key, epoch, node, ip, port)| {
             Message::Moved { key, epoch, node, link_addr: SocketAddr::new(ip, port) }
         }),

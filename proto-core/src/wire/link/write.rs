@@ -365,6 +365,18 @@ pub fn encode(message: &Message) -> Encoded {
             w.number(2, *frames);
             39
         }
+        Message::Relocate { req, key, publishes } => {
+            w.number(1, *req);
+            w.key(2, key);
+            w.number(3, *publishes);
+            40
+        }
+        Message::Relocated { req, node, rtmp } => {
+            w.number(1, *req);
+            w.text(2, node);
+            w.text(3, rtmp);
+            41
+        }
     };
     let length = u32::try_from(w.0.len() - 4 + tail.len()).unwrap_or(u32::MAX);
     let prefix = length.to_be_bytes().into_iter().chain(kind.to_be_bytes());

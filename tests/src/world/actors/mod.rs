@@ -17,6 +17,7 @@ pub mod rml_publisher;
 pub mod rtc_rs;
 pub mod rtsp;
 pub mod secure;
+pub mod several;
 pub mod socket;
 pub mod webrtc;
 

@@ -172,10 +172,15 @@ impl World {
 
     /// An operator on a node's own host ends a session by its name (`rtmp-12`). What comes of it is seen at the session.
     pub fn kick(&mut self, at: HostId, session: &str) {
+        self.order(at, "DELETE", &format!("/api/v1/sessions/{session}"));
+    }
+
+    /// An operator on a node's own host has it do something. What comes of it is seen there.
+    pub fn order(&mut self, at: HostId, method: &str, path: &str) {
         let Some((run, conn)) = self.next_accepted(at) else { return };
         let home = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let local = home(self.http_addr(at).port());
-        let head = format!("DELETE /api/v1/sessions/{session} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         self.node(at, run, Input::Accepted { conn, service: Service::Http, local, remote: home(50_000) });
         self.node(at, run, Input::Writable { conn, free: 64 << 10 });
         self.node(at, run, Input::Received { conn, bytes: head.as_bytes() });

@@ -39,6 +39,8 @@ pub struct PublisherConfig {
     pub stamp: Option<u32>,
     /// At which picture it goes over to which parameter sets (see `media::sets`), with a key frame.
     pub dresses: Vec<(u64, u8)>,
+    /// By the project's own RTMP client: it goes where a node sends it (Reconnect Request of Enhanced RTMP v2).
+    pub obeys: bool,
     /// By RTMP: other parameter sets come in front of their picture alone, not in a message of their own.
     pub in_band: bool,
     /// By RTMP: in which order its pictures are coded. If not as they are shown, it has one dress, and begins a group of
@@ -77,6 +79,7 @@ impl Default for PublisherConfig {
             renditions: Vec::new(),
             stamp: None,
             dresses: Vec::new(),
+            obeys: false,
             in_band: false,
             order: Order::Shown,
             pictures: ALWAYS,
@@ -141,6 +144,8 @@ pub enum Said {
     Do(Out),
     /// The node takes the stream: frames may be sent from now on.
     Ready,
+    /// The node wants it to go on there; the connection ends then.
+    Moves(SocketAddr),
     /// The connection is over, and why.
     Ended(String),
 }
@@ -346,7 +351,7 @@ impl<W: Wire> PublisherBy<W> {
 
     /// Passes on what a wire says. `false`: it said that it is over.
     fn said(&mut self, wire: &mut W, now: Time) -> bool {
-        let mut stands = true;
+        let (mut stands, mut moves) = (true, false);
         while let Some(said) = wire.poll() {
             match said {
                 Said::Do(out) => self.out.push_back(out),
@@ -361,11 +366,15 @@ impl<W: Wire> PublisherBy<W> {
                     }
                     self.feed(wire, now);
                 }
+                Said::Moves(to) => (self.to, moves) = (to, true),
                 Said::Ended(why) => {
                     self.end(&why, now);
                     stands = false;
                 }
             }
+        }
+        if moves {
+            self.redial = Some(now);
         }
         stands
     }
@@ -506,6 +515,7 @@ pub struct OwnRtmp {
     attempt: Attempt,
     renditions: Vec<usize>,
     in_band: bool,
+    obeys: bool,
     /// What it said of its tracks: sound, pictures.
     told: [Option<u8>; 2],
     rtmp: Option<Rtmp>,
@@ -522,6 +532,12 @@ impl OwnRtmp {
                 Output::Ready => {
                     self.said.push_back(Said::Ready);
                 }
+                Output::Reconnect(url) => {
+                    let url = url.as_deref().and_then(|url| url.strip_prefix("rtmp://"));
+                    let host = url.and_then(|rest| rest.split('/').next());
+                    let to = host.and_then(|host| host.parse().ok()).unwrap_or(self.attempt.to);
+                    self.said.push_back(Said::Moves(to));
+                }
                 Output::Log(..) | Output::Media(_) => {}
                 Output::Closed(reason) => {
                     self.rtmp = None;
@@ -537,7 +553,8 @@ impl Wire for OwnRtmp {
     fn begin(attempt: Attempt, config: &PublisherConfig, _now: Time) -> OwnRtmp {
         let said = VecDeque::from([Said::Do(Out::Dial(0, attempt.to))]);
         let renditions = config.renditions.clone();
-        OwnRtmp { attempt, renditions, in_band: config.in_band, told: [None; 2], rtmp: None, said }
+        let PublisherConfig { in_band, obeys, .. } = *config;
+        OwnRtmp { attempt, renditions, in_band, obeys, told: [None; 2], rtmp: None, said }
     }
 
     fn on(&mut self, input: &In<'_>, now: Time) {
@@ -546,7 +563,8 @@ impl Wire for OwnRtmp {
                 let (app, name) = self.attempt.app_and_name();
                 let host = self.attempt.to.to_string();
                 let rng = self.attempt.rng.clone();
-                self.rtmp = Some(Rtmp::new(&host, app, name, Limits::default(), rng, now));
+                let client = Rtmp::new(&host, app, name, Limits::default(), rng, now);
+                self.rtmp = Some(if self.obeys { client.obeying() } else { client });
                 self.handle(Input::Tick, now);
             }
             In::Closed(_, why) => self.said.push_back(Said::Ended((*why).to_owned())),

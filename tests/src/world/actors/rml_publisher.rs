@@ -83,7 +83,7 @@ impl RmlRtmp {
 }
 
 /// The video tag with an AVCDecoderConfigurationRecord (ISO 14496-15, 5.3.3.1.2).
-fn video_config(dress: u8) -> Bytes {
+pub(super) fn video_config(dress: u8) -> Bytes {
     let (sps, pps) = sets(dress);
     let mut out = BytesMut::new();
     out.put_slice(&[0x17, 0, 0, 0, 0]);
@@ -97,7 +97,7 @@ fn video_config(dress: u8) -> Bytes {
 }
 
 /// The tag of a frame (FLV, E.4.2.1 and E.4.3.1).
-fn tag_of(due: &Due) -> Bytes {
+pub(super) fn tag_of(due: &Due) -> Bytes {
     let label = due.label.write(due.len);
     let mut out = BytesMut::with_capacity(label.len() + 16);
     if due.label.track != 'v' {

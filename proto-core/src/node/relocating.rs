@@ -1,0 +1,77 @@
+//! RTMP clients that are asked to reconnect where this node takes nothing new (Enhanced RTMP v2, Reconnect Request).
+//!
+//! The manager is asked for each where it would go on, for it alone knows who has room. Publishers come back with the name that
+//! they have here, so it does not matter that this name is taken. Clients by RTMPS are asked to reconnect without being told
+//! where: nodes do not tell the manager where they speak it, and nobody is sent from TLS to plain TCP.
+
+use super::Node;
+use super::conns::{Conn, Proto};
+use super::session::{Part, SessionId};
+use crate::cluster::{NodeId, member};
+use crate::io::{ConnId, Level};
+use crate::machine::Machine;
+use crate::media::key::StreamKey;
+use crate::rtmp::server::Input;
+use std::collections::{BTreeMap, VecDeque};
+
+/// So many questions to the manager are open at a time; the rest wait for their answers.
+const AT_ONCE: usize = 64;
+
+/// Who is asked for, and who is next.
+#[derive(Debug, Default)]
+pub(super) struct Relocating {
+    asked: BTreeMap<u64, ConnId>,
+    next: VecDeque<ConnId>,
+}
+
+impl Node {
+    /// This node takes nothing new: its RTMP clients that obey are told where they may go on, one after the other.
+    pub(super) fn rtmp_relocate_all(&mut self) {
+        let obeys = |c: &Conn| matches!(&c.proto, Proto::Rtmp(m) if m.reconnects());
+        self.relocating.next = self.conns.iter().filter(|(_, c)| obeys(c)).map(|(id, _)| *id).collect();
+        self.rtmp_relocate_more();
+    }
+
+    fn rtmp_relocate_more(&mut self) {
+        while self.draining
+            && self.relocating.asked.len() < AT_ONCE
+            && let Some(conn) = self.relocating.next.pop_front()
+        {
+            let secure = self.conns.get(&conn).is_some_and(|c| c.service.is_secure());
+            match self.what_it_does(conn).filter(|_| !secure) {
+                Some((key, publishes)) => {
+                    let req = self.next_req();
+                    self.relocating.asked.insert(req, conn);
+                    self.member.handle(member::Input::Relocate { req, key, publishes }, self.now);
+                }
+                None => self.tell_rtmp(conn, Input::Reconnect(None)),
+            }
+        }
+    }
+
+    /// What a connection publishes, else what it plays: of several the first.
+    fn what_it_does(&self, conn: ConnId) -> Option<(StreamKey, bool)> {
+        let does = |id: SessionId| {
+            let session = self.sessions.get(id)?;
+            Some((session.key.clone(), matches!(session.part, Part::Publishes { .. })))
+        };
+        let all = self.sessions.of_conn(conn).into_iter().filter_map(does);
+        all.reduce(|first, other| if first.1 || !other.1 { first } else { other })
+    }
+
+    /// The manager answered where a client would go on.
+    pub(super) fn rtmp_relocated(&mut self, req: u64, to: Option<(NodeId, String)>) {
+        let Some(conn) = self.relocating.asked.remove(&req) else { return };
+        if self.draining {
+            // Other loops of this process end with this one.
+            let to = to.filter(|(node, _)| self.sibling(node).is_none());
+            let place = match &to {
+                Some((node, base)) => format!("at {base} (node {node})"),
+                None => "with its URL: nobody knows another place".to_owned(),
+            };
+            self.log_conn(conn, Level::Info, format!("asked to reconnect {place}"));
+            self.tell_rtmp(conn, Input::Reconnect(to.map(|(_, base)| base)));
+        }
+        self.rtmp_relocate_more();
+    }
+}
