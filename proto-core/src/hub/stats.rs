@@ -46,7 +46,7 @@ pub(super) enum LeftOut {
     Other,
     /// The subscriber's link carries key frames and sound only.
     Thin,
-    /// Sound or data of a newcomer's cached group, older than the squeezed pictures.
+    /// Sound or data of a newcomer's cached group, older than the squeezed pictures; by WebRTC also sound that comes late in its race.
     Cached,
     /// A picture of a newcomer's cached group that a newer key frame made useless.
     Superseded,

@@ -157,15 +157,21 @@ window.hw.matrix = (() => {
     };
     let presented = null;
     const onFrame = (now, frame) => {
+      draw.clearRect(0, 0, WIDTH, HEIGHT);
       draw.drawImage(video, 0, 0, WIDTH, HEIGHT);
       session.frames += 1;
       if (presented !== null) session.unseen += Math.max(0, frame.presentedFrames - presented - 1);
       presented = frame.presentedFrames;
       const [[middles, means], [below, meansBelow]] = [half(0), half(HEIGHT / 2)];
+      video.requestVideoFrameCallback(onFrame);
+      // Nothing was drawn: so it is with one of some dozen first pictures in Chromium.
+      if (!draw.getImageData(0, 0, 1, 1).data[3]) {
+        if (session.began) session.unseen += 1;
+        return;
+      }
       session.pictures.push([middles + below, means + meansBelow, frame.expectedDisplayTime, now]);
       session.began ??= now;
       session.lasted = now - session.began;
-      video.requestVideoFrameCallback(onFrame);
     };
     video.requestVideoFrameCallback(onFrame);
     const start = performance.now();
