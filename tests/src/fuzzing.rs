@@ -3,6 +3,7 @@
 
 pub mod coverage;
 
+use crate::sim;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Targets that run whole clusters.
-const CLUSTERS: &[&str] = &["world"];
+const CLUSTERS: &[&str] = &["cluster", "world"];
 /// Targets that run what a node is made of: sessions, hub, cluster, rights, bridges, a recorded node.
 const NODES: &[&str] = &[
     "audio_bridge",
@@ -47,15 +48,24 @@ pub fn record() -> PathBuf {
     root().join("fuzz/executions.tsv")
 }
 
+/// The seeds that are made, not found: target, name and bytes.
+fn made_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
+    let quic = sim::quic::seeds::all().into_iter().map(|(name, bytes)| ("quic_link", name.to_owned(), bytes));
+    let node = sim::node::seeds::of_node().into_iter().map(|(name, bytes)| ("node", name, bytes));
+    let cluster = sim::node::seeds::of_cluster().into_iter().map(|(name, bytes)| ("cluster", name, bytes));
+    let http = sim::node::seeds::of_http().into_iter().map(|(name, bytes)| ("http1_request", name, bytes));
+    quic.chain(node).chain(cluster).chain(http).collect()
+}
+
 /// Writes the seeds that are made, not found, where they are not what they would be now. Answers how many that were.
 ///
 /// # Errors
 /// If one cannot be written.
 pub fn write_seeds() -> Result<usize, String> {
-    let dir = root().join("fuzz/seeds/quic_link");
-    std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let mut written = 0;
-    for (name, bytes) in crate::sim::quic::seeds::all() {
+    for (target, name, bytes) in made_seeds() {
+        let dir = root().join("fuzz/seeds").join(target);
+        std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         let path = dir.join(name);
         if std::fs::read(&path).is_ok_and(|there| there == bytes) {
             continue;

@@ -144,6 +144,11 @@ pub(super) const REQUESTS: &[Request] = &[
 ];
 
 impl Request {
+    /// Whether it makes a websocket of its connection.
+    pub(super) fn is_upgrade(self) -> bool {
+        matches!(self, Http(_, headers, _) if headers == UPGRADE)
+    }
+
     /// To which service it is said, and its bytes.
     pub(super) fn said(self) -> (Service, Vec<u8>) {
         match self {
