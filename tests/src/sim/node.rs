@@ -135,7 +135,7 @@ fn configure(c: &mut Config, setup: u8, others: Others) {
             callback = 'http://{doorman}:9000/may',
             users = [{{ name = 'alice', password = '', ha1 = ['MD5:5b264d7ea843ea78a580faa38c1bba08'] }}],
             keys = [{{ key = 'a-key-of-sixteen-or-more', stream = 'live/show' }}],
-            rules = [{{ action = 'publish', streams = ['live/h0nest', 'live/h1'], who = ['anyone'] }},
+            rules = [{{ action = 'publish', streams = ['live/h0nest', 'live/h1', 'live/h2'], who = ['anyone'] }},
                 {{ action = 'publish', streams = ['live/*'], who = ['users', 'tokens', 'keys'] }},
                 {{ action = 'publish', streams = ['asked/*'], who = ['callback'] }},
                 {{ action = 'play', streams = ['live/vip'], who = ['users', 'tokens'] }},
@@ -148,6 +148,7 @@ fn configure(c: &mut Config, setup: u8, others: Others) {
     for user in &mut given.auth.users {
         user.password = Secret::new(hash.clone());
     }
+    c.manager.password = "log me in".to_owned();
     (c.auth, c.sources, c.destinations) = (given.auth, given.sources, given.destinations);
     c.limits.drain_ms = 2_000;
 }

@@ -38,6 +38,7 @@ const UNSAID: &[&[u8]] = &[
     b"set-cookie:",
     b"a secret of thirty-two characters",
     b"a key that all nodes share",
+    b"log me in",
     b"known-to-the-process-only",
     b"5b264d7ea843ea78a580faa38c1bba08",
     b"u:p@",

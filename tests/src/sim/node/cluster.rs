@@ -10,6 +10,8 @@ use crate::sim::plan::{Behind, By, Op, Place, Plan, Publishing, Quality, Version
 use crate::sim::run::Runner;
 use crate::world::actors::doorman::{Doorman, Mood};
 use crate::world::actors::publisher::PublisherConfig;
+use crate::world::actors::webrtc::WhepConfig;
+use crate::world::link::{Conditions, Direction};
 use crate::world::media::Order;
 use crate::world::{ClientId, World};
 use proto_core::node::config::loops::Loops;
@@ -198,7 +200,8 @@ impl Scene<'_> {
             23 if b & 1 == 0 => Op::Rebind(client),
             23 => Op::Readdress(client),
             24 => return self.turn(place),
-            25 => return self.mood(small),
+            25 if b & 128 == 0 => return self.mood(small),
+            25 => return self.layered(b),
             26 if b & 1 == 0 => Op::Crash(place),
             26 => Op::Start(place),
             27 => Op::Replace(place, [Version::This, Version::Older, Version::Newer][small % 3]),
@@ -217,6 +220,28 @@ impl Scene<'_> {
             _ => return,
         };
         self.runner.apply(&op);
+    }
+
+    /// A publisher of several renditions, or a viewer of them whose link carries more or less.
+    fn layered(&mut self, b: u8) {
+        let (host, rate) = (self.runner.host(self.place(b >> 4 & 3)), u64::from(b & 7) * 250_000);
+        let Some(host) = host.filter(|_| self.clients < CLIENTS) else { return };
+        self.clients += 1;
+        let w = &mut *self.runner.world;
+        if b & 8 == 0 {
+            let renditions = PublisherConfig {
+                renditions: vec![4, 16],
+                key_bytes: 1_500,
+                delta_bytes: 350,
+                ..Default::default()
+            };
+            w.publish_with(host, "live/h2", renditions);
+        } else {
+            let v = w.play_webrtc(host, "live/h2", WhepConfig { renditions: true, ..WhepConfig::default() });
+            let conditions =
+                Conditions { rate: (rate > 0).then_some(rate), queue: 64 << 10, ..Conditions::default() };
+            w.degrade_one_way(v, Direction::Down, conditions);
+        }
     }
 
     fn turn(&mut self, place: Place) {

@@ -17,15 +17,20 @@ fn byte(n: usize) -> u8 {
     u8::try_from(n).expect("there are fewer")
 }
 
-/// Requests from `from` on, each to the connection of its service.
+/// Requests from `from` on, each to the connection of its service. What is not answered in one go has one that is new.
 fn requests(from: usize) -> Vec<u8> {
     let conn = |request: &Request| match request.said().0 {
         Service::Rtmp => 1,
         Service::Rtsp => 2,
+        _ if request.is_stream() => 1,
         _ => u8::from(matches!(request, Request::Text(_)) || request.is_upgrade()) * 3,
     };
-    let these = REQUESTS.iter().enumerate().skip(from).take(LENGTH);
-    these.flat_map(|(n, request)| [1 << 5 | conn(request), byte(n)]).collect()
+    let said = |(n, request): (usize, &Request)| {
+        let new = [5 << 5 | conn(request)];
+        let begins = request.is_stream() || request.is_upgrade();
+        [if begins { &new[..] } else { &[] }, &[1 << 5 | conn(request), byte(n)]].concat()
+    };
+    REQUESTS.iter().enumerate().skip(from).take(LENGTH).flat_map(said).collect()
 }
 
 fn lapse(squared: u8) -> [u8; 2] {
@@ -80,7 +85,8 @@ pub fn of_http() -> Vec<(String, Vec<u8>)> {
 pub fn of_cluster() -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     for (n, shape) in SHAPES.into_iter().enumerate() {
-        let setup = SETUPS[n % SETUPS.len()];
+        // Where there is a server of somebody else, streams are pulled from it and pushed to it.
+        let setup = SETUPS[n % SETUPS.len()] | if shape & 0x10 == 0 { 0 } else { 0b1000 };
         // Everybody publishes, and everybody plays at another node.
         for (first, way) in WAYS.iter().enumerate().step_by(3) {
             let mut script = vec![setup, shape];
@@ -103,6 +109,16 @@ pub fn of_cluster() -> Vec<(String, Vec<u8>)> {
             let script = [&[setup, shape][..], &turn, &requests(from), &lapse(90)];
             all.push((format!("requests-{shape}-{from}"), script.concat()));
         }
+        // Renditions, and viewers at links of all kinds.
+        let layers = [
+            happens(25, 0x90),
+            lapse(105),
+            happens(25, 0xaa),
+            happens(25, 0x99),
+            happens(25, 0xaf),
+            lapse(180),
+        ];
+        all.push((format!("layers-{shape}"), [&[setup, shape][..], &layers.concat()].concat()));
         let faults: Vec<u8> = (25..32)
             .flat_map(|what| {
                 let some =
