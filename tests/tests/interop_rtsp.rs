@@ -86,7 +86,7 @@ fn gstreamer_publishes_and_plays_over_tcp_and_udp() {
         let mut publisher = Pipeline::publish(&cluster.publish_at(&stream).rtsp, transport);
         let from = cluster.play_at(&stream).rtsp;
         assert_eq!(codecs(&from), ["aac", "h264"]);
-        let mut player = Pipeline::play(&from, transport, 75, 100);
+        let mut player = Pipeline::play(&from, transport, None, (75, 100));
         let said = player.wait_end(LONG);
         assert!(!said.to_lowercase().contains("error"), "{said}");
         assert!(publisher.runs(), "{}", publisher.log.tail(30));

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(40);
 
-/// Waits for a pipeline's end, which it reaches without a word of damage.
-fn whole(mut pipeline: Pipeline) {
-    let said = pipeline.wait_end(LONG).to_lowercase();
+/// Plays with GStreamer, through these elements, up to the end, which it reaches without a word of damage.
+fn whole(from: &str, pictures: &str, sounds: &str) {
+    let mut player = Pipeline::play(from, "tcp", Some((pictures, sounds)), (50, 50));
+    let said = player.wait_end(LONG).to_lowercase();
     assert!(!said.contains("error") && !said.contains("warning"), "{said}");
 }
 
@@ -42,11 +43,7 @@ fn rtsps_is_published_and_played_by_ffmpeg_gstreamer_and_mpv() {
     let from = cluster.play_at("live/secure").rtsps;
     let seen = probe(&from).unwrap_or_else(|e| panic!("{from}: {e}"));
     assert_eq!(seen["streams"].as_array().map(Vec::len), Some(2), "{seen}");
-    whole(Pipeline::play_coded(
-        &from,
-        "rtph264depay ! h264parse ! avdec_h264",
-        "rtpmp4gdepay ! aacparse ! avdec_aac",
-    ));
+    whole(&from, "rtph264depay ! h264parse ! avdec_h264", "rtpmp4gdepay ! aacparse ! avdec_aac");
     mpv(&from);
     let at = format!("{}:8555", cluster.edge.ip);
     let said = Command::new("openssl").args(["s_client", "-connect", &at]).stdin(Stdio::null()).output();
@@ -104,7 +101,7 @@ fn gstreamers_depayloaders_take_every_codec_without_damage() {
         let stream = format!("live/codec{n}");
         let mut publisher = Ffmpeg::publish_coded(&cluster.publish_at(&stream).rtsp, video, audio);
         publisher.wait_more_frames(1, LONG);
-        whole(Pipeline::play_coded(&cluster.play_at(&stream).rtsp, pictures, sounds));
+        whole(&cluster.play_at(&stream).rtsp, pictures, sounds);
         assert!(publisher.runs(), "{}", publisher.log.tail(20));
     }
 }
@@ -121,11 +118,7 @@ fn players_that_ask_the_manager_are_sent_to_the_edge_and_stay_when_it_drains() {
     let before = cluster.manager.log.mark();
     mpv(&from);
     cluster.manager.wait_log(before, LONG, &["sent on to", &cluster.edge.ip.to_string()]);
-    whole(Pipeline::play_coded(
-        &from,
-        "rtph264depay ! h264parse ! avdec_h264",
-        "rtpmp4gdepay ! aacparse ! avdec_aac",
-    ));
+    whole(&from, "rtph264depay ! h264parse ! avdec_h264", "rtpmp4gdepay ! aacparse ! avdec_aac");
     let mut players = ["tcp", "udp"].map(|transport| Ffmpeg::play_rtsp(&from, transport, 600));
     for player in &mut players {
         player.wait_more_frames(25, LONG);
