@@ -67,10 +67,12 @@ pub fn play(data: &[u8]) -> Result<(), String> {
             configure(c, setup, others);
             split(c, n, nodes, shape);
         });
-        if shape & 16 != 0 {
-            far(runner.world);
-        }
         runner.world.lapse(STANDS);
+        if shape & 16 != 0 {
+            // Later, so that its term is another: what is published there under the same epoch is no rival.
+            far(runner.world);
+            runner.world.lapse(STANDS);
+        }
         let at = runner.host(Place::Manager).expect("there is a manager");
         let ip = runner.world.http_addr(at).ip();
         runner.world.over_tls(setup & 2 != 0);
