@@ -27,6 +27,7 @@ thread_local! {
 fuzz_target!(|data: &[u8]| {
     let Ok(sdp) = std::str::from_utf8(data) else { return };
     ENDPOINT.with_borrow_mut(|endpoint| {
+        let limits = Limits::default();
         let candidates = ["192.0.2.1:8189".parse().expect("an address")];
         let offer = Offer { sdp, from: [192, 0, 2, 7].into(), candidates: &candidates };
         let close = |endpoint: &mut Endpoint, session: SessionId, answer: &str| {
@@ -40,12 +41,18 @@ fuzz_target!(|data: &[u8]| {
         if let Ok(playing) = endpoint.play(offer, &[], Time::ZERO) {
             close(endpoint, playing.session, &playing.answer);
         }
-        // The same text as an answer to an offer of ours, and as a fragment.
-        if let Ok(playing) = endpoint.offer([192, 0, 2, 7].into(), &candidates, &[], true, Time::ZERO) {
+        // The same text as an answer to an offer of ours, which takes long to make and is made only for what can be read as
+        // an answer; and as a fragment.
+        let nobody = SessionId(u64::MAX);
+        let gone = endpoint.restart(nobody, "", "", &[], Time::ZERO).expect_err("there is no such session");
+        let read = endpoint.answer(nobody, sdp, Time::ZERO).expect_err("there is no such session");
+        if read.code == gone.code
+            && let Ok(playing) = endpoint.offer([192, 0, 2, 7].into(), &candidates, &[], true, Time::ZERO)
+        {
             let _ = endpoint.answer(playing.session, sdp, Time::ZERO);
             close(endpoint, playing.session, &playing.answer);
         }
-        let _ = proto_core::rtc::sdp::fragment(sdp, &Limits::default());
+        let _ = proto_core::rtc::sdp::fragment(sdp, &limits);
         while endpoint.poll().is_some() {}
         assert_eq!(endpoint.sessions(), (0, 0));
         // A panic inside str0m is caught at the session's boundary; here it is a finding.

@@ -3,6 +3,7 @@
 
 pub mod coverage;
 
+use crate::sim;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Targets that run whole clusters.
-const CLUSTERS: &[&str] = &["world"];
+const CLUSTERS: &[&str] = &["cluster", "world"];
 /// Targets that run what a node is made of: sessions, hub, cluster, rights, bridges, a recorded node.
 const NODES: &[&str] = &[
     "audio_bridge",
@@ -37,6 +38,20 @@ pub fn bar(target: &str) -> u64 {
     }
 }
 
+/// Bytes of an input that a target is given at most: where more of them only take longer and reach nothing else.
+pub fn longest(target: &str) -> usize {
+    match target {
+        // One or two bytes are an operation, and there are 48.
+        "node" | "cluster" => 300,
+        "rtcp" | "stun" | "rtsp_transport" => 512,
+        "world" => 1_024,
+        "audio_bridge" | "rtp" => 2_048,
+        // A read may hold more than is pipelined; descriptions may have so many bytes.
+        "http1_request" | "sdp" => 32 << 10,
+        _ => 4_096,
+    }
+}
+
 /// The repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -47,15 +62,25 @@ pub fn record() -> PathBuf {
     root().join("fuzz/executions.tsv")
 }
 
+/// The seeds that are made, not found: target, name and bytes.
+fn made_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
+    let quic = sim::quic::seeds::all().into_iter().map(|(name, bytes)| ("quic_link", name.to_owned(), bytes));
+    let node = sim::node::seeds::of_node().into_iter().map(|(name, bytes)| ("node", name, bytes));
+    let cluster = sim::node::seeds::of_cluster().into_iter().map(|(name, bytes)| ("cluster", name, bytes));
+    let http = sim::node::seeds::of_http().into_iter().map(|(name, bytes)| ("http1_request", name, bytes));
+    let world = sim::generate::seeds().into_iter().map(|(name, bytes)| ("world", name, bytes));
+    quic.chain(node).chain(cluster).chain(http).chain(world).collect()
+}
+
 /// Writes the seeds that are made, not found, where they are not what they would be now. Answers how many that were.
 ///
 /// # Errors
 /// If one cannot be written.
 pub fn write_seeds() -> Result<usize, String> {
-    let dir = root().join("fuzz/seeds/quic_link");
-    std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let mut written = 0;
-    for (name, bytes) in crate::sim::quic::seeds::all() {
+    for (target, name, bytes) in made_seeds() {
+        let dir = root().join("fuzz/seeds").join(target);
+        std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         let path = dir.join(name);
         if std::fs::read(&path).is_ok_and(|there| there == bytes) {
             continue;
@@ -146,6 +171,7 @@ pub fn run(binaries: &Path, targets: &[String], seconds: u64) -> Result<Vec<Stri
         // What is new is kept in the first; the seeds are only read.
         command.arg(of("corpus")).args(Some(of("seeds")).filter(|s| s.is_dir()));
         command.args(["-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1", "-print_funcs=0"]);
+        command.arg(format!("-max_len={}", longest(target)));
         command.arg(format!("-artifact_prefix={}/", of("artifacts").display()));
         let ran = command.arg(format!("-max_total_time={seconds}")).output();
         let ran = ran.map_err(|e| format!("{target} does not run: {e}"))?;
@@ -199,6 +225,20 @@ mod tests {
         let said = "#5 NEW cov: 1\nstat::number_of_executed_units: 6955755\nstat::average_exec_per_sec: 1\n";
         assert_eq!(executions(said), 6_955_755);
         assert_eq!(executions("it did not begin"), 0);
+    }
+
+    /// `cargo fuzzing seeds` writes those that are not; one that nobody makes any more is to be deleted.
+    #[test]
+    fn the_seeds_that_are_made_are_those_on_the_disk() {
+        let made = made_seeds();
+        for (target, name, bytes) in &made {
+            let path = root().join("fuzz/seeds").join(target).join(name);
+            assert!(std::fs::read(&path).is_ok_and(|there| there == *bytes), "{}", path.display());
+        }
+        for target in ["node", "cluster", "quic_link"] {
+            let there = std::fs::read_dir(root().join("fuzz/seeds").join(target)).unwrap().count();
+            assert_eq!(there, made.iter().filter(|(t, ..)| *t == target).count(), "{target}");
+        }
     }
 
     #[test]

@@ -191,13 +191,12 @@ impl Node {
             return self.fetch_ends(id, Err(Reason::local("fetch_failed", "no address of it is left")));
         }
         let to = f.left.remove(0);
-        self.next_dial += 1;
-        let conn = ConnId::dialled(self.next_dial);
-        f.stage = Stage::Dialled(conn, false);
-        let dialled = Conn::dialling_request(to, f.ask.clone(), transport);
+        let ask = f.ask.clone();
+        let conn = self.dials(Conn::dialling_request(to, ask, transport));
         self.fetches.by_conn.insert(conn, id);
-        self.conns.insert(conn, dialled);
-        self.out.push_back(Output::Dial { conn, to });
+        if let Some(f) = self.fetches.all.get_mut(&id) {
+            f.stage = Stage::Dialled(conn, false);
+        }
     }
 
     /// A server answered. `false`: it is no request of these.

@@ -16,7 +16,7 @@ use crate::http::client::{Ask, Client};
 use crate::http::message::{Method, Request, Response, encode_percent};
 use crate::http::router::{ApiRoute, Route};
 use crate::http::token::same_secret;
-use crate::io::{ConnId, Level, Output, Service};
+use crate::io::{ConnId, Level, Service};
 use crate::limits::Limits;
 use crate::node::config::loops::Loops;
 use crate::time::Time;
@@ -302,14 +302,11 @@ impl Node {
             headers,
             body: request.body.clone(),
         };
-        self.next_dial += 1;
-        let back = ConnId::dialled(self.next_dial);
+        let back = self.dials(Conn::dialling_request(to, ask, Transport::Plain));
         self.doors.errands.insert(back, Errand { task, to: index });
         if let Some(task) = self.doors.tasks.get_mut(&task) {
             task.open.insert(back);
         }
-        self.conns.insert(back, Conn::dialling_request(to, ask, Transport::Plain));
-        self.out.push_back(Output::Dial { conn: back, to });
     }
 
     /// The door of a loop of this process.

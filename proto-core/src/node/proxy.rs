@@ -355,8 +355,8 @@ impl Node {
     }
 
     fn proxy_dial_at(&mut self, id: u64, node: NodeId, to: SocketAddr, headers: Vec<(&'static str, String)>) {
-        self.next_dial += 1;
-        let back = ConnId::dialled(self.next_dial);
+        let Some(path) = self.proxy.all.get(&id).map(|p| p.path.clone()) else { return };
+        let back = self.dials(Conn::dialling_socket(to, Target { host: to.to_string(), path, headers }));
         let Some(p) = self.proxy.all.get_mut(&id) else { return };
         if let Stage::Placing { req } = p.stage {
             self.proxy.by_req.remove(&req);
@@ -365,10 +365,7 @@ impl Node {
         p.node = Some(node);
         p.to = Some(to);
         p.back = Some(back);
-        let target = Target { host: to.to_string(), path: p.path.clone(), headers };
         self.proxy.by_conn.insert(back, id);
-        self.conns.insert(back, Conn::dialling_socket(to, target));
-        self.out.push_back(Output::Dial { conn: back, to });
     }
 
     /// A connection that was dialled for the proxy stands.

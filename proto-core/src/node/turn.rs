@@ -500,9 +500,14 @@ impl Node {
     }
 
     pub(super) fn next_dialled(&mut self, to: SocketAddr, used: super::links::LinkUse) -> ConnId {
+        self.dials(super::conns::Conn::dialling(to, used))
+    }
+
+    /// Has the driver dial the far end of a connection.
+    pub(super) fn dials(&mut self, dialled: super::conns::Conn) -> ConnId {
         self.next_dial += 1;
-        let conn = ConnId::dialled(self.next_dial);
-        self.conns.insert(conn, super::conns::Conn::dialling(to, used));
+        let (conn, to) = (ConnId::dialled(self.next_dial), dialled.remote);
+        self.conns.insert(conn, dialled);
         self.out.push_back(Output::Dial { conn, to });
         conn
     }

@@ -114,7 +114,7 @@ pub enum Item {
 }
 
 /// Takes the bytes of a recording, cut in any way, and gives its items.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Reader {
     bytes: BytesMut,
     offset: u64,
@@ -124,7 +124,7 @@ pub struct Reader {
     ended: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Block {
     offset: u64,
     left: u64,
@@ -366,7 +366,7 @@ fn input(c: &mut Cursor) -> Read<Recorded> {
 }
 
 /// What is left to read of a block.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Cursor(Bytes);
 
 const SHORT: &str = "it ends too early";

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
 /// Turns the inputs of a node into the bytes of a recording.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Writer {
     ready: Vec<u8>,
     entries: Vec<u8>,

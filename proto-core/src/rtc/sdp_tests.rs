@@ -298,6 +298,20 @@ fn refusals_say_what_is_missing() {
     assert!(code(publish(&long)).1.contains("a=mid"));
 }
 
+/// Whoever offers media in the clear, or keys in the description (RFC 4568), gets no session; nor does who shows no certificate.
+#[test]
+fn media_is_srtp_with_keys_by_dtls_or_there_is_none() {
+    for proto in ["RTP/AVP", "RTP/AVPF", "RTP/SAVP", "RTP/SAVPF", "TCP/TLS/RTP/SAVPF"] {
+        let offer = |o: String| {
+            o.replace("UDP/TLS/RTP/SAVPF", proto).replace("a=mid:", "a=crypto:1 x inline:y\r\na=mid:")
+        };
+        let (publisher, viewer) = (publish(&offer(chromium())), play(&offer(firefox()), true));
+        assert!(publisher.is_err() && viewer.is_err(), "{proto}");
+    }
+    let unproven = chromium().replace("a=fingerprint", "a=footprint");
+    assert!(publish(&unproven).unwrap_err().text.contains("fingerprint"));
+}
+
 /// Found by fuzzing: str0m 0.25 panics if two formats of one profile, or sound and pictures, come to the same payload
 /// type.
 #[test]

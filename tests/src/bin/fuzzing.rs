@@ -30,7 +30,8 @@ enum Command {
         #[arg(long)]
         binaries: Option<PathBuf>,
     },
-    /// Writes the seeds that are made, not found (of quic_link), anew: after a change of the wire format between nodes.
+    /// Writes the seeds that are made, not found (of quic_link, node, cluster, world and http1_request), anew: after a change of the
+    /// wire format between nodes, or of what the fuzzer's clients can say.
     Seeds,
     /// Prints how often each target was executed in all runs.
     Table,

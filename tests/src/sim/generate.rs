@@ -176,6 +176,17 @@ pub fn of_seed(seed: u64, profile: Profile) -> Plan {
     generate(seed, profile, &mut Seeded::new(seed))
 }
 
+/// What the fuzz target `world` begins with, by name: choices that were drawn, behind the seed of a world.
+pub fn seeds() -> Vec<(String, Vec<u8>)> {
+    let drawn = |n: u64| {
+        let mut bytes = vec![0; 8 + 700];
+        Rng::new([n as u8; 32]).fill(&mut bytes);
+        bytes[..8].copy_from_slice(&n.to_be_bytes());
+        (format!("drawn-{n}"), bytes)
+    };
+    (0..16).map(drawn).collect()
+}
+
 impl Generator<'_> {
     fn below(&mut self, n: u64) -> u64 {
         self.source.below(n)

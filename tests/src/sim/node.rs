@@ -1,25 +1,29 @@
 //! One node, whole, and a client that says anything to it: what a fuzzer's bytes mean. The client knows what requests look
-//! like ([`requests`]) and repeats what the node answered (sessions, tags, nonces), so that a few bytes reach deep.
+//! like ([`requests`]) and repeats what the node answered (sessions, tags, nonces), so that a few bytes reach deep. The same
+//! client in a cluster of nodes, among clients of all protocols: [`cluster`].
 //!
 //! Oracles: all invariants of the world, no error in the node's log (a panic is one), and that nothing is left of anybody
 //! once everyone has gone (S7).
 
+mod anyone;
+mod cluster;
 mod requests;
+pub mod seeds;
 
+pub use cluster::play as play_in_cluster;
+
+use crate::world::actors::Conn;
 use crate::world::actors::evil::{Evil, Transcript, transcripts};
 use crate::world::actors::player::PlayerConfig;
-use crate::world::actors::{Client, Conn, In, Notes, Out};
 use crate::world::{ClientId, HostId, World};
-use bytes::Bytes;
+use anyone::Anyone;
 use proto_core::auth::password;
 use proto_core::auth::secret::Secret;
 use proto_core::io::Service;
 use proto_core::node::config::{Config, Role};
 use proto_core::rand::Rng;
-use proto_core::time::Time;
 use requests::REQUESTS;
-use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// Operations beyond which the rest of the bytes means nothing.
@@ -30,8 +34,6 @@ const CONNS: u8 = 4;
 const HONEST: usize = 4;
 /// Nobody else publishes by this name: whoever watches it knows every frame.
 const HONEST_STREAM: &str = "live/h0nest";
-/// What a client remembers of an answer at the most, bytes.
-const WORD: usize = 400;
 
 /// Plays what `data` means.
 ///
@@ -45,8 +47,9 @@ pub fn play(data: &[u8]) -> Result<(), String> {
         let mut w = World::quiet(1);
         let mut script = Script(data);
         let setup = script.byte();
-        let node =
-            w.host_with("n1", &[Role::Manager, Role::Origin, Role::Edge], None, |c| configure(c, setup));
+        let node = w.host_with("n1", &[Role::Manager, Role::Origin, Role::Edge], None, |c| {
+            configure(c, setup, NOBODY)
+        });
         w.lapse(ms(100));
         if setup & 4 != 0 {
             w.publish(node, HONEST_STREAM);
@@ -60,12 +63,26 @@ pub fn play(data: &[u8]) -> Result<(), String> {
             if script.0.is_empty() || w.violation().is_some() {
                 break;
             }
-            operate(&mut w, node, anyone, &mut honest, &mut script);
+            let op = script.byte();
+            if !anything(&mut w, node, anyone, op, &mut script) && honest < HONEST {
+                honest += 1;
+                let stream = [HONEST_STREAM, "cams/door", HONEST_STREAM, "far/a"][usize::from(op & 3)];
+                match op >> 2 & 7 {
+                    0..=2 => _ = w.play(node, stream),
+                    3..=5 => _ = w.play_rtsp(node, stream, PlayerConfig::default()),
+                    _ => _ = w.publish(node, HONEST_STREAM),
+                }
+            }
+            w.lapse(ms(30));
         }
         w.expect_drained();
-        w.violation().map_or(Ok(()), |v| Err(format!("{} is broken at {}: {}", v.invariant, v.at, v.text)))
+        verdict(&w)
     })
     .expect("clocks and randomness are interposed")
+}
+
+fn verdict(w: &World) -> Result<(), String> {
+    w.violation().map_or(Ok(()), |v| Err(format!("{} is broken at {}: {}", v.invariant, v.at, v.text)))
 }
 
 const fn ms(n: u64) -> Duration {
@@ -89,34 +106,55 @@ impl<'a> Script<'a> {
     }
 }
 
+/// Where others are that a configuration names.
+#[derive(Clone, Copy)]
+struct Others {
+    /// The server that streams come from and go to.
+    far: [u8; 4],
+    /// Who is asked who may.
+    doorman: IpAddr,
+}
+
+/// There is nobody at these addresses.
+const NOBODY: Others = Others { far: [10, 9, 9, 9], doorman: IpAddr::V4(Ipv4Addr::new(10, 9, 9, 8)) };
+
 /// Open to all, or with users, tokens and rules; with other servers to pull from and push to, or without.
-fn configure(c: &mut Config, setup: u8) {
-    let mut text = String::new();
+fn configure(c: &mut Config, setup: u8, others: Others) {
+    let (mut text, far, doorman) = (String::new(), IpAddr::from(others.far), others.doorman);
     if setup & 8 != 0 {
-        text += "sources = [{ stream = 'cams/*', url = 'rtsp://u:p@10.9.9.9/{name}' },
-            { stream = 'far/a', url = 'rtmp://10.9.9.9/live/a' }]
-            destinations = [{ stream = 'live/*', url = 'rtmp://10.9.9.9/app/{name}' }]\n";
+        text += &format!(
+            "sources = [{{ stream = 'cams/*', url = 'rtsp://u:p@{far}:8554/cams/{{name}}' }},
+            {{ stream = 'far/a', url = 'rtmp://{far}/far/a' }}]
+            destinations = [{{ stream = 'live/*', url = 'rtmp://{far}/app/{{name}}' }},
+            {{ stream = 'live/h1', url = 'rtsp://{far}:8554/app/h1' }}]\n"
+        );
     }
     if setup & 1 != 0 {
-        text += "auth = { clear_passwords = true, secret = 'a secret of thirty-two characters', callback = 'http://10.9.9.8/may',
-            users = [{ name = 'alice', password = '', ha1 = ['MD5:5b264d7ea843ea78a580faa38c1bba08'] }],
-            keys = [{ key = 'a-key-of-sixteen-or-more', stream = 'live/show' }],
-            rules = [{ action = 'publish', streams = ['live/*'], who = ['users', 'tokens', 'keys'] },
-                { action = 'play', streams = ['live/vip'], who = ['users', 'tokens'] },
-                { action = 'play', streams = ['live/asked'], who = ['callback'] }, { action = 'play', who = ['anyone'] },
-                { action = 'api', who = ['anyone'] }] }\n";
+        text += &format!(
+            "auth = {{ clear_passwords = true, secret = 'a secret of thirty-two characters',
+            callback = 'http://{doorman}:9000/may',
+            users = [{{ name = 'alice', password = '', ha1 = ['MD5:5b264d7ea843ea78a580faa38c1bba08'] }}],
+            keys = [{{ key = 'a-key-of-sixteen-or-more', stream = 'live/show' }}],
+            rules = [{{ action = 'publish', streams = ['live/h0nest', 'live/h1', 'live/h2'], who = ['anyone'] }},
+                {{ action = 'publish', streams = ['live/*'], who = ['users', 'tokens', 'keys'] }},
+                {{ action = 'publish', streams = ['asked/*'], who = ['callback'] }},
+                {{ action = 'play', streams = ['live/vip'], who = ['users', 'tokens'] }},
+                {{ action = 'play', streams = ['live/asked'], who = ['callback'] }}, {{ action = 'play', who = ['anyone'] }},
+                {{ action = 'api', who = ['anyone'] }}] }}\n"
+        );
     }
     let mut given: Config = toml::from_str(&text).expect("it is written as the configuration is");
     let hash = password::hash_cheaply("password", &[7; 16]).expect("it can be hashed");
     for user in &mut given.auth.users {
         user.password = Secret::new(hash.clone());
     }
+    c.manager.password = "log me in".to_owned();
     (c.auth, c.sources, c.destinations) = (given.auth, given.sources, given.destinations);
     c.limits.drain_ms = 2_000;
 }
 
-fn operate(w: &mut World, node: HostId, anyone: ClientId, honest: &mut usize, script: &mut Script<'_>) {
-    let op = script.byte();
+/// Has the client say or do what this operation means. `false`: it means nothing of hers.
+fn anything(w: &mut World, node: HostId, anyone: ClientId, op: u8, script: &mut Script<'_>) -> bool {
     let (conn, x) = (Conn::from(op & (CONNS - 1)), op >> 2 & 7);
     let ip = w.http_addr(node).ip();
     let say = |w: &mut World, service, bytes: &[u8]| {
@@ -152,153 +190,9 @@ fn operate(w: &mut World, node: HostId, anyone: ClientId, honest: &mut usize, sc
             let port = if op & 1 != 0 { 8_000 } else { 8_189 };
             w.with(anyone, |c: &mut Anyone, _| c.datagram(SocketAddr::new(ip, port), bytes));
         }
-        _ if *honest < HONEST => {
-            *honest += 1;
-            let stream = [HONEST_STREAM, "cams/door", HONEST_STREAM, "far/a"][usize::from(op & 3)];
-            match x {
-                0..=2 => _ = w.play(node, stream),
-                3..=5 => _ = w.play_rtsp(node, stream, PlayerConfig::default()),
-                _ => _ = w.publish(node, HONEST_STREAM),
-            }
-        }
-        _ => {}
+        _ => return false,
     }
-    w.lapse(ms(30));
+    true
 }
 
 const SERVICES: [Service; 4] = [Service::Rtmp, Service::Rtsp, Service::Http, Service::Link];
-
-/// Who says anything.
-struct Anyone {
-    ip: IpAddr,
-    /// What waits for a connection to stand; nothing waits where it does.
-    conns: BTreeMap<Conn, (Service, Option<Vec<Bytes>>)>,
-    /// What the node said last, by the letter that requests name it by.
-    words: BTreeMap<u8, Vec<u8>>,
-    out: VecDeque<Out>,
-    notes: Notes,
-}
-
-/// What is remembered: its letter, and what stands before it in an answer.
-const REMEMBERED: &[(u8, &[u8])] = &[
-    (b'L', b"Location: "),
-    (b'E', b"ETag: "),
-    (b'S', b"Session: "),
-    (b'N', b"nonce=\""),
-    (b'T', b"\"token\":\""),
-    (b'I', b"\"id\":\""),
-    (b'J', b"\"subscriberId\":\""),
-];
-
-impl Anyone {
-    fn new(ip: IpAddr) -> Anyone {
-        Anyone {
-            ip,
-            conns: BTreeMap::new(),
-            words: BTreeMap::new(),
-            out: VecDeque::new(),
-            notes: Notes::default(),
-        }
-    }
-
-    /// Says something on a connection, which is made if there is none to that service.
-    fn say(&mut self, conn: Conn, service: Service, bytes: &[u8]) {
-        let bytes = self.filled(bytes);
-        if self.conns.get(&conn).is_some_and(|(to, _)| *to != service) {
-            self.close(conn, false);
-        }
-        let ip = self.ip;
-        let out = &mut self.out;
-        let (_, waiting) = self.conns.entry(conn).or_insert_with(|| {
-            let port = match service {
-                Service::Rtmp => 1935,
-                Service::Rtsp => 8554,
-                Service::Link => 5090,
-                _ => 5080,
-            };
-            out.push_back(Out::Dial(conn, SocketAddr::new(ip, port)));
-            (service, Some(Vec::new()))
-        });
-        match waiting {
-            Some(waiting) => waiting.push(bytes),
-            None => out.push_back(Out::Send(conn, bytes)),
-        }
-    }
-
-    fn close(&mut self, conn: Conn, at_once: bool) {
-        if self.conns.remove(&conn).is_some() {
-            self.out.push_back(Out::Close(conn, at_once));
-        }
-    }
-
-    fn datagram(&mut self, to: SocketAddr, bytes: &[u8]) {
-        self.out.push_back(Out::Datagram { port: 40_000, to, bytes: Bytes::copy_from_slice(bytes) });
-    }
-
-    /// `{L}` and its like become what the node said.
-    fn filled(&self, bytes: &[u8]) -> Bytes {
-        let mut filled = Vec::with_capacity(bytes.len());
-        let mut rest = bytes;
-        while let [first, after @ ..] = rest {
-            let word = match rest {
-                [b'{', letter, b'}', ..] => self.words.get(letter),
-                _ => None,
-            };
-            match word {
-                Some(word) => {
-                    filled.extend_from_slice(word);
-                    rest = &rest[3..];
-                }
-                None => {
-                    filled.push(*first);
-                    rest = after;
-                }
-            }
-        }
-        filled.into()
-    }
-
-    fn remember(&mut self, bytes: &[u8]) {
-        for (letter, before) in REMEMBERED {
-            let Some(at) = bytes.windows(before.len()).position(|w| w.eq_ignore_ascii_case(before)) else {
-                continue;
-            };
-            let word = bytes[at + before.len()..].iter().take(WORD);
-            let word: Vec<u8> = word.copied().take_while(|b| !b"\r\n\";".contains(b)).collect();
-            self.words.insert(*letter, word);
-        }
-    }
-}
-
-impl Client for Anyone {
-    fn on(&mut self, input: In<'_>, _now: Time) {
-        match input {
-            In::Connected(conn) => {
-                let waiting = self.conns.get_mut(&conn).and_then(|(_, waiting)| waiting.take());
-                self.out.extend(waiting.into_iter().flatten().map(|bytes| Out::Send(conn, bytes)));
-            }
-            In::Received(_, bytes) => self.remember(bytes),
-            In::Finished(conn) => self.close(conn, false),
-            In::Closed(conn, _) => _ = self.conns.remove(&conn),
-            _ => {}
-        }
-    }
-
-    fn poll(&mut self) -> Option<Out> {
-        self.out.pop_front()
-    }
-
-    fn wake(&self) -> Option<Time> {
-        None
-    }
-
-    fn notes(&mut self) -> &mut Notes {
-        &mut self.notes
-    }
-
-    fn leave(&mut self, _now: Time) {
-        for conn in 0..Conn::from(CONNS) {
-            self.close(conn, false);
-        }
-    }
-}

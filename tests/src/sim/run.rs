@@ -14,7 +14,7 @@ use crate::world::actors::rtsp::{RtspPlayer, RtspPublisher};
 use crate::world::actors::webrtc::{Signalling, Whep, WhepConfig, Whip, WhipConfig};
 use crate::world::net::nat::{Behaviour, NatId};
 use crate::world::{ClientId, HostId, Party, Violation, World};
-use proto_core::node::config::Role;
+use proto_core::node::config::{Config, Role};
 use proto_core::simulation::Speech;
 use proto_core::time::Time;
 use std::cell::RefCell;
@@ -146,8 +146,9 @@ impl By {
     }
 }
 
-struct Runner<'a> {
-    world: &'a mut World,
+/// Who carries out a plan, or single operations of one.
+pub(super) struct Runner<'a> {
+    pub(super) world: &'a mut World,
     places: BTreeMap<Place, HostId>,
     clients: BTreeMap<u32, (ClientId, Kind)>,
     nats: [Option<NatId>; 2],
@@ -158,6 +159,11 @@ struct Runner<'a> {
 
 impl<'a> Runner<'a> {
     fn new(world: &'a mut World, plan: &Plan) -> Runner<'a> {
+        Runner::with(world, plan, |_, _| {})
+    }
+
+    /// Starts the nodes of a plan, with changes to the configuration of each, the manager's first.
+    pub(super) fn with(world: &'a mut World, plan: &Plan, change: impl Fn(usize, &mut Config)) -> Runner<'a> {
         let mut places = BTreeMap::new();
         let mut manager = None;
         for (n, place) in plan.places().into_iter().enumerate() {
@@ -172,6 +178,7 @@ impl<'a> Runner<'a> {
                 if region > 0 {
                     config.node.region = format!("region{region}");
                 }
+                change(n, config);
             });
             manager = manager.or(Some(id));
             places.insert(place, id);
@@ -210,6 +217,20 @@ impl<'a> Runner<'a> {
 
     /// Faults end, all that was switched off is on again; then what must come to hold is waited for.
     fn settle(&mut self) {
+        self.mend();
+        self.world.expect_recovery();
+        if self.world.violation().is_none() {
+            self.world.expect_drained();
+        }
+    }
+
+    /// The node of a place.
+    pub(super) fn host(&self, place: Place) -> Option<HostId> {
+        self.places.get(&place).copied()
+    }
+
+    /// Faults end, all that was switched off is on again.
+    pub(super) fn mend(&mut self) {
         self.world.note(|| "plan the faults end".to_owned());
         self.world.heal_all();
         for &host in self.places.values() {
@@ -233,10 +254,6 @@ impl<'a> Runner<'a> {
                 Kind::Evil => self.world.relent(id),
                 Kind::Whep => {}
             }
-        }
-        self.world.expect_recovery();
-        if self.world.violation().is_none() {
-            self.world.expect_drained();
         }
     }
 
@@ -281,7 +298,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Does one operation. What has no object does nothing: shrinking takes operations out one by one.
-    fn apply(&mut self, op: &Op) {
+    pub(super) fn apply(&mut self, op: &Op) {
         // Answers nothing; the option only ends it early.
         let _ = self
             .join(op)

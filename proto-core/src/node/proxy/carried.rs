@@ -10,7 +10,7 @@ use crate::http::event::Action;
 use crate::http::message::{Method, Request, Response, encode_percent};
 use crate::http::proxy::Wish;
 use crate::http::whip::Protocol;
-use crate::io::{ConnId, Level, Output};
+use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
 use crate::node::Node;
@@ -247,12 +247,9 @@ impl Node {
         let client = self.proxy.carried.all.get(&id).map(|c| c.client);
         let secure = client.and_then(|c| self.conns.get(&c)).is_some_and(|c| c.service.is_secure());
         let letter = client.filter(|_| self.sibling(&node).is_some()).and_then(|c| self.letter(c, false));
-        self.next_dial += 1;
-        let back = ConnId::dialled(self.next_dial);
         let carried = &mut self.proxy.carried;
         let Some(carry) = carried.all.get_mut(&id) else { return };
         carried.by_req.retain(|_, of| *of != id);
-        carry.back = Some(back);
         carry.node = Some(node);
         carry.host = host;
         let mut headers = Vec::new();
@@ -274,9 +271,12 @@ impl Node {
             headers,
             body: carry.request.body.clone(),
         };
+        let back = self.dials(Conn::dialling_request(to, ask, Transport::Plain));
+        let carried = &mut self.proxy.carried;
         carried.by_back.insert(back, id);
-        self.conns.insert(back, Conn::dialling_request(to, ask, Transport::Plain));
-        self.out.push_back(Output::Dial { conn: back, to });
+        if let Some(carry) = carried.all.get_mut(&id) {
+            carry.back = Some(back);
+        }
     }
 
     /// A connection that was dialled for a request stands.

@@ -115,10 +115,7 @@ impl Node {
 
     fn connect_remote(&mut self, id: &RemoteId, to: SocketAddr, scheme: Scheme, transport: Transport) {
         let now = self.now;
-        self.next_dial += 1;
-        let conn = ConnId::dialled(self.next_dial);
-        self.conns.insert(conn, Conn::dialling_remote(to, id.clone(), service_of(scheme), transport));
-        self.out.push_back(Output::Dial { conn, to });
+        let conn = self.dials(Conn::dialling_remote(to, id.clone(), service_of(scheme), transport));
         if let Some(remote) = self.remotes.get(id) {
             (remote.state, remote.since) = (State::Connects(conn), now);
         }

@@ -23,11 +23,15 @@ const SDP: &str = "Content-Type: application/sdp\r\n";
 const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const BASIC: &str = "Authorization: Basic YWxpY2U6cGFzc3dvcmQ=\r\n";
+const ADMIN: &str = "Authorization: Basic YWRtaW46bG9nIG1lIGlu\r\n";
 const BEARER: &str = "Authorization: Bearer {T}\r\n";
 const DIGEST: &str = "Authorization: Digest username=\"alice\", realm=\"Headwater\", nonce=\"{N}\", uri=\"rtsp://h/live/s\", \
                       response=\"00000000000000000000000000000000\", algorithm=MD5\r\n";
 const DESCRIPTION: &str = "v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=control:streamid=0\r\n\
                            m=audio 0 RTP/AVP 97\r\na=rtpmap:97 opus/48000/2\r\na=control:streamid=1\r\n";
+/// Pictures and sound that RTMP knows only since it was extended.
+const MANY: &str = "v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H265/90000\r\na=control:streamid=0\r\n\
+                    m=audio 0 RTP/AVP 8\r\na=control:streamid=1\r\n";
 const TCP: &str = "Session: {S}\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1;mode=record\r\n";
 const UDP: &str = "Session: {S}\r\nTransport: RTP/AVP;unicast;client_port=5000-5001\r\n";
 const SESSION: &str = "Session: {S}\r\n";
@@ -84,25 +88,58 @@ pub(super) const REQUESTS: &[Request] = &[
     Http("GET /streammanager/api/4.0/event/live/h0nest/stats?accessToken=x", "", ""),
     Http("GET /streammanager/api/4.0/event/list?accessToken=x", "", ""),
     Http("GET /streammanager/api/4.0/admin/nodegroup/default/node/origin?accessToken=x", "", ""),
-    Http("GET /streammanager/api/4.0/node?accessToken=x", "", ""),
-    Http("GET /streammanager/api/4.0/proxy/clients?accessToken=x", "", ""),
-    Http("POST /streammanager/api/4.0/node/sunset?accessToken=x", "", "[\"10.0.0.1\"]"),
+    Http("GET /streammanager/api/4.0/admin/node?accessToken=x", "", ""),
+    Http("GET /streammanager/api/4.0/admin/node/10.0.0.2", "", ""),
+    Http("GET /streammanager/api/4.0/admin/node/10.0.0.2/stats", "", ""),
+    Http("GET /streammanager/api/4.0/admin/proxy/clients?accessToken=x", "", ""),
+    Http("DELETE /streammanager/api/4.0/admin/proxy/clients/{I}", "", ""),
+    Http("POST /streammanager/api/4.0/admin/node/sunset?accessToken=x", "", "[\"10.0.0.2\"]"),
+    Http("DELETE /streammanager/api/4.0/admin/node/10.0.0.3", "", ""),
+    Http("GET /streammanager/api/4.0/admin/scalepolicy", "", ""),
+    Http(
+        "GET /streammanager/api/4.0/event/live/h0nest?action=subscribe&endpoints=2&region=a,b&strict=true",
+        "",
+        "",
+    ),
     Http("GET /as/v1/streams/stream/default", BASIC, ""),
     Http("GET /as/v1/streams/stream/default?stats=true&aggregate=true", BEARER, ""),
     Http("GET /as/v1/streams/stream/default/publish/live/two", "", ""),
     Http("GET /as/v1/streams/stream/default/subscribe/live/h0nest", "", ""),
     Http("GET /as/v1/streams/stream/default/stream/live/h0nest", "", ""),
+    Http("GET /as/v1/streams/stream/default/stream/live/h0nest?aggregate=true", "", ""),
+    Http("GET /as/v1/streams/stream/default/subscribe/live/h0nest?endpoints=2&subgroup=a", "", ""),
     Http("PUT /as/v1/auth/login", BASIC, ""),
-    Http("GET /as/v1/admin/nodegroup/status/default?metrics=true", "", ""),
-    Http("GET /as/v1/admin/rtcproxy", "", ""),
-    Http("DELETE /as/v1/admin/rtcproxy/{I}", "", ""),
+    Http("PUT /as/v1/auth/login", ADMIN, ""),
+    Http("GET /as/v1/admin/nodegroup/status/default?metrics=true", BEARER, ""),
+    Http("GET /as/v1/admin/nodegroup/status/default?role=origin&state=inservice&subGroup=a", BEARER, ""),
+    Http("GET /as/v1/admin/rtcproxy", BEARER, ""),
+    Http("DELETE /as/v1/admin/rtcproxy/{I}", BEARER, ""),
+    Http("POST /as/v1/streams/provision/x", BEARER, "{}"),
+    Http(
+        "OPTIONS /as/v1/proxy/whip/live/two",
+        "Origin: https://else.example\r\nAccess-Control-Request-Method: POST\r\n",
+        "",
+    ),
+    Http("POST /live/whip/endpoint/two?signal=true", SDP, OFFER),
+    Http("POST /live/whep/endpoint/h0nest", SDP, OFFER),
+    Http("POST /live/whep/endpoint/h0nest?requestId=subscriber-1", "", ""),
+    Http("PATCH {L}?requestId=subscriber-1", SDP, OFFER),
+    Http("POST /whep/live/vip?username=alice&password=password", SDP, OFFER),
+    Http("PUT /api/v1/nodes/o1/drain?within_s=1", "", ""),
+    Http("DELETE /api/v1/nodes/o1/drain", "", ""),
+    Http("PUT /api/v1/nodes/c1/drain?stop=true", "", ""),
+    Http("GET /api/v1/nodes?wait=1", "If-None-Match: {E}\r\n", ""),
+    Http("HEAD /healthz", "", ""),
+    Http("GET /nothing/here", "", ""),
+    Http("PUT /watch/live/h0nest", "", ""),
     Http("POST /as/v1/proxy/whip/live/two", SDP, OFFER),
     Http("POST /as/v1/proxy/whep/live/h0nest", SDP, OFFER),
     Http("GET /as/v1/proxy/ws/publish/live/two", UPGRADE, ""),
     Http("GET /as/v1/proxy/ws/subscribe/live/h0nest", UPGRADE, ""),
-    Http("GET /live/?id=x1", UPGRADE, ""),
-    Http("GET /live/?token={T}&id=x2", UPGRADE, ""),
     Http("GET /streammanager/?host=10.0.0.1&port=5080&app=live", UPGRADE, ""),
+    Http("GET /live/?token={T}&id=x2", UPGRADE, ""),
+    // What is said next is said there.
+    Http("GET /live/?id=x1", UPGRADE, ""),
     Text("{\"isAvailable\":\"h0nest\",\"bundle\":true}"),
     Text("{\"publish\":\"two\",\"mode\":\"live\",\"keyFramerate\":3000}"),
     Text("{\"subscribe\":\"h0nest\",\"requestId\":\"subscriber-4a3f\"}"),
@@ -116,6 +153,12 @@ pub(super) const REQUESTS: &[Request] = &[
         "{\"handleCandidate\":\"h0nest\",\"data\":{\"candidate\":{\"type\":\"candidate\",\"candidate\":\"\"}}}",
     ),
     Text("{\"send\":{\"method\":\"hello\",\"data\":{}}}"),
+    Text(
+        "{\"callAdapter\":{\"method\":\"switchStreams\",\"arguments\":[{\"path\":\"live/h1\"}]},\"id\":7,\"async\":true}",
+    ),
+    Text("{\"callAdapter\":{\"method\":\"other\",\"arguments\":[]},\"id\":8}"),
+    Text("{\"muteAudio\":true,\"muteVideo\":true}"),
+    Text("{\"getStatistics\":1}"),
     Text("{\"unpublish\":\"two\"}"),
     Rtsp("OPTIONS *", "", ""),
     Rtsp("DESCRIBE rtsp://h/live/h0nest", "Accept: application/sdp\r\n", ""),
@@ -137,6 +180,11 @@ pub(super) const REQUESTS: &[Request] = &[
     Rtsp("SETUP rtsp://h/live/s/streamid=0", TCP, ""),
     Rtsp("SETUP rtsp://h/live/s/streamid=1", UDP, ""),
     Rtsp("RECORD rtsp://h/live/s", SESSION, ""),
+    Rtsp("SET_PARAMETER rtsp://h/live/s", SESSION, "volume: 3\r\n"),
+    Rtsp("REDIRECT rtsp://h/live/s", SESSION, ""),
+    Rtsp("ANNOUNCE rtsp://h/live/many", "Content-Type: application/sdp\r\n", MANY),
+    Rtsp("DESCRIBE rtsp://h/live/h0nest", "User-Agent: Lavf60.16.100\r\n", ""),
+    Rtsp("DESCRIBE rtsp://h/far/a", "Via: 1.0 headwater\r\n", ""),
     Whole(Service::Rtsp, include_bytes!("../../../../fuzz/seeds/rtsp_server/publish")),
     Whole(Service::Rtsp, include_bytes!("../../../../fuzz/seeds/rtsp_server/play")),
     Whole(Service::Rtmp, include_bytes!("../../../../fuzz/seeds/rtmp_server/publish")),
@@ -144,6 +192,16 @@ pub(super) const REQUESTS: &[Request] = &[
 ];
 
 impl Request {
+    /// Whether its answer goes on for as long as the stream.
+    pub(super) fn is_stream(self) -> bool {
+        matches!(self, Http(line, ..) if line.starts_with("GET /flv/"))
+    }
+
+    /// Whether it makes a websocket of its connection.
+    pub(super) fn is_upgrade(self) -> bool {
+        matches!(self, Http(_, headers, _) if headers == UPGRADE)
+    }
+
     /// To which service it is said, and its bytes.
     pub(super) fn said(self) -> (Service, Vec<u8>) {
         match self {

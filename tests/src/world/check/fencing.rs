@@ -100,8 +100,8 @@ impl Fencing {
 }
 
 impl World {
-    /// S11: a node dials links of others, and websockets of other nodes' HTTP ports; never itself, and nobody else but the
-    /// servers that it is told to pull from and push to.
+    /// S11: a node dials links of others, and websockets of other nodes' HTTP ports, and doors of other loops of its process;
+    /// never itself, and nobody else but the servers that it is told to pull from and push to.
     pub(in crate::world) fn dials(&mut self, from: HostId, to: SocketAddr) {
         let name = self.hosts[from.0].config.node.name.clone();
         // Where no host stands, something else went wrong: a name that resolves to nothing.
@@ -110,6 +110,10 @@ impl World {
         let remote = !own.sources.is_empty() || !own.destinations.is_empty();
         let ports = (other.cluster.port, other.http.port);
         if remote && i != from.0 && [other.rtsp.port, other.rtmp.port].contains(&to.port()) {
+            return;
+        }
+        let mine = own.loops.as_ref().is_some_and(|l| l.doors.contains(&to));
+        if mine && i != from.0 {
             return;
         }
         if to.port() != ports.0 && to.port() != ports.1 {

@@ -598,7 +598,8 @@ impl World {
             (config.rtsps.port, Service::Rtsps),
             (config.webrtc.port, Service::IceTcp),
         ];
-        services.into_iter().find(|(p, _)| *p == port).map(|(_, s)| s)
+        let door = config.loops.iter().filter_map(|l| Some((l.doors.get(l.index)?.port(), Service::Door)));
+        services.into_iter().chain(door).find(|(p, _)| *p == port).map(|(_, s)| s)
     }
 }
 
