@@ -82,7 +82,8 @@ impl Hub {
     /// All subscribers.
     pub fn audit_subscribers(&self) -> impl Iterator<Item = SubscriberAudit> {
         self.subscribers.iter().filter_map(|(_, v)| {
-            let (offered, delivered, dropped, pending) = v.balance(self.streams.get(&v.stream)?);
+            let stream = self.streams.get(&v.stream).filter(|_| !v.is_lead())?;
+            let (offered, delivered, dropped, pending) = v.balance(stream, self.lead_of(v));
             Some(SubscriberAudit { id: v.id, stream: v.stream, offered, delivered, dropped, pending })
         })
     }
@@ -140,7 +141,8 @@ impl Hub {
             })?;
             members += s.subscribers.len();
         }
-        let all = self.subscribers.len();
+        let leads = self.subscribers.iter().filter(|(_, v)| v.is_lead()).count();
+        let all = self.subscribers.len() - leads;
         Broken::unless(members == all, "S7", || {
             format!("streams name {members} subscribers, there are {all}")
         })?;
@@ -148,12 +150,16 @@ impl Hub {
     }
 
     fn verify_subscribers(&self) -> Result<(), Broken> {
-        for (_, v) in &self.subscribers {
+        let led: u64 = self.subscribers.iter().filter(|(_, v)| v.is_lead()).map(|(_, v)| v.weight()).sum();
+        let mut follow = 0;
+        for (_, v) in self.subscribers.iter().filter(|(_, v)| !v.is_lead()) {
             let Some(s) = self.streams.get(&v.stream).filter(|s| s.subscribers.contains(&v.id)) else {
                 let text = format!("subscriber {} belongs to {:?}, which does not know it", v.id, v.stream);
                 return Err(Broken { invariant: "S7", text });
             };
-            let (offered, delivered, dropped, pending) = v.balance(s);
+            let lead = self.lead_of(v);
+            follow += u64::from(lead.is_some());
+            let (offered, delivered, dropped, pending) = v.balance(s, lead);
             Broken::unless(offered == delivered + dropped + pending, "S5", || {
                 format!(
                     "subscriber {} of {}: {offered} frames were there for it, {delivered} delivered, {dropped} dropped, {pending} wait",
@@ -161,6 +167,9 @@ impl Hub {
                 )
             })?;
         }
-        Ok(())
+        let in_step: u64 = self.streams.values().map(|s| s.in_step as u64).sum();
+        Broken::unless(led == follow && in_step == follow, "S7", || {
+            format!("{follow} subscribers follow somebody, {led} are led, {in_step} of streams are in step")
+        })
     }
 }

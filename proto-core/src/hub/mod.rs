@@ -11,6 +11,7 @@
 
 pub mod audit;
 mod clock;
+mod cohort;
 pub mod delivery;
 mod event;
 mod pace;
@@ -538,7 +539,13 @@ impl Hub {
     }
 
     fn remove(&mut self, id: SubscriberId) -> Option<SubscriberStats> {
-        self.subscribers.get(id.slot).filter(|v| v.id == id)?;
+        let v = self.subscribers.get(id.slot).filter(|v| v.id == id)?;
+        let heard = v.progress;
+        if v.is_lead() {
+            self.disband(id, heard);
+            return None;
+        }
+        self.fall_out(id, heard);
         let v = self.subscribers.remove(id.slot);
         self.timers.cancel(&Timer::Viewer(id));
         let s = self.streams.get_mut(&v.stream)?;
@@ -553,14 +560,18 @@ impl Hub {
         }
         // Names of those who left would pile up while no frame comes.
         if s.drained.len() > 2 * s.subscribers.len() + 16 {
-            s.drained.retain(|d| s.subscribers.contains(d));
+            let all = &self.subscribers;
+            s.drained.retain(|d| all.get(d.slot).is_some_and(|v| v.id == *d && v.drained));
         }
-        Some(v.stats(s))
+        Some(v.stats(s, None))
     }
 
     /// Takes the next item for a subscriber; `None` when it has everything (a `Ready` follows with the next frame)
     /// or is unknown. To be called only while the session has room for the item.
     pub fn next(&mut self, subscriber: SubscriberId, now: Time) -> Option<Delivery> {
+        if self.subscribers.get(subscriber.slot)?.is_behind() {
+            self.fall_out(subscriber, now);
+        }
         let v = self.subscribers.get_mut(subscriber.slot).filter(|v| v.id == subscriber)?;
         let id = v.stream;
         let s = self.streams.get_mut(&id)?;
@@ -576,11 +587,7 @@ impl Hub {
             },
             Next::Drained => {
                 if !std::mem::replace(&mut v.drained, true) {
-                    let pace = match v.pace {
-                        Pace::Merged if self.pacing.tcp_merge_ms == 0 => Pace::Riding,
-                        pace => pace,
-                    };
-                    s.drained.push(subscriber, pace);
+                    s.drained.push(subscriber, Self::paced(v.pace, self.pacing));
                 }
                 self.timers.cancel(&Timer::Viewer(subscriber));
                 None
@@ -757,7 +764,8 @@ impl Hub {
         let s = self.streams.get(&stream)?;
         let mut stats = s.stats(now);
         for id in &s.subscribers {
-            match self.subscribers.get(id.slot).filter(|v| !v.bridge).map(|v| v.state(s)) {
+            let v = self.subscribers.get(id.slot).filter(|v| !v.bridge);
+            match v.map(|v| self.lead_of(v).unwrap_or(v).state(s)) {
                 Some(SubscriberState::WaitingForKey) => stats.waiting += 1,
                 Some(SubscriberState::Live) => stats.live += 1,
                 Some(SubscriberState::Lagging) => stats.lagging += 1,
@@ -775,7 +783,7 @@ impl Hub {
     /// A subscriber's numbers.
     pub fn subscriber_stats(&self, subscriber: SubscriberId) -> Option<SubscriberStats> {
         let v = self.subscribers.get(subscriber.slot).filter(|v| v.id == subscriber)?;
-        Some(v.stats(self.streams.get(&v.stream)?))
+        Some(v.stats(self.streams.get(&v.stream)?, self.lead_of(v)))
     }
 
     /// Frames handed in for streams that were gone.

@@ -82,9 +82,10 @@ impl Drained {
     }
 
     /// Whether sound should wait for the next picture: many watch, and it is near, going by the last two. `chosen`: few do.
-    pub(super) fn sound_rides(&self, now: Time, pacing: Pacing, chosen: bool) -> bool {
+    /// `in_step`: so many beside those in the list.
+    pub(super) fn sound_rides(&self, now: Time, pacing: Pacing, in_step: usize, chosen: bool) -> bool {
         let most = Duration::from_millis(pacing.sound_wait_ms);
-        let many = self.riding.len() >= pacing.sound_wait_viewers || chosen;
+        let many = self.riding.len() + in_step >= pacing.sound_wait_viewers || chosen;
         let near = self.picture.is_some_and(|(last, gap)| {
             let since = now.since(last);
             gap <= 2 * most && since < gap + most && gap.saturating_sub(since) <= most
@@ -113,7 +114,12 @@ impl Hub {
         let Pacing { sound_wait_ms: ride, tcp_merge_ms: merge, .. } = self.pacing;
         let switches = self.limits.simulation;
         let rides = kind == FrameKind::Audio
-            && s.drained.sound_rides(now, self.pacing, switches.happens(Site::SoundWaits, now.as_nanos()));
+            && s.drained.sound_rides(
+                now,
+                self.pacing,
+                s.in_step,
+                switches.happens(Site::SoundWaits, now.as_nanos()),
+            );
         if matches!(kind, FrameKind::Key | FrameKind::Delta) {
             s.drained.picture(now);
         }
@@ -136,7 +142,8 @@ impl Hub {
         let Some(s) = self.streams.get_mut(&stream) else { return };
         let mut list = s.drained.take(pace);
         for id in list.drain(..) {
-            if let Some(v) = self.subscribers.get_mut(id.slot).filter(|v| v.id == id) {
+            // Who fell in behind somebody meanwhile is passed over.
+            if let Some(v) = self.subscribers.get_mut(id.slot).filter(|v| v.id == id && v.drained) {
                 v.drained = false;
                 self.ready.push_back(id);
             }

@@ -91,7 +91,7 @@ impl Stream {
 }
 
 /// What a subscriber is given of groups of renditions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Choice {
     pub(super) picks: Picks,
     /// The slot of the pictures that it is given now, and of those that it goes over to at their next key frame.
@@ -134,6 +134,11 @@ impl Choice {
     /// Whether it matters for a stream at all.
     fn matters(&self, stream: &Stream) -> bool {
         stream.grouped && self.picks == Picks::One
+    }
+
+    /// Nothing is known of its link that could make a difference to others of the same stream.
+    pub(super) fn is_free(&self) -> bool {
+        !self.thin && self.room.is_none() && self.picks == Picks::One
     }
 
     /// Its link carries so many bits a second.

@@ -18,8 +18,19 @@ pub struct Count {
 
 impl Count {
     pub(super) fn add(&mut self, bytes: usize) {
-        self.frames += 1;
-        self.bytes += bytes as u64;
+        self.add_times(bytes, 1);
+    }
+
+    /// A frame for so many.
+    pub(super) fn add_times(&mut self, bytes: usize, times: u64) {
+        self.frames += times;
+        self.bytes += bytes as u64 * times;
+    }
+
+    /// What came between two looks at a count.
+    pub(super) fn add_since(&mut self, now: Count, then: Count) {
+        self.frames += now.frames - then.frames;
+        self.bytes += now.bytes - then.bytes;
     }
 }
 
@@ -101,6 +112,13 @@ impl Tally {
 
     pub(super) fn all(&self) -> u64 {
         self.0.iter().sum()
+    }
+
+    /// What came between two looks at a tally.
+    pub(super) fn add_since(&mut self, now: &Tally, then: &Tally) {
+        for ((sum, now), then) in self.0.iter_mut().zip(now.0).zip(then.0) {
+            *sum += now - then;
+        }
     }
 
     /// Those that happened.

@@ -172,6 +172,8 @@ pub(super) struct Stream {
     pub(super) audiences: BTreeMap<CodecSet, usize>,
     /// Subscribers that have taken everything and are to be told of the next frame.
     pub(super) drained: Drained,
+    /// How many subscribers are in step behind others.
+    pub(super) in_step: usize,
     /// By track where there are several of pictures.
     pub(super) key_requests: BTreeMap<Option<TrackId>, KeyRequests>,
     /// There are several tracks of pictures, or of sound.
@@ -197,6 +199,7 @@ impl Stream {
             subscribers: BTreeSet::new(),
             audiences: BTreeMap::new(),
             drained: Drained::default(),
+            in_step: 0,
             key_requests: BTreeMap::new(),
             grouped: false,
             notices: Vec::new(),

@@ -2,6 +2,7 @@
 //! (abuse A6).
 
 use super::clock::MIN_STEP;
+use super::cohort::{Standing, Stands};
 use super::delivery::Delivery;
 use super::pace::Pace;
 use super::race::{Race, edge};
@@ -43,7 +44,7 @@ const RACE_BYTES: u64 = 3_000_000;
 /// and the ones before stand [`MIN_STEP`] apart, so that a player races through them to the live edge. For one who shows
 /// pictures as they come they stand where they are handed over instead.
 #[derive(Debug)]
-struct Squeeze {
+pub(super) struct Squeeze {
     /// The ring's end at the time of joining: frames before it are cached ones.
     until: u64,
     /// Per track slot: number within the track and dts of its newest cached frame.
@@ -162,8 +163,8 @@ pub(super) enum Next {
 
 /// Configuration versions that were given, per track slot. Those of the first slots stand with the rest of the subscriber: they
 /// are looked at with every frame.
-#[derive(Debug, Default)]
-struct Sent {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sent {
     few: [u32; 4],
     more: Vec<u32>,
 }
@@ -191,34 +192,36 @@ pub(super) struct Subscriber {
     pub(super) choice: Choice,
     /// The ring number where it began.
     from: u64,
-    cursor: u64,
+    pub(super) cursor: u64,
     /// Bit per track slot: no picture until a key frame. All set at first, so that tracks to come count too.
-    needs_key: u64,
+    pub(super) needs_key: u64,
     /// Why pictures are left out while [`Subscriber::needs_key`] says so.
-    skips: LeftOut,
+    pub(super) skips: LeftOut,
     /// Configurations to give before anything else, last one first.
-    greeting: Vec<(usize, TrackId, Arc<CodecConfig>)>,
+    pub(super) greeting: Vec<(usize, TrackId, Arc<CodecConfig>)>,
     /// Configuration versions given, per track slot.
-    sent: Sent,
-    squeeze: Option<Box<Squeeze>>,
+    pub(super) sent: Sent,
+    pub(super) squeeze: Option<Box<Squeeze>>,
     /// Bytes and clock of the stream at joining: what a newcomer's lag is counted from.
     mark: (u64, i64),
     joined: Time,
     /// It waits in the stream's list for the next frame.
     pub(super) drained: bool,
     /// When the session stopped taking items; `None` while it takes them.
-    blocked: Option<Time>,
+    pub(super) blocked: Option<Time>,
     /// When it was first blocked since it last had everything.
-    busy: Option<Time>,
+    pub(super) busy: Option<Time>,
     /// When its peer last accepted bytes.
-    progress: Time,
+    pub(super) progress: Time,
     /// When a key frame or sound was last handed over.
     served: Time,
-    delivered: Count,
-    dropped: Tally,
+    pub(super) delivered: Count,
+    pub(super) dropped: Tally,
     told: bool,
     /// The highest epoch of which it was handed a frame.
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
+    /// Whether others are in step with it, or it with others.
+    pub(super) stands: Stands,
 }
 
 impl Subscriber {
@@ -257,7 +260,49 @@ impl Subscriber {
             dropped: Tally::default(),
             told: false,
             epoch: Epoch::default(),
+            stands: Stands::Alone,
         }
+    }
+
+    /// Somebody who stands where this one does, for others.
+    pub(super) fn lead(&self, id: SubscriberId) -> Subscriber {
+        Subscriber {
+            id,
+            stream: self.stream,
+            accepts: self.accepts,
+            bridge: false,
+            pace: self.pace,
+            choice: self.choice.clone(),
+            from: self.cursor,
+            cursor: self.cursor,
+            needs_key: self.needs_key,
+            skips: self.skips,
+            greeting: Vec::new(),
+            sent: self.sent.clone(),
+            squeeze: None,
+            mark: self.mark,
+            joined: self.joined,
+            drained: true,
+            blocked: None,
+            busy: None,
+            progress: self.progress,
+            served: self.served,
+            delivered: Count::default(),
+            dropped: Tally::default(),
+            // Of each who follows it will be told when it goes on by itself.
+            told: true,
+            epoch: self.epoch,
+            stands: Stands::Before(0),
+        }
+    }
+
+    /// Goes on by itself where the one stands whom it followed.
+    pub(super) fn take_over(&mut self, lead: &Subscriber, now: Time) {
+        let Standing { cursor, delivered, dropped } = self.standing(Some(lead));
+        (self.cursor, self.delivered, self.dropped) = (cursor, delivered, dropped);
+        (self.needs_key, self.skips, self.epoch) = (lead.needs_key, lead.skips, lead.epoch);
+        (self.sent, self.served, self.progress) = (lead.sent.clone(), lead.served, now);
+        (self.blocked, self.busy, self.stands) = (None, None, Stands::Alone);
     }
 
     /// Whether the frame at its cursor is a newcomer's cached one.
@@ -296,7 +341,7 @@ impl Subscriber {
 
     fn leave_out(&mut self, stream: &mut Stream, reason: LeftOut, frames: u64) {
         self.dropped.add(reason, frames);
-        stream.not_delivered.add(reason, frames);
+        stream.not_delivered.add(reason, frames * self.weight());
         self.cursor += frames;
     }
 
@@ -401,7 +446,7 @@ impl Subscriber {
             self.delivered.add(bytes);
             self.cursor += 1;
             if let Some(t) = stream.tracks.get_mut(slot) {
-                t.output.add(bytes);
+                t.output.add_times(bytes, self.weight());
             }
             return Next::Item(item);
         }
@@ -572,19 +617,21 @@ impl Subscriber {
         None
     }
 
-    /// Frames that were offered, delivered, dropped, and that wait.
-    pub(super) fn balance(&self, stream: &Stream) -> (u64, u64, u64, u64) {
-        let end = stream.ring.end();
-        (end - self.from, self.delivered.frames, self.dropped.all(), end - self.cursor)
+    /// Frames that were offered, delivered, dropped, and that wait. `lead`: the one whom it follows, if it does.
+    pub(super) fn balance(&self, stream: &Stream, lead: Option<&Subscriber>) -> (u64, u64, u64, u64) {
+        let (end, at) = (stream.ring.end(), self.standing(lead));
+        (end - self.from, at.delivered.frames, at.dropped.all(), end - at.cursor)
     }
 
-    pub(super) fn stats(&self, stream: &Stream) -> SubscriberStats {
+    /// As with [`Subscriber::balance`].
+    pub(super) fn stats(&self, stream: &Stream, lead: Option<&Subscriber>) -> SubscriberStats {
+        let (end, at) = (stream.ring.end(), self.standing(lead));
         SubscriberStats {
-            state: self.state(stream),
-            offered: stream.ring.end() - self.from,
-            delivered: self.delivered,
-            dropped: self.dropped.by_name(),
-            pending: stream.ring.end() - self.cursor,
+            state: lead.unwrap_or(self).state(stream),
+            offered: end - self.from,
+            delivered: at.delivered,
+            dropped: at.dropped.by_name(),
+            pending: end - at.cursor,
             shown: self.choice.shown(stream, self.accepts),
         }
     }

@@ -1,6 +1,7 @@
 //! The hub's behaviour, by name. Random operations are in `tests/properties.rs`.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cohort;
 mod pictures;
 mod properties;
 mod renditions;
@@ -68,7 +69,7 @@ struct World {
 }
 
 /// A delivered item in short: `C` with track and version, or kind with dts and pts in ms on the stream's clock.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Item {
     C(u8, u32),
     K(i64, i64),
