@@ -90,7 +90,12 @@ impl Hub {
 
     /// How many subscribers and timers there are.
     pub fn counts(&self) -> (usize, usize) {
-        (self.subscribers.len(), self.timers.len())
+        (self.subscribers.len() - self.leads(), self.timers.len())
+    }
+
+    /// How many lead others, and are no subscribers themselves.
+    pub fn leads(&self) -> usize {
+        self.subscribers.iter().filter(|(_, v)| v.is_lead()).count()
     }
 
     /// Whether its tables agree (S7), its counts add up (S5) and its limits hold (S6).
@@ -141,8 +146,7 @@ impl Hub {
             })?;
             members += s.subscribers.len();
         }
-        let leads = self.subscribers.iter().filter(|(_, v)| v.is_lead()).count();
-        let all = self.subscribers.len() - leads;
+        let all = self.subscribers.len() - self.leads();
         Broken::unless(members == all, "S7", || {
             format!("streams name {members} subscribers, there are {all}")
         })?;

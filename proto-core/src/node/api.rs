@@ -190,7 +190,7 @@ impl Node {
             remote: s.remote.map(|r| r.to_string()).unwrap_or_default(),
             age_s: self.now.since(s.since).as_secs(),
             bytes_in: s.bytes_in,
-            bytes_out: s.bytes_out,
+            bytes_out: self.bytes_out(s),
             rtt_ms: s.rtt_ms,
             loss: s.loss,
             state: state.to_owned(),

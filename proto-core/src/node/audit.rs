@@ -367,6 +367,7 @@ impl Node {
         self.verify_waiting()?;
         let (signals, agree) = self.signals.audit();
         Broken::unless(agree, "S7", || format!("{signals} signalling clients, whose tables do not agree"))?;
+        self.verify_in_step()?;
         self.verify_pulls()?;
         self.verify_hops()?;
         self.verify_conns()?;

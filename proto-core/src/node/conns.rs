@@ -10,6 +10,7 @@ use crate::error::Reason;
 use crate::guard::{guard, strike};
 use crate::http;
 use crate::http::websocket::{self, code};
+use crate::hub::SubscriberId;
 use crate::io::{ConnId, Level, Output, Service};
 use crate::machine::Machine;
 use crate::rtc;
@@ -110,6 +111,8 @@ pub(super) struct Conn {
     pub(super) told: u64,
     /// What its timer is set to, so that it is only touched where that changes.
     pub(super) alarm: Option<Deadline>,
+    /// Whom its player follows, where it is in step with others.
+    pub(super) in_step: Option<SubscriberId>,
 }
 
 impl Conn {
@@ -153,6 +156,7 @@ impl Conn {
             explained: false,
             told: 0,
             alarm: None,
+            in_step: None,
         }
     }
 }
@@ -265,6 +269,7 @@ impl Node {
             explained: false,
             told: 0,
             alarm: None,
+            in_step: None,
         };
         self.conns.insert(id, conn);
         self.dirty_conns.insert(id);
@@ -286,7 +291,17 @@ impl Node {
 
     /// Hands on what the driver says of a connection: bytes, room, an end or a tick.
     pub(super) fn wire(&mut self, id: ConnId, input: Wire<'_>) {
-        let Some(conn) = self.conns.get_mut(&id) else { return self.wire_leaving(id, &input) };
+        let Some(mut conn) = self.conns.get_mut(&id) else { return self.wire_leaving(id, &input) };
+        if conn.in_step.is_some() {
+            if let Wire::Writable(free) = input
+                && self.room_in_step(id, free)
+            {
+                return;
+            }
+            self.fall_out(id);
+            let Some(again) = self.conns.get_mut(&id) else { return };
+            conn = again;
+        }
         match &input {
             Wire::Received(bytes) => self.counters.received(conn.service, bytes.len()),
             Wire::Writable(free) => conn.free = Some(*free),
@@ -399,6 +414,7 @@ impl Node {
     /// Hands a node's word to the RTMP machine of a connection.
     pub(super) fn tell_rtmp(&mut self, id: ConnId, input: rtmp::server::Input<'_>) {
         let now = self.now;
+        self.fall_out(id);
         let Some(Conn { proto: Proto::Rtmp(m), explained, .. }) = self.conns.get_mut(&id) else { return };
         use rtmp::server::Input as I;
         *explained |= matches!(
@@ -685,6 +701,7 @@ impl Node {
         if self.conns.get_mut(&id).is_some_and(|c| std::mem::take(&mut c.socket)) {
             self.socket_ended(id, code::ABNORMAL, &reason.text);
         }
+        self.fall_out(id);
         let Some(mut conn) = self.conns.remove(&id) else { return };
         self.timers.cancel(&Alarm::Conn(id));
         self.dirty_conns.remove(&id);

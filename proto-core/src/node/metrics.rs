@@ -150,6 +150,8 @@ impl Node {
             let help = "Publishing and playing sessions open now; relay: pulls of other nodes";
             e.gauge("sessions", help, labels, n as f64);
         }
+        let help = "RTMP players that are sent the very bytes that others are sent, chosen once for all";
+        e.gauge("players_in_step", help, vec![], self.in_step.members() as f64);
         let help = "Mean round trip of the sessions that measure it (WebRTC); absent while none does";
         quality.rtt().into_iter().for_each(|v| e.gauge("rtt_seconds_mean", help, vec![], v));
         let help = "Mean share of packets lost lately, 0 to 1, over the sessions that measure it (WebRTC)";

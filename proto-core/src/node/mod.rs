@@ -10,6 +10,7 @@ pub mod config;
 mod elsewhere;
 pub mod exposition;
 pub mod identity;
+mod in_step;
 pub mod session;
 pub mod story;
 pub mod throttle;
@@ -189,6 +190,8 @@ pub struct Node {
     proxy: proxy::Proxy,
     /// Requests that other loops of this process answer.
     doors: loops::Doors,
+    /// RTMP players that are given the same.
+    in_step: in_step::InStep,
     pulls: pulling::Pulls,
     remotes: remote::Remotes,
     serving: serving::Served,
@@ -325,6 +328,7 @@ impl Node {
             pair_waiting: BTreeMap::new(),
             proxy: proxy::Proxy::numbered(index, of),
             doors: loops::Doors::default(),
+            in_step: in_step::InStep::default(),
             pulls: pulling::Pulls::default(),
             remotes,
             serving: serving::Served::default(),

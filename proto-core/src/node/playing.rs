@@ -9,7 +9,7 @@ use crate::error::Reason;
 use crate::guard::{guard, must};
 use crate::hub::delivery::Delivery;
 use crate::hub::{CodecSet, Pace, Picks, Shown, StreamId, SubscriberId};
-use crate::io::{ConnId, Level};
+use crate::io::Level;
 use crate::machine::Machine;
 use crate::media::frame::FrameKind;
 use crate::media::key::StreamKey;
@@ -23,9 +23,9 @@ use std::time::Duration;
 
 /// Bytes that may wait in an RTMP machine before its viewer takes no more frames: enough for one turn, little
 /// enough that a slow viewer is seen as slow.
-const BACKLOG: usize = 64 << 10;
+pub(super) const BACKLOG: usize = 64 << 10;
 /// Items that one viewer gets in one go, so that many viewers share a turn.
-const ITEMS_A_TURN: usize = 256;
+pub(super) const ITEMS_A_TURN: usize = 256;
 /// How long after a stream's first track its sound is waited for.
 const SETTLE: Duration = Duration::from_millis(300);
 /// How long after a stream's first track its pictures are waited for: an encoder of pictures starts slower than one of sound, and
@@ -365,9 +365,9 @@ impl Node {
         }
         match carrier {
             Carrier::Rtc(session) => return self.pump_rtc(id, subscriber, session),
-            Carrier::Message(conn, _) => return self.pump_player(id, subscriber, carrier, conn),
+            Carrier::Message(..) => return self.pump_player(id, subscriber, carrier, stream),
             Carrier::Conn(conn) if self.is_rtsp(conn) => {
-                return self.pump_player(id, subscriber, carrier, conn);
+                return self.pump_player(id, subscriber, carrier, stream);
             }
             _ => {}
         }
@@ -437,14 +437,15 @@ impl Node {
     }
 
     /// Hands an RTMP or RTSP player what it can take now. As with WebRTC, what is done for each player is done once a call.
-    fn pump_player(&mut self, id: SessionId, subscriber: SubscriberId, carrier: Carrier, conn: ConnId) {
+    fn pump_player(&mut self, id: SessionId, subscriber: SubscriberId, carrier: Carrier, stream: StreamId) {
         let now = self.now;
-        let proto = self.conns.get_mut(&conn).map(|c| &mut c.proto);
+        let Some(conn) = carrier.conn() else { return };
+        let proto = self.conns.get_mut(&conn).filter(|c| c.in_step.is_none()).map(|c| &mut c.proto);
         let Some(mut player) = proto.and_then(|p| Player::of(p, carrier)) else { return };
-        let udp = player.is_udp();
+        let (udp, rtmp) = (player.is_udp(), matches!(player, Player::Rtmp(..)));
         let (mut burst, mut bytes, mut frames) = (0, 0, false);
         let mut waits = Some((now, "a viewer has more to take"));
-        let mut broken = None;
+        let (mut broken, mut drained) = (None, false);
         for turns in 0..ITEMS_A_TURN {
             let room = player.backlog() < BACKLOG && burst < BURST_BYTES;
             if room && turns > 0 && self.limits.simulation.happens(Site::ShortTurn, now.as_nanos() ^ id.0) {
@@ -458,7 +459,7 @@ impl Node {
                 break;
             }
             let Some(delivery) = self.hub.next(subscriber, now) else {
-                waits = None;
+                (waits, drained) = (None, true);
                 break;
             };
             if let Delivery::Frame { frame, cached, .. } = &delivery {
@@ -485,8 +486,13 @@ impl Node {
             let bytes = if let Carrier::Message(..) = carrier { bytes } else { 0 };
             self.handed_over(id, bytes);
         }
-        if let Some((at, why)) = waits {
-            self.timers.set(Alarm::Pump(subscriber), Deadline::new(at, why));
+        match waits {
+            Some((at, why)) => self.timers.set(Alarm::Pump(subscriber), Deadline::new(at, why)),
+            None if rtmp && drained => {
+                self.drain_conn(conn);
+                self.fall_in(id, subscriber, stream, conn);
+            }
+            None => {}
         }
     }
 
@@ -572,7 +578,7 @@ impl Node {
     }
 
     /// A viewer was handed frames, of which so many bytes are to be counted.
-    fn handed_over(&mut self, session: SessionId, bytes: usize) {
+    pub(super) fn handed_over(&mut self, session: SessionId, bytes: usize) {
         let now = self.now;
         let Some(s) = self.sessions.get_mut(session) else { return };
         s.bytes_out += bytes as u64;

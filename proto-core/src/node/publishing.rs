@@ -250,6 +250,9 @@ impl Node {
     /// Ends a session whose carrier knows already, or goes on without it (an RTMP connection that stopped publishing
     /// may publish again).
     pub(super) fn forget_session(&mut self, session: SessionId, reason: &Reason) -> Option<Session> {
+        if let Some(conn) = self.sessions.get(session)?.carrier.conn() {
+            self.fall_out(conn);
+        }
         let s = self.sessions.get(session)?;
         let what = match s.protocol {
             Protocol::Relay => "pull",

@@ -134,7 +134,7 @@ impl Node {
         words.push(format!(
             "{:.1} kB of media in, {:.1} kB out; round trip {rtt}, loss {loss}",
             s.bytes_in as f64 / 1e3,
-            s.bytes_out as f64 / 1e3
+            self.bytes_out(s) as f64 / 1e3
         ));
         let frames = match s.part {
             Part::Plays { subscriber, .. } if ended.is_none() => self.hub.subscriber_stats(subscriber),

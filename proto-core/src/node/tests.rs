@@ -4,6 +4,7 @@ mod auth;
 mod callback;
 mod dialect;
 mod flv;
+mod in_step;
 mod loops;
 mod proxy;
 mod several;

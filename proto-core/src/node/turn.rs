@@ -44,7 +44,8 @@ impl Machine for Node {
             self.member.deadline(),
             self.manager.as_ref().and_then(Machine::deadline),
             self.quic.deadline(),
-            self.hub.has_ready().then(|| Deadline::new(self.now, "viewers wait for their turn")),
+            (self.hub.has_ready() || self.in_step.has_work())
+                .then(|| Deadline::new(self.now, "viewers wait for their turn")),
         ];
         let mut next = machines.into_iter().fold(None, Deadline::earliest)?;
         if self.limits.simulation.planted(Bug::RestlessTimer) {
@@ -290,6 +291,9 @@ impl Node {
                 self.rtc_said(said);
                 quiet = false;
             }
+            if self.step_on() {
+                quiet = false;
+            }
             while let Some(event) = self.next_of_hub() {
                 self.hub_said(event);
                 quiet = false;
@@ -330,9 +334,13 @@ impl Node {
     /// made of a frame for some viewers leaves before it is made for the next, while all that it takes is in the processor's
     /// caches, and input waits no longer than that.
     fn next_of_hub(&mut self) -> Option<HubEvent> {
+        if self.pumped < self.pump_bytes() { self.hub.poll_event() } else { self.hub.poll_news() }
+    }
+
+    /// Bytes that viewers are handed in this turn.
+    pub(super) fn pump_bytes(&self) -> usize {
         let small = self.limits.simulation.happens(Site::SmallTurn, self.now.as_nanos());
-        let most = if small { 1 } else { PUMP_BYTES };
-        if self.pumped < most { self.hub.poll_event() } else { self.hub.poll_news() }
+        if small { 1 } else { PUMP_BYTES }
     }
 
     fn rtc_said(&mut self, said: endpoint::Output) {
@@ -411,6 +419,7 @@ impl Node {
 
     fn hub_said(&mut self, event: HubEvent) {
         match event {
+            HubEvent::Ready(subscriber) if self.in_step.leads(subscriber) => self.pump_cohort(subscriber),
             HubEvent::Ready(subscriber) => match self.bridges.of_subscriber(subscriber) {
                 Some(bridge) => self.pump_bridge(bridge),
                 None => {
@@ -425,6 +434,7 @@ impl Node {
                 self.bridge_key_frames(stream);
                 self.key_frame_wanted(source, track);
             }
+            HubEvent::Evict(subscriber, _) if self.in_step.leads(subscriber) => self.disband(subscriber),
             HubEvent::Evict(subscriber, reason) => {
                 if let Some(session) = self.sessions.of_subscriber(subscriber) {
                     self.end_session(session, &reason);

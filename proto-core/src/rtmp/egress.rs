@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 /// The message stream id for which renderings are shared: that of a connection's first `createStream`.
-pub(super) const SHARED_STREAM: u32 = 1;
+pub(crate) const SHARED_STREAM: u32 = 1;
 
 /// RTMP's time of a stream time in nanoseconds: milliseconds, modulo 2^32.
 pub(super) fn millis(nanos: i64) -> i64 {
@@ -176,6 +176,14 @@ impl Form {
     }
 }
 
+/// What players are alike in who are sent the same bytes for the same frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alike {
+    takes: CodecSet,
+    /// The tracks of its pictures and of its sound, and the versions of their configurations.
+    chosen: [Option<(TrackId, u32)>; 2],
+}
+
 /// One player's view of a stream: which tracks it gets, and what it has been told about them.
 #[derive(Debug)]
 pub(super) struct Player {
@@ -222,6 +230,14 @@ impl Player {
             _ => first,
         };
         Some((id, config))
+    }
+
+    /// What it has in common with others who get the same; `None` while it has something of its own.
+    pub(super) fn alike(&self) -> Option<Alike> {
+        let own = self.paused || !self.audio || !self.video || self.untold || self.tracks;
+        let shares = self.form == Form::Chunks(SHARED_STREAM) && self.wait_key.is_empty();
+        let chosen = [true, false].map(|video| self.chosen(video).map(|(id, config)| (id, config.version)));
+        (shares && !own).then_some(Alike { takes: self.takes, chosen })
     }
 
     pub(super) fn deliver(&mut self, delivery: &Delivery) -> Rendered {

@@ -3,7 +3,7 @@
 
 pub mod client;
 mod command;
-mod egress;
+pub(crate) mod egress;
 pub mod flv;
 pub mod handshake;
 mod ingest;

@@ -5,17 +5,17 @@ use crate::wire::amf0::{Value, emit_all};
 use crate::wire::rtmp_chunk::render_message;
 use crate::wire::rtmp_message::{Message, kind};
 
-fn message(kind: u8, stream: u32, values: &[Value]) -> Vec<u8> {
+pub(super) fn message(kind: u8, stream: u32, values: &[Value]) -> Vec<u8> {
     let payload = emit_all(values).freeze();
     render_message(&Message { csid: 3, timestamp: 0, kind, stream, payload }, 128).to_vec()
 }
 
-fn command(stream: u32, name: &str, args: &[Value]) -> Vec<u8> {
+pub(super) fn command(stream: u32, name: &str, args: &[Value]) -> Vec<u8> {
     let head = [Value::string(name), Value::Number(1.0), Value::Null];
     message(kind::COMMAND, stream, &[&head, args].concat())
 }
 
-fn does(bench: &mut Bench, conn: ConnId, bytes: &[u8]) -> Vec<Output> {
+pub(super) fn does(bench: &mut Bench, conn: ConnId, bytes: &[u8]) -> Vec<Output> {
     let mut said = bench.tell(Input::Received { conn, bytes });
     for _ in 0..5 {
         // The cluster's answers come with the next turns.
@@ -25,7 +25,7 @@ fn does(bench: &mut Bench, conn: ConnId, bytes: &[u8]) -> Vec<Output> {
     said
 }
 
-fn named(stream: u32, verb: &str, name: &str) -> Vec<u8> {
+pub(super) fn named(stream: u32, verb: &str, name: &str) -> Vec<u8> {
     command(stream, verb, &[Value::string(name)])
 }
 

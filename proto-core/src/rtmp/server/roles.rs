@@ -9,11 +9,12 @@ use crate::io::Level;
 use crate::media::key::StreamKey;
 use crate::media::track::Codec;
 use crate::rtmp::command::status;
-use crate::rtmp::egress::{Form, Player};
+use crate::rtmp::egress::{Alike, Form, Player, SHARED_STREAM};
 use crate::rtmp::ingest::{Demuxer, Taken};
 use crate::time::Time;
 use crate::wire::amf0::Value;
 use crate::wire::rtmp_message::{Message, event};
+use bytes::Bytes;
 
 /// What a message stream does.
 #[derive(Debug)]
@@ -263,6 +264,27 @@ impl Server {
         if rendered.left_out {
             let count = self.drops.entry("player_asked").or_default();
             *count = count.saturating_add(1);
+        }
+    }
+
+    /// What a connection that does nothing but play one stream has in common with others that are sent the same bytes, and how many
+    /// bytes the driver takes of it now. `None` while anything waits or is special.
+    pub fn in_step(&self) -> Option<(Alike, usize)> {
+        let idle = matches!(self.phase, Phase::Open) && self.outbox.is_empty() && self.events.is_empty();
+        match self.roles.0.get(SHARED_STREAM) {
+            Some(Role::Player(player)) if idle && self.roles.0.len() == 1 => {
+                Some((player.alike()?, self.outbox.credit()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The bytes of a frame for all who are alike ([`Server::in_step`]); nothing is kept to be sent here. Empty where they get
+    /// none of it.
+    pub fn render(&mut self, delivery: &Delivery) -> Bytes {
+        match self.roles.0.get_mut(SHARED_STREAM) {
+            Some(Role::Player(player)) => player.deliver(delivery).frame,
+            _ => Bytes::new(),
         }
     }
 
