@@ -172,7 +172,12 @@ impl Browser {
     /// Opens a page and leaves it as it is.
     pub fn visit(&self, url: &str) {
         let path = format!("/session/{}/url", self.session);
-        self.post(&path, &json!({"url": url})).unwrap_or_else(|e| panic!("{url} does not open: {e}"));
+        let mut opened = self.post(&path, &json!({"url": url}));
+        // Said of Chromium's own process for the page, which on a busy machine was not there after half a minute.
+        if opened.as_ref().is_err_and(|e| e.contains("Timed out receiving message from renderer")) {
+            opened = self.post(&path, &json!({"url": url}));
+        }
+        opened.unwrap_or_else(|e| panic!("{url} does not open: {e}"));
     }
 
     /// Runs the body of an async function in the page and answers what it returns, or what it threw.

