@@ -4,7 +4,13 @@
 //! str0m's own provider builds a configuration per session, and each build runs a self-test of the whole
 //! cryptographic provider, which costs more than the handshake itself.
 
+mod ciphers;
+mod settled;
+
+pub(super) use settled::{Said, Settled};
+
 use crate::error::Reason;
+use ciphers::{Register, Tail, tail};
 use dimpl::Dtls;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -69,8 +75,10 @@ impl Identity {
         dtls: dimpl::crypto::CryptoProvider,
         other: CryptoProvider,
     ) -> Result<Identity, Reason> {
+        let register: &'static Register = Box::leak(Box::default());
+        let cipher_suites = ciphers::entered(dtls.cipher_suites, register);
         let config = dimpl::Config::builder()
-            .with_crypto_provider(dtls)
+            .with_crypto_provider(dimpl::crypto::CryptoProvider { cipher_suites, ..dtls })
             // ICE has proven the return path before the first DTLS record is looked at.
             .use_server_cookie(false)
             .flight_start_rto(FLIGHT_RTO)
@@ -88,6 +96,7 @@ impl Identity {
         let provider: &'static Provider = Box::leak(Box::new(Provider {
             config: Arc::new(config),
             taps: Mutex::default(),
+            register,
             makes_certificates,
         }));
         let crypto = CryptoProvider { dtls_provider: provider, ..other };
@@ -121,6 +130,20 @@ impl Identity {
         let begun = begin(certificate);
         lock(&self.provider.taps).waiting.remove(&number);
         (begun, tap)
+    }
+
+    /// Begins a handshake; `active`: with our first flight, where the peer waits for it.
+    ///
+    /// # Errors
+    /// If the first flight cannot be made.
+    pub(super) fn handshake(&self, active: bool, now: Instant) -> Result<Session, Reason> {
+        let mut session =
+            Session::new(self.provider.config.clone(), self.certificate(), now, None, self.provider.register);
+        session.set_active(active);
+        session
+            .handle_timeout(now)
+            .map_err(|e| Reason::local("dtls", format!("DTLS cannot be begun: {e}")))?;
+        Ok(session)
     }
 
     pub(super) fn crypto(&self) -> &Arc<CryptoProvider> {
@@ -185,6 +208,7 @@ impl Taps {
 struct Provider {
     config: Arc<dimpl::Config>,
     taps: Mutex<Taps>,
+    register: &'static Register,
     makes_certificates: &'static dyn DtlsProvider,
 }
 
@@ -202,13 +226,13 @@ impl DtlsProvider for Provider {
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
         let (key, tap) = lock(&self.taps).of(&cert.private_key);
         let cert = DtlsCert { certificate: cert.certificate.clone(), private_key: key.to_vec() };
-        Ok(Box::new(Session::new(self.config.clone(), cert, now, tap)))
+        Ok(Box::new(Session::new(self.config.clone(), cert, now, tap, self.register)))
     }
 }
 
 /// One handshake and what follows it. Errors before the handshake has ended are forgiven: nothing that arrives by
 /// then is authenticated, so anybody could have sent it. The limit on a handshake's time ends a hopeless one.
-struct Session {
+pub(super) struct Session {
     config: Arc<dimpl::Config>,
     certificate: DtlsCert,
     dtls: Dtls,
@@ -217,6 +241,9 @@ struct Session {
     connected: bool,
     closing: bool,
     tap: Option<Tap>,
+    register: &'static Register,
+    /// How the last datagrams ended, sent and received.
+    ends: [Option<Tail>; 2],
 }
 
 impl fmt::Debug for Session {
@@ -226,9 +253,27 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    fn new(config: Arc<dimpl::Config>, certificate: DtlsCert, now: Instant, tap: Option<Tap>) -> Session {
+    fn new(
+        config: Arc<dimpl::Config>,
+        certificate: DtlsCert,
+        now: Instant,
+        tap: Option<Tap>,
+        register: &'static Register,
+    ) -> Session {
         let dtls = Dtls::new_12(config.clone(), certificate.clone(), now);
-        Session { config, certificate, dtls, active: None, now, connected: false, closing: false, tap }
+        let (active, connected, closing, ends) = (None, false, false, [None; 2]);
+        Session { config, certificate, dtls, active, now, connected, closing, tap, register, ends }
+    }
+
+    /// What is left of a handshake that stands, of which `flight` were our last words, if we had them; the rest may be
+    /// dropped. `None`: it does not stand, or its last datagrams ended with something else than their last words.
+    pub(super) fn settled(&self, flight: Vec<Vec<u8>>) -> Option<Settled> {
+        let [Some(sent), Some(received)] = self.ends else { return None };
+        if !self.connected || self.closing {
+            return None;
+        }
+        let (ours, theirs) = (self.register.take(sent)?, self.register.take(received)?);
+        Some(Settled::new(ours, theirs, flight))
     }
 
     fn forgive(&mut self, result: Result<(), DtlsImplError>) -> Result<(), DtlsImplError> {
@@ -261,6 +306,9 @@ impl DtlsInstance for Session {
 
     fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
         let result = self.dtls.handle_packet(packet);
+        if result.is_ok() {
+            self.ends[1] = tail(packet).or(self.ends[1]);
+        }
         self.forgive(result)
     }
 
@@ -268,6 +316,9 @@ impl DtlsInstance for Session {
         let client = self.dtls.is_active();
         let output = self.dtls.poll_output(buf);
         self.connected |= matches!(output, DtlsOutput::Connected);
+        if let DtlsOutput::Packet(packet) = &output {
+            self.ends[0] = tail(packet);
+        }
         if let (DtlsOutput::KeyingMaterial(material, profile), Some(tap)) = (&output, &self.tap) {
             let exported = Exported { material: material.to_vec(), profile: *profile, client };
             *lock(&tap.0) = Some(exported);

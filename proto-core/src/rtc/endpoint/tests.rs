@@ -22,6 +22,7 @@ mod answers;
 mod loss;
 mod offers;
 mod races;
+mod settled;
 mod tcp;
 
 const SERVER: &str = "192.0.2.1:8189";

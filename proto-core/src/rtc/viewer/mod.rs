@@ -12,7 +12,7 @@ mod path;
 mod receipts;
 mod thin;
 
-use super::dtls::Identity;
+use super::dtls::{Said, Session, Settled};
 use super::egress::render;
 use super::path::Path;
 use super::peer::{PeerEvent, Sent, SessionStats, Setup, Verdict, instant, peer_closed};
@@ -40,7 +40,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use str0m::IceCreds;
 use str0m::config::CryptoProvider;
-use str0m::crypto::dtls::{DtlsInstance, DtlsOutput, DtlsVersion};
+use str0m::crypto::dtls::{DtlsInstance, DtlsOutput};
 use thin::{Spread, Thin};
 
 /// How often a session's numbers are reported.
@@ -77,6 +77,14 @@ struct Waiting {
 struct LastWords {
     again: Time,
     records: Vec<Vec<u8>>,
+}
+
+/// DTLS of a viewer.
+enum Dtls {
+    /// It conducts the handshake.
+    Shakes(Box<Session>),
+    /// The handshake stands, and nothing was kept of it but what the end needs.
+    Settled(Box<Settled>),
 }
 
 /// What became of a turn of sending.
@@ -126,7 +134,7 @@ pub(super) struct Viewer {
     /// When its link's room was told last.
     next_room: Time,
     opener: Option<Opener>,
-    dtls: Box<dyn DtlsInstance>,
+    dtls: Dtls,
     dtls_deadline: Time,
     fingerprint: [u8; 32],
     /// When our last flight of a handshake that the peer began left.
@@ -168,7 +176,7 @@ impl Viewer {
         let ours = crypto.sha256_provider.sha256(&identity.certificate().certificate);
         let [video, audio] = &lanes;
         let answer = offered.answer([video.as_ref(), audio.as_ref()], &creds, &ours, &cname, &candidates)?;
-        let dtls = handshake(identity, offered.waits, instant(base, now))?;
+        let dtls = Dtls::Shakes(Box::new(identity.handshake(offered.waits, instant(base, now))?));
         let viewer = Viewer {
             lanes,
             sealer: None,
@@ -220,6 +228,12 @@ impl Viewer {
         self.closed
     }
 
+    /// Whether nothing is left of its handshake but what the end needs.
+    #[cfg(test)]
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self.dtls, Dtls::Settled(_))
+    }
+
     /// When anything authenticated came last.
     pub(super) fn heard(&self) -> Time {
         self.heard
@@ -242,22 +256,59 @@ impl Viewer {
         if self.shaken && !matches!(first, 20 | 22) && datagram.get(3..5) == Some(&[0, 0]) {
             return Verdict::Unauthentic;
         }
-        let taken = self.dtls.handle_packet(datagram).is_ok();
-        if !taken && self.shaken && self.dtls.is_closed() {
-            self.closing
-                .get_or_insert_with(|| Reason::peer("webrtc_error", "the DTLS session of the viewer broke"));
-            self.closed = true;
-        }
+        let taken = match &mut self.dtls {
+            Dtls::Settled(_) => return self.settled(path, datagram, now),
+            Dtls::Shakes(session) => {
+                let taken = session.handle_packet(datagram).is_ok();
+                if !taken && self.shaken && session.is_closed() {
+                    self.broke();
+                }
+                taken
+            }
+        };
         self.shake(path, now);
         if taken { Verdict::Taken } else { Verdict::Unauthentic }
     }
 
+    fn broke(&mut self) {
+        self.closing
+            .get_or_insert_with(|| Reason::peer("webrtc_error", "the DTLS session of the viewer broke"));
+        self.closed = true;
+    }
+
+    /// Takes records after the handshake.
+    fn settled(&mut self, path: Path, datagram: &[u8], now: Time) -> Verdict {
+        let Dtls::Settled(settled) = &mut self.dtls else { return Verdict::Unauthentic };
+        let said = settled.take(datagram);
+        let answer = match said {
+            Said::Flight => settled.flight(now).to_vec(),
+            // A goodbye is answered with one (RFC 5246, 7.2.1).
+            Said::Goodbye => settled.goodbye().into_iter().collect(),
+            Said::Nothing | Said::Taken | Said::Broken => Vec::new(),
+        };
+        for record in answer {
+            self.stats.bytes_out += record.len() as u64;
+            self.sent.push_back((path, record));
+        }
+        match said {
+            Said::Nothing => return Verdict::Unauthentic,
+            Said::Taken | Said::Flight => {}
+            Said::Goodbye => {
+                self.closing.get_or_insert_with(peer_closed);
+                self.closed = true;
+            }
+            Said::Broken => self.broke(),
+        }
+        Verdict::Taken
+    }
+
     /// Takes out what DTLS says; its records leave on the path that is given.
     fn shake(&mut self, path: Path, now: Time) {
+        let Dtls::Shakes(session) = &mut self.dtls else { return };
         let mut buf = [0; RECORD];
         let (shaken, mut records) = (self.shaken, Vec::new());
         loop {
-            match self.dtls.poll_output(&mut buf) {
+            match session.poll_output(&mut buf) {
                 DtlsOutput::Packet(packet) => {
                     if !self.client && !shaken {
                         records.push(packet.to_vec());
@@ -302,6 +353,13 @@ impl Viewer {
                 }
                 _ => {}
             }
+        }
+        if self.sealer.is_some()
+            && self.shaken
+            && self.closing.is_none()
+            && let Some(settled) = session.settled(records.clone())
+        {
+            self.dtls = Dtls::Settled(Box::new(settled));
         }
         if self.shaken && !records.is_empty() {
             let [least, most] = LAST_WORDS;
@@ -581,8 +639,18 @@ impl Viewer {
         self.closing.get_or_insert(reason);
         if let Some(Nominated { path, .. }) = self.nominated.clone() {
             self.goodbye(path);
-            if self.dtls.close().is_ok() && self.dtls.handle_timeout(instant(self.base, now)).is_ok() {
-                self.shake(path, now);
+            match &mut self.dtls {
+                Dtls::Settled(settled) => {
+                    if let Some(record) = settled.goodbye() {
+                        self.stats.bytes_out += record.len() as u64;
+                        self.sent.push_back((path, record));
+                    }
+                }
+                Dtls::Shakes(session) => {
+                    if session.close().is_ok() && session.handle_timeout(instant(self.base, now)).is_ok() {
+                        self.shake(path, now);
+                    }
+                }
             }
         }
         self.closed = true;
@@ -605,8 +673,10 @@ impl Viewer {
             self.closed = true;
             return;
         }
-        if self.dtls_deadline <= now {
-            let _ = self.dtls.handle_timeout(instant(self.base, now));
+        if self.dtls_deadline <= now
+            && let Dtls::Shakes(session) = &mut self.dtls
+        {
+            let _ = session.handle_timeout(instant(self.base, now));
             match self.nominated.clone() {
                 Some(Nominated { path, .. }) => self.shake(path, now),
                 // Nobody to shake hands with yet.
@@ -638,7 +708,8 @@ impl Viewer {
     /// When time alone changes something, and why.
     pub(super) fn deadline(&self) -> Option<Deadline> {
         let consent = self.heard + Duration::from_millis(self.limits.rtc_consent_ms);
-        let mut next = Some(Deadline::new(self.dtls_deadline, "dtls"));
+        let shakes = matches!(self.dtls, Dtls::Shakes(_));
+        let mut next = shakes.then(|| Deadline::new(self.dtls_deadline, "dtls"));
         if !self.limits.simulation.planted(Bug::ConsentIgnored) {
             next = Deadline::earliest(next, Some(Deadline::new(consent, "consent")));
         }
@@ -680,14 +751,4 @@ fn leaves(bandwidth: &mut Option<Box<Bandwidth>>, lane: &mut Lane, (bytes, again
     {
         bandwidth.sends(number, (bytes + OVERHEAD, again), now);
     }
-}
-
-fn handshake(identity: &Identity, active: bool, now: Instant) -> Result<Box<dyn DtlsInstance>, Reason> {
-    let failed = |e: &dyn std::fmt::Display| Reason::local("dtls", format!("DTLS cannot be begun: {e}"));
-    let provider = identity.crypto().dtls_provider;
-    let mut dtls =
-        provider.new_dtls(&identity.certificate(), now, DtlsVersion::Dtls12, None).map_err(|e| failed(&e))?;
-    dtls.set_active(active);
-    dtls.handle_timeout(now).map_err(|e| failed(&e))?;
-    Ok(dtls)
 }

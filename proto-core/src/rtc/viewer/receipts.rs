@@ -31,6 +31,8 @@ const LATE_MOST: Duration = Duration::from_millis(500);
 pub(super) const AFTER_LOSS: Duration = Duration::from_secs(30);
 /// At first, so long: what the request for the first loss would say is not known otherwise if that is lost, too.
 pub(super) const AT_FIRST: Duration = Duration::from_secs(10);
+/// Who has told of nothing for so long, although packets had the extension, never does.
+const MUTE: Duration = Duration::from_secs(2);
 
 /// What is overdue is looked for so often.
 const AGAIN: Duration = Duration::from_millis(5);
@@ -100,6 +102,8 @@ pub(super) enum Asked {
 pub(super) struct Receipts {
     /// Packets have the extension until then.
     until: Time,
+    /// When the first of these packets left.
+    since: Option<Time>,
     /// The number of the next packet in the extension, with the wraps above.
     next: u64,
     /// The sequence number of the first packet that had it.
@@ -138,6 +142,7 @@ impl Receipts {
     pub(super) fn new(next: u16) -> Receipts {
         Receipts {
             until: Time::ZERO,
+            since: None,
             next: 1 << 16 | u64::from(next),
             begun: u64::MAX,
             numbers: VecDeque::new(),
@@ -164,7 +169,11 @@ impl Receipts {
 
     /// Whether packets that leave now have the extension. Forgets all once they have it no more.
     pub(super) fn are_wanted(&mut self, now: Time) -> bool {
-        let wanted = now < self.until;
+        // Of one whose rate depends on what it tells, arrivals are wanted for good.
+        let mute = self.told_from.is_none()
+            && self.since.is_some_and(|since| now.since(since) >= MUTE)
+            && self.until.since(now) <= AFTER_LOSS;
+        let wanted = now < self.until && !mute;
         if !wanted && self.begun != u64::MAX {
             let next = self.next;
             *self = Receipts { next, ..Receipts::new(0) };
@@ -176,6 +185,7 @@ impl Receipts {
     pub(super) fn leaves(&mut self, packet: Leaves, now: Time) -> u16 {
         let number = self.next;
         self.next += 1;
+        self.since.get_or_insert(now);
         if self.burst.is_none() {
             (self.burst, self.covered) = (Some(Burst::new(number, now)), number);
         }
@@ -592,6 +602,30 @@ mod tests {
         assert_eq!((r.leaves(Filling, ms(1)), r.leaves(First(6), ms(2))), (1, 2));
         assert_eq!(told(&mut r, (0, 0), &[true, false, true], ms(100)), [0u64; 0]);
         assert!(r.came(5) && r.came(6) && r.numbers.is_empty());
+    }
+
+    #[test]
+    fn who_never_tells_costs_memory_for_two_seconds_only() {
+        let mut r = Receipts::new(0);
+        r.want(ms(0), AT_FIRST);
+        for n in 0..200u64 {
+            assert!(r.are_wanted(ms(n * 10)));
+            r.leaves(First(n), ms(n * 10));
+        }
+        assert!(!r.are_wanted(ms(2_000)));
+        assert_eq!((r.numbers.capacity(), r.packets.capacity()), (0, 0));
+        assert_eq!(r.asked(7, RTT, ms(2_001)), Asked::Leaves, "it may ask for packets all the same");
+
+        let mut tells = Receipts::new(0);
+        tells.want(ms(0), AT_FIRST);
+        tells.leaves(First(0), ms(0));
+        assert_eq!(told(&mut tells, (0, 0), &[true], ms(1_900)), [0u64; 0]);
+        assert!(tells.are_wanted(ms(9_999)));
+
+        let mut depends = Receipts::new(0);
+        depends.want(ms(0), Duration::MAX);
+        depends.leaves(First(0), ms(0));
+        assert!(depends.are_wanted(ms(60_000)));
     }
 
     proptest! {
