@@ -78,6 +78,7 @@ fn message(op: Op, req: u64) -> Option<Input> {
                     name: String::new(),
                     http: 1,
                     rtmp: 1,
+                    rtmps: 1,
                     rtsp: 1,
                     rtsps: 1,
                     webrtc: 1,

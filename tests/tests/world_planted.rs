@@ -8,10 +8,11 @@ use headwater_tests::world::check::planted::{Planted, storm, table, waiting};
 use headwater_tests::world::scenario::chosen;
 use proto_core::node::config::Role;
 use proto_core::simulation::{Bug, Switches};
+use proto_core::time::Time;
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// A bug must be found within this time.
+/// A bug must be found within this time of the world's. How long that takes here says something of the machine and of what else it does.
 const MOST: Duration = Duration::from_secs(60);
 
 fn shows(name: &str) {
@@ -20,10 +21,9 @@ fn shows(name: &str) {
         if let Err(v) = planted.run(seed, false) {
             panic!("seed {seed}: without the bug {} is broken at {}: {}", v.invariant, v.at, v.text);
         }
-        let began = Instant::now();
         let Err(v) = planted.run(seed, true) else { panic!("seed {seed}: {name} is not found") };
         assert_eq!(v.invariant, planted.invariant, "seed {seed}: found at {}: {}", v.at, v.text);
-        assert!(began.elapsed() < MOST, "found after {:?}", began.elapsed());
+        assert!(v.at.since(Time::ZERO) < MOST, "seed {seed}: found at {}: {}", v.at, v.text);
         println!("{name}, seed {seed}: {} at {}: {}", v.invariant, v.at, v.text);
     }
 }

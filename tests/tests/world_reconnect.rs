@@ -118,6 +118,32 @@ fn a_publisher_that_obeys_is_sent_to_another_origin() {
     }
 }
 
+/// By RTMPS it is told where the other origin speaks that, and stays on TLS.
+#[test]
+fn a_publisher_by_rtmps_that_obeys_is_sent_to_another_origins_rtmps() {
+    replayed_seeds("0..2", |w| {
+        let c = Cluster::new(w);
+        w.over_tls(true);
+        let config = PublisherConfig { obeys: true, again: Some(ms(500)), ..PublisherConfig::default() };
+        let p = w.publish_with(c.o1, STREAM, config);
+        w.over_tls(false);
+        ready(w, p, 5_000);
+        let v = w.play(c.e1, STREAM);
+        let before = session(w, p);
+        until_sees(w, v, before, 5_000);
+        w.drain(c.o1);
+        w.until("it is live elsewhere", ms(2_000), |w| {
+            w.publisher(p).accepted() == 2 && w.publisher(p).is_ready()
+        });
+        let after = session(w, p);
+        until_sees(w, v, after, 2_000);
+        assert_eq!((w.player(v).connections, &w.player(v).ended), (1, &None));
+        let told = "asked to reconnect at rtmps://10.0.0.3:1936 (node o2)";
+        assert!(w.log().iter().any(|l| l.contains(" o1 ") && l.contains(told)), "{:?}", w.log());
+        assert!(w.expect_drained());
+    });
+}
+
 /// So does a player whose edge ends, with all that it plays, and sees nothing twice.
 #[test]
 fn a_player_that_obeys_is_sent_to_another_edge() {

@@ -115,11 +115,8 @@ fn join(manager: &Target, stream: &str, due: Instant) -> Result<Joined, String> 
     if edge.addr != manager.addr {
         line = edge.connect().map_err(|e| at("no connection to the edge", e.to_string()))?;
     }
-    // The address by which this host reaches it.
     let fail = |e: std::io::Error| format!("a UDP socket cannot be had: {e}");
-    let way = UdpSocket::bind("0.0.0.0:0").map_err(fail)?;
-    way.connect(edge.addr).map_err(fail)?;
-    let socket = UdpSocket::bind((way.local_addr().map_err(fail)?.ip(), 0)).map_err(fail)?;
+    let socket = UdpSocket::bind((whep::own_address(edge.addr).map_err(fail)?, 0)).map_err(fail)?;
     let local = socket.local_addr().map_err(fail)?;
     let (mut rtc, offer, pending) = whep::offer(local)?;
     let host = &edge.host;

@@ -26,6 +26,7 @@ pub(super) fn examine(config: &Config, report: &mut Report) {
     clock(report);
     limits(&config.limits, loops::count(config), report);
     segments(config, report);
+    other_nodes(config, report);
     manager(config, report);
     if running {
         loops::plan(config).unwrap_or_default().iter().for_each(|c| reach::webrtc(c, public, report));
@@ -245,6 +246,30 @@ fn segments(config: &Config, report: &mut Report) {
     }
 }
 
+/// Which ports a firewall between nodes must let through: nothing that is asked from this host alone can tell.
+fn other_nodes(config: &Config, report: &mut Report) {
+    let cluster = &config.cluster;
+    if cluster.manager.is_empty() && cluster.key.is_empty() && cluster.key_file.is_empty() {
+        return;
+    }
+    let all: Vec<u16> = loops::plan(config).unwrap_or_default().iter().map(|c| c.cluster.port).collect();
+    let ports = match all.as_slice() {
+        [first, .., last] => format!("{first} to {last}"),
+        _ => cluster.port.to_string(),
+    };
+    let text = match cluster.transport {
+        LinkTransport::Quic => format!(
+            "other nodes come to udp and tcp {ports} of this host: let both through between nodes, each way, and from nowhere else; \
+             where udp is closed they link by TCP, whose content is not encrypted"
+        ),
+        LinkTransport::Tcp => format!(
+            "other nodes come to tcp {ports} of this host: let it through between nodes, and from nowhere else; what is relayed is \
+             not encrypted (cluster.transport)"
+        ),
+    };
+    report.add(Mark::Note, "cluster.port", text);
+}
+
 fn manager(config: &Config, report: &mut Report) {
     if config.cluster.manager.is_empty() {
         return;
@@ -355,6 +380,20 @@ mod tests {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let found = found(|c| c.cluster.manager = closed.to_string());
         says(&found, Mark::Bad, "cluster.manager", "start the manager");
+    }
+
+    #[test]
+    fn the_ports_of_other_nodes_are_told_where_there_are_others() {
+        let cluster = |transport| {
+            found(|c| {
+                (c.cluster.port, c.cluster.transport) = (5_091, transport);
+                c.cluster.key = "a key that all nodes share".to_owned();
+            })
+        };
+        says(&cluster(LinkTransport::Quic), Mark::Note, "cluster.port", "udp and tcp 5091");
+        says(&cluster(LinkTransport::Tcp), Mark::Note, "cluster.port", "come to tcp 5091");
+        let alone = found(|_| {});
+        assert!(!alone.iter().any(|f| f.text.contains("other nodes come")), "{alone:?}");
     }
 
     #[test]

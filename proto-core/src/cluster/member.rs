@@ -98,6 +98,17 @@ pub enum Input {
     Tick,
 }
 
+/// Where somebody goes on who is at a node that takes nothing new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The node.
+    pub node: NodeId,
+    /// Where it speaks RTMP, such as `rtmp://host:1935`.
+    pub rtmp: String,
+    /// Where it speaks RTMP over TLS, such as `rtmps://host:1936`; empty: it, or the manager, is too old to say.
+    pub rtmps: String,
+}
+
 /// What a member says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -123,8 +134,8 @@ pub enum Output {
     Relocated {
         /// The question's number.
         req: u64,
-        /// The node, and where it speaks RTMP; `None`: nowhere, or nobody knows.
-        to: Option<(NodeId, String)>,
+        /// `None`: nowhere, or nobody knows.
+        to: Option<Elsewhere>,
     },
     /// The name was granted to somebody else: end its publisher here, and pull the stream if it has viewers. May come
     /// more than once for the same epoch.
@@ -490,9 +501,10 @@ impl Member {
                     self.fail(req, &pending, not_found(&key));
                 }
             }
-            Message::Relocated { req, node, rtmp } => {
+            Message::Relocated { req, node, rtmp, rtmps } => {
                 let Some(_) = self.take(req, |wish| matches!(wish, Wish::Relocate { .. })) else { return };
-                let to = (!node.is_empty() && !rtmp.is_empty()).then_some((NodeId(node), rtmp));
+                let there = !node.is_empty() && !rtmp.is_empty();
+                let to = there.then(|| Elsewhere { node: NodeId(node), rtmp, rtmps });
                 self.out.push_back(Output::Relocated { req, to });
             }
             Message::Moved { key, epoch, node, link_addr } => {

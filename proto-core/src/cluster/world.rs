@@ -54,7 +54,7 @@ pub(crate) struct Node {
     pub(crate) logs: Vec<String>,
     pub(crate) draining: bool,
     pub(crate) warmed: Vec<StreamKey>,
-    pub(crate) relocated: BTreeMap<u64, Option<(NodeId, String)>>,
+    pub(crate) relocated: BTreeMap<u64, Option<member::Elsewhere>>,
 }
 
 enum Event {
@@ -135,6 +135,7 @@ impl World {
                 name: String::new(),
                 http: 1,
                 rtmp: 2,
+                rtmps: 7,
                 rtsp: 5,
                 rtsps: 6,
                 webrtc: 3,

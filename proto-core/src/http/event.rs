@@ -258,6 +258,7 @@ mod tests {
             name: String::new(),
             http: 5080,
             rtmp: 1935,
+            rtmps: 1936,
             rtsp: 8554,
             rtsps: 8555,
             webrtc: 8189,

@@ -328,7 +328,7 @@ impl Default for WebRtcConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClusterConfig {
-    /// TCP port for other nodes.
+    /// Port for other nodes: TCP, and UDP where `transport` is QUIC.
     pub port: u16,
     /// The manager to register with, `HOST[:PORT]`; empty: this node's own manager role.
     pub manager: String,

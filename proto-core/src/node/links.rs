@@ -94,6 +94,7 @@ pub(super) fn node_info(
             name: at.name.clone().unwrap_or_default(),
             http: config.http.port,
             rtmp: config.rtmp.port,
+            rtmps: config.rtmps.port,
             rtsp: config.rtsp.port,
             rtsps: config.rtsps.port,
             webrtc: config.webrtc.port,

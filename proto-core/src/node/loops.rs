@@ -18,6 +18,7 @@ use crate::http::router::{ApiRoute, Route};
 use crate::http::token::same_secret;
 use crate::io::{ConnId, Level, Service};
 use crate::limits::Limits;
+use crate::node::address::reachable;
 use crate::node::config::loops::Loops;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -328,6 +329,14 @@ impl Node {
         let (base, _) = self.id.0.rsplit_once('/')?;
         let index: usize = node.0.strip_prefix(base)?.strip_prefix('/')?.parse().ok()?;
         (index < loops.doors.len() && index != loops.index).then_some(index)
+    }
+
+    /// Whether an address for nodes is that of a loop of this process. What is said to it leaves neither the host nor the process.
+    pub(super) fn is_loop_at(&self, to: SocketAddr) -> bool {
+        let Some(loops) = &self.config.loops else { return false };
+        let first = usize::from(self.config.cluster.port).saturating_sub(loops.index);
+        let ours = [reachable(self.config.bind), self.advertised.private];
+        (first..first + loops.doors.len()).contains(&to.port().into()) && ours.contains(&to.ip())
     }
 
     /// The loop that is the manager, where it is another of this process: its name and its door.

@@ -162,9 +162,10 @@ impl Node {
         dialling.into_iter().for_each(|conn| self.dial_by_tcp(conn));
     }
 
-    /// Dials another node, by QUIC where that is spoken.
+    /// Dials another node, by QUIC where that is spoken. Another loop of this process is dialled by TCP: on the way there is nobody who
+    /// could read along and nothing is lost, and QUIC takes more of the processor.
     pub(super) fn dial_link(&mut self, to: SocketAddr, used: LinkUse) -> ConnId {
-        if !self.quic.is_on() || self.quic.fallback.is_tcp_only(to, self.now) {
+        if !self.quic.is_on() || self.is_loop_at(to) || self.quic.fallback.is_tcp_only(to, self.now) {
             return self.next_dialled(to, used);
         }
         self.dial_by_quic(to, used)

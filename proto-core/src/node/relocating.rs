@@ -1,13 +1,13 @@
 //! RTMP clients that are asked to reconnect where this node takes nothing new (Enhanced RTMP v2, Reconnect Request).
 //!
 //! The manager is asked for each where it would go on, for it alone knows who has room. Publishers come back with the name that
-//! they have here, so it does not matter that this name is taken. Clients by RTMPS are asked to reconnect without being told
-//! where: nodes do not tell the manager where they speak it, and nobody is sent from TLS to plain TCP.
+//! they have here, so it does not matter that this name is taken. Nobody is sent from TLS to plain TCP: where it is not known where the
+//! other node speaks RTMPS, a client by RTMPS is asked to reconnect without being told where.
 
 use super::Node;
 use super::conns::{Conn, Proto};
 use super::session::{Part, SessionId};
-use crate::cluster::{NodeId, member};
+use crate::cluster::member::{self, Elsewhere};
 use crate::io::{ConnId, Level};
 use crate::machine::Machine;
 use crate::media::key::StreamKey;
@@ -37,8 +37,7 @@ impl Node {
             && self.relocating.asked.len() < AT_ONCE
             && let Some(conn) = self.relocating.next.pop_front()
         {
-            let secure = self.conns.get(&conn).is_some_and(|c| c.service.is_secure());
-            match self.what_it_does(conn).filter(|_| !secure) {
+            match self.what_it_does(conn) {
                 Some((key, publishes)) => {
                     let req = self.next_req();
                     self.relocating.asked.insert(req, conn);
@@ -60,11 +59,14 @@ impl Node {
     }
 
     /// The manager answered where a client would go on.
-    pub(super) fn rtmp_relocated(&mut self, req: u64, to: Option<(NodeId, String)>) {
+    pub(super) fn rtmp_relocated(&mut self, req: u64, to: Option<Elsewhere>) {
         let Some(conn) = self.relocating.asked.remove(&req) else { return };
         if self.draining {
+            let secure = self.conns.get(&conn).is_some_and(|c| c.service.is_secure());
             // Other loops of this process end with this one.
-            let to = to.filter(|(node, _)| self.sibling(node).is_none());
+            let to = to.filter(|to| self.sibling(&to.node).is_none());
+            let to = to.map(|to| (to.node, if secure { to.rtmps } else { to.rtmp }));
+            let to = to.filter(|(_, base)| !base.is_empty());
             let place = match &to {
                 Some((node, base)) => format!("at {base} (node {node})"),
                 None => "with its URL: nobody knows another place".to_owned(),

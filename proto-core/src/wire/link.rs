@@ -57,6 +57,8 @@ pub struct Advertised {
     pub http: u16,
     /// TCP port of RTMP.
     pub rtmp: u16,
+    /// TCP port of RTMP over TLS. Nodes of the version before do not say it.
+    pub rtmps: u16,
     /// TCP port of RTSP.
     pub rtsp: u16,
     /// TCP port of RTSP over TLS.
@@ -76,11 +78,12 @@ impl Advertised {
         SocketAddr::new(self.private, self.link)
     }
 
-    /// Where RTMP is spoken, such as `rtmp://host:1935`; empty: nowhere.
-    pub fn rtmp_base(&self) -> String {
-        match self.rtmp {
-            0 => String::new(),
-            port => format!("rtmp://{}:{port}", self.host()),
+    /// Where RTMP is spoken, such as `rtmp://host:1935`, or over TLS; empty: nowhere.
+    pub fn rtmp_base(&self, tls: bool) -> String {
+        match (tls, if tls { self.rtmps } else { self.rtmp }) {
+            (_, 0) => String::new(),
+            (false, port) => format!("rtmp://{}:{port}", self.host()),
+            (true, port) => format!("rtmps://{}:{port}", self.host()),
         }
     }
 
@@ -353,7 +356,7 @@ pub enum Message {
         /// It is published, not played.
         publishes: bool,
     },
-    /// Manager to node: there. Both texts are empty where there is no such node.
+    /// Manager to node: there. All texts are empty where there is no such node.
     Relocated {
         /// The question's number.
         req: u64,
@@ -361,6 +364,8 @@ pub enum Message {
         node: String,
         /// Where it speaks RTMP, such as `rtmp://host:1935`.
         rtmp: String,
+        /// Where it speaks RTMP over TLS, such as `rtmps://host:1936`; empty where that is not known.
+        rtmps: String,
     },
     /// Manager to nodes that asked for it: the stream has a new origin or epoch.
     Moved {

@@ -5,7 +5,7 @@ use super::{Count, Place};
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind};
@@ -38,6 +38,17 @@ pub(in crate::bench) fn accept(rtc: &mut Rtc, pending: SdpPendingOffer, sdp: &st
     rtc.sdp_api().accept_answer(pending, answer).map_err(|e| format!("the answer does not fit: {e}"))
 }
 
+/// The address by which this host reaches another.
+///
+/// # Errors
+/// There is no way to it.
+pub(in crate::bench) fn own_address(to: SocketAddr) -> std::io::Result<IpAddr> {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let way = std::net::UdpSocket::bind((any, 0))?;
+    way.connect(to)?;
+    Ok(way.local_addr()?.ip())
+}
+
 /// One player.
 pub(super) struct Player {
     rtc: Rtc,
@@ -62,10 +73,9 @@ impl Player {
         registry: &Registry,
     ) -> Result<Player, String> {
         let fail = |e: std::io::Error| format!("a UDP socket cannot be had: {e}");
-        // The address by which this host reaches the server.
-        let way = std::net::UdpSocket::bind("0.0.0.0:0").map_err(fail)?;
-        way.connect((place.host.as_str(), place.port)).map_err(fail)?;
-        let ip = way.local_addr().map_err(fail)?.ip();
+        let mut found = (place.host.as_str(), place.port).to_socket_addrs().map_err(fail)?;
+        let server = found.next().ok_or_else(|| format!("{} has no address", place.host))?;
+        let ip = own_address(server).map_err(fail)?;
         let socket = std::net::UdpSocket::bind((ip, 0)).map_err(fail)?;
         socket.set_nonblocking(true).map_err(fail)?;
         let local = socket.local_addr().map_err(fail)?;
@@ -159,6 +169,22 @@ impl Player {
                 }
                 Ok(Output::Event(_)) => {}
                 Err(_) => return self.count.dead = true,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_reached_from_an_address_of_its_family() {
+        for to in ["127.0.0.1:9", "[::1]:9"] {
+            let to: SocketAddr = to.parse().unwrap();
+            match own_address(to) {
+                Ok(own) => assert_eq!(own, to.ip()),
+                Err(e) => assert!(to.is_ipv6(), "{e}: only IPv6 may be missing here"),
             }
         }
     }

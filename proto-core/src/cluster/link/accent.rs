@@ -24,6 +24,15 @@ pub(super) fn encode_as(message: &Message, speech: Speech) -> Encoded {
             Message::Claim { req, key, .. } => {
                 encode(&Message::Claim { req: *req, key: key.clone(), identity: String::new() })
             }
+            Message::Register(info) => {
+                let mut info = info.clone();
+                info.advertised.rtmps = 0;
+                encode(&Message::Register(info))
+            }
+            Message::Relocated { req, node, rtmp, .. } => {
+                let (node, rtmp) = (node.clone(), rtmp.clone());
+                encode(&Message::Relocated { req: *req, node, rtmp, rtmps: String::new() })
+            }
             Message::Locate { req, key, .. } => {
                 encode(&Message::Locate { req: *req, key: key.clone(), direct: false })
             }

@@ -64,9 +64,10 @@ impl Manager {
     }
 
     pub(super) fn relocated(&mut self, link: LinkId, req: u64, to: Option<Box<Placement>>) {
-        let rtmp = to.as_ref().map(|p| p.node.advertised.rtmp_base()).unwrap_or_default();
+        let base = |tls| to.as_ref().map(|p| p.node.advertised.rtmp_base(tls)).unwrap_or_default();
+        let [rtmp, rtmps] = [false, true].map(base);
         let node = to.filter(|_| !rtmp.is_empty()).map(|p| p.node.id.0).unwrap_or_default();
-        self.out.push_back(Output::ToLink(link, Message::Relocated { req, node, rtmp }));
+        self.out.push_back(Output::ToLink(link, Message::Relocated { req, node, rtmp, rtmps }));
     }
 
     /// The nodes that there are for a question.

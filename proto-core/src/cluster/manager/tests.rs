@@ -556,15 +556,14 @@ fn who_is_at_a_node_that_takes_nothing_new_is_told_another_though_the_name_is_ta
     w.run(1_500);
     let to = |w: &World, node: usize, req| {
         let to = w.nodes[node].relocated[&req].clone();
-        to.map(|(node, base)| format!("{node} {base}"))
+        to.map(|to| format!("{} {} {}", to.node, to.rtmp, to.rtmps))
     };
     w.nodes[0].draining = true;
     w.relocate(0, 2, "x", true);
     // Who would take the name from its publisher is refused as before.
     choose(&mut w, 3, "x", Action::Broadcast, 1, false);
     w.run(100);
-    let b = w.nodes[1].info.advertised.rtmp_base();
-    assert_eq!(to(&w, 0, 2), Some(format!("origin-b {b}")));
+    assert_eq!(to(&w, 0, 2).as_deref(), Some("origin-b rtmp://10.0.0.1:2 rtmps://10.0.0.1:7"));
     assert_eq!(w.paired[&3].as_ref().unwrap_err().code, "name_busy");
     w.release(0, "x");
     w.run(100);

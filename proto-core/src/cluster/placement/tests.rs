@@ -37,6 +37,7 @@ pub(crate) fn info(name: &str, roles: &[Role], region: &str, capacity_mbps: u32)
             name: String::new(),
             http: 1,
             rtmp: 2,
+            rtmps: 7,
             rtsp: 5,
             rtsps: 6,
             webrtc: 3,

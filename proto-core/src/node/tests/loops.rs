@@ -2,8 +2,8 @@
 
 use super::proxy::open;
 use super::*;
-use crate::node::config::Role;
 use crate::node::config::loops::Loops;
+use crate::node::config::{LinkTransport, Role};
 use std::net::SocketAddr;
 
 const SECRET: &str = "known-to-the-process-only";
@@ -208,4 +208,27 @@ fn a_secure_page_goes_straight_to_another_loop_and_to_other_nodes_through_the_ma
     assert!(urls("n/1").contains("\"https://here:5443/whep/live/x\""), "{}", urls("n/1"));
     assert!(urls("m/1").contains("https://here:5443/as/v1/proxy/whep/live/x"), "{}", urls("m/1"));
     assert!(urls("n/7").contains("/as/v1/proxy/"), "there is no such loop: {}", urls("n/7"));
+}
+
+#[test]
+fn loops_of_a_process_link_by_tcp_and_other_nodes_by_quic() {
+    // Three loops, at the ports 5090 to 5092.
+    for index in 0..3 {
+        let mut bench = one_of(index, |c| {
+            c.cluster.key = "a key that all nodes share".to_owned();
+            c.cluster.transport = LinkTransport::Quic;
+        });
+        for (to, by_quic) in [
+            ("127.0.0.1:5089", true),
+            ("127.0.0.1:5090", false),
+            ("127.0.0.1:5091", false),
+            ("127.0.0.1:5092", false),
+            ("127.0.0.1:5093", true),
+            ("10.0.0.9:5091", true),
+        ] {
+            let conn = bench.node.dial_link(to.parse().unwrap(), links::LinkUse::Manager);
+            let dialled = bench.node.conns.get(&conn).unwrap();
+            assert_eq!(quic::is_quic(dialled), by_quic, "{to} of loop {index}");
+        }
+    }
 }

@@ -36,6 +36,7 @@ fn register_with(bench: &mut Bench, n: u8, role: config::Role, https: u16) {
         name: String::new(),
         http: 5080,
         rtmp: 1935,
+        rtmps: 1936,
         rtsp: 8554,
         rtsps: 8555,
         webrtc: 8189,

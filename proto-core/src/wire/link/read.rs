@@ -157,6 +157,7 @@ struct Parts {
     addr: Option<SocketAddr>,
     first: String,
     second: String,
+    third: String,
     flag: bool,
 }
 
@@ -170,6 +171,7 @@ enum Part {
     Addr,
     First,
     Second,
+    Third,
     Flag,
 }
 
@@ -184,6 +186,7 @@ fn parts(mut rest: Bytes, layout: &[Part]) -> Result<Parts, Malformed> {
             Some(Part::Addr) => p.addr = Some(addr(value)?),
             Some(Part::First) => p.first = text(&value)?,
             Some(Part::Second) => p.second = text(&value)?,
+            Some(Part::Third) => p.third = text(&value)?,
             Some(Part::Flag) => p.flag = flag(value)?,
             None => {}
         }
@@ -298,8 +301,8 @@ pub fn decode(mut message: Bytes) -> Result<Option<Message>, Malformed> {
             Message::Relocate { req: p.id, key: need(p.key)?, publishes: p.flag }
         }
         41 => {
-            let p = parts(rest, &[Id, First, Second])?;
-            Message::Relocated { req: p.id, node: p.first, rtmp: p.second }
+            let p = parts(rest, &[Id, First, Second, Part::Third])?;
+            Message::Relocated { req: p.id, node: p.first, rtmp: p.second, rtmps: p.third }
         }
         _ => return Ok(None),
     }))
@@ -391,6 +394,7 @@ fn read_info(mut rest: Bytes) -> Result<NodeInfo, Malformed> {
             name: String::new(),
             http: 0,
             rtmp: 0,
+            rtmps: 0,
             rtsp: 0,
             rtsps: 0,
             webrtc: 0,
@@ -423,6 +427,7 @@ fn read_info(mut rest: Bytes) -> Result<NodeInfo, Malformed> {
             16 => a.rtsp = small(value)?,
             17 => a.rtsps = small(value)?,
             18 => a.https = small(value)?,
+            19 => a.rtmps = small(value)?,
             14 => info.highest = epoch(value)?,
             _ => {}
         }

@@ -25,7 +25,7 @@ fn bytes() -> impl Strategy<Value = Bytes> {
 }
 
 fn info() -> impl Strategy<Value = NodeInfo> {
-    let addrs = (any::<IpAddr>(), any::<IpAddr>(), "[a-z.]{0,20}", any::<[u16; 7]>());
+    let addrs = (any::<IpAddr>(), any::<IpAddr>(), "[a-z.]{0,20}", any::<[u16; 8]>());
     let roles = proptest::sample::subsequence(vec![Role::Manager, Role::Origin, Role::Edge], 0..=3);
     (node(), any::<u64>(), ".{0,20}", roles, "[a-z-]{0,9}", any::<u32>(), addrs, epoch()).prop_map(
         |(
@@ -35,11 +35,11 @@ fn info() -> impl Strategy<Value = NodeInfo> {
             roles,
             region,
             capacity_mbps,
-            (public, private, name, [http, rtmp, rtsp, rtsps, webrtc, link, https]),
+            (public, private, name, [http, rtmp, rtmps, rtsp, rtsps, webrtc, link, https]),
             highest,
         )| {
             let advertised =
-                Advertised { public, private, name, http, rtmp, rtsp, rtsps, webrtc, link, https };
+                Advertised { public, private, name, http, rtmp, rtmps, rtsp, rtsps, webrtc, link, https };
             NodeInfo { id, instance, version, roles, region, advertised, capacity_mbps, highest }
         },
     )
@@ -191,7 +191,12 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
             key,
             publishes
         }),
-        (n(), word(), word()).prop_map(|(req, node, rtmp)| Message::Relocated { req, node, rtmp }),
+        (n(), word(), word(), word()).prop_map(|(req, node, rtmp, rtmps)| Message::Relocated {
+            req,
+            node,
+            rtmp,
+            rtmps
+        }),
         (key(), epoch(), node(), any::<IpAddr>(), any::<u16>()).prop_map(|(key, epoch, node, ip, port)| {
             Message::Moved { key, epoch, node, link_addr: SocketAddr::new(ip, port) }
         }),

@@ -371,10 +371,11 @@ pub fn encode(message: &Message) -> Encoded {
             w.number(3, *publishes);
             40
         }
-        Message::Relocated { req, node, rtmp } => {
+        Message::Relocated { req, node, rtmp, rtmps } => {
             w.number(1, *req);
             w.text(2, node);
             w.text(3, rtmp);
+            w.text(4, rtmps);
             41
         }
     };
@@ -406,6 +407,7 @@ fn write_info(w: &mut Writer, info: &NodeInfo) {
     w.number(16, a.rtsp);
     w.number(17, a.rtsps);
     w.number(18, a.https);
+    w.number(19, a.rtmps);
 }
 
 fn write_report(w: &mut Writer, r: &Report) {

@@ -533,8 +533,8 @@ impl OwnRtmp {
                     self.said.push_back(Said::Ready);
                 }
                 Output::Reconnect(url) => {
-                    let url = url.as_deref().and_then(|url| url.strip_prefix("rtmp://"));
-                    let host = url.and_then(|rest| rest.split('/').next());
+                    let rest = url.as_deref().and_then(|url| url.split_once("://")).map(|(_, rest)| rest);
+                    let host = rest.and_then(|rest| rest.split('/').next());
                     let to = host.and_then(|host| host.parse().ok()).unwrap_or(self.attempt.to);
                     self.said.push_back(Said::Moves(to));
                 }

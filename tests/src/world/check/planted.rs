@@ -79,7 +79,7 @@ pub fn table() -> &'static [Planted] {
         "cross-stream" CrossStream "S3" two_streams_share_a_link;
         "gop-tail-kept" GopTailKept "S4" a_viewer_is_slow;
         "drop-not-counted" DropNotCounted "S5" a_viewer_is_slow;
-        "relay-drop-not-counted" RelayDropNotCounted "S5" some_viewers;
+        "relay-drop-not-counted" RelayDropNotCounted "S5" some_viewers_by_tcp;
         "relay-drop-not-counted-by-quic" RelayDropNotCounted "S5" a_relayed_stream_rests;
         "queue-limit-ignored" QueueLimitIgnored "S6" a_small_ring;
         "memory-ignored" MemoryIgnored "S6" more_come_than_fit;

@@ -292,6 +292,12 @@ pub(super) fn some_viewers(w: &mut World) {
     w.lapse(ms(8_000));
 }
 
+/// The bytes of a link over TCP are known at any time, on their way or not.
+pub(super) fn some_viewers_by_tcp(w: &mut World) {
+    w.quic(false);
+    some_viewers(w);
+}
+
 /// Over QUIC it is only seen when nothing is on its way any more.
 pub(super) fn a_relayed_stream_rests(w: &mut World) {
     w.quic(true);

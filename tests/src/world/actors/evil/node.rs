@@ -198,6 +198,7 @@ impl FalseNode {
                 name: String::new(),
                 http: 80,
                 rtmp: 1935,
+                rtmps: 1936,
                 rtsp: 8554,
                 rtsps: 8555,
                 webrtc: 443,
