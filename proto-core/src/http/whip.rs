@@ -213,6 +213,7 @@ const STATUS: &[(&str, u16)] = &[
     ("answered_already", 409),
     ("no_session", 404),
     ("no_common_codec", 422),
+    ("nothing_asked_for", 422),
     ("too_many_tracks", 422),
     ("rate_limited", 429),
     ("at_capacity", 503),

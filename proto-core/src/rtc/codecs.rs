@@ -151,6 +151,29 @@ impl Plan {
     }
 }
 
+/// Whether a viewer would get anything of a stream with these tracks (none: not known yet) by what was taken of its offer.
+///
+/// # Errors
+/// `nothing_asked_for`: it takes pictures alone and there is only sound, or the other way round.
+pub(super) fn has_use_for(
+    prepared: &Prepared,
+    tracks: impl Iterator<Item = Codec> + Clone,
+) -> Result<(), Reason> {
+    let taken = |c: Codec| {
+        if c.is_video() { prepared.video_mid.is_some() } else { prepared.audio_mid.is_some() }
+    };
+    let Some(there) = tracks.clone().next().filter(|_| !tracks.clone().any(taken)) else { return Ok(()) };
+    let [has, lacks] = if there.is_video() { ["pictures", "sound"] } else { ["sound", "pictures"] };
+    Err(Reason::peer(
+        "nothing_asked_for",
+        format!(
+            "the stream has {has} only ({}), and this viewer takes {lacks} only: offer to receive {has} as well, or have \
+             the publisher send {lacks}",
+            there.name()
+        ),
+    ))
+}
+
 /// str0m's name of a codec.
 pub(super) const fn of_str0m(codec: Codec) -> str0m::format::Codec {
     use str0m::format::Codec as S;

@@ -471,6 +471,7 @@ impl Endpoint {
             ));
         }
         let mut prepared = guard(|| sdp::prepare(offer.sdp, wish, &limits)).and_then(|prepared| prepared)?;
+        codecs::has_use_for(&prepared, tracks.iter().map(|(_, c)| c.params.codec()))?;
         // A lean viewer has no data channel, and answers only.
         let plain = !offered && prepared.channel_mid.is_none();
         let lean = self.lean && plain && matches!(wish, Wish::Play { .. });

@@ -38,8 +38,29 @@ impl OpusPacket {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// RFC 6716, 3.1 and 3.4: sound in steps of 2.5 ms, at most 120 ms; what follows the count does not matter.
+        #[test]
+        fn any_bytes_are_a_packet_of_legal_length_or_none(
+            bytes in proptest::collection::vec(any::<u8>(), 0..40),
+            more in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let packet = OpusPacket::parse(&bytes);
+            if let Some(OpusPacket { duration, stereo }) = packet {
+                let micros = duration.as_micros();
+                prop_assert!((2_500..=120_000).contains(&micros) && micros % 2_500 == 0);
+                prop_assert_eq!(stereo, bytes[0] & 4 != 0);
+            }
+            if bytes.len() > 1 {
+                prop_assert_eq!(OpusPacket::parse(&[bytes, more].concat()), packet);
+            }
+        }
+    }
 
     #[test]
     fn durations_follow_the_table() {

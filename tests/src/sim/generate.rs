@@ -375,16 +375,14 @@ impl Generator<'_> {
         }
     }
 
-    /// Some publishers by RTMP have B pictures, but none that others need where a viewer goes over to another stream: in some such
-    /// plans (seed 80 without this) it sees nothing there.
+    /// Some publishers by RTMP have B pictures, also such that others need.
     fn some_reorder(&mut self) {
-        let switch = self.plan.steps.iter().any(|s| matches!(s.op, Op::Switch(..)));
         for n in 0..self.plan.steps.len() {
             let with = [Order::Shown, Order::Plain, Order::Pyramid][self.below(3) as usize % 3];
             if let Some(Step { op: Op::Publish { by: By::Rtmp | By::Rtmps, how, .. }, .. }) =
                 self.plan.steps.get_mut(n)
             {
-                how.order = if switch && with == Order::Pyramid { Order::Plain } else { with };
+                how.order = with;
             }
         }
     }

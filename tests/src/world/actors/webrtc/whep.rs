@@ -524,7 +524,9 @@ impl Client for Whep {
 
     fn standing(&self) -> Standing {
         // Where others refer to B pictures, there are no pictures for it: then it sees the stream if it hears it.
-        let last = self.last_picture().map(|s| (s.session, s.at)).max(self.only_heard);
+        // Of another stream, to which it went over, the publisher may have come earlier: the latest counts, not the newest session.
+        let last = self.last_picture().map(|s| (s.session, s.at)).into_iter().chain(self.only_heard);
+        let last = last.max_by_key(|(_, at)| *at);
         Standing {
             stream: Some(self.stream().to_owned()),
             publishes: false,
