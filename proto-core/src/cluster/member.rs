@@ -504,7 +504,7 @@ impl Member {
             Message::Relocated { req, node, rtmp, rtmps } => {
                 let Some(_) = self.take(req, |wish| matches!(wish, Wish::Relocate { .. })) else { return };
                 let there = !node.is_empty() && !rtmp.is_empty();
-                let to = there.then(|| Elsewhere { node: NodeId(node), rtmp, rtmps });
+                let to = there.then_some(Elsewhere { node: NodeId(node), rtmp, rtmps });
                 self.out.push_back(Output::Relocated { req, to });
             }
             Message::Moved { key, epoch, node, link_addr } => {
