@@ -8,7 +8,7 @@ use headwater_tests::world::actors::webrtc::{Signalling, WhepConfig, WhipConfig}
 use headwater_tests::world::link::{Conditions, Loss};
 use headwater_tests::world::media::Order;
 use headwater_tests::world::scenario::{STREAM, ms};
-use headwater_tests::world::{ClientId, HostId, World};
+use headwater_tests::world::{ClientId, Codecs, HostId, World};
 use proto_core::node::config::Role;
 
 /// A manager, an origin and an edge.
@@ -182,6 +182,53 @@ fn a_viewer_that_was_called_to_a_stream_without_pictures_for_it_gets_those_of_an
             w.with_whep(v, |v, now| v.switch(STREAM, now));
             w.run(ms(3_000));
             assert!(of_two(w), "none is damaged");
+            w.with_whep(v, |v, now| v.leave(now));
+            w.with_whip(two, |p, now| p.leave(now));
+            w.with_publisher(one, |p, now| p.leave(now));
+            assert!(w.expect_drained());
+        });
+    }
+}
+
+/// Pictures that are coded anew for a viewer are there whichever way it comes to them: called to them, or from another stream.
+#[test]
+fn a_viewer_goes_over_to_pictures_that_a_bridge_makes_and_back() {
+    for (seed, by, first) in [
+        (0, Signalling::Socket, STREAM),
+        (1, Signalling::Socket, "live/two"),
+        (2, Signalling::Managed, STREAM),
+        (3, Signalling::Managed, "live/two"),
+    ] {
+        World::seeded(seed, |w| {
+            let [m, o, e] = cluster(w);
+            w.codecs(e, Codecs::AllWork);
+            let order = Order::Pyramid;
+            let one = w.publish_with(o, STREAM, PublisherConfig { order, ..PublisherConfig::default() });
+            w.until("it publishes", ms(3_000), |w| w.publisher(one).is_ready());
+            let config = WhipConfig { by: Signalling::Socket, ..WhipConfig::default() };
+            let two = w.publish_webrtc(o, "live/two", config);
+            w.until("the other is connected", ms(6_000), |w| w.whip(two).is_ready());
+            w.run(ms(3_000));
+            let at = if by == Signalling::Managed { m } else { e };
+            let v = w.play_webrtc(at, first, WhepConfig { by, strict: true, ..WhepConfig::default() });
+            let shows = |w: &World, stream: &str| {
+                let session = match stream == STREAM {
+                    true => w.publisher(one).sent.last().unwrap().session,
+                    false => w.whip(two).sent.last().unwrap().session,
+                };
+                let last = w.whep(v).last_picture();
+                last.is_some_and(|s| s.session == session && w.now().since(s.at) < ms(500))
+            };
+            w.until("pictures of the first", ms(6_000), |w| shows(w, first));
+            let other = if first == STREAM { "live/two" } else { STREAM };
+            for stream in [other, first, other] {
+                w.with_whep(v, |v, now| v.switch(stream, now));
+                w.until("pictures of the other", ms(4_000), |w| shows(w, stream));
+                w.run(ms(2_000));
+                assert!(shows(w, stream));
+                assert_eq!((w.whep(v).calls().len(), &w.whep(v).gaps), (1, &Vec::new()));
+            }
+            assert!(w.bridges_begun(e) >= 2, "of pictures, and of sound");
             w.with_whep(v, |v, now| v.leave(now));
             w.with_whip(two, |p, now| p.leave(now));
             w.with_publisher(one, |p, now| p.leave(now));

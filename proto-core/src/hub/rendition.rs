@@ -55,6 +55,9 @@ const STAY_DOWN: Duration = Duration::from_secs(10);
 /// At most for so long.
 const STAY_DOWN_MOST: Duration = Duration::from_secs(160);
 
+/// Pictures that would be shown before the last one stand so far apart instead, nanoseconds: some ticks of RTP's 90 kHz.
+const SHOWN_STEP: i64 = 50_000;
+
 impl Track {
     /// By what renditions are told apart: pixels, then bytes.
     fn rank(&self) -> (u64, u64, std::cmp::Reverse<TrackId>) {
@@ -109,6 +112,8 @@ pub(super) struct Choice {
     failures: u32,
     /// The highest dts of a picture that it was given.
     last: i64,
+    /// The pts of the last picture that it was given, if it shows them as they come.
+    shown: i64,
     told: Option<Shown>,
 }
 
@@ -127,6 +132,7 @@ impl Choice {
             cap: None,
             failures: 0,
             last: i64::MIN,
+            shown: i64::MIN,
             told: None,
         }
     }
@@ -183,14 +189,22 @@ impl Choice {
         Some(self.at.replace(slot))
     }
 
-    /// Times of a picture, so that they rise over a change of renditions as well: those of two layers may be the same.
-    pub(super) fn rising(&mut self, stream: &Stream, (dts, pts): (i64, i64)) -> (i64, i64) {
-        if !self.matters(stream) {
-            return (dts, pts);
+    /// Times of a picture, so that they rise over a change of renditions as well: those of two layers may be the same. For
+    /// who shows pictures as they come they also rise from those of the publisher to what a bridge makes of the same.
+    pub(super) fn rising(&mut self, stream: &Stream, accepts: CodecSet, times: (i64, i64)) -> (i64, i64) {
+        let (mut dts, mut pts) = times;
+        if self.matters(stream) {
+            let shift = self.last.saturating_add(MIN_STEP).saturating_sub(dts).max(0);
+            (dts, pts) = (dts.saturating_add(shift), pts.saturating_add(shift));
+            self.last = dts;
         }
-        let shift = self.last.saturating_add(MIN_STEP).saturating_sub(dts).max(0);
-        self.last = dts.saturating_add(shift);
-        (self.last, pts.saturating_add(shift))
+        if !accepts.has_reordered() {
+            if pts <= self.shown {
+                pts = self.shown.saturating_add(SHOWN_STEP);
+            }
+            self.shown = pts;
+        }
+        (dts, pts)
     }
 
     /// It did not keep up. Where there is less to give, it is given less for a while.

@@ -429,8 +429,11 @@ impl Subscriber {
                 }
                 None => (media.dts, media.pts),
             };
-            let (dts, pts) =
-                if media.is_video() { self.choice.rising(stream, (dts, pts)) } else { (dts, pts) };
+            let (dts, pts) = if media.is_video() {
+                self.choice.rising(stream, self.accepts, (dts, pts))
+            } else {
+                (dts, pts)
+            };
             let item = Delivery::Frame { frame: Arc::clone(&entry.frame), dts, pts, cached };
             if ends {
                 self.squeeze = None;

@@ -42,6 +42,7 @@ struct Sender {
     seq: u64,
     timestamp_offset: u32,
     started: bool,
+    rising: Rising,
 }
 
 /// Sender reports take frames for sampled so much before they are sent. A report cannot speak of the future, and a stream
@@ -98,6 +99,33 @@ impl Following {
     }
 }
 
+/// Frames of a track that would stand before its last one of the stream before stand so far apart instead, nanoseconds: some
+/// ticks of RTP's 90 kHz.
+const LATE_STEP: i64 = 50_000;
+
+/// Keeps a track's times rising from one stream to the next. Pictures that a bridge makes begin with the cached group, which is
+/// older than the sound by which the stream found its place.
+#[derive(Debug, Default)]
+struct Rising {
+    last: Option<i64>,
+    /// Nothing may stand at this time or before it.
+    floor: Option<i64>,
+}
+
+impl Rising {
+    fn another(&mut self) {
+        self.floor = self.last;
+    }
+
+    /// When a frame is shown that is at `shown` on the viewer's timeline.
+    fn place(&mut self, shown: i64) -> i64 {
+        self.floor = self.floor.filter(|floor| shown <= *floor).map(|floor| floor.saturating_add(LATE_STEP));
+        let shown = self.floor.unwrap_or(shown);
+        self.last = Some(shown);
+        shown
+    }
+}
+
 /// Renders deliveries into one viewer's RTP. Payloads are cut once per frame and shared by all viewers; sequence
 /// numbers are contiguous per viewer, whatever was skipped.
 #[derive(Debug)]
@@ -121,6 +149,7 @@ impl Egress {
             seq: u64::from(rng.below(0x8000)),
             timestamp_offset: rng.u32(),
             started: false,
+            rising: Rising::default(),
         };
         Egress {
             video: video.map(&mut sender),
@@ -167,6 +196,7 @@ impl Egress {
     pub fn switch(&mut self) {
         for sender in [&mut self.video, &mut self.audio].into_iter().flatten() {
             (sender.track, sender.config, sender.started) = (None, None, false);
+            sender.rising.another();
         }
         self.following.another = true;
     }
@@ -183,7 +213,7 @@ impl Egress {
             return Written::BeforeKey;
         }
         sender.started = true;
-        let pts = self.following.place(pts, now);
+        let pts = sender.rising.place(self.following.place(pts, now));
         let wallclock = self.clock.at(pts, now);
         let ticks = i128::from(pts) * i128::from(sender.lane.rate) / 1_000_000_000;
         let timestamp = sender.timestamp_offset.wrapping_add(ticks as u32);
@@ -253,6 +283,21 @@ mod tests {
         assert_eq!(time.place(1_040 * MS, at(140)), 90_140 * MS);
         time.another = true;
         assert_eq!(time.place(50 * MS, at(141)), 90_160 * MS, "never at the same time");
+    }
+
+    #[test]
+    fn what_is_older_than_the_last_of_the_stream_before_stands_after_it() {
+        let mut time = Rising::default();
+        assert_eq!(
+            [90_000 * MS, 89_990 * MS].map(|at| time.place(at)),
+            [90_000 * MS, 89_990 * MS],
+            "as it is"
+        );
+        time.another();
+        let late = [88_000 * MS, 88_040 * MS, 89_980 * MS].map(|at| time.place(at));
+        assert_eq!(late, [1, 2, 3].map(|n| 89_990 * MS + n * LATE_STEP));
+        let caught_up = [90_020 * MS, 90_010 * MS].map(|at| time.place(at));
+        assert_eq!(caught_up, [90_020 * MS, 90_010 * MS]);
     }
 
     #[test]

@@ -144,7 +144,7 @@ pub(super) type Sent = (Path, Vec<u8>);
 #[derive(Debug)]
 enum Role {
     Publisher(Box<Publisher>),
-    Viewer(Egress),
+    Viewer(Box<Egress>),
 }
 
 pub(super) struct Peer {
@@ -263,7 +263,7 @@ impl Peer {
                         stream.set_rtx_cache(limits.rtc_rtx_packets, age, Some(cap));
                     }
                 }
-                Role::Viewer(Egress::new(video, audio, rng))
+                Role::Viewer(Box::new(Egress::new(video, audio, rng)))
             }
         };
         let peer = Peer {

@@ -26,6 +26,7 @@ mod host;
 pub mod interference;
 pub mod media;
 pub mod net;
+mod pictures;
 pub mod scenario;
 mod sound;
 pub mod tls;

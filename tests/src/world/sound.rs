@@ -2,6 +2,7 @@
 //! from one wrapping into the other, so that players can check what a bridge made as they check all else.
 
 use super::media::{ASC, MADE_OF_AAC};
+use super::pictures::Pictures;
 use bytes::{BufMut, Bytes, BytesMut};
 use proto_core::bridge::{BridgeId, BridgeJob, BridgeWork, Bridged, Made, Packet};
 use proto_core::media::track::Codec;
@@ -14,9 +15,11 @@ pub(super) const CONVERTS: Duration = Duration::from_millis(2);
 /// How the codecs of a node are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Codecs {
-    /// They do what they are asked.
+    /// They do what they are asked; labels in the wrapping of pictures are no pictures to them.
     #[default]
     Work,
+    /// They do what they are asked of labels in the wrapping of pictures, too.
+    AllWork,
     /// They refuse everything.
     Fail,
     /// They do not answer.
@@ -29,6 +32,8 @@ pub(super) struct Workshop {
     /// Pictures are always converted by the codecs that nodes run with.
     pictures: video_bridge::Workshop,
     of_pictures: BTreeSet<BridgeId>,
+    /// Bridges of pictures that are labels.
+    of_labels: BTreeMap<BridgeId, Pictures>,
     pub(super) codecs: Codecs,
     /// Bridges that were begun.
     pub(super) begun: u64,
@@ -53,6 +58,7 @@ impl Workshop {
             sound,
             pictures: video_bridge::Workshop::default(),
             of_pictures: BTreeSet::new(),
+            of_labels: BTreeMap::new(),
             codecs: Codecs::default(),
             begun: 0,
             hung: BTreeSet::new(),
@@ -63,7 +69,7 @@ impl Workshop {
     pub(super) fn work(&mut self, work: BridgeWork) -> Option<Bridged> {
         self.begun += u64::from(matches!(work.job, BridgeJob::Open { .. }));
         match (&work.job, self.codecs) {
-            (BridgeJob::Close | BridgeJob::Abandon, _) | (_, Codecs::Work) => {}
+            (BridgeJob::Close | BridgeJob::Abandon, _) | (_, Codecs::Work | Codecs::AllWork) => {}
             (_, Codecs::Fail) => {
                 let why = "this codec does not work today".to_owned();
                 return Some(Bridged { failed: Some(why), ..Bridged::default() });
@@ -81,6 +87,9 @@ impl Workshop {
             self.of_pictures.insert(work.bridge);
         }
         if self.of_pictures.contains(&work.bridge) {
+            if self.codecs == Codecs::AllWork {
+                return self.picture(work);
+            }
             // Labels in the wrapping of pictures are nothing that could be decoded.
             if let BridgeJob::Convert(packets) = &work.job
                 && packets.iter().any(|p| p.data.windows(3).any(|w| w == b"HW|"))
@@ -110,6 +119,20 @@ impl Workshop {
             }
         }
         done
+    }
+}
+
+impl Workshop {
+    /// Does a piece of work with pictures that are labels.
+    fn picture(&mut self, work: BridgeWork) -> Bridged {
+        let bridge = self.of_labels.entry(work.bridge).or_default();
+        match work.job {
+            BridgeJob::Open { .. } => *bridge = Pictures::default(),
+            BridgeJob::Convert(packets) => return bridge.convert(&packets),
+            BridgeJob::KeyFrame => bridge.key_frame(),
+            BridgeJob::Close | BridgeJob::Abandon => drop(self.of_labels.remove(&work.bridge)),
+        }
+        Bridged::default()
     }
 }
 

@@ -105,6 +105,36 @@ fn who_shows_pictures_as_they_come_gets_none_once_others_refer_to_b_frames() {
     w.hub.verify().unwrap();
 }
 
+/// Who comes before the order of the pictures is known is given some of them, and then what is made of the same ones.
+#[test]
+fn what_a_bridge_makes_of_a_picture_is_shown_after_all_that_was_given_before() {
+    let mut w = World::video(&Limits::default());
+    let browser = w.join(BROWSER);
+    let shown = |w: &mut World| {
+        let items = std::iter::from_fn(|| w.hub.next(browser, at(w.now)));
+        let pictures = items.filter_map(|item| match item {
+            Delivery::Frame { pts, .. } => Some(pts),
+            Delivery::Config { .. } => None,
+        });
+        pictures.collect::<Vec<i64>>()
+    };
+    coded(&mut w, 0, 80, true);
+    coded(&mut w, 40, 240, true);
+    let mut all = shown(&mut w);
+    assert_eq!(all.len(), 2, "{all:?}");
+    coded(&mut w, 80, 160, true);
+    coded(&mut w, 120, 120, false);
+    let made = TrackId::VIDEO.derived(Codec::H264);
+    w.hub.derive(w.stream, TrackId::VIDEO, h264(9));
+    for (ms, header) in [(80, 0x65), (120, 0x41), (160, 0x41), (240, 0x41), (280, 0x41)] {
+        let picture = Bytes::copy_from_slice(&[0, 0, 0, 2, header, 0x88]);
+        w.hub.derived(w.stream, made, (ms + 1_000) * MS, picture, at(w.now));
+    }
+    all.extend(shown(&mut w));
+    assert!(all.len() == 7 && all.is_sorted_by(|a, b| a < b), "{all:?}");
+    assert_eq!(all[6], 1_280 * MS, "its own time again");
+}
+
 #[test]
 fn what_a_bridge_makes_of_referenced_b_frames_goes_to_who_shows_pictures_as_they_come() {
     let mut w = World::video(&Limits::default());
