@@ -118,6 +118,25 @@ fn a_publisher_that_obeys_is_sent_to_another_origin() {
     }
 }
 
+/// It is not refused there because the manager has not heard yet that it left, however long its old node's word takes: it is let in at once.
+#[test]
+fn a_publisher_that_obeys_finds_its_names_free() {
+    replayed_seeds("0..24", |w| {
+        let c = Cluster::new(w);
+        let client = several(w, c.o1, &["a", "b"], &[]);
+        let before = ["a", "b"].map(|name| until_published(w, client, name));
+        w.run(ms(500));
+        w.drain(c.o1);
+        w.until("it is elsewhere", ms(1_000), |w| of(w, client).connections == 2);
+        w.until("both are published again", ms(1_000), |w| {
+            let now = ["a", "b"].map(|name| of(w, client).stream(name).session());
+            now.iter().zip(before).all(|(now, before)| now.is_some_and(|s| s != before))
+        });
+        assert_eq!(of(w, client).at(), w.rtmp_addr(c.o2));
+        assert!(w.expect_drained());
+    });
+}
+
 /// By RTMPS it is told where the other origin speaks that, and stays on TLS.
 #[test]
 fn a_publisher_by_rtmps_that_obeys_is_sent_to_another_origins_rtmps() {

@@ -372,7 +372,7 @@ impl Node {
                 if !self.is_ours(key) {
                     return None;
                 }
-                let live = self.is_live(id);
+                let live = self.is_live(id) && !self.relocating.leaves(key, self.now);
                 Some(StreamReport {
                     key: key.clone(),
                     epoch: self.hub.epoch(id)?,
