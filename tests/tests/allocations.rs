@@ -11,7 +11,7 @@ use proto_core::media::frame::FrameKind;
 static ALLOCATOR: Counting = Counting;
 
 /// Bytes that a viewer may hold in endpoint and hub. What the C library of the ciphers takes is not counted.
-const BYTES_A_VIEWER: i64 = 21 << 10;
+const BYTES_A_VIEWER: i64 = 11 << 10;
 
 fn between(before: Count, after: Count) -> Count {
     let (allocations, live) = (after.allocations - before.allocations, after.live - before.live);
